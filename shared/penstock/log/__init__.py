@@ -1,0 +1,176 @@
+"""The seam to Kafka: batches of records with positions. In memory (`memory`) and on aiokafka (`kafka`), one conformance suite for both.
+
+A service reads *batches* (one per topic partition and call, columns instead of objects), sends records in one
+acknowledged call, and decides itself where to start: positions live with its state, not with the broker. What it
+commits to the broker serves lag tools only.
+
+    Log       create, describe, ends, send, join, reader
+    Reader    read, seek, pause, resume, close
+    Member    a Reader whose partitions are shared with the other members of its group
+
+All times are event-loop seconds; offsets and partitions count from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+__all__ = ["Batch", "Headers", "Log", "LogError", "Member", "Partition", "Reader", "Send", "Topic", "partition_of"]
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class LogError(Exception):
+    """The log cannot do what was asked now: broker away, topic missing. The message says what to type."""
+
+
+class Partition(NamedTuple):
+    """One partition of one topic."""
+
+    topic: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as declared: how many partitions, whether only the newest record per key is kept."""
+
+    name: str
+    partitions: int
+    compacted: bool = False
+    max_bytes: int = 1_048_576
+    retention_ms: int = -1
+
+
+@dataclass(slots=True)
+class Batch:
+    """Consecutive records of one partition, as columns of equal length.
+
+    `offsets` ascend and may have gaps (compaction); `next` is the position after the batch. `headers` is empty when no
+    record of the batch has any.
+    """
+
+    partition: Partition
+    offsets: Sequence[int]
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers] = field(default_factory=tuple)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def next(self) -> int:
+        return self.offsets[-1] + 1
+
+
+class Send(NamedTuple):
+    """A record to write. Without `partition`, murmur2 of the key chooses it (as every Java client does)."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+
+
+class Reader(Protocol):
+    """Reads chosen partitions from chosen positions."""
+
+    async def read(self, max_records: int, wait: float) -> list[Batch]:
+        """At most `max_records` records in all, as soon as there is one, else nothing after `wait` seconds.
+
+        Partitions take turns, so a busy one never starves the others. Raises LogError when a position lies before the
+        start of the log (records were deleted that were not read): a gap is never skipped in silence.
+        """
+        ...
+
+    def seek(self, partition: Partition, offset: int) -> None: ...
+
+    def pause(self, partitions: Sequence[Partition]) -> None: ...
+
+    def resume(self, partitions: Sequence[Partition]) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Member(Reader, Protocol):
+    """A reader in a group: topics of equal partition count are shared so that one member holds the same partition
+    numbers of all of them. `follows` topics are read whole by every member, from their beginning."""
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change of `assigned`. After a change read positions anew and `seek`."""
+        ...
+
+    @property
+    def assigned(self) -> frozenset[int]:
+        """The partition numbers this member holds of every shared topic."""
+        ...
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Tell the broker how far we are (for lag tools; never read back)."""
+        ...
+
+
+class Log(Protocol):
+    """A set of topics that can be read and written."""
+
+    async def create(self, topics: Sequence[Topic]) -> list[str]:
+        """Create what is missing and return its names; LogError where a topic exists with another partition count."""
+        ...
+
+    async def describe(self) -> dict[str, int]:
+        """Topic name -> partition count."""
+        ...
+
+    async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The position after the newest record of every partition."""
+        ...
+
+    async def begins(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The position of the oldest record still kept of every partition."""
+        ...
+
+    async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
+        """Write in order per partition; return when all are acknowledged, with the new end of each partition touched."""
+        ...
+
+    async def join(self, group: str, shared: Sequence[str], follows: Sequence[str] = ()) -> Member: ...
+
+    async def reader(self, positions: Mapping[Partition, int]) -> Reader: ...
+
+    async def close(self) -> None: ...
+
+
+_MASK = 0xFFFFFFFF
+
+
+def murmur2(data: bytes) -> int:
+    """Kafka's 32-bit murmur2 (Austin Appleby, 2008, seed 0x9747b28c), non-negative as the Java partitioner makes it.
+
+    >>> murmur2(b"21") & 0x7fffffff
+    1173551340
+    """
+    length = len(data)
+    h = (0x9747B28C ^ length) & _MASK
+    whole = length & ~3
+    for i in range(0, whole, 4):
+        k = int.from_bytes(data[i : i + 4], "little") * 0x5BD1E995 & _MASK
+        k = (k ^ (k >> 24)) * 0x5BD1E995 & _MASK
+        h = (h * 0x5BD1E995 & _MASK) ^ k
+    if length & 3:
+        h = (h ^ int.from_bytes(data[whole:], "little")) * 0x5BD1E995 & _MASK
+    h = (h ^ (h >> 13)) * 0x5BD1E995 & _MASK
+    return (h ^ (h >> 15)) & 0x7FFFFFFF
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, the same as any Java client's default partitioner.
+
+    >>> partition_of(b"JFK", 8)
+    5
+    """
+    return murmur2(key) % partitions if partitions > 1 else 0

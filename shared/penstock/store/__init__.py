@@ -1,0 +1,72 @@
+"""Where a service keeps its state: position, small table and entity records of a shard change in one atomic write.
+
+A *shard* is one partition's share of one service (`feature_store.3`). Its state is
+
+    position   opaque bytes: which records of which sources are included
+    table      a few hundred to some thousand small fields, read whole when the shard opens
+    records    many values read by key (entity states), each a `head` that is replaced and a `tail` that is appended to
+    outbox     opaque bytes: what the last write still has to publish
+
+and a version that every write raises by one. A writer names the version it saw: if somebody else wrote meanwhile
+(a zombie, or the new owner after a rebalance), nothing changes and `Fenced` is raised. So a crash, a zombie and a replay
+lose nothing and count nothing twice, without broker transactions.
+
+In memory (`memory`) and on Redis (`redis`), one conformance suite for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+__all__ = ["Change", "Fenced", "Saved", "Store", "StoreError"]
+
+
+class StoreError(Exception):
+    """The store cannot be reached or refuses; transient, so callers pause and retry."""
+
+
+class Fenced(Exception):
+    """Another writer owns this shard now; drop all local state of it and open it anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What a shard finds when it opens; version 0 and empty fields when it never wrote."""
+
+    version: int = 0
+    position: bytes = b""
+    outbox: bytes = b""
+    table: Mapping[bytes, bytes] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Change:
+    """One atomic write. `None` in `table` deletes the field. `heads` replace, `tails` append, `cut` empties a key's tail
+    before its new tail (compaction)."""
+
+    position: bytes
+    outbox: bytes = b""
+    table: Mapping[bytes, bytes | None] = field(default_factory=dict)
+    heads: Mapping[bytes, bytes] = field(default_factory=dict)
+    tails: Mapping[bytes, bytes] = field(default_factory=dict)
+    cut: Sequence[bytes] = ()
+
+
+class Store(Protocol):
+    async def open(self, shard: str) -> Saved: ...
+
+    async def read(self, shard: str, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+        """(head, tail) of each key, in order; empty bytes where there is none. One round trip."""
+        ...
+
+    async def write(self, shard: str, seen: int, change: Change) -> int:
+        """Apply all of it iff the shard's version is still `seen`; return the new version, or raise Fenced."""
+        ...
+
+    async def wipe(self) -> None:
+        """Forget every shard of this project."""
+        ...
+
+    async def close(self) -> None: ...
