@@ -1,4 +1,5 @@
-"""The seam to Kafka: batches of records with positions. In memory (`memory`) and on aiokafka (`kafka`), one conformance suite for both.
+"""The seam to Kafka: batches of records with positions. In memory (`memory`) and on aiokafka (`kafka`); one conformance
+suite for both.
 
 A service reads *batches* (one per topic partition and call, columns instead of objects), sends records in one
 acknowledged call, and decides itself where to start: positions live with its state, not with the broker. What it
@@ -17,13 +18,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-__all__ = ["Batch", "Headers", "Log", "LogError", "Member", "Partition", "Reader", "Send", "Topic", "partition_of"]
+__all__ = [
+    "Batch",
+    "Gap",
+    "Headers",
+    "Log",
+    "LogError",
+    "Member",
+    "Partition",
+    "Reader",
+    "Send",
+    "TooLarge",
+    "Topic",
+    "partition_of",
+]
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
 class LogError(Exception):
-    """The log cannot do what was asked now: broker away, topic missing. The message says what to type."""
+    """The log cannot do what was asked now: broker away, topic missing. The message says what to type.
+
+    After a failed `send` nobody knows which of its records were written; sending them again may write some twice.
+    """
+
+
+class Gap(LogError):
+    """A position is outside the log: records were deleted unread, or the log lost its end. Waiting does not help."""
+
+
+class TooLarge(LogError):
+    """A record exceeds its topic's `max_bytes`; nothing of the call was written. Waiting does not help."""
 
 
 class Partition(NamedTuple):
@@ -82,12 +107,14 @@ class Reader(Protocol):
     async def read(self, max_records: int, wait: float) -> list[Batch]:
         """At most `max_records` records in all, as soon as there is one, else nothing after `wait` seconds.
 
-        Partitions take turns, so a busy one never starves the others. Raises LogError when a position lies before the
-        start of the log (records were deleted that were not read): a gap is never skipped in silence.
+        Partitions take turns, so a busy one never starves the others. Raises Gap when a position lies before the start
+        of the log (records were deleted that were not read) or after its end: a gap is never skipped in silence.
         """
         ...
 
-    def seek(self, partition: Partition, offset: int) -> None: ...
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read on from here. Without effect for partitions that are not read here (any more)."""
+        ...
 
     def pause(self, partitions: Sequence[Partition]) -> None: ...
 
@@ -98,7 +125,11 @@ class Reader(Protocol):
 
 class Member(Reader, Protocol):
     """A reader in a group: topics of equal partition count are shared so that one member holds the same partition
-    numbers of all of them. `follows` topics are read whole by every member, from their beginning."""
+    numbers of all of them. `follows` topics are read whole by every member, from their beginning.
+
+    Compare `generation` before each `read`. When it changed since the last one, `read` returns nothing, once, so that
+    no record of a new partition arrives before its position could be sought; unsought ones start at their beginning.
+    """
 
     @property
     def generation(self) -> int:
@@ -135,7 +166,7 @@ class Log(Protocol):
         ...
 
     async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
-        """Write in order per partition; return when all are acknowledged, with the new end of each partition touched."""
+        """Write in order per partition; return when all are acknowledged, with the new end of each touched."""
         ...
 
     async def join(self, group: str, shared: Sequence[str], follows: Sequence[str] = ()) -> Member: ...
@@ -143,6 +174,14 @@ class Log(Protocol):
     async def reader(self, positions: Mapping[Partition, int]) -> Reader: ...
 
     async def close(self) -> None: ...
+
+
+def gap(partition: Partition, at: int, begin: int, end: int) -> str:
+    """Says what a position outside the log means and what to do."""
+    where = f"{partition.topic}/{partition.number}"
+    if at < begin:
+        return f"{where}: records {at} to {begin - 1} were deleted unread; keep them longer and type: penstock replay"
+    return f"{where}: position {at} is past the end {end}, so records were lost; compare with: penstock topics list"
 
 
 _MASK = 0xFFFFFFFF

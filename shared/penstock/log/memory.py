@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from . import Batch, Headers, LogError, Partition, Send, Topic, partition_of
+from . import Batch, Gap, Headers, LogError, Partition, Send, TooLarge, Topic, gap, partition_of
 
 __all__ = ["MemoryLog"]
 
@@ -77,14 +77,9 @@ class MemoryLog:
         return {p: self._stores[p].base for name in topics for p in self._partitions(name)}
 
     async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
+        placed = [self._place(record) for record in records]  # all or nothing: what cannot be placed raises here
         touched: dict[Partition, int] = {}
-        for topic, key, value, headers, number in records:
-            declared = self._topics.get(topic)
-            if declared is None:
-                raise LogError(f"topic {topic} does not exist; create it with: penstock topics apply")
-            if number is None:
-                number = partition_of(key, declared.partitions) if key is not None else 0
-            partition = Partition(topic, number)
+        for partition, (_, key, value, headers, _) in zip(placed, records, strict=True):
             store = self._stores[partition]
             store.keys.append(key)
             store.values.append(value)
@@ -94,19 +89,36 @@ class MemoryLog:
             self._news.set()
         return touched
 
+    def _place(self, record: Send) -> Partition:
+        topic, key, value, headers, number = record
+        declared = self._topics.get(topic)
+        if declared is None:
+            raise LogError(f"topic {topic} does not exist; create it with: penstock topics apply")
+        count = declared.partitions
+        if number is None:
+            number = partition_of(key, count) if key is not None else 0
+        elif not 0 <= number < count:
+            raise LogError(f"topic {topic} has no partition {number}, only {count}; look with: penstock topics list")
+        size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
+        if size > declared.max_bytes:
+            raise TooLarge(f"topic {topic} takes {declared.max_bytes:,} bytes, not {size:,}; declare a larger max_bytes")
+        return Partition(topic, number)
+
     async def join(self, group: str, shared: Sequence[str], follows: Sequence[str] = ()) -> _Member:
         counts = {name: len(self._partitions(name)) for name in shared}
         if len(set(counts.values())) > 1:
             raise LogError(f"topics read together need equal partition counts, got {counts}")
-        member = _Member(self, group, tuple(shared), tuple(follows), next(iter(counts.values()), 1))
+        member = _Member(self, group, tuple(shared), tuple(follows), next(iter(counts.values()), 0))
         members = self._groups.setdefault((group, tuple(shared)), [])
         members.append(member)
         self._rebalance(members)
+        member._seen = member.generation
         return member
 
     async def reader(self, positions: Mapping[Partition, int]) -> _Reader:
         for partition in positions:
-            self._partitions(partition.topic)
+            if partition not in self._partitions(partition.topic):
+                raise LogError(f"there is no partition {partition}; look with: penstock topics list")
         return _Reader(self, positions)
 
     async def close(self) -> None:
@@ -152,15 +164,23 @@ class _Reader:
         self._turn = 0
 
     async def read(self, max_records: int, wait: float) -> list[Batch]:
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + wait
         batches = self._take(max_records)
-        if not batches and wait > 0:
+        while not batches and (left := deadline - clock.time()) > 0:
             self._log._news.clear()
             try:
-                await asyncio.wait_for(self._log._news.wait(), wait)
+                await asyncio.wait_for(self._log._news.wait(), left)
             except TimeoutError:
-                return []
+                break
+            if self._moved():
+                break
             batches = self._take(max_records)
         return batches
+
+    def _moved(self) -> bool:
+        """Whether what may be read changed since the caller last looked."""
+        return False
 
     def _take(self, max_records: int) -> list[Batch]:
         batches: list[Batch] = []
@@ -174,10 +194,12 @@ class _Reader:
                 break
             store = self._log._stores[partition]
             at = self._positions[partition]
-            if partition in self._paused or at >= store.end:
+            if partition in self._paused or at == store.end:
                 continue
-            if at < store.base:
-                raise LogError(f"{partition.topic}/{partition.number}: records {at} to {store.base - 1} were deleted unread")
+            if not store.base <= at < store.end:
+                if batches:  # what was taken is returned first; the next call meets the gap again
+                    break
+                raise Gap(gap(partition, at, store.base, store.end))
             low = at - store.base
             high = min(low + left, len(store.keys))
             headers = store.headers[low:high]
@@ -209,11 +231,23 @@ class _Reader:
 
 
 class _Member(_Reader):
-    def __init__(self, log: MemoryLog, group: str, shared: tuple[str, ...], follows: tuple[str, ...], count: int) -> None:
+    def __init__(
+        self, log: MemoryLog, group: str, shared: tuple[str, ...], follows: tuple[str, ...], count: int
+    ) -> None:
         super().__init__(log, {p: log._stores[p].base for name in follows for p in log._partitions(name)})
         self.group, self.shared, self.follows, self.count = group, shared, follows, count
         self.generation = 0
         self.assigned: frozenset[int] = frozenset()
+        self._seen = 0
+
+    async def read(self, max_records: int, wait: float) -> list[Batch]:
+        if self._moved():
+            self._seen = self.generation
+            return []
+        return await super().read(max_records, wait)
+
+    def _moved(self) -> bool:
+        return self._seen != self.generation
 
     def assign(self, numbers: frozenset[int]) -> None:
         if numbers == self.assigned and self.generation:

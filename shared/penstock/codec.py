@@ -1,0 +1,92 @@
+"""Users' events between bytes and typed values, strictly: what does not fit the declaration is refused with a reason."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+
+from .errors import Refused
+from .event import Column, Event, to_micros
+
+__all__ = ["EventDecoder", "FUTURE_MICROS", "MAX_BYTES", "entity_of"]
+
+MAX_BYTES = 1 << 20
+"""Larger events are refused: Kafka's own default bound, and far above what a row of columns needs."""
+FUTURE_MICROS = 300 * 1_000_000
+"""An event may be this far ahead of the wall clock (clock skew between hosts); beyond, its time is an error."""
+
+_WIRE: dict[type, Any] = {
+    str: str,
+    int: Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)],
+    float: float,
+    bool: bool,
+    datetime: Annotated[datetime, msgspec.Meta(tz=True)],
+}
+_NAMED: dict[type, Any] = {str: Annotated[str, msgspec.Meta(min_length=1, max_length=1024)], int: _WIRE[int]}
+
+
+class EventDecoder:
+    """Decodes and validates one kind of event.
+
+    A decoded value is a msgspec Struct with the event's columns as attributes (`datetime` for times). Missing optional
+    columns are None; unknown fields are ignored, so a producer may be ahead of us.
+    """
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        named = (event.key, *([event.id] if event.id else []))
+        fields: list[Any] = []
+        for column in sorted(event.columns.values(), key=lambda c: c.optional):
+            wire = _NAMED[column.type] if column in named else _WIRE[column.type]
+            fields.append((column.name, wire | None, None) if column.optional else (column.name, wire))
+        self.struct = msgspec.defstruct(event.type.__name__, fields, frozen=True)
+        self._decode = msgspec.json.Decoder(self.struct).decode
+        self._time = event.time.name
+
+    def decode(self, value: bytes | None, now: float) -> Any:
+        """One event. Raises Refused with reason decode, schema, range, too_large or future."""
+        if value is None:
+            raise Refused("decode", "the record has no value (a tombstone)")
+        if len(value) > MAX_BYTES:
+            raise Refused("too_large", f"{len(value)} bytes; an event has at most {MAX_BYTES}")
+        try:
+            if not value.isascii():
+                value.decode()
+            decoded = self._decode(value)
+        except msgspec.ValidationError as error:
+            raise Refused("schema", f"{self.event!r}: {error}") from None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused("decode", f"not a JSON object of {self.event!r}: {error}") from None
+        micros = to_micros(getattr(decoded, self._time))
+        if micros < 0:
+            raise Refused("range", f"{self.event.time!r} lies before 1970")
+        if micros > now * 1_000_000 + FUTURE_MICROS:
+            raise Refused("future", f"{self.event.time!r} lies more than 5 minutes in the future")
+        return decoded
+
+    def decode_all(self, values: Sequence[bytes | None], now: float) -> tuple[list[Any], list[tuple[int, Refused]]]:
+        """Events in order (None where one was refused) and the refusals by index."""
+        found: list[Any] = []
+        refused: list[tuple[int, Refused]] = []
+        for index, value in enumerate(values):
+            try:
+                found.append(self.decode(value, now))
+            except Refused as refusal:
+                found.append(None)
+                refused.append((index, refusal))
+        return found, refused
+
+
+def entity_of(columns: tuple[Column, ...], event: Any) -> str | None:
+    """The name of the entity in an event; None when a part of it is missing (missing ones are never one entity).
+
+    A compound key is a JSON array, so that ("1", "11") and ("11", "1") differ.
+    """
+    if len(columns) == 1:
+        value = getattr(event, columns[0].name)
+        return None if value is None else str(value)
+    values = [getattr(event, column.name) for column in columns]
+    return None if None in values else msgspec.json.encode(values).decode()

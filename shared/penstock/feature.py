@@ -1,0 +1,211 @@
+"""Views: what an entity has been doing lately, as windows over events that came strictly before.
+
+    @ps.features(by=Payment.card_id)
+    class Card:
+        payments_1h = ps.count(Payment, over="1h")
+        usual_amount = ps.mean(Payment.amount, over="30d")
+
+        @ps.derived
+        def surge(self, now: Payment) -> float:
+            return now.amount / (self.usual_amount + 1.0)
+
+A row for event *e* covers the events of the same entity processed before *e*; its windows end at the entity's *effective
+time* E (the running maximum of its event times, *e* included) and begin at `floor(E - length, hop)`: a sawtooth, whose tail
+moves in hops (5 min below 12 h, 1 h below 12 d, else 1 d) and whose head is exact. A number that is missing is NaN (null on
+the wire); an empty window counts 0, sums to 0, and has no mean, minimum, maximum or last value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from . import duration
+from .errors import DefinitionError
+from .event import Column, Event, column_of, event_of
+
+__all__ = ["Derived", "Feature", "View", "count", "derived", "features", "hop_of", "last", "max", "mean", "min", "since_last", "sum", "view_of"]
+
+T_co = TypeVar("T_co", covariant=True)
+T = TypeVar("T")
+
+
+def hop_of(length: int) -> int:
+    """The hop of a window in microseconds (Chronon's five-minute resolution: < 12 h, < 12 d, longer)."""
+    if length < 12 * duration.HOUR:
+        return 5 * duration.MINUTE
+    return duration.HOUR if length < 12 * duration.DAY else duration.DAY
+
+
+class Feature(Generic[T_co]):
+    """A windowed aggregate: on the view class a reference, on a row its value. `over` is 0 where there is no window."""
+
+    def __init__(self, kind: str, event: Event, column: Column | None, over: str = "") -> None:
+        self.kind, self.event, self.column = kind, event, column
+        self.over = duration.micros(over) if over else 0
+        self.name, self.view = "", ""
+        self.owner: type = object
+        if self.over and self.over < (hop := hop_of(self.over)):
+            raise DefinitionError(f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"')
+        if column is not None and column.kind != "number":
+            raise DefinitionError(f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column")
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner, self.name, self.view = owner, name, owner.__name__
+
+    @overload
+    def __get__(self, row: None, owner: type) -> Feature[T_co]: ...
+    @overload
+    def __get__(self, row: object, owner: type) -> T_co: ...
+    def __get__(self, row: object | None, owner: type) -> Feature[T_co] | T_co:
+        return self if row is None else row.__dict__[self.name]
+
+    def __repr__(self) -> str:
+        return f"{self.view}.{self.name}"
+
+    def spelled(self) -> str:
+        """As it was written, for fingerprints and pages."""
+        source = repr(self.column or self.event)
+        return f'{self.kind}({source}{f", over={duration.spoken(self.over)!r}" if self.over else ""})'
+
+
+class Derived(Generic[T_co]):
+    """Arithmetic over a row of the view and, when the method takes one more argument, the event being answered."""
+
+    def __init__(self, body: Callable[..., T_co]) -> None:
+        self.body, self.name, self.view = body, body.__name__, ""
+        self.owner: type = object
+        self.__doc__ = body.__doc__
+        hints = [h for n, h in getattr(body, "__annotations__", {}).items() if n not in ("return", "self")]
+        self.wants_event = len(hints) == 1
+        self.event_hint: Any = hints[0] if hints else None
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.owner, self.name, self.view = owner, name, owner.__name__
+
+    @overload
+    def __get__(self, row: None, owner: type) -> Derived[T_co]: ...
+    @overload
+    def __get__(self, row: object, owner: type) -> T_co: ...
+    def __get__(self, row: object | None, owner: type) -> Derived[T_co] | T_co:
+        return self if row is None else row.__dict__[self.name]
+
+    def __repr__(self) -> str:
+        return f"{self.view}.{self.name}"
+
+
+def derived(body: Callable[..., T]) -> Derived[T]:
+    """A feature computed from the others of its row. Written for one row; numpy arrays pass through the same arithmetic."""
+    return Derived(body)
+
+
+def count(event: type, over: str) -> Feature[float]:
+    """How many events in the window."""
+    return Feature("count", event_of(event), None, over)
+
+
+def sum(column: float | None, over: str) -> Feature[float]:  # noqa: A001  (the field's word; used as ps.sum)
+    """The sum of a column over the window; missing values add nothing."""
+    return _over("sum", column, over)
+
+
+def mean(column: float | None, over: str) -> Feature[float]:
+    """The mean of the values present in the window; NaN when there is none."""
+    return _over("mean", column, over)
+
+
+def min(column: float | None, over: str) -> Feature[float]:  # noqa: A001
+    """The least value in the window; NaN when there is none."""
+    return _over("min", column, over)
+
+
+def max(column: float | None, over: str) -> Feature[float]:  # noqa: A001
+    """The greatest value in the window; NaN when there is none."""
+    return _over("max", column, over)
+
+
+def last(column: float | None) -> Feature[float]:
+    """The value with the greatest event time so far (of ties the one processed last); NaN before the first."""
+    return _over("last", column, "")
+
+
+def since_last(event: type) -> Feature[float]:
+    """Seconds from the newest event of this kind to the effective time; NaN before the first."""
+    return Feature("since_last", event_of(event), None)
+
+
+def _over(kind: str, column: object, over: str) -> Feature[float]:
+    found = column_of(column)
+    return Feature(kind, found.event, found, over)
+
+
+@dataclass(frozen=True)
+class View:
+    """What Penstock knows of a view class. `by` maps each event to the columns that name the entity in it."""
+
+    type: type
+    name: str
+    by: dict[Event, tuple[Column, ...]]
+    features: tuple[Feature[float], ...]
+    derived: tuple[Derived[float], ...]
+
+    @property
+    def key(self) -> str:
+        """The name of the key: its columns, as the first event spells them."""
+        return "+".join(column.name for column in next(iter(self.by.values())))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all values of a row, windows first, then derived."""
+        return tuple([f"{self.name}.{f.name}" for f in self.features] + [f"{self.name}.{d.name}" for d in self.derived])
+
+    @property
+    def updates(self) -> tuple[Event, ...]:
+        """The events whose arrival changes this view."""
+        return tuple(dict.fromkeys(feature.event for feature in self.features))
+
+
+def features(by: object) -> Callable[[type[T]], type[T]]:
+    """Declare a view of one entity. `by` is a column, a tuple of columns (a compound key), or a list of these, one for
+    each event that names the entity: `by=[Payment.card_id, Login.card_id]`."""
+
+    def declare(cls: type[T]) -> type[T]:
+        alternatives = by if isinstance(by, list) else [by]
+        keys: dict[Event, tuple[Column, ...]] = {}
+        for alternative in alternatives:
+            columns = tuple(column_of(c) for c in (alternative if isinstance(alternative, tuple) else (alternative,)))
+            if len({c.event for c in columns}) != 1:
+                raise DefinitionError(f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple")
+            keys[columns[0].event] = columns
+        items = list(cls.__dict__.values())
+        found = tuple(item for item in items if isinstance(item, Feature))
+        missing = sorted({repr(f.event) for f in found if f.event not in keys})
+        if missing:
+            raise DefinitionError(
+                f"{cls.__name__} has features over {', '.join(missing)}, but `by` does not say which column names the entity there",
+                f"add it: by=[..., {missing[0]}.<column>]",
+            )
+        view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)))
+        cls.__penstock_view__ = view  # type: ignore[attr-defined]
+        return cls
+
+    return declare
+
+
+def view_of(cls: object) -> View:
+    """The View behind a class; DefinitionError when it is none."""
+    found = cls.__dict__.get("__penstock_view__") if isinstance(cls, type) else None
+    if not isinstance(found, View):
+        raise DefinitionError(f"{cls!r} is not a view", "decorate the class with @ps.features(by=Event.column)")
+    return found
+
+
+def references(item: object) -> Sequence[Column | Feature[float] | Derived[float]]:
+    """What an entry of `features=[...]` stands for: a column, one feature, or all values of a view."""
+    if isinstance(item, Feature | Derived):
+        return [item]
+    if isinstance(item, type):
+        view = view_of(item)
+        return [*view.features, *view.derived]
+    return [column_of(item)]

@@ -1,0 +1,220 @@
+"""The data lane: how a service that is shared out by partitions runs, on any log and any store.
+
+A service brings a *shard*: the pure state machine of one partition. The lane does what all have in common: it shares
+partitions, restores a shard, feeds it batches, writes its change and its position in one atomic step, and only then
+publishes what the step produced:
+
+    read -> shard.take -> load states -> shard.step -> store.write (state, position, outbox) -> log.send -> clock
+
+A crash before the write repeats the step; a crash after it publishes the outbox again. Every record sent carries its shard
+and sequence number, so readers drop what they have had (`Redelivered`). Together: nothing lost, nothing counted twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from .log import Batch, Headers, Log, LogError, Member, Partition, Send
+from .records import Clock
+from .store import Change, Fenced, Saved, Store, StoreError
+
+__all__ = ["Effects", "Lane", "Redelivered", "Shard", "now"]
+
+T = TypeVar("T")
+
+FROM, SEQUENCE = "penstock-from", "penstock-seq"
+RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0)
+"""Waits between attempts while the log or the store is away; the last one repeats. A fault like that never dead-letters."""
+
+
+def now() -> float:
+    """Wall clock in seconds since 1970; reaches shards as a parameter."""
+    return time.time()
+
+
+@dataclass(slots=True)
+class Effects:
+    """What a step did. `change.outbox` is filled by the lane. `closed` is the time before which this shard has published
+    all that it will (microseconds), None when that did not move."""
+
+    change: Change
+    sends: list[Send] = field(default_factory=list)
+    closed: int | None = None
+    positions: Mapping[Partition, int] = field(default_factory=dict)
+
+
+class Shard(Protocol):
+    """One partition's share of a service. Only `take` and `step` run per batch; neither does I/O."""
+
+    def open(self, saved: Saved) -> Mapping[Partition, int]:
+        """Restore what was saved (version 0: nothing was) and say where to read on."""
+        ...
+
+    def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
+        """Accept batches of the own partitions and of followed topics; return the keys whose state the step needs."""
+        ...
+
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        """Do the work; None when there was nothing to do."""
+        ...
+
+
+class Redelivered:
+    """Drops records that a shard has had before: sources number what they send, so a number that does not grow is a repeat."""
+
+    def __init__(self, seen: Mapping[str, int] | None = None) -> None:
+        self.seen = dict(seen or {})
+
+    def new(self, headers: Headers) -> bool:
+        """Whether a record with these headers is new; records that nobody numbered always are."""
+        source = number = None
+        for name, value in headers:
+            if name == FROM:
+                source = value.decode()
+            elif name == SEQUENCE:
+                number = int(value)
+        if source is None or number is None:
+            return True
+        if number <= self.seen.get(source, -1):
+            return False
+        self.seen[source] = number
+        return True
+
+
+def stamped(shard: str, version: int, sends: Sequence[Send]) -> list[Send]:
+    """The sends of a shard's write `version`, numbered; the same write gives the same numbers.
+
+    2**20 records a step is far above what a read of 4,096 records can produce.
+    """
+    source, first = (FROM, shard.encode()), version << 20
+    return [s._replace(headers=(*s.headers, source, (SEQUENCE, b"%d" % (first + i)))) for i, s in enumerate(sends)]
+
+
+class Lane:
+    """Runs the shards of one service that this process holds.
+
+    `closes` are the topics whose time the service closes on the clock topic as it goes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        store: Store,
+        shard: Callable[[int], Shard],
+        shared: Sequence[str],
+        follows: Sequence[str] = (),
+        clock: str = "",
+        closes: Sequence[str] = (),
+        max_records: int = 4096,
+        wait: float = 0.02,
+    ) -> None:
+        self.name, self._log, self._store, self._make = name, log, store, shard
+        self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
+        self._max_records, self._wait = max_records, wait
+        self._member: Member | None = None
+        self._generation = 0
+        self.shards: dict[int, Shard] = {}
+        self._versions: dict[int, int] = {}
+        self._ends: dict[str, dict[int, int]] = {}
+        self._logger = structlog.get_logger(service=name)
+
+    async def run(self) -> None:
+        """Turn until cancelled."""
+        while True:
+            await self.turn()
+
+    async def turn(self, wait: float | None = None) -> bool:
+        """One round; whether anything happened."""
+        if self._member is None:
+            self._member = await self._patient(lambda: self._log.join(self.name, self._shared, self._follows))
+        if self._member.generation != self._generation:
+            await self._open(self._member)
+        batches = await self._patient(lambda: self._member.read(self._max_records, self._wait if wait is None else wait))  # type: ignore[union-attr]
+        if self._member.generation != self._generation:
+            return True
+        followed = [b for b in batches if b.partition.topic in self._follows]
+        moved = bool(batches)
+        for number, shard in self.shards.items():
+            own = [b for b in batches if b.partition.number == number and b.partition.topic not in self._follows]
+            try:
+                moved |= await self._step(number, shard, followed + own)
+            except Fenced:
+                self._logger.warning("fenced", shard=number, meaning="another process has taken this partition over; opening it anew")
+                self._generation = -1
+                return True
+        return moved
+
+    async def _step(self, number: int, shard: Shard, batches: list[Batch]) -> bool:
+        name = f"{self.name}.{number}"
+        keys = shard.take(batches, now())
+        loaded = await self._patient(lambda: self._store.read(name, keys)) if keys else []
+        effects = shard.step(loaded)
+        if effects is None:
+            return False
+        effects.change.outbox = msgspec.msgpack.encode(effects.sends) if effects.sends else b""
+        version = await self._patient(lambda: self._store.write(name, self._versions[number], effects.change))
+        self._versions[number] = version
+        await self._publish(name, version, effects.sends)
+        if effects.closed is not None:
+            await self._close(name, effects.closed)
+        if effects.positions and self._member is not None:
+            await self._member.commit(effects.positions)
+        return True
+
+    async def _publish(self, name: str, version: int, sends: list[Send]) -> None:
+        if sends:
+            ends = await self._patient(lambda: self._log.send(stamped(name, version, sends)))
+            for partition, end in ends.items():
+                self._ends.setdefault(partition.topic, {})[partition.number] = end
+
+    async def _close(self, name: str, before: int) -> None:
+        ends = {topic: self._ends[topic] for topic in self._closes}
+        said = Clock(publisher=name, before=before, ends=ends)
+        await self._patient(lambda: self._log.send([Send(self._clock, name.encode(), msgspec.json.encode(said))]))
+
+    async def _open(self, member: Member) -> None:
+        """Restore the shards that this member holds now, and let them publish what they still owe."""
+        self._generation = member.generation
+        self.shards, self._versions = {}, {}
+        if self._closes:
+            self._ends = {}
+            for partition, end in (await self._patient(lambda: self._log.ends(self._closes))).items():
+                self._ends.setdefault(partition.topic, {})[partition.number] = end
+        for partition, begin in (await self._patient(lambda: self._log.begins(self._follows))).items():
+            member.seek(partition, begin)
+        for number in sorted(member.assigned):
+            name = f"{self.name}.{number}"
+            saved = await self._patient(lambda name=name: self._store.open(name))  # type: ignore[misc]
+            shard = self._make(number)
+            positions = shard.open(saved)
+            if saved.outbox:
+                await self._publish(name, saved.version, msgspec.msgpack.decode(saved.outbox, type=list[Send]))
+            for partition, offset in positions.items():
+                member.seek(partition, offset)
+            self.shards[number], self._versions[number] = shard, saved.version
+
+    async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Repeat until it works: a log or store that is away is waited for, and said once a change."""
+        told = ""
+        for count in range(1 << 30):
+            try:
+                return await attempt()
+            except (LogError, StoreError) as error:
+                if str(error) != told:
+                    told = str(error)
+                    self._logger.warning("waiting", cause=told)
+                await asyncio.sleep(RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)])
+        raise AssertionError("unreachable")
+
+    async def close(self) -> None:
+        if self._member is not None:
+            await self._member.close()
+            self._member = None

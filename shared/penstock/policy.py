@@ -1,0 +1,190 @@
+"""What to watch, when to retrain, what a candidate must show, and how it is rolled out: all in stream time, all values.
+
+    monitors   drift(...), skill(...)                 raise alarms
+    retrain    on_alarm(...) | every(...) | incremental(...)
+    gates      no_worse(...)                          judged on labels, paired with the champion
+    rollout    shadow(...), canary(...)               stages, in order
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from . import duration
+from .errors import DefinitionError
+from .feature import references
+
+__all__ = [
+    "Drift",
+    "Every",
+    "Gate",
+    "Incremental",
+    "Monitor",
+    "OnAlarm",
+    "Retrain",
+    "Skill",
+    "Stage",
+    "canary",
+    "drift",
+    "every",
+    "incremental",
+    "no_worse",
+    "on_alarm",
+    "shadow",
+    "skill",
+]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Do the inputs still look like those that the champion was fitted on? One verdict a window of `every`.
+
+    `inputs` are names of model inputs (none: all). A window alarms when some input's distribution differs both
+    significantly (so rarely by chance that it costs at most `false_alarms_per_month`, shared among all inputs and windows)
+    and materially (Kolmogorov-Smirnov distance above `material`).
+    """
+
+    inputs: tuple[str, ...]
+    every: int
+    material: float
+    false_alarms_per_month: float
+
+    @property
+    def signal(self) -> str:
+        return "drift"
+
+
+@dataclass(frozen=True)
+class Skill:
+    """Is the model still better than guessing the recent label rate? Skill = 1 - log loss / log loss of the prior, over the
+    outcomes that became known in the last `over`; alarms below `floor`, judged every `every`, from `least` outcomes on."""
+
+    floor: float
+    over: int
+    every: int
+    least: int = 500
+
+    @property
+    def signal(self) -> str:
+        return "skill"
+
+
+Monitor = Drift | Skill
+
+
+def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarms_per_month: float = 1.0) -> Drift:
+    """Watch the distribution of inputs (views, features, columns; none means all of the model's)."""
+    if not 0 < material < 1 or false_alarms_per_month <= 0:
+        raise DefinitionError(
+            f"drift(material={material}, false_alarms_per_month={false_alarms_per_month})",
+            "material lies between 0 and 1, false_alarms_per_month above 0",
+        )
+    names = tuple(repr(found) for item in inputs for found in references(item))
+    return Drift(names, duration.micros(every), material, false_alarms_per_month)
+
+
+def skill(floor: float, over: str = "7d", every: str = "1d", least: int = 500) -> Skill:
+    """Watch the answers against the prior, once the labels are known."""
+    if not -1 <= floor < 1:
+        raise DefinitionError(f"skill(floor={floor})", "the floor lies between -1 and 1; 0 is as good as the prior")
+    return Skill(floor, duration.micros(over), duration.micros(every), least)
+
+
+@dataclass(frozen=True)
+class Every:
+    """Refit in full every `period` on the outcomes of the last `window` microseconds (0: all so far), first after `first`."""
+
+    period: int
+    window: int
+    first: int
+
+
+@dataclass(frozen=True)
+class OnAlarm:
+    """Refit in full when an alarm is raised, at most every `period`."""
+
+    period: int
+    window: int
+
+
+@dataclass(frozen=True)
+class Incremental:
+    """The online learner goes on from the newest outcomes and offers a snapshot every `period`."""
+
+    period: int
+
+
+Trigger = Every | OnAlarm | Incremental
+
+
+@dataclass(frozen=True)
+class Retrain:
+    """Triggers, any of which starts a job; joined with `|`."""
+
+    triggers: tuple[Trigger, ...]
+
+    def __or__(self, other: Retrain) -> Retrain:
+        return Retrain(self.triggers + other.triggers)
+
+
+def _window(on: str) -> int:
+    return 0 if on == "all" else duration.micros(on)
+
+
+def every(period: str, on: str = "all", first: str | None = None) -> Retrain:
+    """Refit on a schedule of stream time. `on` is how far back ("60d", or "all"); `first` when the first fit is due."""
+    return Retrain((Every(duration.micros(period), _window(on), duration.micros(first or period)),))
+
+
+def on_alarm(at_most_every: str, on: str = "all") -> Retrain:
+    """Refit when an alarm is raised, but not more often than said."""
+    return Retrain((OnAlarm(duration.micros(at_most_every), _window(on)),))
+
+
+def incremental(period: str) -> Retrain:
+    """Let the online learner go on from the newest outcomes, and serve its snapshot."""
+    return Retrain((Incremental(duration.micros(period)),))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """Mean log loss of the candidate minus the champion's, paired on the same events, is at most `margin`; `confidence`
+    standard errors are allowed for."""
+
+    margin: float
+    confidence: float = 1.64
+    least: int = 200
+
+
+def no_worse(by: float, least: int = 200) -> Gate:
+    """A candidate passes when it is not worse than the champion by more than `by` (log loss), on `least` labels or more."""
+    return Gate(by, least=least)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a rollout: the share of entities answered by the candidate (0: shadow), for how long."""
+
+    share: float
+    lasts: int
+
+
+def shadow(lasts: str) -> Stage:
+    """Score everything with the candidate too, answer with the champion."""
+    return Stage(0.0, duration.micros(lasts))
+
+
+def canary(share: float, lasts: str) -> Stage:
+    """Answer a fixed share of the entities with the candidate."""
+    if not 0 < share < 1:
+        raise DefinitionError(f"canary({share}): not a share", "write a number between 0 and 1, such as canary(0.05, '1h')")
+    return Stage(share, duration.micros(lasts))
+
+
+def stages(rollout: Sequence[Stage]) -> tuple[Stage, ...]:
+    """A rollout in order; shares may only grow."""
+    shares = [stage.share for stage in rollout]
+    if shares != sorted(shares):
+        raise DefinitionError(f"rollout shares fall: {shares}", "order the stages so that each answers at least as many")
+    return tuple(rollout)

@@ -1,0 +1,252 @@
+"""What crosses the wire: one typed record per topic. The JSON Schemas in schemas/ are generated from these.
+
+Times are ISO-8601 UTC; probabilities are of the label being true; a missing number is null.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "Alarm",
+    "Artefact",
+    "Candidate",
+    "Clock",
+    "Command",
+    "Decision",
+    "Outcome",
+    "Partial",
+    "Prediction",
+    "Quality",
+    "Row",
+    "Run",
+    "Shift",
+    "Statistic",
+]
+
+
+class Clock(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed time: everything before `before` is out, up to these positions (topic -> next offset per partition)."""
+
+    publisher: str
+    before: int
+    """Integer microseconds since 1970 UTC."""
+    ends: dict[str, dict[int, int]]
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """An event with the values of its views as they were before it."""
+
+    id: str
+    time: datetime
+    event: msgspec.Raw
+    features: msgspec.Raw
+    cursor: dict[str, list[int]]
+    """Hop -> [partition, events of that hop processed before this one]; `source` -> [partition, offset]."""
+
+
+class Prediction(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, with the inputs as used. `scores` has every version that was asked, `score` is what was answered."""
+
+    id: str
+    key: str
+    model: str
+    time: datetime
+    inputs: msgspec.Raw
+    score: float
+    scores: dict[str, float]
+    weights: dict[str, float]
+    """How much each version of `scores` counts in `score`; versions in shadow are absent."""
+    version: str
+    variant: str
+    digest: str
+    bucket: int
+    """0 to 9,999, by the entity: which share of a canary it falls to."""
+    latency: float
+    """Seconds from reading the row to the answer."""
+    trace: str = ""
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """A prediction and its truth. `answered` is false where silence was taken as declared. A correction repeats the id with
+    `corrects` set to the label it replaces."""
+
+    id: str
+    key: str
+    model: str
+    time: datetime
+    labelled: datetime
+    label: bool
+    answered: bool
+    inputs: msgspec.Raw
+    score: float
+    scores: dict[str, float]
+    version: str
+    variant: str
+    corrects: bool | None = None
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the outcomes of a window; they add across partitions and windows."""
+
+    n: int = 0
+    positives: int = 0
+    loss: float = 0.0
+    """Sum of log losses (natural logarithm)."""
+    squares: float = 0.0
+    """Sum of squared errors (Brier)."""
+    bins_true: list[int] = []
+    """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these."""
+    bins_false: list[int] = []
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """Differences in log loss, version minus what was served, on the same events."""
+
+    n: int = 0
+    sum: float = 0.0
+    squares: float = 0.0
+
+
+class Partial(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
+
+    model: str
+    start: int
+    end: int
+    """Window in microseconds, end exclusive; by the time the label became known (quality) or of the event (inputs)."""
+    shard: int
+    shards: int
+    quality: dict[str, Quality]
+    """By version; `served` is what was answered."""
+    paired: dict[str, Paired]
+    inputs: dict[str, list[int]]
+    """Counts per bin of the champion's reference edges; the last bin counts missing values."""
+    reference: str
+    """Version whose reference the bins belong to; empty when there is none yet."""
+    counts: dict[str, int]
+    """predictions, outcomes, silent, corrected, duplicate, orphan, unanswered, parked."""
+
+
+class Shift(msgspec.Struct, frozen=True, kw_only=True):
+    """How far one input has moved from its reference."""
+
+    ks: float
+    """Greatest distance between the distribution functions (0 to 1), missing values as a bin of their own."""
+    psi: float
+    critical: float
+    """The distance that chance alone exceeds as often as the false-alarm budget allows."""
+    n: int
+
+
+class Statistic(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed window of one model, merged over all shards."""
+
+    id: str
+    model: str
+    start: datetime
+    end: datetime
+    quality: dict[str, Quality]
+    paired: dict[str, Paired]
+    log_loss: dict[str, float]
+    auc: dict[str, float | None]
+    prior: float | None
+    """The label rate of the windows before, which the prior answers with."""
+    prior_loss: float | None
+    skill: float | None
+    drift: dict[str, Shift]
+    counts: dict[str, int]
+    reference: str
+
+
+class Alarm(msgspec.Struct, frozen=True, kw_only=True):
+    """raised, held or cleared, with its evidence. The id is derived from the window, so a replay gives the same."""
+
+    id: str
+    model: str
+    signal: str
+    """drift or skill."""
+    state: str
+    at: datetime
+    evidence: dict[str, Any]
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+    """A file by claim check. Readers verify size and digest before they open it."""
+
+    uri: str
+    sha256: str
+    size: int
+    format: str
+    """onnx, or river (a restricted snapshot)."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One training job: what went in, what came out, and enough to repeat it."""
+
+    id: str
+    model: str
+    kind: str
+    """full or incremental."""
+    cause: str
+    at: datetime
+    parameters: dict[str, Any]
+    seed: int
+    data: dict[str, Any]
+    code: str
+    environment: dict[str, str]
+    metrics: dict[str, float]
+    seconds: float
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A fitted version offered to the registry. `edges` and `reference` are the bins of its training inputs."""
+
+    id: str
+    model: str
+    version: str
+    kind: str
+    at: datetime
+    artefact: Artefact
+    inputs: list[str]
+    weights: dict[str, float]
+    """Mixture weights by member (batch, online) as of the data's end."""
+    edges: dict[str, list[float]]
+    reference: dict[str, list[int]]
+    metrics: dict[str, float]
+    run: str
+    fingerprint: str
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry decided. The compacted topic of these is the registry's state and what every server follows."""
+
+    id: str
+    model: str
+    kind: str
+    """registered, snapshot, shadow, canary, champion, retired, rejected, rolled_back."""
+    version: str
+    at: datetime
+    actor: str
+    reason: str
+    share: float
+    expected: str
+    """The champion that the decision assumed; a decision on another one is refused."""
+    evidence: dict[str, Any]
+    candidate: Candidate | None = None
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asks: approve, promote, roll_back, retrain."""
+
+    id: str
+    model: str
+    action: str
+    at: datetime
+    actor: str
+    reason: str = ""
+    version: str = ""
+    expected: str = ""
