@@ -140,7 +140,7 @@ def _over(kind: str, column: object, over: str) -> Feature[float]:
     return Feature(kind, found.event, found, over)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class View:
     """What Penstock knows of a view class. `by` maps each event to the columns that name the entity in it."""
 

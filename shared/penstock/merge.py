@@ -9,7 +9,7 @@ over partitions does not show, as long as each source is in order of time. What 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,10 +107,23 @@ class Merge:
         """The newest E *released or pending* per source that has one; saved with the position."""
         return {name: int(q.times[0]) if len(q.times) else q.seen for name, q in self._sources.items() if q.seen > NEVER}
 
+    def closings(self, sources: Iterable[str]) -> dict[str, int]:
+        """The closed time of each source, as far as it holds when its pending records are read again."""
+        found = {}
+        for name in sources:
+            queue = self._sources[name]
+            if queue.closed > NEVER:
+                found[name] = min(queue.closed, int(queue.times[0])) if len(queue.times) else queue.closed
+        return found
+
     @property
     def frontier(self) -> int:
-        """The least frontier of the sources that are not idle."""
-        return min((q.frontier for q in self._sources.values() if not q.idle), default=NEVER)
+        """The least frontier of the sources that are not idle; when all are, just past the newest record."""
+        awake = [q.frontier for q in self._sources.values() if not q.idle]
+        if awake or not self._sources:
+            return min(awake, default=NEVER)
+        newest = max(q.frontier for q in self._sources.values())
+        return newest + 1 if newest > NEVER else NEVER
 
     @property
     def blocking(self) -> list[str]:
@@ -179,6 +192,7 @@ class Frontiers:
     """Which times have been closed for which partition, from the records of the clock topic.
 
     For a user's topic any publisher may close a time. For a topic of ours, `writers` names the publishers that all must.
+    `only` are the topics listened to (None: all).
 
     >>> closed = Frontiers({})
     >>> closed.hear(Clock(publisher="me", before=100, ends={"payments": {0: 7}}))
@@ -186,12 +200,14 @@ class Frontiers:
     (True, 100)
     """
 
-    def __init__(self, writers: Mapping[str, Sequence[str]]) -> None:
-        self._writers = writers
+    def __init__(self, writers: Mapping[str, Sequence[str]], only: Collection[str] | None = None) -> None:
+        self._writers, self._only = writers, only
         self._heard: dict[Partition, dict[str, list[tuple[int, int]]]] = {}
 
     def hear(self, clock: Clock) -> None:
         for topic, ends in clock.ends.items():
+            if self._only is not None and topic not in self._only:
+                continue
             for number, end in ends.items():
                 history = self._heard.setdefault(Partition(topic, number), {}).setdefault(clock.publisher, [])
                 if not history or clock.before > history[-1][1]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import re
+import sys
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -80,9 +82,6 @@ class Project:
 def load(module: str) -> Project:
     """The `project` of a module ("penstock.examples.flights") or of a file ("fraud.py")."""
     if module.endswith(".py"):
-        import importlib.util
-        import sys
-
         spec = importlib.util.spec_from_file_location(module.removesuffix(".py").replace("/", "_").lstrip("._"), module)
         if spec is None or spec.loader is None:
             raise DefinitionError(f"{module} cannot be read", "give the path of a Python file with `project = ps.Project(...)`")

@@ -128,7 +128,12 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     """Version whose reference the bins belong to; empty when there is none yet."""
     counts: dict[str, int]
-    """predictions, outcomes, silent, corrected, duplicate, orphan, unanswered, parked."""
+    """What became of predictions and labels; the words are explained in services/monitoring/ledger.py."""
+    part: int = 0
+    parts: int = 1
+    """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""
+    baseline: dict[str, list[int]] = {}
+    """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""The feature store: events become rows of window features, online states and offline tables."""

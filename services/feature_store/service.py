@@ -1,0 +1,38 @@
+"""Feature store: turns events into rows of window features.
+
+    reads    your events         partitions shared among members
+             <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
+    follows  <p>.clock           which times publishers have closed
+    writes   <p>.hops.<key>, <p>.rows.<event>, <topic>.dlq
+    state    window tiles per entity, with the positions they include, in the online store
+"""
+
+from __future__ import annotations
+
+from penstock.lane import Lane
+from penstock.log import Log
+from penstock.store import Store
+from penstock.topics import Topics
+
+from .shard import FeatureShard
+
+__all__ = ["lanes"]
+
+
+def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0) -> list[Lane]:
+    """The one lane of this service; all topics that it shares have the same partitions."""
+    topology = topics.project.topology
+    shared = [event.topic for hop in topology.hops for event in hop.direct]
+    shared += [topics.hop(hop.key) for hop in topology.hops if hop.upstream]
+    return [
+        Lane(
+            "feature_store",
+            log,
+            store,
+            lambda number: FeatureShard(topics, number, idle_after),
+            shared,
+            follows=[topics.clock],
+            clock=topics.clock,
+            closes=[topics.rows(event) for event in topology.reads],
+        )
+    ]

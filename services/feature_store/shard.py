@@ -1,0 +1,311 @@
+"""One partition of the feature store: every hop's share of it. Reads events and blocks, writes blocks and finished rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from penstock.codec import EventDecoder, entity_of
+from penstock.deadletter import dead_letter
+from penstock.errors import Refused
+from penstock.event import Event, to_micros
+from penstock.lane import Effects
+from penstock.log import Batch, Headers, Partition, Send
+from penstock.merge import NEVER, Frontiers
+from penstock.records import Clock, Row
+from penstock.store import Change, Saved
+from penstock.topics import Topics
+from penstock.topology import ENTRY
+
+from .block import Block, Item, pack, unpack
+from .hop import HopPartition
+
+__all__ = ["FeatureShard"]
+
+REMEMBERED_IDS = 65_536
+"""Repeats of an id are recognised within this many newest events of a partition: hours to days of a busy topic."""
+
+_clock = msgspec.json.Decoder(Clock).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class FeatureShard:
+    """The state machine of partition `number`; see `lane.Shard` for how it is driven.
+
+    `idle_after` are the wall-clock seconds after which a silent source without closing times is passed (None: never).
+    """
+
+    def __init__(self, topics: Topics, number: int, idle_after: float | None = 5.0) -> None:
+        self.topics, self.number, self.topology = topics, number, topics.project.topology
+        self.idle_after = idle_after
+        self.hops = {hop.key: HopPartition(self.topology, hop, number, topics.partitions) for hop in self.topology.hops}
+        self._homes = {event.topic: hop.key for hop in self.topology.hops for event in hop.direct}
+        self._entries = {topics.hop(hop.key): hop.key for hop in self.topology.hops if hop.upstream}
+        self._decoders = [EventDecoder(event) for event in self.topology.events]
+        self._raw = [msgspec.json.Decoder(decoder.struct).decode for decoder in self._decoders]
+        self._events = {event.topic: event for event in self.topology.events}
+        self._rows = {event: _row_struct(self.topology.columns(event)) for event in self.topology.reads}
+        self._hop_names = [hop.key for hop in self.topology.hops]
+        self._read: dict[str, int] = {}
+        self._refused: dict[str, int] = {}
+        self._newest: dict[tuple[str, str], int] = {}
+        """Newest block number read, per hop topic and source."""
+        self._frontiers = Frontiers({}, only=self._homes)
+        self._heard: dict[str, float] = {}
+        self._ids: dict[str, dict[str, None]] = {e.topic: {} for e in self.topology.events if e.id}
+        self._chunks: dict[str, list[int]] = {}
+        self._version = 0
+        self._needed: list[tuple[HopPartition, str]] = []
+        self._offsets: dict[str, int] = {}
+        self._sends: list[Send] = []
+        self._dirty = False
+        self._told: dict[str, int] = {}
+
+    # --- opening ---------------------------------------------------------------------------------------------------
+
+    def open(self, saved: Saved) -> Mapping[Partition, int]:
+        self._version = saved.version
+        offsets = dict.fromkeys([*self._homes, *self._entries], 0)
+        if saved.version:
+            position = msgspec.msgpack.decode(saved.position)
+            offsets |= position["offsets"]
+            self._refused = position["refused"]
+            for key, state in position["hops"].items():
+                self.hops[key].resume(state)
+                self._told[key] = state["released"]
+            for name, value in sorted(saved.table.items()):
+                topic, _, chunk = name.decode().rpartition("/")
+                self._chunks.setdefault(topic, []).append(int(chunk))
+                self._ids[topic] |= dict.fromkeys(msgspec.msgpack.decode(value, type=list[str]))
+        self._read = dict(offsets)
+        return {Partition(topic, self.number): offset for topic, offset in offsets.items()}
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
+        for batch in batches:
+            topic = batch.partition.topic
+            if topic == self.topics.clock:
+                for value in batch.values:
+                    if value is not None:
+                        self._frontiers.hear(_clock(value))
+            elif topic in self._homes:
+                self._take_events(self._events[topic], batch, now)
+                self._heard[topic] = now
+            else:
+                self._take_blocks(topic, batch)
+        for topic, key in self._homes.items():
+            merge = self.hops[key].merge
+            closed = self._frontiers.at(Partition(topic, self.number), self._read[topic])
+            if closed > NEVER:
+                merge.close(topic, closed)
+            if self.idle_after is not None:
+                merge.idle(topic, now - self._heard.setdefault(topic, now) > self.idle_after and not closed > merge.released)
+        self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
+        return [_key(hop.hop.key, entity) for hop, entity in self._needed]
+
+    def _take_events(self, event: Event, batch: Batch, now: float) -> None:
+        decoded, refusals = self._decoders[self.topology.rank[event]].decode_all(batch.values, now)
+        refused = dict(refusals)
+        topic, ids = event.topic, self._ids.get(event.topic)
+        home = self.hops[self._homes[topic]]
+        rank, by_id = self.topology.rank[event], (event.id or event.key).name
+        items, names, offsets, times = [], [], [], []
+        row = b"" if event in self.topology.reads else None
+        for i, value in enumerate(decoded):
+            if value is None:
+                continue
+            name = str(getattr(value, by_id))
+            if ids is not None:
+                if name in ids:
+                    refused[i] = Refused("duplicate", f"{event.id!r} {name!r} was published before")
+                    continue
+                ids[name] = None
+            if self.topics.partitions > 1:
+                right = home.target(keyed := str(getattr(value, event.key.name)))
+                if right != self.number:
+                    refused[i] = Refused("misplaced", f"the record's key must be {event.key!r} ({keyed!r}), which belongs to partition {right}")
+                    continue
+            offset = batch.offsets[i]
+            trace = _trace(batch.headers[i]) if batch.headers else ""
+            features = None if row is None else np.empty(0)
+            items.append(Item(rank, value, batch.values[i] or b"", features, (self.number, offset), trace))
+            names.append(name)
+            offsets.append(offset)
+            times.append(to_micros(getattr(value, event.time.name)))
+        self._read[topic] = batch.next
+        for i in sorted(refused):
+            offset = batch.offsets[i]
+            if offset > self._refused.get(topic, -1):
+                self._refused[topic] = offset
+                headers = batch.headers[i] if batch.headers else ()
+                self._sends.append(dead_letter(self.topics.dead_letters(topic), batch.partition, offset, batch.keys[i], batch.values[i], headers, refused[i], "feature_store"))
+            self._dirty = True
+        home.merge.push(topic, np.array(times, np.int64), np.full(len(items), rank, np.int64), names, offsets, items)
+
+    def _take_blocks(self, topic: str, batch: Batch) -> None:
+        hop = self.hops[self._entries[topic]]
+        for offset, value in zip(batch.offsets, batch.values, strict=True):
+            block = unpack(value or b"")
+            source = block.source
+            number, rows = hop.done.get(source, (-1, 0))
+            if block.number <= self._newest.get((topic, source), -1) or block.number < number:
+                continue
+            self._newest[topic, source] = block.number
+            skip = rows if block.number == number else 0
+            if len(block.ids) > skip:
+                items = [self._item(block, i) for i in range(skip, len(block.ids))]
+                times = np.frombuffer(block.times, np.int64)[skip:]
+                ranks = np.array(block.ranks[skip:], np.int64)
+                hop.merge.push(source, times, ranks, block.ids[skip:], [offset] * len(items), items)
+            hop.merge.close(source, block.frontier)
+        self._read[topic] = batch.next
+
+    def _item(self, block: Block, i: int) -> Item:
+        raw, rank = block.raws[i], block.ranks[i]
+        event = self.topology.events[rank]
+        features = np.frombuffer(block.features[i], np.float64) if event in self.topology.reads else None
+        origin = (block.source, block.number, i + 1)
+        return Item(rank, self._raw[rank](raw), raw, features, block.cursors[i], block.traces.get(i, ""), origin)
+
+    # --- working ---------------------------------------------------------------------------------------------------
+
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        for (hop, entity), (head, tail) in zip(self._needed, loaded, strict=True):
+            hop.panes.restore(entity, head, tail)
+        sends, self._sends = self._sends, []
+        number = self._version + 1
+        released_ids: dict[str, list[str]] = {}
+        moved = self._dirty
+        self._dirty = False
+        for key, hop in self.hops.items():
+            routed: dict[tuple[str, int], tuple[list[int], list[str], list[Item]]] = {}
+            for event, time, name, item in hop.work():
+                moved = True
+                if event.topic in self._homes and self._homes[event.topic] == key and event.topic in self._ids:
+                    released_ids.setdefault(event.topic, []).append(name)
+                following = self.topology.after(event, key)
+                if following is not None:
+                    entity = entity_of(self.topology.by[following, event], item.decoded)
+                    times, names, items = routed.setdefault((following, hop.target(name if entity is None else entity)), ([], [], []))
+                    times.append(time)
+                    names.append(name)
+                    items.append(item)
+                elif event in self.topology.reads:
+                    sends.append(self._row(event, name, item))
+            sends += self._blocks_of(key, hop, number, routed)
+        closed = self._closed()
+        if not moved and not sends and closed is None:
+            return None
+        self._version = number
+        change = self._change(released_ids)
+        return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()})
+
+    def _blocks_of(self, key: str, hop: HopPartition, number: int, routed: Mapping[tuple[str, int], Any]) -> list[Send]:
+        """The blocks of one hop: to every partition of every hop downstream when its frontier moved."""
+        frontier = hop.frontier
+        ticks = frontier > self._told.get(key, NEVER)
+        self._told[key] = frontier
+        sends = []
+        for following in hop.downstream():
+            for shard in range(self.topics.partitions):
+                rows = routed.get((following, shard))
+                if rows or ticks:
+                    value = pack(key, self.number, number, frontier, *(rows or ([], [], [])))
+                    sends.append(Send(self.topics.hop(following), None, value, (), shard))
+        return sends
+
+    def _closed(self) -> int | None:
+        """The time before which all rows are out, when it moved."""
+        ends = [self.hops[route.path[-1] if route.path else ENTRY].frontier for route in self.topology.routes.values() if route.row]
+        closed = min(ends, default=NEVER)
+        if closed <= self._told.get("rows", NEVER):
+            return None
+        self._told["rows"] = closed
+        return closed
+
+    def _row(self, event: Event, name: str, item: Item) -> Send:
+        values = item.features if item.features is not None else np.empty(0)
+        cursor: dict[str, list[int]] = {"source": [item.cursor[0], item.cursor[1]]}
+        for at in range(2, len(item.cursor), 3):
+            cursor[self._hop_names[item.cursor[at]]] = [item.cursor[at + 1], item.cursor[at + 2]]
+        time = getattr(item.decoded, event.time.name)
+        row = Row(
+            id=name,
+            time=time,
+            event=msgspec.Raw(item.raw),
+            features=msgspec.Raw(_encode(self._rows[event](*values.tolist()))),
+            cursor=cursor,
+        )
+        headers: Headers = (
+            ("ce_specversion", b"1.0"), ("ce_id", name.encode()), ("ce_source", b"penstock/feature_store"),
+            ("ce_type", b"penstock.row.v1"), ("ce_time", time.isoformat().encode()), ("content-type", b"application/json"),
+        )  # fmt: skip
+        if item.trace:
+            headers = (*headers, ("traceparent", item.trace.encode()))
+        key = str(getattr(item.decoded, event.key.name)).encode()
+        return Send(self.topics.rows(event), key, _encode(row), headers, item.cursor[0])
+
+    # --- saving ----------------------------------------------------------------------------------------------------
+
+    def _change(self, released_ids: Mapping[str, list[str]]) -> Change:
+        heads: dict[bytes, bytes] = {}
+        tails: dict[bytes, bytes] = {}
+        cut: list[bytes] = []
+        for key, hop in self.hops.items():
+            changed, closed, cuts = hop.panes.pack()
+            heads |= {_key(key, entity): value for entity, value in changed.items()}
+            tails |= {_key(key, entity): value for entity, value in closed.items()}
+            cut += [_key(key, entity) for entity in cuts]
+        self._offsets = {topic: self._offset(topic) for topic in self._read}
+        position = {
+            "offsets": self._offsets,
+            "refused": self._refused,
+            "hops": {key: hop.position() for key, hop in self.hops.items()},
+        }
+        return Change(msgspec.msgpack.encode(position), table=self._remember(released_ids), heads=heads, tails=tails, cut=cut)
+
+    def _offset(self, topic: str) -> int:
+        """The first record of a topic that is not fully processed."""
+        if topic in self._homes:
+            pending = self.hops[self._homes[topic]].merge.first_pending(topic)
+            return self._read[topic] if pending is None else pending
+        hop = self.hops[self._entries[topic]]
+        return min([self._read[topic], *(p for s in hop.upstream if (p := hop.merge.first_pending(s)) is not None)])
+
+    def _remember(self, released: Mapping[str, list[str]]) -> dict[bytes, bytes | None]:
+        """Ids released in this step as one table field; the oldest fields go when enough newer ids are known."""
+        table: dict[bytes, bytes | None] = {}
+        for topic, names in released.items():
+            chunks = self._chunks.setdefault(topic, [])
+            chunks.append(self._version)
+            table[f"{topic}/{self._version:012d}".encode()] = msgspec.msgpack.encode(names)
+            known = self._ids[topic]
+            if len(known) > 2 * REMEMBERED_IDS:
+                for name in list(known)[: len(known) - REMEMBERED_IDS]:
+                    del known[name]
+            for chunk in chunks[:-4096]:
+                table[f"{topic}/{chunk:012d}".encode()] = None
+            del chunks[:-4096]
+        return table
+
+
+def _row_struct(columns: Sequence[str]) -> type[msgspec.Struct]:
+    """A row's values with their names on the wire; built once, filled by position."""
+    fields = [(f"v{i}", float) for i in range(len(columns))]
+    return msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)})
+
+
+def _key(hop: str, entity: str) -> bytes:
+    """An entity's key in the store: the hop's name, a NUL (which no column name holds), the entity."""
+    return f"{hop}\0{entity}".encode()
+
+
+def _trace(headers: Headers) -> str:
+    for name, value in headers:
+        if name == "traceparent":
+            return value.decode("ascii", "replace")
+    return ""
