@@ -15,6 +15,7 @@ from penstock.event import Event, to_micros
 from penstock.lane import Effects
 from penstock.log import Batch, Headers, Partition, Send
 from penstock.merge import NEVER, Frontiers
+from penstock.online import state_key
 from penstock.records import Clock, Row
 from penstock.store import Change, Saved
 from penstock.topics import Topics
@@ -105,7 +106,7 @@ class FeatureShard:
             if self.idle_after is not None:
                 merge.idle(topic, now - self._heard.setdefault(topic, now) > self.idle_after and not closed > merge.released)
         self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
-        return [_key(hop.hop.key, entity) for hop, entity in self._needed]
+        return [state_key(hop.hop.key, entity) for hop, entity in self._needed]
 
     def _take_events(self, event: Event, batch: Batch, now: float) -> None:
         decoded, refusals = self._decoders[self.topology.rank[event]].decode_all(batch.values, now)
@@ -189,8 +190,8 @@ class FeatureShard:
                     released_ids.setdefault(event.topic, []).append(name)
                 following = self.topology.after(event, key)
                 if following is not None:
-                    entity = entity_of(self.topology.by[following, event], item.decoded)
-                    times, names, items = routed.setdefault((following, hop.target(name if entity is None else entity)), ([], [], []))
+                    there = entity_of(self.topology.by[following, event], item.decoded)
+                    times, names, items = routed.setdefault((following, hop.target(name if there is None else there)), ([], [], []))
                     times.append(time)
                     names.append(name)
                     items.append(item)
@@ -257,9 +258,9 @@ class FeatureShard:
         cut: list[bytes] = []
         for key, hop in self.hops.items():
             changed, closed, cuts = hop.panes.pack()
-            heads |= {_key(key, entity): value for entity, value in changed.items()}
-            tails |= {_key(key, entity): value for entity, value in closed.items()}
-            cut += [_key(key, entity) for entity in cuts]
+            heads |= {state_key(key, entity): value for entity, value in changed.items()}
+            tails |= {state_key(key, entity): value for entity, value in closed.items()}
+            cut += [state_key(key, entity) for entity in cuts]
         self._offsets = {topic: self._offset(topic) for topic in self._read}
         position = {
             "offsets": self._offsets,
@@ -297,11 +298,6 @@ def _row_struct(columns: Sequence[str]) -> type[msgspec.Struct]:
     """A row's values with their names on the wire; built once, filled by position."""
     fields = [(f"v{i}", float) for i in range(len(columns))]
     return msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)})
-
-
-def _key(hop: str, entity: str) -> bytes:
-    """An entity's key in the store: the hop's name, a NUL (which no column name holds), the entity."""
-    return f"{hop}\0{entity}".encode()
 
 
 def _trace(headers: Headers) -> str:

@@ -374,6 +374,7 @@ class Plan:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self.columns = tuple(name for view in shape.views for name in view.columns)
+        self.windows = tuple(shape.columns)
 
     def complete(self, windows: Floats, event: Event, decoded: Sequence[Any]) -> Floats:
         """(n, windows) -> (n, all columns) for rows of one event; a derived feature of another event is NaN."""

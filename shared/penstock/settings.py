@@ -1,0 +1,91 @@
+"""Settings: where things are. What a project means is in the project file, never here.
+
+Each is an environment variable `PENSTOCK_<NAME>`; the three that every tool knows by another name keep it. In development
+a `.env` file in the working folder is read too. `penstock config show` prints each value and where it came from.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import SettingError
+
+__all__ = ["SERVICES", "Settings", "load"]
+
+SERVICES = ("feature_store", "inference", "monitoring", "trainer", "registry", "dashboard")
+"""In the order in which data flows, which is the order in which they start."""
+
+
+class Settings(BaseSettings):
+    """All settings of all services."""
+
+    model_config = SettingsConfigDict(env_prefix="PENSTOCK_", env_file=".env", extra="ignore", use_attribute_docstrings=True)
+
+    project: str = "penstock.examples.flights"
+    """Module or .py file that holds `project = ps.Project(...)`."""
+
+    kafka_bootstrap_servers: str = Field("", validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS"))
+    """Brokers, host:port separated by commas. Empty: start one here, or run embedded."""
+
+    redis_url: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("REDIS_URL", "PENSTOCK_REDIS_URL"))
+    """The online store, redis://host:port/db. Empty: start one here, or run embedded."""
+
+    otel_exporter_otlp_endpoint: str = Field("", validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"))
+    """Where traces go (OTLP over HTTP), such as http://127.0.0.1:4318. Empty: nowhere."""
+
+    data: Path = Path(".penstock")
+    """Folder for models, offline tables, logs and local brokers."""
+
+    partitions: int = Field(4, ge=1, le=256)
+    """Partitions of every topic that is shared out; fixed when the topics are created."""
+
+    idle_after: float = Field(5.0, gt=0)
+    """Seconds of silence after which a source whose publisher closes no times is passed; what then comes late is counted."""
+
+    http_host: str = "127.0.0.1"
+    """Address that HTTP servers bind. Anything but loopback is open to the network: put a gateway with keys in front."""
+
+    http_port: int = Field(0, ge=0, le=65535)
+    """Port of the one service that this process runs, as in a container. 0: the service's own port below."""
+
+    dashboard_port: int = Field(8800, ge=0, le=65535)
+    """Port of the dashboard."""
+
+    inference_port: int = Field(8801, ge=0, le=65535)
+    """Port of the inference gateway."""
+
+    feature_store_port: int = Field(8802, ge=0, le=65535)
+    """Port of the feature store's read service."""
+
+    monitoring_port: int = Field(8803, ge=0, le=65535)
+    """Port of monitoring's health and metrics."""
+
+    trainer_port: int = Field(8804, ge=0, le=65535)
+    """Port of the trainer's health and metrics."""
+
+    registry_port: int = Field(8805, ge=0, le=65535)
+    """Port of the registry's health and metrics."""
+
+    trace_sample: float = Field(0.01, ge=0, le=1)
+    """Share of events that a publisher starts a trace for."""
+
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
+    """Least severity that is logged."""
+
+    def port_of(self, service: str) -> int:
+        """The HTTP port of a service."""
+        port: int = self.http_port or getattr(self, f"{service}_port")
+        return port
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings in force; SettingError lists every wrong one at once, in words."""
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        wrong = [f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()]
+        raise SettingError("; ".join(wrong), "correct the environment variables (or .env) and see: penstock config show") from None
