@@ -1,0 +1,224 @@
+"""The feature store on the log in memory: the same rows for any partitions, any arrival, any crash."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import penstock as ps
+from penstock.log import Partition, Send
+from penstock.log.memory import MemoryLog
+from penstock.records import Clock
+from penstock.services.feature_store.service import lanes
+from penstock.store import Change
+from penstock.store.memory import MemoryStore
+from penstock.topics import Topics
+
+
+@ps.event("rides")
+class Ride:
+    ride_id: ps.Id[str]
+    zone: ps.Key[str]
+    driver: str | None
+    fare: float
+    at: ps.EventTime
+
+
+@ps.event("ratings")
+class Rating:
+    ride_id: ps.Key[ps.Id[str]]
+    zone: str
+    driver: str | None
+    stars: float | None
+    at: ps.EventTime
+
+
+@ps.features(by=[Ride.zone, Rating.zone])
+class Zone:
+    rides_1h = ps.count(Ride, over="1h")
+    fares_24h = ps.sum(Ride.fare, over="24h")
+    stars_7d = ps.mean(Rating.stars, over="7d")
+
+
+@ps.features(by=[Ride.driver, Rating.driver])
+class Driver:
+    rides_3h = ps.count(Ride, over="3h")
+    stars_24h = ps.mean(Rating.stars, over="24h")
+    idle = ps.since_last(Ride)
+
+    @ps.derived
+    def hurry(self, now: Ride) -> float:
+        return now.fare / (self.rides_3h + 1.0)
+
+
+project = ps.Project("cabs", rows={Ride: [Zone, Driver]})
+START = datetime(2026, 2, 1, tzinfo=UTC)
+FOREVER = 1 << 60
+
+
+def stream(n: int, seed: int = 0) -> list[tuple[str, bytes, bytes, int]]:
+    """(topic, key, value, time) in order of time, with ties within a minute, missing drivers and missing stars."""
+    rng = np.random.default_rng(seed)
+    found = []
+    minute = 0
+    for i in range(n):
+        minute += int(rng.choice([0, 1, 7, 60], p=[0.4, 0.4, 0.15, 0.05]))
+        at = START + timedelta(minutes=minute)
+        zone, driver = f"z{rng.integers(5)}", None if rng.random() < 0.1 else f"d{rng.integers(9)}"
+        ride = f"r{int(rng.integers(10**9))}-{i}"
+        if rng.random() < 0.6:
+            event = {"ride_id": ride, "zone": zone, "driver": driver, "fare": round(float(rng.normal(20, 5)), 2), "at": at}
+            found.append(("rides", zone.encode(), msgspec.json.encode(event), minute))
+        else:
+            stars = None if rng.random() < 0.2 else float(rng.integers(1, 6))
+            event = {"ride_id": ride, "zone": zone, "driver": driver, "stars": stars, "at": at}
+            found.append(("ratings", ride.encode(), msgspec.json.encode(event), minute))
+    return found
+
+
+async def closing(log: MemoryLog, topics: Topics, before: int) -> None:
+    ends: dict[str, dict[int, int]] = {}
+    for partition, end in (await log.ends([e.topic for e in project.events])).items():
+        ends.setdefault(partition.topic, {})[partition.number] = end
+    said = Clock(publisher="test", before=before, ends=ends)
+    await log.send([Send(topics.clock, b"test", msgspec.json.encode(said))])
+
+
+def micros(minute: int) -> int:
+    return int((START + timedelta(minutes=minute)).timestamp()) * 1_000_000
+
+
+class Crash(Exception):
+    """Kills the process of a test at a chosen point."""
+
+
+class CrashingLog(MemoryLog):
+    """A log whose sends may kill the sender, before or after the records are in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fate: random.Random | None = None
+
+    async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
+        if self.fate and self.fate.random() < 0.1:
+            if self.fate.random() < 0.5:
+                await super().send(records[: self.fate.randrange(len(records) + 1)])
+            raise Crash
+        return await super().send(records)
+
+
+class CrashingStore(MemoryStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fate: random.Random | None = None
+
+    async def write(self, shard: str, seen: int, change: Change) -> int:
+        if self.fate and self.fate.random() < 0.1:
+            if self.fate.random() < 0.5:
+                await super().write(shard, seen, change)
+            raise Crash
+        return await super().write(shard, seen, change)
+
+
+async def rows_of(log: MemoryLog, topics: Topics) -> dict[str, bytes]:
+    """Rows by id, the cursor aside; a repeat must have the same bytes."""
+    found: dict[str, bytes] = {}
+    for partition in await log.ends([topics.rows(e) for e in project.topology.reads]):
+        for value in log._stores[partition].values:
+            assert value is not None
+            body = value[: value.index(b',"cursor"')]
+            name = msgspec.json.decode(value)["id"]
+            assert found.setdefault(name, body) == body, f"row {name} was published with two values"
+    return found
+
+
+def run(events: list[tuple[str, bytes, bytes, int]], partitions: int, chunk: int, max_records: int = 4096, fate: int | None = None, late_start: bool = False) -> dict[str, bytes]:
+    """All rows of a stream published in chunks; with `fate` processes are killed at random and started again."""
+
+    async def go() -> dict[str, bytes]:
+        topics = Topics(project, partitions)
+        log, store = CrashingLog(), CrashingStore()
+        await log.create(topics.all())
+
+        def start() -> Any:
+            lane = lanes(topics, log, store, None)[0]
+            lane._max_records = max_records
+            return lane
+
+        lane = start()
+
+        async def settle() -> None:
+            nonlocal lane
+            while True:
+                try:
+                    if not await lane.turn(0):
+                        return
+                except Crash:
+                    log._groups.clear()
+                    lane = start()
+
+        for first in range(0, len(events), chunk):
+            log.fate = store.fate = None
+            batch = events[first : first + chunk]
+            await log.send([Send(topic, key, value) for topic, key, value, _ in batch])
+            rest = events[first + chunk :]
+            await closing(log, topics, micros(rest[0][3]) if rest else FOREVER)
+            log.fate = store.fate = random.Random(f"{fate}-{first}") if fate is not None else None
+            if not late_start:
+                await settle()
+        await settle()
+        return await rows_of(log, topics)
+
+    return asyncio.run(go())
+
+
+EVENTS = stream(800)
+WHOLE = run(EVENTS, 1, 800)
+
+
+def test_every_scored_event_becomes_one_row() -> None:
+    asked = {msgspec.json.decode(v)["ride_id"] for topic, _, v, _ in EVENTS if topic == "rides"}
+    assert set(WHOLE) == asked
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 8])
+@pytest.mark.parametrize("chunk", [5, 97])
+def test_rows_are_byte_identical_for_any_partitions_and_chunks(partitions: int, chunk: int) -> None:
+    assert run(EVENTS, partitions, chunk) == WHOLE
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_rows_are_byte_identical_when_everything_is_caught_up_later(partitions: int) -> None:
+    assert run(EVENTS, partitions, 50, max_records=64, late_start=True) == WHOLE
+
+
+@pytest.mark.parametrize("fate", range(12))
+def test_a_crash_at_any_point_loses_nothing_and_counts_nothing_twice(fate: int) -> None:
+    assert run(EVENTS, 1 + fate % 3, 40, max_records=30 + 10 * fate, fate=fate) == WHOLE
+
+
+def test_rows_equal_the_naive_replay() -> None:
+    decoded = [_event(topic, value) for topic, _, value, _ in EVENTS]
+    rank = {Ride: 0, Rating: 1}
+    ordered = sorted(decoded, key=lambda e: (e.at, rank[type(e)], e.ride_id))
+    for view in (Zone, Driver):
+        named = [e for e in ordered if view is Zone or e.driver is not None]
+        for event, row in zip(named, ps.replay(view, named), strict=True):
+            if isinstance(event, Ride):
+                said = msgspec.json.decode(WHOLE[event.ride_id] + b"}")["features"]
+                for name, value in row.__dict__.items():
+                    got = said[f"{view.__name__}.{name}"]
+                    assert (got is None and value != value) or got == pytest.approx(value, rel=1e-9), f"{event.ride_id} {name}"
+
+
+def _event(topic: str, value: bytes) -> Any:
+    said = msgspec.json.decode(value)
+    said["at"] = datetime.fromisoformat(said["at"])
+    return (Ride if topic == "rides" else Rating)(**said)
