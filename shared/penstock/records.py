@@ -16,6 +16,7 @@ __all__ = [
     "Candidate",
     "Clock",
     "Command",
+    "Commit",
     "Decision",
     "Outcome",
     "Partial",
@@ -255,3 +256,12 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     reason: str = ""
     version: str = ""
     expected: str = ""
+
+
+class Commit(msgspec.Struct, frozen=True, kw_only=True):
+    """A commit to an offline table: its version, and the next offset of each partition of its topic."""
+
+    table: str
+    version: int
+    positions: dict[int, int]
+    rows: int

@@ -36,6 +36,7 @@ class Topics:
         self.candidates = f"{self.prefix}.candidates"
         self.models = f"{self.prefix}.models"
         self.commands = f"{self.prefix}.commands"
+        self.archive = f"{self.prefix}.archive"
         self.partials = f"{self.prefix}.hops.statistics"
 
     def hop(self, key: str) -> str:
@@ -81,6 +82,7 @@ class Topics:
                 Contract(Topic(self.models, 1, compacted=True, max_bytes=4 << 20), "model / version", records.Decision, ("registry",), ("inference", "monitoring", "trainer", "dashboard")),
                 Contract(Topic(self.commands, 1), "model", records.Command, ("you",), ("registry", "trainer")),
             ]
+        found.append(Contract(Topic(self.archive, 1), "table", records.Commit, ("feature_store",), ("trainer", "you")))
         named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
         found += [Contract(Topic(self.dead_letters(t.name), t.partitions, max_bytes=16 << 20), "as it came", None, ("any",), ("you",)) for t in named]
         return found
