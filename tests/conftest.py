@@ -1,0 +1,57 @@
+"""Real servers for the tests, started once per run. Without them their tests skip and say why; in CI they fail."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import NoReturn
+
+import pytest
+from penstock.local import kafka, redis
+from penstock.local.process import LocalError
+
+
+def missing(what: str, reason: str) -> NoReturn:
+    """Skip on a laptop, fail in CI: there a missing server would hide that nothing was tested."""
+    sentence = f"no {what}: {reason}"
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(sentence, pytrace=False)
+    pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Kafka broker: the one named by TEST_KAFKA_BOOTSTRAP_SERVERS, else one of our own."""
+    given = os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS")
+    if given:
+        yield given
+        return
+    reason = kafka.available()
+    if reason is not None:
+        missing("Kafka", reason)
+    broker = kafka.LocalKafka(tmp_path_factory.mktemp("kafka"))
+    try:
+        broker.start()
+    except LocalError as error:
+        missing("Kafka", str(error))
+    yield broker.bootstrap
+    broker.kill()  # its data goes with the folder
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis: the one named by TEST_REDIS_URL, else one of our own."""
+    given = os.environ.get("TEST_REDIS_URL")
+    if given:
+        yield given
+        return
+    reason = redis.available()
+    if reason is not None:
+        missing("Redis", reason)
+    server = redis.LocalRedis(tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+    except LocalError as error:
+        missing("Redis", str(error))
+    yield server.url
+    server.kill()
