@@ -12,6 +12,7 @@ from __future__ import annotations
 from penstock.lane import Lane
 from penstock.log import Log
 from penstock.store import Store
+from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .shard import FeatureShard
@@ -19,7 +20,7 @@ from .shard import FeatureShard
 __all__ = ["lanes"]
 
 
-def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0) -> list[Lane]:
+def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0, tracing: Tracing | None = None) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
     topology = topics.project.topology
     shared = [event.topic for hop in topology.hops for event in hop.direct]
@@ -29,10 +30,11 @@ def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0
             "feature_store",
             log,
             store,
-            lambda number: FeatureShard(topics, number, idle_after),
+            lambda number: FeatureShard(topics, number, idle_after, tracing),
             shared,
             follows=[topics.clock],
             clock=topics.clock,
             closes=[topics.rows(event) for event in topology.reads],
+            tracing=tracing,
         )
     ]

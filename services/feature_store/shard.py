@@ -18,6 +18,7 @@ from penstock.merge import NEVER, Frontiers
 from penstock.online import state_key
 from penstock.records import Clock, Row
 from penstock.store import Change, Saved
+from penstock.telemetry import Tracing, trace_of
 from penstock.topics import Topics
 from penstock.topology import ENTRY
 
@@ -39,9 +40,9 @@ class FeatureShard:
     `idle_after` are the wall-clock seconds after which a silent source without closing times is passed (None: never).
     """
 
-    def __init__(self, topics: Topics, number: int, idle_after: float | None = 5.0) -> None:
+    def __init__(self, topics: Topics, number: int, idle_after: float | None = 5.0, tracing: Tracing | None = None) -> None:
         self.topics, self.number, self.topology = topics, number, topics.project.topology
-        self.idle_after = idle_after
+        self.idle_after, self._tracing = idle_after, tracing or Tracing("feature_store")
         self.hops = {hop.key: HopPartition(self.topology, hop, number, topics.partitions) for hop in self.topology.hops}
         self._homes = {event.topic: hop.key for hop in self.topology.hops for event in hop.direct}
         self._entries = {topics.hop(hop.key): hop.key for hop in self.topology.hops if hop.upstream}
@@ -131,7 +132,7 @@ class FeatureShard:
                     refused[i] = Refused("misplaced", f"the record's key must be {event.key!r} ({keyed!r}), which belongs to partition {right}")
                     continue
             offset = batch.offsets[i]
-            trace = _trace(batch.headers[i]) if batch.headers else ""
+            trace = trace_of(batch.headers[i]) if batch.headers else ""
             features = None if row is None else np.empty(0)
             items.append(Item(rank, value, batch.values[i] or b"", features, (self.number, offset), trace))
             names.append(name)
@@ -186,6 +187,8 @@ class FeatureShard:
             routed: dict[tuple[str, int], tuple[list[int], list[str], list[Item]]] = {}
             for event, time, name, item in hop.work():
                 moved = True
+                if item.trace:
+                    item.trace = self._tracing.record(item.trace, "process", self.topics.hop(key), partition=self.number)
                 if event.topic in self._homes and self._homes[event.topic] == key and event.topic in self._ids:
                     released_ids.setdefault(event.topic, []).append(name)
                 following = self.topology.after(event, key)
@@ -299,9 +302,3 @@ def _row_struct(columns: Sequence[str]) -> type[msgspec.Struct]:
     fields = [(f"v{i}", float) for i in range(len(columns))]
     return msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)})
 
-
-def _trace(headers: Headers) -> str:
-    for name, value in headers:
-        if name == "traceparent":
-            return value.decode("ascii", "replace")
-    return ""

@@ -28,6 +28,7 @@ from .topics import Topics
 __all__ = ["Audit", "audit", "auc", "log_loss"]
 
 Floats = npt.NDArray[np.float64]
+Scorer = Callable[[Decision, npt.NDArray[np.float32]], Floats]
 DAY = 86_400_000_000
 
 
@@ -89,8 +90,8 @@ async def read_all(log: Log, topic: str) -> list[Record]:
     return found
 
 
-async def audit(log: Log, topics: Topics, scorer: Callable[[bytes], Any] | None = None) -> Audit:
-    """Check a finished run. `scorer(artefact)` gives the first model's scoring function, to be judged unchanged."""
+async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit:
+    """Check a finished run. `scorer` scores inputs with the version of a decision: the first one, to be judged unchanged."""
     found = Audit()
     project, topology = topics.project, topics.project.topology
     dead = {}
@@ -217,7 +218,7 @@ def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, Any
             found.double(more, f"events in {name} (rows that show too many)")
 
 
-def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[Decision], scorer: Callable[[bytes], Any] | None) -> None:
+def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:
     """Area under the curve and log loss of what was served, of the first model unchanged, and of the prior."""
     judged = [o for o in outcomes if o.version != "none"]
     found.judged += len(judged)
@@ -225,10 +226,10 @@ def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[De
         return
     label = np.array([o.label for o in judged])
     scores = {"served": np.array([o.score for o in judged]), "prior": prior(outcomes, judged)}
-    first = next((d.candidate for d in sorted(decisions, key=lambda d: d.at) if d.kind == "champion" and d.candidate), None)
+    first = next((d for d in sorted(decisions, key=lambda d: d.at) if d.kind == "champion" and d.candidate), None)
     if first is not None and scorer is not None:
         inputs = np.array([[np.nan if v is None else v for v in msgspec.json.decode(o.inputs).values()] for o in judged], np.float32)
-        scores["first_model"] = scorer(msgspec.json.encode(first))(inputs)
+        scores["first_model"] = scorer(first, inputs)
     for name, values in scores.items():
         found.auc[name] = auc(label, values)
         found.log_loss[name] = log_loss(label, values)

@@ -24,6 +24,7 @@ import structlog
 from .log import Batch, Headers, Log, LogError, Member, Partition, Send
 from .records import Clock
 from .store import Change, Fenced, Saved, Store, StoreError
+from .telemetry import Tracing, trace_of
 
 __all__ = ["Effects", "Lane", "Redelivered", "Shard", "now"]
 
@@ -115,10 +116,12 @@ class Lane:
         closes: Sequence[str] = (),
         max_records: int = 4096,
         wait: float = 0.02,
+        tracing: Tracing | None = None,
     ) -> None:
         self.name, self._log, self._store, self._make = name, log, store, shard
         self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
         self._max_records, self._wait = max_records, wait
+        self.tracing = tracing or Tracing(name)
         self._member: Member | None = None
         self._generation = 0
         self.shards: dict[int, Shard] = {}
@@ -154,11 +157,13 @@ class Lane:
 
     async def _step(self, number: int, shard: Shard, batches: list[Batch]) -> bool:
         name = f"{self.name}.{number}"
-        keys = shard.take(batches, now())
+        began = now()
+        keys = shard.take(batches, began)
         loaded = await self._patient(lambda: self._store.read(name, keys)) if keys else []
         effects = shard.step(loaded)
         if effects is None:
             return False
+        self._trace(effects.sends, began)
         effects.change.outbox = msgspec.msgpack.encode(effects.sends) if effects.sends else b""
         version = await self._patient(lambda: self._store.write(name, self._versions[number], effects.change))
         self._versions[number] = version
@@ -168,6 +173,19 @@ class Lane:
         if effects.positions and self._member is not None:
             await self._member.commit(effects.positions)
         return True
+
+    def _trace(self, sends: list[Send], began: float) -> None:
+        """One span for each traced record that goes out, and one for the step that links them."""
+        if not self.tracing.on:
+            return
+        traces = []
+        for at, send in enumerate(sends):
+            if send.headers and (trace := trace_of(send.headers)):
+                traces.append(trace)
+                onward = self.tracing.record(trace, "process", send.topic)
+                kept = tuple(h for h in send.headers if h[0] != "traceparent")
+                sends[at] = send._replace(headers=(*kept, ("traceparent", onward.encode())))
+        self.tracing.step(f"step {self.name}", traces, began, records=len(sends))
 
     async def _publish(self, name: str, version: int, sends: list[Send]) -> None:
         if sends:

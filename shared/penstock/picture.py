@@ -44,6 +44,8 @@ class Picture:
     retrains: int = 0
     promotions: int = 0
     snapshots: int = 0
+    heard: int = 0
+    """Happenings so far, those no longer kept included."""
     _reader: Any = None
     _seen: set[str] = field(default_factory=set)
 
@@ -124,6 +126,7 @@ class Picture:
         self._say(decision.at, decision.kind.replace("_", " "), decision.model, f"{decision.version}: {decision.reason}")
 
     def _say(self, at: datetime, kind: str, model: str, text: str) -> None:
+        self.heard += 1
         self.happenings.append(Happening(at, kind, model, text))
         del self.happenings[:-NEWEST]
 

@@ -1,0 +1,125 @@
+"""Traces over OTLP/HTTP and logs. Off until OTEL_EXPORTER_OTLP_ENDPOINT names a collector; then nothing per event.
+
+A publisher starts a trace for a small share of its events and says so in the record's W3C `traceparent`. Whoever handles such
+a record adds one span to its trace and passes the new context on, so one event can be followed from publish through hops, row
+and prediction to its outcome. Every step is one more span, which links the traced records it handled. Names follow
+OpenTelemetry's messaging conventions (v1.44, still in development: they are all in this module).
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+
+from .log import Headers
+
+__all__ = ["Tracing", "logs", "new_trace", "trace_of"]
+
+_W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+MOST_LINKS = 128
+"""What the SDK keeps per span."""
+
+
+def trace_of(headers: Headers) -> str:
+    """The traceparent of a record that is sampled; empty when there is none (or it is malformed: then we do not trace)."""
+    for name, value in headers:
+        if name == "traceparent":
+            text = value.decode("ascii", "replace")
+            match = _W3C.fullmatch(text)
+            return text if match and int(match[3], 16) & 1 else ""
+    return ""
+
+
+def new_trace() -> str:
+    """A sampled traceparent for a record that starts a trace without a span of its own."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+
+
+class Tracing:
+    """Spans of one service. Without an endpoint every call passes the context on unchanged."""
+
+    def __init__(self, service: str, endpoint: str = "", version: str = "0.1.0") -> None:
+        self._tracer: Any = None
+        self._provider: Any = None
+        if endpoint:
+            from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.trace import TracerProvider
+            from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+            resource = Resource.create({"service.name": f"penstock-{service}", "service.version": version})
+            provider = TracerProvider(resource=resource)
+            exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=5)
+            provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+            self._provider = provider
+            self._tracer = provider.get_tracer("penstock")
+
+    @property
+    def on(self) -> bool:
+        return self._tracer is not None
+
+    def record(self, trace: str, operation: str, topic: str, **attributes: str | int) -> str:
+        """One span for one traced record, as a child of its context; the context to pass on."""
+        if self._tracer is None or not trace:
+            return trace
+        from opentelemetry import trace as api
+
+        match = _W3C.fullmatch(trace)
+        if match is None:
+            return trace
+        parent = api.SpanContext(int(match[1], 16), int(match[2], 16), True, api.TraceFlags(1))
+        kind = api.SpanKind.PRODUCER if operation == "send" else api.SpanKind.CONSUMER
+        said = {
+            "messaging.system": "kafka",
+            "messaging.operation.name": operation,
+            "messaging.destination.name": topic,
+            **{f"penstock.{name}": value for name, value in attributes.items()},
+        }
+        span = self._tracer.start_span(
+            f"{operation} {topic}", api.set_span_in_context(api.NonRecordingSpan(parent)), kind, attributes=said
+        )
+        span.end()
+        context = span.get_span_context()
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+
+    def step(self, name: str, traces: Sequence[str], began: float, **attributes: int) -> None:
+        """One span for a whole step that began at wall-clock second `began`, linking its traced records."""
+        if self._tracer is None or not traces:
+            return
+        from opentelemetry import trace as api
+
+        found = [_W3C.fullmatch(t) for t in traces[:MOST_LINKS]]
+        links = [api.Link(api.SpanContext(int(m[1], 16), int(m[2], 16), True, api.TraceFlags(1))) for m in found if m]
+        span = self._tracer.start_span(name, links=links, start_time=int(began * 1e9), attributes=dict(attributes))
+        span.end(int(time.time() * 1e9))
+
+    def close(self) -> None:
+        """Send what is still here (at most 5 s)."""
+        if self._provider is not None:
+            self._provider.force_flush(5_000)
+            self._provider.shutdown()
+
+
+def logs(service: str, level: str = "info") -> None:
+    """Structured logs on standard error: JSON lines when it is not a terminal, with the service's name in each."""
+    import logging
+
+    pretty = sys.stderr.isatty()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks,
+            structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    structlog.contextvars.bind_contextvars(service=service)
