@@ -1,0 +1,112 @@
+"""What runs on a project's folder, in `state.json`: written by the supervisor, read by `penstock status` and `down`."""
+
+import json
+import os
+import signal
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from .process import LocalError, Mark, end_group, group, mark, wait_until
+
+__all__ = ["Status", "down", "status", "supervisor_of", "write"]
+
+SUPERVISOR: Final = "supervisor"
+SUPERVISOR_SECONDS: Final = 45.0  # it gives each service and then broker and Redis their own deadline; then we do it
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """One process as `penstock status` shows it; `state` is starting, ready, restarting or ended."""
+
+    name: str
+    pid: int
+    started: str
+    state: str
+    url: str = ""
+    restarts: int = 0
+
+    @property
+    def running(self) -> bool:
+        """Whether exactly this process runs now."""
+        return Mark(self.pid, self.started).alive
+
+
+def write(folder: Path, processes: Iterable[Status]) -> None:
+    """Replace the state file, whole or not at all."""
+    me = mark(os.getpid())
+    assert me is not None  # we are running
+    supervisor = Status(SUPERVISOR, me.pid, me.started, "ready")
+    text = json.dumps({"processes": [asdict(entry) for entry in (supervisor, *processes)]}, indent=1)
+    scratch = _file(folder).with_suffix(".new")
+    scratch.write_text(text + "\n", encoding="utf-8")
+    scratch.replace(_file(folder))
+
+
+def status(folder: Path) -> list[Status]:
+    """Everything the folder's supervisor started, itself first; what does not run any more is `ended`."""
+    return [entry if entry.running else _ended(entry) for entry in _read(folder)]
+
+
+def supervisor_of(folder: Path) -> int | None:
+    """The process that supervises the folder now, if any does."""
+    return next((entry.pid for entry in _read(folder) if entry.name == SUPERVISOR and entry.running), None)
+
+
+def down(folder: Path, grace: float = 8.0) -> list[str]:
+    """End whatever the folder's state file names, and say what was ended. Nothing of it runs when this returns.
+
+    The supervisor is asked first, because it ends services before the broker and would start again what we end. What
+    it leaves, or left when it was killed, is ended here, group by group.
+    """
+    entries = _read(folder)
+    ended = [entry.name for entry in entries if entry.name != SUPERVISOR and _left(entry)]
+    chief = supervisor_of(folder)
+    if chief is not None and chief != os.getpid():
+        ended.insert(0, SUPERVISOR)
+        with suppress(ProcessLookupError):
+            os.kill(chief, signal.SIGTERM)
+        if not wait_until(lambda: supervisor_of(folder) is None, SUPERVISOR_SECONDS):
+            with suppress(ProcessLookupError):
+                os.kill(chief, signal.SIGKILL)
+        entries += [entry for entry in _read(folder) if entry not in entries]  # it may have restarted one meanwhile
+    for entry in reversed(entries):  # services were started after the broker
+        if entry.name != SUPERVISOR and _left(entry):
+            end_group(entry.pid, grace)
+    _file(folder).unlink(missing_ok=True)
+    return ended
+
+
+def _left(entry: Status) -> bool:
+    """Whether anything of the entry's process group runs: its leader, or what an ended leader left in it.
+
+    The system gives no new process the id of a group that still has members, so a leader of another start time means
+    that the group is not ours.
+    """
+    if entry.running:
+        return True
+    return mark(entry.pid) is None and bool(group(entry.pid))
+
+
+def _ended(entry: Status) -> Status:
+    return Status(entry.name, entry.pid, entry.started, "ended", entry.url, entry.restarts)
+
+
+def _read(folder: Path) -> list[Status]:
+    path = _file(folder)
+    try:
+        kept: Mapping[str, list[dict[str, object]]] = json.loads(path.read_text(encoding="utf-8"))
+        return [Status(**entry) for entry in kept["processes"]]  # type: ignore[arg-type]  # our own file, our own fields
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise LocalError(
+            f"{path} cannot be read: {error}",
+            f"see what runs:  ps -ef | grep penstock   end it, then:  rm {path}",
+        ) from error
+
+
+def _file(folder: Path) -> Path:
+    return folder / "state.json"
