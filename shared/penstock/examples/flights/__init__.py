@@ -59,7 +59,8 @@ class Weather:
 class Origin:
     """The airport that the flight leaves: its queue, its delays, its weather."""
 
-    planned_3h = ps.count(Scheduled, over="3h")
+    planned_1h = ps.count(Scheduled, over="1h")
+    planned_4h = ps.count(Scheduled, over="4h")
     departures_1h = ps.count(Departed, over="1h")
     departures_3h = ps.count(Departed, over="3h")
     departures_24h = ps.count(Departed, over="24h")
@@ -78,8 +79,9 @@ class Origin:
 
     @ps.derived
     def waiting(self) -> float:
-        """Planned in the last 3 hours and not gone yet (more or less): windows of departures hold only survivors."""
-        return self.planned_3h - self.departures_3h
+        """Due to leave in the last 3 hours (announced 1 to 4 hours ago) less those that left: who waits is in no window of
+        departures, which hold only those that got away."""
+        return self.planned_4h - self.planned_1h - self.departures_3h
 
 
 @ps.features(by=[Scheduled.carrier, Arrived.carrier])
@@ -119,7 +121,7 @@ class Path:
         ps.drift(Origin, Carrier, every="1d", false_alarms_per_month=1.0),
         ps.skill(floor=0.02, over="7d", every="1d"),
     ],
-    retrain=ps.every("14d") | ps.on_alarm(at_most_every="7d") | ps.incremental("6h"),
+    retrain=ps.every("28d", first="14d") | ps.on_alarm(at_most_every="14d") | ps.incremental("6h"),
     gates=[ps.no_worse(by=0.005)],
     rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
 )
@@ -129,9 +131,14 @@ def late() -> ps.Learner:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return ps.Learner(
-        batch=HistGradientBoostingClassifier(max_iter=150, learning_rate=0.06, l2_regularization=1.0, early_stopping=False),
+        batch=HistGradientBoostingClassifier(
+            max_iter=150, learning_rate=0.06, max_leaf_nodes=15, min_samples_leaf=200, l2_regularization=10.0,
+            early_stopping=False, random_state=0,
+        ),
         online=preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.001)),
-    )
+        sharpness=100.0,
+        half_life=5_000,
+    )  # fmt: skip
 
 
 project = ps.Project("flights", [late])

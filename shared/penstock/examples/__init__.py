@@ -1,0 +1,1 @@
+"""Complete projects on real data, run by the tests: flights (the flagship) and electricity."""
