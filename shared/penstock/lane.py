@@ -21,7 +21,7 @@ from typing import Protocol, TypeVar
 import msgspec
 import structlog
 
-from .log import Batch, Headers, Log, LogError, Member, Partition, Send
+from .log import Batch, Gap, Headers, Log, LogError, Member, Partition, Send, TooLarge
 from .records import Clock
 from .store import Change, Fenced, Saved, Store, StoreError
 from .telemetry import Tracing, trace_of
@@ -101,7 +101,8 @@ def stamped(shard: str, version: int, sends: Sequence[Send]) -> list[Send]:
 class Lane:
     """Runs the shards of one service that this process holds.
 
-    `closes` are the topics whose time the service closes on the clock topic as it goes.
+    `closes` are the topics whose time the service closes on the clock topic as it goes. `name` names its shards in the store
+    and in what it sends; `group` (default: the same) is the consumer group, which other projects on the broker must not share.
     """
 
     def __init__(
@@ -117,8 +118,10 @@ class Lane:
         max_records: int = 4096,
         wait: float = 0.02,
         tracing: Tracing | None = None,
+        group: str = "",
     ) -> None:
         self.name, self._log, self._store, self._make = name, log, store, shard
+        self._group = group or name
         self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
         self._max_records, self._wait = max_records, wait
         self.tracing = tracing or Tracing(name)
@@ -137,7 +140,7 @@ class Lane:
     async def turn(self, wait: float | None = None) -> bool:
         """One round; whether anything happened."""
         if self._member is None:
-            self._member = await self._patient(lambda: self._log.join(self.name, self._shared, self._follows))
+            self._member = await self._patient(lambda: self._log.join(self._group, self._shared, self._follows))
         if self._member.generation != self._generation:
             await self._open(self._member)
         batches = await self._patient(lambda: self._member.read(self._max_records, self._wait if wait is None else wait))  # type: ignore[union-attr]
@@ -225,12 +228,19 @@ class Lane:
         for count in range(1 << 30):
             try:
                 return await attempt()
+            except (Gap, TooLarge):
+                raise  # waiting cures neither
             except (LogError, StoreError) as error:
                 if str(error) != told:
                     told = str(error)
                     self._logger.warning("waiting", cause=told)
                 await asyncio.sleep(RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)])
         raise AssertionError("unreachable")
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has joined its group (it may hold no partition when others hold them all)."""
+        return self._member is not None and self._generation == self._member.generation
 
     async def close(self) -> None:
         if self._member is not None:

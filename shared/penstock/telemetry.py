@@ -29,7 +29,7 @@ MOST_LINKS = 128
 def trace_of(headers: Headers) -> str:
     """The traceparent of a record that is sampled; empty when there is none (or it is malformed: then we do not trace)."""
     for name, value in headers:
-        if name == "traceparent":
+        if name == "traceparent" and value:
             text = value.decode("ascii", "replace")
             match = _W3C.fullmatch(text)
             return text if match and int(match[3], 16) & 1 else ""

@@ -101,7 +101,7 @@ class MemoryLog:
             raise LogError(f"topic {topic} has no partition {number}, only {count}; look with: penstock topics list")
         size = len(key or b"") + len(value or b"") + sum(len(name) + len(text) for name, text in headers)
         if size > declared.max_bytes:
-            raise TooLarge(f"topic {topic} takes {declared.max_bytes:,} bytes, not {size:,}; declare a larger max_bytes")
+            raise TooLarge(f"topic {topic} takes {declared.max_bytes:,} bytes, not {size:,}; declare more as max_bytes")
         return Partition(topic, number)
 
     async def join(self, group: str, shared: Sequence[str], follows: Sequence[str] = ()) -> _Member:
@@ -166,6 +166,9 @@ class _Reader:
     async def read(self, max_records: int, wait: float) -> list[Batch]:
         clock = asyncio.get_running_loop()
         deadline = clock.time() + wait
+        await asyncio.sleep(0)  # readers that always find something would never let anybody else run
+        if self._moved():
+            return []
         batches = self._take(max_records)
         while not batches and (left := deadline - clock.time()) > 0:
             self._log._news.clear()
@@ -174,7 +177,7 @@ class _Reader:
             except TimeoutError:
                 break
             if self._moved():
-                break
+                return []
             batches = self._take(max_records)
         return batches
 
@@ -241,10 +244,9 @@ class _Member(_Reader):
         self._seen = 0
 
     async def read(self, max_records: int, wait: float) -> list[Batch]:
-        if self._moved():
-            self._seen = self.generation
-            return []
-        return await super().read(max_records, wait)
+        batches = [] if self._moved() else await super().read(max_records, wait)
+        self._seen = self.generation
+        return batches
 
     def _moved(self) -> bool:
         return self._seen != self.generation

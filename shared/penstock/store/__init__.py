@@ -8,8 +8,8 @@ A *shard* is one partition's share of one service (`feature_store.3`). Its state
     outbox     opaque bytes: what the last write still has to publish
 
 and a version that every write raises by one. A writer names the version it saw: if somebody else wrote meanwhile
-(a zombie, or the new owner after a rebalance), nothing changes and `Fenced` is raised. So a crash, a zombie and a replay
-lose nothing and count nothing twice, without broker transactions.
+(a zombie, or the new owner after a rebalance), nothing changes and `Fenced` is raised. So a crash, a zombie and a
+replay lose nothing and count nothing twice, without broker transactions.
 
 In memory (`memory`) and on Redis (`redis`), one conformance suite for both.
 """
@@ -43,8 +43,8 @@ class Saved:
 
 @dataclass(slots=True)
 class Change:
-    """One atomic write. `None` in `table` deletes the field. `heads` replace, `tails` append, `cut` empties a key's tail
-    before its new tail (compaction)."""
+    """One atomic write. `None` in `table` deletes the field. `heads` replace, `tails` append, `cut` empties a key's
+    tail before its new tail (compaction)."""
 
     position: bytes
     outbox: bytes = b""
@@ -62,7 +62,11 @@ class Store(Protocol):
         ...
 
     async def write(self, shard: str, seen: int, change: Change) -> int:
-        """Apply all of it iff the shard's version is still `seen`; return the new version, or raise Fenced."""
+        """Apply all of it iff the shard's version is still `seen`; return the new version, or raise Fenced.
+
+        After a StoreError nobody knows whether the write happened. Repeat it: if it did, that raises Fenced, and
+        opening anew finds it with its outbox.
+        """
         ...
 
     async def wipe(self) -> None:

@@ -1,0 +1,52 @@
+"""Deadlines around aiokafka: what waits there for ever while a broker is down ends here as one sentence."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable
+from typing import Final, TypeVar
+
+from aiokafka.errors import KafkaError
+
+from . import LogError
+
+__all__ = ["DEADLINE", "failed", "quietly", "within"]
+
+T = TypeVar("T")
+
+DEADLINE: Final = 30.0
+"""Seconds for any one answer: above a leader election (10 s) and a group's first join, below people's patience."""
+
+CLOSING: Final = 5.0
+"""Seconds for a client to say goodbye; who does not hear it finds out by the session timeout."""
+
+logger = logging.getLogger(__name__)
+
+
+async def within(work: Awaitable[T], doing: str, bootstrap: str, seconds: float = DEADLINE) -> T:
+    """The answer in time, else LogError."""
+    try:
+        return await asyncio.wait_for(work, seconds)
+    except TimeoutError:
+        raise LogError(
+            f"{doing}: Kafka at {bootstrap} gave no answer within {seconds:.0f} s; look with: penstock doctor"
+        ) from None
+    except (KafkaError, OSError) as error:
+        raise failed(doing, bootstrap, error) from error
+
+
+def failed(doing: str, bootstrap: str, error: BaseException) -> LogError:
+    """What aiokafka raised, as people should hear it."""
+    cause = str(error) or type(error).__name__
+    return LogError(f"{doing}: Kafka at {bootstrap} says {cause}; look with: penstock doctor")
+
+
+async def quietly(work: Awaitable[object], doing: str) -> bool:
+    """Whether a farewell came through. A failed one harms nobody: it is logged, not raised."""
+    try:
+        await asyncio.wait_for(work, CLOSING)
+    except Exception as error:  # aiokafka ends a hopeless client with whatever its tasks happen to raise
+        logger.warning("%s: %s", doing, str(error) or type(error).__name__)
+        return False
+    return True

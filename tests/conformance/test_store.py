@@ -1,0 +1,309 @@
+"""What every store must do, in memory and on Redis alike."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import given as random_input
+from hypothesis import strategies as st
+from penstock.store import Change, Fenced, Saved, Store, StoreError
+from penstock.store.memory import MemoryStore
+from penstock.store.redis import RedisStore
+
+STORY_SECONDS = 30.0
+
+
+class Given:
+    """A store to play a story on, of a project that no other test uses."""
+
+    def __init__(self, url: str | None) -> None:
+        self.url = url
+
+    def store(self, project: str) -> Store:
+        return MemoryStore() if self.url is None else RedisStore(self.url, project)
+
+    def play(self, story: Callable[[Store], Awaitable[None]]) -> None:
+        async def staged() -> None:
+            store = self.store("p" + uuid.uuid4().hex[:12])
+            try:
+                await asyncio.wait_for(story(store), STORY_SECONDS)
+                await store.wipe()
+            finally:
+                await store.close()
+
+        asyncio.run(staged())
+
+
+@pytest.fixture(params=["memory", "redis"])
+def given(request: pytest.FixtureRequest) -> Given:
+    return Given(None if request.param == "memory" else request.getfixturevalue("redis_url"))
+
+
+def test_a_shard_that_never_wrote_is_empty(given: Given) -> None:
+    async def story(store: Store) -> None:
+        assert await store.open("s.0") == Saved(0, b"", b"", {})
+        assert await store.read("s.0", [b"a", b"b"]) == [(b"", b""), (b"", b"")]
+        assert await store.read("s.0", []) == []
+
+    given.play(story)
+
+
+def test_a_write_is_found_again_when_the_shard_opens(given: Given) -> None:
+    async def story(store: Store) -> None:
+        change = Change(b"at 7", b"owed", {b"f": b"1", b"g": b""}, {b"JFK": b"head"}, {b"JFK": b"tail"})
+        assert await store.write("s.0", 0, change) == 1
+        assert await store.open("s.0") == Saved(1, b"at 7", b"owed", {b"f": b"1", b"g": b""})
+        assert await store.read("s.0", [b"LGA", b"JFK"]) == [(b"", b""), (b"head", b"tail")]
+
+    given.play(story)
+
+
+def test_the_outbox_is_what_the_last_write_said(given: Given) -> None:
+    async def story(store: Store) -> None:
+        await store.write("s.0", 0, Change(b"1", b"owed"))
+        await store.write("s.0", 1, Change(b"2"))
+        assert await store.open("s.0") == Saved(2, b"2", b"", {})
+
+    given.play(story)
+
+
+def test_heads_replace_and_tails_grow_until_they_are_cut(given: Given) -> None:
+    async def story(store: Store) -> None:
+        await store.write("s.0", 0, Change(b"1", heads={b"a": b"1", b"b": b"1"}, tails={b"a": b"x", b"b": b"x"}))
+        await store.write("s.0", 1, Change(b"2", heads={b"a": b"22"}, tails={b"a": b"yy", b"c": b"z"}))
+        assert await store.read("s.0", [b"a", b"b", b"c"]) == [(b"22", b"xyy"), (b"1", b"x"), (b"", b"z")]
+        await store.write("s.0", 2, Change(b"3", tails={b"a": b"new"}, cut=[b"a", b"b", b"never there"]))
+        assert await store.read("s.0", [b"a", b"b", b"c"]) == [(b"22", b"new"), (b"1", b""), (b"", b"z")]
+
+    given.play(story)
+
+
+def test_none_deletes_a_field_of_the_table(given: Given) -> None:
+    async def story(store: Store) -> None:
+        await store.write("s.0", 0, Change(b"1", table={b"a": b"1", b"b": b"2"}))
+        await store.write("s.0", 1, Change(b"2", table={b"a": None, b"never there": None, b"c": b"3"}))
+        assert (await store.open("s.0")).table == {b"b": b"2", b"c": b"3"}
+        await store.write("s.0", 2, Change(b"3", table={b"b": None, b"c": None}))
+        assert (await store.open("s.0")).table == {}
+
+    given.play(story)
+
+
+def test_a_writer_that_has_been_replaced_changes_nothing(given: Given) -> None:
+    async def story(store: Store) -> None:
+        await store.write("s.0", 0, Change(b"1", b"out", {b"f": b"1"}, {b"a": b"head"}, {b"a": b"tail"}))
+        before = await store.open("s.0"), await store.read("s.0", [b"a", b"z"])
+        stale = Change(b"X", b"X", {b"f": None, b"z": b"X"}, {b"a": b"X", b"z": b"X"}, {b"a": b"X"}, [b"a"])
+        for seen in (0, 2, 7):
+            with pytest.raises(Fenced, match=f"version 1, this writer saw {seen}"):
+                await store.write("s.0", seen, stale)
+        assert (await store.open("s.0"), await store.read("s.0", [b"a", b"z"])) == before
+
+    given.play(story)
+
+
+def test_of_two_writers_that_saw_the_same_one_wins(given: Given) -> None:
+    async def story(store: Store) -> None:
+        changes = [Change(b"%d" % n, heads={b"a": b"%d" % n}, table={b"f": b"%d" % n}) for n in range(8)]
+        results = await asyncio.gather(*(store.write("s.0", 0, c) for c in changes), return_exceptions=True)
+        winners = [n for n, result in enumerate(results) if result == 1]
+        assert len(winners) == 1
+        assert sum(isinstance(result, Fenced) for result in results) == 7, results
+        won = b"%d" % winners[0]
+        assert await store.open("s.0") == Saved(1, won, b"", {b"f": won})
+        assert await store.read("s.0", [b"a"]) == [(won, b"")]
+
+    given.play(story)
+
+
+def test_any_bytes_are_fit_for_keys_fields_and_values(given: Given) -> None:
+    async def story(store: Store) -> None:
+        odd = [
+            b"",
+            b"\x00",
+            b"a\x00b",
+            b":h:",
+            b"}:t:{",
+            "Zürich ☃".encode(),
+            b"\xff\xfe",
+            b"\r\n",
+            b"*",
+            b"k" * 65_536,
+        ]
+        every = bytes(range(256))
+        change = Change(
+            every, every, {k: every + k for k in odd}, {k: k + b"h" for k in odd}, {k: k + b"t" for k in odd}
+        )
+        await store.write("s.0", 0, change)
+        assert await store.open("s.0") == Saved(1, every, every, {k: every + k for k in odd})
+        assert await store.read("s.0", odd) == [(k + b"h", k + b"t") for k in odd]
+        await store.write("s.0", 1, Change(b"", table=dict.fromkeys(odd), cut=odd))
+        assert (await store.open("s.0")).table == {}
+        assert await store.read("s.0", odd) == [(k + b"h", b"") for k in odd]
+
+    given.play(story)
+
+
+def test_shards_do_not_see_each_other(given: Given) -> None:
+    async def story(store: Store) -> None:
+        shards = ["s.1", "s.11", "s", "s.1.h", "t-s.1"]
+        for shard in shards:
+            name = shard.encode()
+            await store.write(shard, 0, Change(name, table={b"f": name}, heads={b"1:h:a": name, b"a": name}))
+        for shard in shards:
+            name = shard.encode()
+            assert await store.open(shard) == Saved(1, name, b"", {b"f": name})
+            assert await store.read(shard, [b"a", b"h:a"]) == [(name, b""), (b"", b"")]
+
+    given.play(story)
+
+
+def test_a_wiped_project_begins_anew(given: Given) -> None:
+    async def story(store: Store) -> None:
+        keys = [b"%d" % n for n in range(3_000)]  # more than one round of the scan
+        for shard in ("s.0", "s.1"):
+            await store.write(shard, 0, Change(b"1", b"o", {b"f": b"1"}, dict.fromkeys(keys, b"h"), {b"0": b"t"}))
+        await store.wipe()
+        for shard in ("s.0", "s.1"):
+            assert await store.open(shard) == Saved()
+            assert set(await store.read(shard, keys)) == {(b"", b"")}
+            assert await store.write(shard, 0, Change(b"1")) == 1
+
+    given.play(story)
+
+
+def test_a_large_write_is_one_write(given: Given) -> None:
+    async def story(store: Store) -> None:
+        heads = {b"entity %d" % n: b"h" * 150 for n in range(20_000)}
+        table = {b"f%d" % n: b"v" for n in range(9_000)}  # above what Lua can unpack at once
+        await store.write("s.0", 0, Change(b"1", table=table, heads=heads, tails=heads, cut=list(heads)))
+        assert (await store.open("s.0")).table == table
+        assert set(await store.read("s.0", list(heads))) == {(b"h" * 150, b"h" * 150)}
+
+    given.play(story)
+
+
+@dataclass
+class Model:
+    """The naive twin: one dict for everything."""
+
+    version: int = 0
+    position: bytes = b""
+    outbox: bytes = b""
+    table: dict[bytes, bytes] = field(default_factory=dict)
+    records: dict[bytes, tuple[bytes, bytes]] = field(default_factory=dict)
+
+    def apply(self, change: Change) -> None:
+        self.version, self.position, self.outbox = self.version + 1, change.position, change.outbox
+        self.table = {k: v for k, v in {**self.table, **change.table}.items() if v is not None}
+        for key in {*change.heads, *change.tails, *change.cut}:
+            head, tail = self.records.get(key, (b"", b""))
+            kept = b"" if key in change.cut else tail
+            self.records[key] = change.heads.get(key, head), kept + change.tails.get(key, b"")
+
+
+KEYS = st.sampled_from([b"a", b"b", b"\x00", b"a:b", b""])
+BYTES = st.binary(max_size=6)
+CHANGES = st.builds(
+    Change,
+    position=BYTES,
+    outbox=BYTES,
+    table=st.dictionaries(KEYS, st.none() | BYTES),
+    heads=st.dictionaries(KEYS, BYTES),
+    tails=st.dictionaries(KEYS, BYTES),
+    cut=st.lists(KEYS),
+)
+WRITES = st.lists(st.tuples(st.sampled_from(["s.0", "s.1"]), st.sampled_from([0, 0, 0, -1, 1]), CHANGES), max_size=12)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@random_input(writes=WRITES)
+def test_any_writes_leave_what_a_dict_would_hold(given: Given, writes: list[tuple[str, int, Change]]) -> None:
+    async def story(store: Store) -> None:
+        models = {"s.0": Model(), "s.1": Model()}
+        for shard, off, change in writes:
+            model = models[shard]
+            if off:
+                with pytest.raises(Fenced):
+                    await store.write(shard, model.version + off, change)
+            else:
+                assert await store.write(shard, model.version, change) == model.version + 1
+                model.apply(change)
+        keys = [b"a", b"b", b"\x00", b"a:b", b""]
+        for shard, model in models.items():
+            assert await store.open(shard) == Saved(model.version, model.position, model.outbox, model.table)
+            assert await store.read(shard, keys) == [model.records.get(key, (b"", b"")) for key in keys]
+
+    given.play(story)
+
+
+def test_what_redis_holds_outlives_the_client_and_ends_with_its_project(redis_url: str) -> None:
+    async def story() -> None:
+        names = ["p" + uuid.uuid4().hex[:12]] * 2
+        names[1] += "-2"  # the first name is a prefix of the second
+        first, second = (RedisStore(redis_url, name) for name in names)
+        await first.write("s.0", 0, Change(b"1", heads={b"a": b"first"}))
+        await second.write("s.0", 0, Change(b"2", heads={b"a": b"second"}))
+        await first.close()
+        again = RedisStore(redis_url, names[0])
+        assert (await again.open("s.0")).position == b"1"
+        await again.wipe()
+        assert (await again.open("s.0")).version == 0
+        assert await second.read("s.0", [b"a"]) == [(b"second", b"")]
+        await second.wipe()
+        await again.close()
+        await second.close()
+
+    asyncio.run(story())
+
+
+def test_a_redis_that_forgot_its_scripts_learns_them_again(redis_url: str) -> None:
+    async def story() -> None:
+        import redis.asyncio
+
+        store = RedisStore(redis_url, "p" + uuid.uuid4().hex[:12])
+        assert await store.write("s.0", 0, Change(b"1")) == 1
+        client = redis.asyncio.Redis.from_url(redis_url)
+        await client.script_flush()
+        await client.aclose()
+        assert await store.write("s.0", 1, Change(b"2")) == 2
+        await store.wipe()
+        await store.close()
+
+    asyncio.run(story())
+
+
+def test_a_redis_that_is_not_there_is_said_without_the_password() -> None:
+    async def story() -> None:
+        store = RedisStore("redis://user:secret@127.0.0.1:1/0", "p")
+        for attempt in (
+            store.open("s.0"),
+            store.read("s.0", [b"a"]),
+            store.write("s.0", 0, Change(b"")),
+            store.wipe(),
+        ):
+            with pytest.raises(StoreError, match=r"127\.0\.0\.1:1.*penstock doctor") as caught:
+                await asyncio.wait_for(attempt, 10)
+            assert "secret" not in str(caught.value)
+        await store.close()
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize("name", ["", "a}b", "a:b", "a b", "a*"])
+def test_names_that_could_meet_others_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="no name for a project or shard"):
+        RedisStore("redis://127.0.0.1:1/0", name)
+
+    async def story() -> None:
+        store = RedisStore("redis://127.0.0.1:1/0", "p")
+        with pytest.raises(ValueError, match="no name for a project or shard"):
+            await store.open(name)
+        await store.close()
+
+    asyncio.run(story())
