@@ -77,9 +77,9 @@ class Redelivered:
         """Whether a record with these headers is new; records that nobody numbered always are."""
         source = number = None
         for name, value in headers:
-            if name == FROM:
-                source = value.decode()
-            elif name == SEQUENCE:
+            if name == FROM and value:
+                source = value.decode("utf-8", "replace")
+            elif name == SEQUENCE and value and value.isdigit():
                 number = int(value)
         if source is None or number is None:
             return True

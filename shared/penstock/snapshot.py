@@ -1,7 +1,7 @@
 """Snapshots of River learners: a pickle that is never given to `pickle`.
 
 `load_river` is a machine that knows the few instructions that a snapshot of a linear pipeline needs, and builds only
-the classes listed here, by exact name. The list belongs to the program, never to the snapshot. (Prefix rules do not hold:
+the classes listed here, by exact name. The list belongs to the program, never to the snapshot. (Prefix rules fail:
 `river.datasets.base` with the name `os.getcwd` ran. Nor is a list enough: BUILD can alter the classes on it.)
 """
 

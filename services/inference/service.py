@@ -1,0 +1,77 @@
+"""Inference: answers every row, and every request, with what the registry says is in charge.
+
+reads    <p>.rows.<event>          finished rows, partitions shared among members
+follows  <p>.models                decisions; a swap takes effect between two batches, with no gap
+         <p>.clock                 which times the feature store has closed
+writes   <p>.predictions.<model>, <p>.rows.<event>.dlq; closes predictions on <p>.clock
+state    positions, and the alias records as of then; artefacts are opened by digest, once a process
+serves   POST /predict/{model}, /v2 (Open Inference Protocol), /healthz, /readyz, /metrics, /openapi.json
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from fastapi import FastAPI
+
+from penstock.lane import Lane, now
+from penstock.log import Log, Send
+from penstock.store import Store
+from penstock.telemetry import Tracing
+from penstock.topics import Topics
+
+from .api import gateway
+from .follower import Follower
+from .meters import Meters
+from .sessions import Sessions
+from .shard import ScoringShard
+from .teller import Look, Publish
+
+__all__ = ["app", "lanes"]
+
+
+def lanes(
+    topics: Topics,
+    log: Log,
+    store: Store,
+    sessions: Sessions,
+    meters: Meters,
+    clock: Callable[[], float] | None = now,
+    tracing: Tracing | None = None,
+) -> list[Lane]:
+    """The one lane of this service; none for a project without models. Give no `clock` to replay: latencies are 0."""
+    models = topics.project.models
+    if not models:
+        return []
+    writers = [f"feature_store.{number}" for number in range(topics.partitions)]
+    return [
+        Lane(
+            "inference",
+            log,
+            store,
+            lambda number: ScoringShard(topics, number, sessions, meters, writers, clock),
+            list(dict.fromkeys(topics.rows(model.scores) for model in models)),
+            follows=[topics.models, topics.clock],
+            clock=topics.clock,
+            closes=[topics.predictions(model.name) for model in models],
+            tracing=tracing,
+            group=f"{topics.prefix}.inference",
+        )
+    ]
+
+
+def app(
+    topics: Topics,
+    log: Log,
+    sessions: Sessions,
+    meters: Meters,
+    look: Look,
+    publish: Publish | None = None,
+) -> FastAPI:
+    """The gateway over the same sessions, in the same event loop. `look` reads features from the online store; answers
+    are recorded through `publish` (default: the log)."""
+
+    async def send(record: Send) -> None:
+        await log.send([record])
+
+    return gateway(topics, Follower(topics, log, sessions, meters), meters, look, publish or send)
