@@ -152,8 +152,7 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.alarms = len({a["id"] for a in alarms if a["state"] == "raised"})
         runs = {r["id"]: r for r in (msgspec.json.decode(v) for _, _, _, v, _ in await read_all(log, topics.runs) if v)}
         found.retrains = sum(r["kind"] == "full" for r in runs.values())
-        raised = {a["id"] for a in alarms}
-        found.retrains_by_alarm = sum(r["kind"] == "full" and r["cause"] in raised for r in runs.values())
+        found.retrains_by_alarm = sum(r["kind"] == "full" and r["cause"].startswith("alarm:") for r in runs.values())
     return found
 
 
@@ -219,15 +218,16 @@ def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, Any
 
 
 def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:
-    """Area under the curve and log loss of what was served, of the first model unchanged, and of the prior."""
-    judged = [o for o in outcomes if o.version != "none"]
+    """Area under the curve and log loss of what was served, of the first model unchanged, and of the prior: all over the
+    events scored since the first model was in charge."""
+    first = next((d for d in sorted(decisions, key=lambda d: d.at) if d.kind == "champion" and d.candidate), None)
+    judged = [] if first is None else [o for o in outcomes if o.time >= first.at]
     found.judged += len(judged)
-    if not judged:
+    if first is None or not judged:
         return
     label = np.array([o.label for o in judged])
     scores = {"served": np.array([o.score for o in judged]), "prior": prior(outcomes, judged)}
-    first = next((d for d in sorted(decisions, key=lambda d: d.at) if d.kind == "champion" and d.candidate), None)
-    if first is not None and scorer is not None:
+    if scorer is not None:
         inputs = np.array([[np.nan if v is None else v for v in msgspec.json.decode(o.inputs).values()] for o in judged], np.float32)
         scores["first_model"] = scorer(first, inputs)
     for name, values in scores.items():

@@ -43,6 +43,13 @@ class Settings(BaseSettings):
     partitions: int = Field(4, ge=1, le=256)
     """Partitions of every topic that is shared out; fixed when the topics are created."""
 
+    instance: str = ""
+    """Name of this process among the members of its group (in a cluster the pod's). A process that comes back under its name
+    gets its partitions back at once, instead of after the session timed out. Empty: none."""
+
+    cluster: str = "local"
+    """Name of the Kafka cluster in offline tables: a new cluster under an old name would find its records already there."""
+
     idle_after: float = Field(5.0, gt=0)
     """Seconds of silence after which a source whose publisher closes no times is passed; what then comes late is counted."""
 

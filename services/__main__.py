@@ -1,0 +1,175 @@
+"""Run one service on Kafka and Redis: `python -m penstock.services feature_store`. This is where everything is put together."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from penstock.artefact import Artefacts
+from penstock.control import faust_app, serve
+from penstock.errors import PenstockError, SettingError, Unreachable
+from penstock.event import Event
+from penstock.health import application
+from penstock.lane import Lane, now
+from penstock.log.kafka import KafkaLog
+from penstock.online import OnlineFeatures
+from penstock.project import load
+from penstock.settings import SERVICES, Settings
+from penstock.settings import load as load_settings
+from penstock.store.redis import RedisStore
+from penstock.telemetry import Tracing, logs
+from penstock.topics import Topics
+
+__all__ = ["run"]
+
+
+class Machine:
+    """What every service is given."""
+
+    def __init__(self, service: str, settings: Settings, topics: Topics, log: KafkaLog) -> None:
+        self.service, self.settings, self.topics, self.log = service, settings, topics, log
+        self.store = RedisStore(settings.redis_url.get_secret_value(), topics.project.name)
+        self.artefacts = Artefacts(settings.data / "models")
+        self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
+        self.tasks: list[Callable[[], Awaitable[None]]] = []
+        self.app: Any = None
+
+    def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
+        """Run lanes; what is missing until they are ready."""
+        self.tasks += [lane.run for lane in lanes]
+        return lambda: "; ".join(f"{lane.name} has not joined its group yet" for lane in lanes if not lane.ready)
+
+
+def feature_store(machine: Machine) -> None:
+    from .feature_store import api, archive, service
+
+    topics = machine.topics
+    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, machine.settings.idle_after, machine.tracing))
+    tables = archive.Archive(topics, machine.log, machine.settings.data / "tables", machine.settings.cluster)
+    machine.tasks.append(tables.run)
+    views = [view.name for hop in topics.project.topology.hops for view in hop.views]
+    machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
+
+
+def inference(machine: Machine) -> None:
+    from .inference import service
+    from .inference.meters import Meters
+    from .inference.sessions import Sessions
+
+    meters = Meters()
+    sessions = Sessions(machine.artefacts, meters)
+    online = OnlineFeatures(machine.topics, machine.store)
+
+    async def look(event: Event, decoded: Any) -> tuple[Sequence[str], Sequence[float | None], Mapping[str, list[int]]]:
+        values = await online.row(event, decoded)
+        return list(values), list(values.values()), {}
+
+    machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
+    machine.app = service.app(machine.topics, machine.log, sessions, meters, look)
+
+
+def monitoring(machine: Machine) -> None:
+    from .monitoring import service
+
+    topics, settings = machine.topics, machine.settings
+    lanes = service.lanes(topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing)
+    machine.app = application("penstock monitoring", machine.lanes(lanes))
+
+
+def trainer(machine: Machine) -> None:
+    from .trainer.service import Trainer
+
+    _control(machine, Trainer(machine.topics, machine.log, machine.artefacts, background=True, clock=now))
+
+
+def registry(machine: Machine) -> None:
+    from .registry.service import Registry
+
+    _control(machine, Registry(machine.topics))
+
+
+def dashboard(machine: Machine) -> None:
+    from .dashboard.service import app
+
+    machine.app = app(machine.topics, machine.log)
+
+
+def _control(machine: Machine, control: Any) -> None:
+    """Run a control as a Faust app."""
+    settings, started = machine.settings, asyncio.Event()
+    name = f"{machine.topics.prefix}.{machine.service}"
+
+    async def go() -> None:
+        (settings.data / "faust").mkdir(parents=True, exist_ok=True)
+        made = faust_app(
+            control, name, settings.kafka_bootstrap_servers, machine.log, str(settings.data / "faust"), settings.instance or None
+        )
+        started.set()
+        await serve(made, asyncio.Event())
+
+    machine.tasks.append(go)
+    machine.app = application(f"penstock {machine.service}", lambda: "" if started.is_set() else "its agents have not started")
+
+
+BUILD = {f.__name__: f for f in (feature_store, inference, monitoring, trainer, registry, dashboard)}
+
+
+async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
+    """The project's topics with the partition count that they were created with; Unreachable when they do not exist."""
+    project = load(settings.project)
+    there = await log.describe()
+    missing = [t.name for t in Topics(project).all() if t.name not in there]
+    if missing:
+        raise Unreachable(f"{len(missing)} topics of {project.name} do not exist on the broker, such as {missing[0]}", "create them with: penstock topics apply")
+    return Topics(project, there[project.events[0].topic])
+
+
+async def main(service: str, settings: Settings) -> None:
+    """Run one service until SIGTERM or SIGINT."""
+    import uvicorn
+
+    for name, value in (("KAFKA_BOOTSTRAP_SERVERS", settings.kafka_bootstrap_servers), ("REDIS_URL", settings.redis_url.get_secret_value())):
+        if not value:
+            raise SettingError(f"{name} is not set", "set it, or run everything on this machine with: penstock up")
+    log = KafkaLog(settings.kafka_bootstrap_servers, f"penstock-{service}", instance=settings.instance or None)
+    tasks: list[asyncio.Task[None]] = []
+    machine = None
+    try:
+        machine = Machine(service, settings, await topics_there(log, settings), log)
+        BUILD[service](machine)
+        config = uvicorn.Config(machine.app, settings.http_host, settings.port_of(service), log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+        server = uvicorn.Server(config)
+        tasks = [asyncio.ensure_future(task()) for task in machine.tasks]
+        serving = asyncio.ensure_future(server.serve())
+        done, _ = await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        server.should_exit = True
+        for task in done:
+            task.result()
+        await serving
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 8)
+        if machine is not None:
+            machine.tracing.close()
+            await machine.store.close()
+        await log.close()
+
+
+def run(service: str) -> None:
+    """Run a service in this process. Raises PenstockError in words."""
+    if service not in BUILD:
+        raise SettingError(f"there is no service {service!r}", f"there are: {', '.join(SERVICES)}")
+    settings = load_settings()
+    logs(service, settings.log_level)
+    asyncio.run(main(service, settings))
+
+
+if __name__ == "__main__":
+    try:
+        run(sys.argv[1] if len(sys.argv) > 1 else "")
+    except PenstockError as error:
+        print(f"{error}\n-> {error.fix}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,245 @@
+"""`penstock demo` and `penstock simulate`: real flights, or your own files, through the whole loop, and then the audit."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from penstock import audit as check
+from penstock.artefact import Artefacts
+from penstock.audit import Audit
+from penstock.cli.live import Live
+from penstock.cli.supervising import processes
+from penstock.duration import HOUR
+from penstock.errors import DefinitionError, Unreachable
+from penstock.event import from_micros
+from penstock.local import kafka as local_kafka
+from penstock.local import redis as local_redis
+from penstock.local.supervisor import Supervisor
+from penstock.log.kafka import KafkaLog
+from penstock.picture import Picture
+from penstock.project import Project, load
+from penstock.publish import FOREVER, Publisher, sampled
+from penstock.settings import SERVICES, Settings
+from penstock.topics import Topics
+
+from .embedded import Event, scoring, slices
+from .simulate import simulate as run_simulation
+from .simulate import slice_of, summary
+
+__all__ = ["demo", "simulate"]
+
+MOST_LAG = 6_000
+"""Scored events published and not yet answered; the publisher waits above it, so that stream time does not run away from
+the decisions that should act on it."""
+SETTLED_SECONDS = 3.0
+"""Nothing new for this long after the last window closed: the loop is at rest."""
+FINISH_SECONDS = 120.0
+
+
+def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partitions: int, json: bool) -> int:
+    """Replay flights; exit code 0 only if every part of the loop really happened."""
+    from penstock.examples.flights.data import events
+
+    project = load(settings.project)
+    kafka, why = _where(embedded)
+    _say(json, f"{'Kafka and Redis on this machine, one process per service' if kafka else 'embedded: everything in this process, nothing kept'} ({why})")
+    stream = list(events(days))
+    _quiet()
+    began = time.perf_counter()
+    title = f"penstock demo: {days} days of flights, {len(stream):,} events"
+    with Live(title, from_micros(stream[0][3]), from_micros(stream[-1][3]), len(stream), json) as live:
+        if kafka:
+            found = asyncio.run(_on_kafka(settings, project, stream, partitions, live))
+        else:
+            found = asyncio.run(_embedded(project, stream, live))
+    return _finish(found, time.perf_counter() - began, json, demanding=True)
+
+
+def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> int:
+    """The whole loop in one process from a folder of files, one per event."""
+    project = load(settings.project)
+    stream = _from_files(project, folder, days)
+    _quiet()
+    began = time.perf_counter()
+    with Live(f"penstock simulate: {project.name}, {len(stream):,} events", from_micros(stream[0][3]), from_micros(stream[-1][3]), len(stream), json) as live:
+        found = asyncio.run(_embedded(project, stream, live))
+    return _finish(found, time.perf_counter() - began, json, demanding=False)
+
+
+def _quiet() -> None:
+    """The screen tells the story; services say only what is wrong."""
+    import logging
+
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+
+
+def _where(embedded: bool | None) -> tuple[bool, str]:
+    """Whether to use Kafka, and the reason in words."""
+    if embedded:
+        return False, "asked for"
+    missing = [reason for reason in (local_kafka.available(), local_redis.available()) if reason]
+    if embedded is None:
+        return (False, missing[0].partition(" -> ")[0]) if missing else (True, "Java 17+, Maven and redis-server are here")
+    if missing:
+        what, _, fix = missing[0].partition(" -> ")
+        raise Unreachable(what, fix)
+    return True, "asked for"
+
+
+async def _embedded(project: Project, stream: Sequence[Event], live: Live) -> Audit:
+    def watch(picture: Picture, published: int, micros: int) -> None:
+        live.update(picture, published, from_micros(micros))
+
+    done = await run_simulation(project, stream, watch=watch)
+    live.update(done.picture, len(stream), from_micros(stream[-1][3]), final=True)
+    return done.audit
+
+
+async def _on_kafka(settings: Settings, project: Project, stream: Sequence[Event], partitions: int, live: Live) -> Audit:
+    folder = (settings.data / "demo").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    topics = Topics(project, partitions)
+    kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
+    log = supervisor = None
+    try:
+        await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
+        log = KafkaLog(kafka.bootstrap, "penstock-demo")
+        await log.create(topics.all())
+        here = settings.model_copy(update={"data": folder, "partitions": partitions, **_free_ports()})
+        ports = {f"PENSTOCK_{s.upper()}_PORT": str(here.port_of(s)) for s in SERVICES}
+        named = [
+            replace(process, env={**process.env, **ports, "PENSTOCK_INSTANCE": process.name})
+            for process in processes(here, list(SERVICES), kafka.bootstrap, redis.url)
+        ]
+        supervisor = Supervisor(folder, named, [kafka, redis], ready_seconds=120.0)
+        await supervisor.up()
+        return await drive(log, topics, stream, live, Artefacts(folder / "models"), settings.trace_sample)
+    finally:
+        if supervisor is not None:
+            await supervisor.down()
+        if log is not None:
+            await log.close()
+        for server in (kafka, redis):
+            await asyncio.to_thread(server.stop)
+
+
+def _free_ports() -> dict[str, int]:
+    from penstock.local import port
+
+    return {f"{service}_port": port.free() for service in SERVICES}
+
+
+async def drive(log: Any, topics: Topics, stream: Sequence[Event], live: Live, artefacts: Artefacts, sample: float) -> Audit:
+    """Publish at the pace of the loop, wait until it is at rest, and audit."""
+    project = topics.project
+    publisher = Publisher(log, topics, trace=sampled(sample))
+    picture = Picture(topics)
+    published = 0
+    for part, before in slices(stream, max(slice_of(project), HOUR)):
+        by_topic: dict[str, list[tuple[bytes, bytes, int]]] = {}
+        for topic, key, value, moment in part:
+            by_topic.setdefault(topic, []).append((key, value, moment))
+        for topic, records in by_topic.items():
+            await publisher.send(topic, records)
+        await publisher.close(before)
+        published += len(part)
+        while True:
+            await picture.watch(log)
+            live.update(picture, published, from_micros(part[-1][3]))
+            if picture.counts["scored"] - picture.counts["predictions"] < MOST_LAG:
+                break
+            await asyncio.sleep(0.05)
+    deadline, still = time.monotonic() + FINISH_SECONDS, time.monotonic()
+    before_that: Any = None
+    end = from_micros(stream[-1][3])
+    while time.monotonic() < deadline:
+        await picture.watch(log)
+        live.update(picture, published, end)
+        state = (dict(picture.counts), picture.heard, {m: len(s) for m, s in picture.statistics.items()})
+        if state != before_that:
+            before_that, still = state, time.monotonic()
+        closed = picture.now is not None and picture.now >= end
+        if closed and time.monotonic() - still > SETTLED_SECONDS:
+            break
+        await asyncio.sleep(0.1)
+    live.update(picture, published, end, final=True)
+    return await check.audit(log, topics, scoring(artefacts, project))
+
+
+def missing_parts(found: Audit) -> list[str]:
+    """Which parts of the loop did not happen, in words."""
+    said = list(found.complaints)
+    for n, what in (
+        (found.rows, "rows"),
+        (found.predictions, "predictions"),
+        (found.outcomes, "outcomes"),
+        (found.statistics, "drift and quality windows"),
+        (found.retrains_by_alarm, "retrains because of an alarm"),
+        (found.promotions, "promotions of a challenger"),
+    ):
+        if not n:
+            said.append(f"no {what}")
+    for name in ("first_model", "prior"):
+        better = [(found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")]
+        for measure, sign, title in better:
+            served, other = measure.get("served"), measure.get(name)
+            if served is None or other is None:
+                said.append(f"{title} of {name if served is not None else 'served'} could not be computed")
+            elif sign * (served - other) <= 0:
+                said.append(f"{title} served {served:.4f} is not better than {name.replace('_', ' ')} {other:.4f}")
+    return said
+
+
+def _finish(found: Audit, seconds: float, json: bool, demanding: bool) -> int:
+    wrong = missing_parts(found) if demanding else list(found.complaints)
+    if json:
+        print(msgspec.json.encode({**summary(found, seconds), "complaints": wrong}).decode(), flush=True)
+    else:
+        print(f"\nchecked from the topics alone, after {seconds:.1f} s:")
+        for line in check.lines(found):
+            print(f"  {line}")
+        for complaint in wrong:
+            print(f"  WRONG: {complaint}")
+    return 1 if wrong else 0
+
+
+def _say(json: bool, text: str) -> None:
+    if json:
+        print(msgspec.json.encode({"type": "runs_on", "text": text}).decode(), flush=True)
+    else:
+        print(text, flush=True)
+
+
+def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]:
+    """Events of a folder with one file per event topic, checked, in order of time."""
+    from penstock.files import EventFile
+
+    found: list[tuple[int, int, str, Event]] = []
+    for event in project.events:
+        paths = [p for end in (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz") if (p := folder / f"{event.topic}{end}").exists()]
+        if not paths:
+            raise DefinitionError(f"{folder} has no file for the event {event!r}", f"add {event.topic}.jsonl (or .csv, .parquet) with one event a row")
+        file = EventFile(paths[0], event)
+        rank = project.topology.rank[event]
+        name = msgspec.json.Decoder(msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name}), strict=False).decode
+        for key, value, micros in file.records(file.inspect(datetime.now(UTC).timestamp())):
+            found.append((micros, rank, name(value).name, (event.topic, key, value, micros)))  # type: ignore[attr-defined]
+    found.sort(key=lambda f: f[:3])
+    if not found:
+        raise DefinitionError(f"no event in {folder} could be read", "check the files with: penstock publish EVENT --file F")
+    if days is not None:
+        last = found[0][0] + days * 24 * HOUR
+        found = [f for f in found if f[0] < last]
+    return [f[3] for f in found]
+

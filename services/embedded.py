@@ -1,0 +1,122 @@
+"""All services in one process on the log and store in memory: `penstock simulate`, and `penstock demo --embedded`.
+
+The same lanes and controls as on Kafka, turned one after the other in a fixed order until nothing moves, so that a run is a
+pure function of its input: two runs give byte-identical decisions. What this cannot do: survive its process, or use several.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from penstock.artefact import Artefacts
+from penstock.control import ControlLoop
+from penstock.lane import Lane
+from penstock.log import Log, Send
+from penstock.log.memory import MemoryLog
+from penstock.project import Project
+from penstock.publish import FOREVER
+from penstock.records import Clock, Decision
+from penstock.store import Store
+from penstock.store.memory import MemoryStore
+from penstock.topics import Topics
+
+from .feature_store import service as feature_store
+from .feature_store.archive import Archive
+from .inference import service as inference
+from .inference.meters import Meters
+from .inference.sessions import Sessions
+from .monitoring import service as monitoring
+from .registry.service import Registry
+from .trainer.service import Trainer
+
+__all__ = ["FOREVER", "Embedded", "Event", "scoring", "slices"]
+
+Event = tuple[str, bytes, bytes, int]
+
+
+class Embedded:
+    """A running project. Publish events in order of time, `settle`, look at the log."""
+
+    def __init__(
+        self, project: Project, folder: Path, partitions: int = 1, log: Log | None = None, store: Store | None = None, archive: bool = False
+    ) -> None:
+        self.project, self.topics = project, Topics(project, partitions)
+        self.log: Log = log or MemoryLog()
+        self.store: Store = store or MemoryStore()
+        self.artefacts = Artefacts(folder / "models")
+        meters = Meters()
+        self.sessions = Sessions(self.artefacts, meters)
+        self.lanes: list[Lane] = [
+            *feature_store.lanes(self.topics, self.log, self.store, None),
+            *inference.lanes(self.topics, self.log, self.store, self.sessions, meters, None),
+            *monitoring.lanes(project, self.topics, self.log, self.store, math.inf),
+        ]
+        self.controls: list[ControlLoop] = []
+        if project.models:
+            self.controls = [
+                ControlLoop(Trainer(self.topics, self.log, self.artefacts), self.log, "trainer"),
+                ControlLoop(Registry(self.topics), self.log, "registry"),
+            ]
+        self.archive = Archive(self.topics, self.log, folder / "tables") if archive else None
+        self._ends: dict[str, dict[int, int]] = {}
+
+    async def start(self) -> None:
+        await self.log.create(self.topics.all())
+
+    async def publish(self, events: Sequence[Event], before: int) -> None:
+        """Publish events (topic, key, JSON, microseconds) and close all time before `before`."""
+        ends = await self.log.ends([e.topic for e in self.project.events])
+        ends |= await self.log.send([Send(topic, key, value) for topic, key, value, _ in events])
+        closed: dict[str, dict[int, int]] = {}
+        for partition, end in ends.items():
+            closed.setdefault(partition.topic, {})[partition.number] = end
+        said = Clock(publisher="publisher", before=before, ends=closed)
+        await self.log.send([Send(self.topics.clock, b"publisher", msgspec.json.encode(said))])
+
+    async def settle(self) -> None:
+        """Turn every service until nothing moves."""
+        moved = True
+        while moved:
+            moved = False
+            turns = [*(lane.turn for lane in self.lanes), *(control.turn for control in self.controls)]
+            for turn in turns:
+                while await turn(0.0):
+                    moved = True
+        if self.archive is not None:
+            while await self.archive.turn():
+                pass
+
+    async def close(self) -> None:
+        for lane in self.lanes:
+            await lane.close()
+        if self.archive is not None:
+            await self.archive.close()
+
+
+def scoring(artefacts: Artefacts, project: Project) -> Any:
+    """Scores by the version of a decision, for the audit."""
+    sessions = Sessions(artefacts, Meters())
+
+    def score(decision: Decision, inputs: Any) -> Any:
+        member = sessions.member(decision, project.model(decision.model).inputs)
+        return np.full(len(inputs), 0.5) if member is None else member.score(inputs)
+
+    return score
+
+
+def slices(events: Sequence[Event], length: int) -> Iterator[tuple[Sequence[Event], int]]:
+    """Events in order of time, cut at multiples of `length` microseconds, each with the time that it closes."""
+    first = 0
+    while first < len(events):
+        before = events[first][3] // length * length + length
+        last = first
+        while last < len(events) and events[last][3] < before:
+            last += 1
+        yield events[first:last], before if last < len(events) else FOREVER
+        first = last

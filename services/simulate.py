@@ -1,0 +1,92 @@
+"""`penstock simulate`: the whole loop in one process, from files or an example's data, as fast as it can."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from penstock.audit import Audit, audit
+from penstock.duration import DAY, HOUR
+from penstock.event import from_micros
+from penstock.picture import Picture
+from penstock.project import Project
+
+from .embedded import FOREVER, Embedded, Event, scoring, slices
+
+__all__ = ["Finished", "simulate"]
+
+
+class Finished:
+    """A run that is over: its machine (with the whole log), the audit, the picture and the seconds it took."""
+
+    def __init__(self, machine: Embedded, found: Audit, picture: Picture, seconds: float) -> None:
+        self.machine, self.audit, self.picture, self.seconds = machine, found, picture, seconds
+
+
+def slice_of(project: Project) -> int:
+    """How much stream time is published at once: what an incremental learner needs, else a day."""
+    periods = [model.incremental.period for model in project.models if model.incremental]
+    return min([*periods, DAY]) if project.models else 7 * DAY
+
+
+async def simulate(
+    project: Project,
+    events: Sequence[Event],
+    folder: Path | None = None,
+    partitions: int = 1,
+    archive: bool = False,
+    watch: Callable[[Picture, int, int], None] | None = None,
+) -> Finished:
+    """Run a project over events in order of time. `watch(picture, published, microseconds)` is called as it goes."""
+    with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
+        machine = Embedded(project, folder or Path(scratch), partitions, archive=archive)
+        began = time.perf_counter()
+        await machine.start()
+        picture = Picture(machine.topics)
+        published = 0
+        for part, before in slices(events, max(slice_of(project), HOUR)):
+            await machine.publish(part, before)
+            await machine.settle()
+            published += len(part)
+            if watch is not None:
+                await picture.watch(machine.log)
+                watch(picture, published, part[-1][3])
+        if not events:
+            await machine.publish([], FOREVER)
+            await machine.settle()
+        await machine.close()
+        seconds = time.perf_counter() - began
+        await picture.watch(machine.log)
+        return Finished(machine, await audit(machine.log, machine.topics, scoring(machine.artefacts, project)), picture, seconds)
+
+
+def summary(found: Audit, seconds: float) -> dict[str, Any]:
+    """The last line of `--json`."""
+    return {
+        "type": "summary",
+        "events_in": found.events_in,
+        "rows": found.rows,
+        "predictions": found.predictions,
+        "outcomes": found.outcomes,
+        "dead_lettered": found.dead_lettered,
+        "lost": found.lost,
+        "counted_twice": found.counted_twice,
+        "redelivered": found.redelivered,
+        "judged": found.judged,
+        "auc": found.auc,
+        "log_loss": found.log_loss,
+        "alarms": found.alarms,
+        "retrains": found.retrains,
+        "retrains_by_alarm": found.retrains_by_alarm,
+        "promotions": found.promotions,
+        "seconds": round(seconds, 1),
+        "complaints": found.complaints,
+    }
+
+
+def stream_time(micros: int) -> str:
+    """A moment of the stream, to the minute."""
+    return f"{from_micros(micros):%Y-%m-%d %H:%M}"
