@@ -104,7 +104,12 @@ def _control(machine: Machine, control: Any) -> None:
     async def go() -> None:
         (settings.data / "faust").mkdir(parents=True, exist_ok=True)
         made = faust_app(
-            control, name, settings.kafka_bootstrap_servers, machine.log, str(settings.data / "faust"), settings.instance or None
+            control,
+            name,
+            settings.kafka_bootstrap_servers,
+            machine.log,
+            str(settings.data / "faust"),
+            settings.instance or None,
         )
         started.set()
         await serve(made, asyncio.Event())
@@ -122,7 +127,10 @@ async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
     there = await log.describe()
     missing = [t.name for t in Topics(project).all() if t.name not in there]
     if missing:
-        raise Unreachable(f"{len(missing)} topics of {project.name} do not exist on the broker, such as {missing[0]}", "create them with: penstock topics apply")
+        raise Unreachable(
+            f"{len(missing)} topics of {project.name} do not exist on the broker, such as {missing[0]}",
+            "create them with: penstock topics apply",
+        )
     return Topics(project, there[project.events[0].topic])
 
 
@@ -130,7 +138,10 @@ async def main(service: str, settings: Settings) -> None:
     """Run one service until SIGTERM or SIGINT."""
     import uvicorn
 
-    for name, value in (("KAFKA_BOOTSTRAP_SERVERS", settings.kafka_bootstrap_servers), ("REDIS_URL", settings.redis_url.get_secret_value())):
+    for name, value in (
+        ("KAFKA_BOOTSTRAP_SERVERS", settings.kafka_bootstrap_servers),
+        ("REDIS_URL", settings.redis_url.get_secret_value()),
+    ):
         if not value:
             raise SettingError(f"{name} is not set", "set it, or run everything on this machine with: penstock up")
     log = KafkaLog(settings.kafka_bootstrap_servers, f"penstock-{service}", instance=settings.instance or None)
@@ -139,7 +150,14 @@ async def main(service: str, settings: Settings) -> None:
     try:
         machine = Machine(service, settings, await topics_there(log, settings), log)
         BUILD[service](machine)
-        config = uvicorn.Config(machine.app, settings.http_host, settings.port_of(service), log_level="warning", lifespan="on", timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            machine.app,
+            settings.http_host,
+            settings.port_of(service),
+            log_level="warning",
+            lifespan="on",
+            timeout_graceful_shutdown=5,
+        )
         server = uvicorn.Server(config)
         tasks = [asyncio.ensure_future(task()) for task in machine.tasks]
         serving = asyncio.ensure_future(server.serve())

@@ -28,7 +28,7 @@ from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
 from penstock.picture import Picture
 from penstock.project import Project, load
-from penstock.publish import FOREVER, Publisher, sampled
+from penstock.publish import Publisher, sampled
 from penstock.settings import SERVICES, Settings
 from penstock.topics import Topics
 
@@ -52,7 +52,10 @@ def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partit
 
     project = load(settings.project)
     kafka, why = _where(embedded)
-    _say(json, f"{'Kafka and Redis on this machine, one process per service' if kafka else 'embedded: everything in this process, nothing kept'} ({why})")
+    _say(
+        json,
+        f"{'Kafka and Redis on this machine, one process per service' if kafka else 'embedded: everything in this process, nothing kept'} ({why})",
+    )
     stream = list(events(days))
     _quiet()
     began = time.perf_counter()
@@ -71,7 +74,13 @@ def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> 
     stream = _from_files(project, folder, days)
     _quiet()
     began = time.perf_counter()
-    with Live(f"penstock simulate: {project.name}, {len(stream):,} events", from_micros(stream[0][3]), from_micros(stream[-1][3]), len(stream), json) as live:
+    with Live(
+        f"penstock simulate: {project.name}, {len(stream):,} events",
+        from_micros(stream[0][3]),
+        from_micros(stream[-1][3]),
+        len(stream),
+        json,
+    ) as live:
         found = asyncio.run(_embedded(project, stream, live))
     return _finish(found, time.perf_counter() - began, json, demanding=False)
 
@@ -126,10 +135,10 @@ async def _on_kafka(settings: Settings, project: Project, stream: Sequence[Event
         await supervisor.up()
         return await drive(log, topics, stream, live, Artefacts(folder / "models"), settings.trace_sample)
     finally:
-        if supervisor is not None:
-            await supervisor.down()
         if log is not None:
             await log.close()
+        if supervisor is not None:
+            await supervisor.down()
         for server in (kafka, redis):
             await asyncio.to_thread(server.stop)
 
@@ -227,12 +236,19 @@ def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]
 
     found: list[tuple[int, int, str, Event]] = []
     for event in project.events:
-        paths = [p for end in (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz") if (p := folder / f"{event.topic}{end}").exists()]
+        paths = [
+            p for end in (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz") if (p := folder / f"{event.topic}{end}").exists()
+        ]
         if not paths:
-            raise DefinitionError(f"{folder} has no file for the event {event!r}", f"add {event.topic}.jsonl (or .csv, .parquet) with one event a row")
+            raise DefinitionError(
+                f"{folder} has no file for the event {event!r}",
+                f"add {event.topic}.jsonl (or .csv, .parquet) with one event a row",
+            )
         file = EventFile(paths[0], event)
         rank = project.topology.rank[event]
-        name = msgspec.json.Decoder(msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name}), strict=False).decode
+        name = msgspec.json.Decoder(
+            msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name}), strict=False
+        ).decode
         for key, value, micros in file.records(file.inspect(datetime.now(UTC).timestamp())):
             found.append((micros, rank, name(value).name, (event.topic, key, value, micros)))  # type: ignore[attr-defined]
     found.sort(key=lambda f: f[:3])
@@ -242,4 +258,3 @@ def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]
         last = found[0][0] + days * 24 * HOUR
         found = [f for f in found if f[0] < last]
     return [f[3] for f in found]
-

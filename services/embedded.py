@@ -44,7 +44,13 @@ class Embedded:
     """A running project. Publish events in order of time, `settle`, look at the log."""
 
     def __init__(
-        self, project: Project, folder: Path, partitions: int = 1, log: Log | None = None, store: Store | None = None, archive: bool = False
+        self,
+        project: Project,
+        folder: Path,
+        partitions: int = 1,
+        log: Log | None = None,
+        store: Store | None = None,
+        archive: bool = False,
     ) -> None:
         self.project, self.topics = project, Topics(project, partitions)
         self.log: Log = log or MemoryLog()

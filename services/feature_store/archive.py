@@ -7,6 +7,7 @@ other position: on restart reading goes on where the table ends.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ __all__ = ["Archive", "Table"]
 
 FLUSH_ROWS = 20_000
 """A commit costs 30 ms whatever it holds, so rows are gathered; large ones also make good files."""
+FLUSH_SECONDS = 30.0
 COMPACT_EVERY = 100
 """Commits between compactions: appending slows down with the number of active files (15 to 85 ms after 600 commits)."""
 
@@ -74,7 +76,13 @@ class Table:
             said = CommitProperties(app_transactions=[Transaction(self._app(n), o) for n, o in sorted(last.items())])
             self.path.parent.mkdir(parents=True, exist_ok=True)
             target = self._table if self._table is not None else str(self.path)
-            write_deltalake(target, data, mode="append", commit_properties=said, schema_mode="merge" if self._table is not None else None)
+            write_deltalake(
+                target,
+                data,
+                mode="append",
+                commit_properties=said,
+                schema_mode="merge" if self._table is not None else None,
+            )
             self._table = DeltaTable(str(self.path))
         version = int(self._table.version()) if self._table is not None else 0
         if last and version and version % COMPACT_EVERY == 0:
@@ -119,6 +127,15 @@ class Archive:
             if len(rows) >= FLUSH_ROWS:
                 await self._commit(topic)
         return bool(batches)
+
+    async def run(self) -> None:
+        """Turn until cancelled; what waits longer than `FLUSH_SECONDS` is committed however little it is."""
+        due = time.monotonic() + FLUSH_SECONDS
+        while True:
+            await self.turn(0.5)
+            if time.monotonic() > due:
+                await self.flush()
+                due = time.monotonic() + FLUSH_SECONDS
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -187,7 +204,14 @@ def _row_shape(value: bytes) -> dict[str, Any]:
 
 def _prediction_shape(value: bytes) -> dict[str, Any]:
     said = _prediction(value)
-    head = {"id": said.id, "key": said.key, "time": said.time, "score": said.score, "version": said.version, "variant": said.variant}
+    head = {
+        "id": said.id,
+        "key": said.key,
+        "time": said.time,
+        "score": said.score,
+        "version": said.version,
+        "variant": said.variant,
+    }
     return {**head, "scores": msgspec.json.encode(said.scores).decode(), **_values(said.inputs)}
 
 
@@ -198,4 +222,3 @@ def _outcome_shape(value: bytes) -> dict[str, Any]:
         "answered": said.answered, "corrects": said.corrects, "score": said.score, "version": said.version,
     }  # fmt: skip
     return {**head, **_values(said.inputs)}
-

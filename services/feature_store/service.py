@@ -1,10 +1,10 @@
 """Feature store: turns events into rows of window features.
 
-    reads    your events         partitions shared among members
-             <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
-    follows  <p>.clock           which times publishers have closed
-    writes   <p>.hops.<key>, <p>.rows.<event>, <topic>.dlq
-    state    window tiles per entity, with the positions they include, in the online store
+reads    your events         partitions shared among members
+         <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
+follows  <p>.clock           which times publishers have closed
+writes   <p>.hops.<key>, <p>.rows.<event>, <topic>.dlq
+state    window tiles per entity, with the positions they include, in the online store
 """
 
 from __future__ import annotations
@@ -36,5 +36,6 @@ def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0
             clock=topics.clock,
             closes=[topics.rows(event) for event in topology.reads],
             tracing=tracing,
+            group=f"{topics.prefix}.feature_store",
         )
     ]

@@ -57,6 +57,7 @@ class FeatureShard:
         """Newest block number read, per hop topic and source."""
         self._frontiers = Frontiers({}, only=self._homes)
         self._heard: dict[str, float] = {}
+        self._closed_times: dict[str, int] = {}
         self._ids: dict[str, dict[str, None]] = {e.topic: {} for e in self.topology.events if e.id}
         self._chunks: dict[str, list[int]] = {}
         self._version = 0
@@ -102,10 +103,12 @@ class FeatureShard:
         for topic, key in self._homes.items():
             merge = self.hops[key].merge
             closed = self._frontiers.at(Partition(topic, self.number), self._read[topic])
-            if closed > NEVER:
+            if closed > self._closed_times.get(topic, NEVER):
+                self._closed_times[topic] = closed
+                self._heard[topic] = now
                 merge.close(topic, closed)
             if self.idle_after is not None:
-                merge.idle(topic, now - self._heard.setdefault(topic, now) > self.idle_after and not closed > merge.released)
+                merge.silent(topic, now - self._heard.setdefault(topic, now), self.idle_after)
         self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
         return [state_key(hop.hop.key, entity) for hop, entity in self._needed]
 
@@ -129,7 +132,10 @@ class FeatureShard:
             if self.topics.partitions > 1:
                 right = home.target(keyed := str(getattr(value, event.key.name)))
                 if right != self.number:
-                    refused[i] = Refused("misplaced", f"the record's key must be {event.key!r} ({keyed!r}), which belongs to partition {right}")
+                    refused[i] = Refused(
+                        "misplaced",
+                        f"the record's key must be {event.key!r} ({keyed!r}), which belongs to partition {right}",
+                    )
                     continue
             offset = batch.offsets[i]
             trace = trace_of(batch.headers[i]) if batch.headers else ""
@@ -144,7 +150,18 @@ class FeatureShard:
             if offset > self._refused.get(topic, -1):
                 self._refused[topic] = offset
                 headers = batch.headers[i] if batch.headers else ()
-                self._sends.append(dead_letter(self.topics.dead_letters(topic), batch.partition, offset, batch.keys[i], batch.values[i], headers, refused[i], "feature_store"))
+                self._sends.append(
+                    dead_letter(
+                        self.topics.dead_letters(topic),
+                        batch.partition,
+                        offset,
+                        batch.keys[i],
+                        batch.values[i],
+                        headers,
+                        refused[i],
+                        "feature_store",
+                    )
+                )
             self._dirty = True
         home.merge.push(topic, np.array(times, np.int64), np.full(len(items), rank, np.int64), names, offsets, items)
 
@@ -194,7 +211,9 @@ class FeatureShard:
                 following = self.topology.after(event, key)
                 if following is not None:
                     there = entity_of(self.topology.by[following, event], item.decoded)
-                    times, names, items = routed.setdefault((following, hop.target(name if there is None else there)), ([], [], []))
+                    times, names, items = routed.setdefault(
+                        (following, hop.target(name if there is None else there)), ([], [], [])
+                    )
                     times.append(time)
                     names.append(name)
                     items.append(item)
@@ -224,7 +243,9 @@ class FeatureShard:
 
     def _closed(self) -> int | None:
         """The time before which all rows are out, when it moved."""
-        ends = [self.hops[route.path[-1] if route.path else ENTRY].frontier for route in self.topology.routes.values() if route.row]
+        ends = [
+            self.hops[route.path[-1] if route.path else ENTRY].frontier for route in self.topology.routes.values() if route.row
+        ]
         closed = min(ends, default=NEVER)
         if closed <= self._told.get("rows", NEVER):
             return None
@@ -301,4 +322,3 @@ def _row_struct(columns: Sequence[str]) -> type[msgspec.Struct]:
     """A row's values with their names on the wire; built once, filled by position."""
     fields = [(f"v{i}", float) for i in range(len(columns))]
     return msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)})
-

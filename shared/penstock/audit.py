@@ -25,7 +25,7 @@ from .log import Headers, Log, Partition
 from .records import Decision, Outcome, Statistic
 from .topics import Topics
 
-__all__ = ["Audit", "audit", "auc", "log_loss"]
+__all__ = ["Audit", "auc", "audit", "log_loss"]
 
 Floats = npt.NDArray[np.float64]
 Scorer = Callable[[Decision, npt.NDArray[np.float32]], Floats]
@@ -124,19 +124,24 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.double(sum(ids.values()) - len(ids), f"predictions of {model.name}")
         asked = {str(getattr(e, (model.scores.id or model.scores.key).name)) for _, _, e in events[model.scores]}
         found.lose(len(asked - set(ids)), f"rows without a prediction of {model.name}")
-        outcomes = [msgspec.json.decode(v, type=Outcome) for v in _distinct(found, await read_all(log, topics.outcomes(model.name)))]
+        outcomes = [
+            msgspec.json.decode(v, type=Outcome) for v in _distinct(found, await read_all(log, topics.outcomes(model.name)))
+        ]
         first = [o for o in outcomes if o.corrects is None]
         answered = Counter(o.id for o in first)
         found.outcomes += len(answered)
         found.double(len(first) - len(answered), f"outcomes of {model.name}")
         label = model.label.event
-        labelled = {
-            str(getattr(e, label.key.name)): to_micros(getattr(e, label.time.name)) for _, _, e in events.get(label, ())
+        labelled = {str(getattr(e, label.key.name)): to_micros(getattr(e, label.time.name)) for _, _, e in events.get(label, ())}
+        when = {
+            str(getattr(e, (model.scores.id or model.scores.key).name)): to_micros(getattr(e, model.scores.time.name))
+            for _, _, e in events[model.scores]
         }
-        when = {str(getattr(e, (model.scores.id or model.scores.key).name)): to_micros(getattr(e, model.scores.time.name)) for _, _, e in events[model.scores]}
         due = {i for i, t in labelled.items() if i in when and t <= when[i] + model.label.within}
         found.lose(len(due - set(answered)), f"labels of {model.name} that met their prediction nowhere")
-        statistics = [msgspec.json.decode(v, type=Statistic) for v in _distinct(found, await read_all(log, topics.statistics(model.name)))]
+        statistics = [
+            msgspec.json.decode(v, type=Statistic) for v in _distinct(found, await read_all(log, topics.statistics(model.name)))
+        ]
         found.statistics += len(statistics)
         closed = max((to_micros(s.end) for s in statistics), default=0)
         counted = sum(s.quality["served"].n for s in statistics if "served" in s.quality)
@@ -185,7 +190,14 @@ def _canonical(rank: dict[Event, int], events: dict[Event, list[tuple[int, int, 
     return {(event, p, o): place for place, (_, _, _, event, p, o) in enumerate(keyed)}
 
 
-def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, Any], order: dict[Any, int], rows: list[dict[str, Any]]) -> None:
+def _effects(
+    found: Audit,
+    topics: Topics,
+    event: Event,
+    events: dict[Event, Any],
+    order: dict[Any, int],
+    rows: list[dict[str, Any]],
+) -> None:
     """Every count in every row against the events themselves (for streams in order of time)."""
     topology = topics.project.topology
     source = {(p, o): e for p, o, e in events[event]}
@@ -198,7 +210,9 @@ def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, Any
             for p, o, e in events[feature.event]:
                 entity = entity_of(columns, e)
                 if entity is not None:
-                    history.setdefault(entity, []).append((order[feature.event, p, o], to_micros(getattr(e, feature.event.time.name))))
+                    history.setdefault(entity, []).append(
+                        (order[feature.event, p, o], to_micros(getattr(e, feature.event.time.name)))
+                    )
             arrays = {entity: np.array(sorted(h), np.int64) for entity, h in history.items()}
             hop, name = hop_of(feature.over), f"{view.name}.{feature.name}"
             less = more = 0
@@ -228,7 +242,9 @@ def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[De
     label = np.array([o.label for o in judged])
     scores = {"served": np.array([o.score for o in judged]), "prior": prior(outcomes, judged)}
     if scorer is not None:
-        inputs = np.array([[np.nan if v is None else v for v in msgspec.json.decode(o.inputs).values()] for o in judged], np.float32)
+        inputs = np.array(
+            [[np.nan if v is None else v for v in msgspec.json.decode(o.inputs).values()] for o in judged], np.float32
+        )
         scores["first_model"] = scorer(first, inputs)
     for name, values in scores.items():
         found.auc[name] = auc(label, values)

@@ -11,7 +11,7 @@ import msgspec
 from .errors import Refused
 from .event import Column, Event, to_micros
 
-__all__ = ["EventDecoder", "FUTURE_MICROS", "MAX_BYTES", "entity_of"]
+__all__ = ["FUTURE_MICROS", "MAX_BYTES", "EventDecoder", "entity_of"]
 
 MAX_BYTES = 1 << 20
 """Larger events are refused: Kafka's own default bound, and far above what a row of columns needs."""

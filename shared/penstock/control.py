@@ -1,8 +1,9 @@
 """The control lane: services of few records and much consequence (trainer, registry), in three shells.
 
 A service brings a *control*: an object that takes one record at a time and answers with the records to send. It is
-idempotent (everything that it makes has an id derived from its cause), so at-least-once delivery is enough, and its state
-is what it has published: `follows` are replayed whole at the start through `recall`, then `reads` go through `apply`.
+idempotent (everything that it makes has an id derived from its cause), so at-least-once delivery is enough, and its
+state is what it has published: `follows` are replayed whole at the start through `recall`, then `reads` go through
+`apply`.
 
     recall(follows, to their ends) -> read -> apply -> log.send -> acknowledge
 
@@ -116,8 +117,10 @@ class ControlLoop:
                 raise  # bad state, not a bad record
             except Exception as error:
                 refusal = _refusal(error)
-                self._logger.error("dead-lettered", topic=source.topic, offset=offset, reason=refusal.reason, cause=str(refusal))
-            dead = dead_letter(Topics.dead_letters(source.topic), source, offset, key, value, headers, refusal, self.name)
+                why = {"reason": refusal.reason, "cause": str(refusal)}
+                self._logger.error("dead-lettered", topic=source.topic, offset=offset, **why)
+            aside = Topics.dead_letters(source.topic)
+            dead = dead_letter(aside, source, offset, key, value, headers, refusal, self.name)
             await self._patient(lambda: self._log.send([dead]))
             self.dead += 1
 
@@ -155,17 +158,19 @@ def _refusal(error: Exception) -> Refused:
     return Refused("failed", f"{type(error).__name__}: {error}")
 
 
-def faust_app(control: Control, name: str, bootstrap: str, log: Log, folder: str = "/tmp", instance: str | None = None) -> Any:  # noqa: S108
-    """A Faust app (0.15.3, at least once) with one agent per topic of `reads`. `name` is the consumer group; `folder` is where
-    Faust may write (it keeps no tables); `instance` makes the membership static.
+def faust_app(control: Control, name: str, bootstrap: str, log: Log, folder: str = "/tmp", instance: str = "0") -> Any:
+    """A Faust app (0.15.3, at least once) with one agent per topic of `reads`. `name` is the consumer group; `folder`
+    is where Faust may write (it keeps no tables). The membership is static under `instance`: a process that comes back
+    has its topics at once, and a second process of that name fences the first.
 
-    An agent that raises would acknowledge its record in silence, as would `stream.take` and cancelled iteration: therefore
-    acknowledgement is taken out of Faust's hands, and nothing is acknowledged before its consequences are in the log.
+    An agent that raises would acknowledge its record in silence, as would `stream.take` and cancelled iteration:
+    therefore acknowledgement is taken out of Faust's hands, and nothing is acknowledged before its consequences are in
+    the log.
     """
     import faust
 
-    loop = ControlLoop(control, log, name)
-    app = faust.App(
+    loop, faults = ControlLoop(control, log, name), asyncio.Queue[Exception]()
+    app: Any = faust.App(
         name,
         broker=[f"kafka://{address}" for address in bootstrap.split(",")],
         autodiscover=False,
@@ -175,14 +180,15 @@ def faust_app(control: Control, name: str, bootstrap: str, log: Log, folder: str
         value_serializer="raw",
         processing_guarantee="at_least_once",
         consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=instance,
-        broker_session_timeout=30.0,
+        consumer_group_instance_id=f"{name}-{instance or 0}",
+        broker_session_timeout=10.0,
         broker_heartbeat_interval=3.0,
         broker_max_poll_interval=300.0,
         broker_commit_interval=1.0,
         producer_request_timeout=30.0,
         producer_linger=0.02,
         stream_buffer_maxsize=4096,
+        stream_wait_empty=False,
         table_standby_replicas=0,
         topic_allow_declare=False,
         topic_disable_leader=True,
@@ -191,22 +197,22 @@ def faust_app(control: Control, name: str, bootstrap: str, log: Log, folder: str
     )
     for topic in control.reads:
         source = app.topic(topic, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-        app.agent(source, name=f"{name}.{topic}", concurrency=1)(_agent(app, loop))
-    app.penstock_loop = loop
+        app.agent(source, name=f"{name}.{topic}", concurrency=1)(_agent(loop, faults))
+    app.penstock_faults = faults
     return app
 
 
-def _agent(app: Any, loop: ControlLoop) -> Callable[[Any], Awaitable[None]]:
+def _agent(loop: ControlLoop, faults: asyncio.Queue[Exception]) -> Callable[[Any], Awaitable[None]]:
     async def agent(stream: Any) -> None:
         stream.enable_acks = False
         async for event in stream.events():
-            message = event.message
-            headers = tuple((str(n), bytes(v)) for n, v in _pairs(message.headers))
+            m = event.message
+            headers = tuple((str(n), bytes(v)) for n, v in _pairs(m.headers))
             try:
-                await loop.handle(Partition(message.topic, message.partition), message.offset, message.key, message.value, headers)
-            except Gap as error:
-                await app.crash(error)
-                return
+                await loop.handle(Partition(m.topic, m.partition), m.offset, m.key, m.value, headers)
+            except Exception as error:  # bad state: the process ends, and nothing more is acknowledged
+                faults.put_nowait(error)
+                await asyncio.Event().wait()
             await stream.ack(event)
 
     return agent
@@ -217,20 +223,25 @@ def _pairs(headers: Any) -> Sequence[tuple[str, bytes]]:
 
 
 async def serve(app: Any, stop: asyncio.Event, patience: float = 10.0) -> None:
-    """Run a Faust app in this event loop until `stop` is set or the app crashes (then its error is raised).
+    """Run a Faust app in this event loop until `stop` is set; an error that the app cannot go on after is raised.
 
-    A Faust app may never finish stopping (an agent that crashes in a loop does that): after `patience` seconds it is left.
+    A Faust app may never finish stopping (an agent that crashes in a loop does that): after `patience` seconds it is
+    left.
     """
     await app.start()
-    waits = [asyncio.ensure_future(stop.wait()), asyncio.ensure_future(app.wait_until_stopped())]
+    stopped = asyncio.ensure_future(stop.wait())
+    failed = asyncio.ensure_future(app.penstock_faults.get())
+    crashed = asyncio.ensure_future(app.wait_until_stopped())
+    waits = (stopped, failed, crashed)
     try:
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        error = failed.result() if failed.done() else app.crash_reason
     finally:
         for waiting in waits:
             waiting.cancel()
-        try:
-            await asyncio.wait_for(app.stop(), patience)
-        except TimeoutError:
-            app.penstock_loop._logger.warning("left", meaning=f"Faust did not stop within {patience:.0f} s")
-    if app.crashed and app.crash_reason is not None:
-        raise app.crash_reason
+        stopping = asyncio.ensure_future(app.stop())
+        await asyncio.wait((stopping,), timeout=patience)  # not wait_for: it would wait for the end of its cancellation
+        if not stopping.done():
+            structlog.get_logger(service=app.conf.id).warning("left", meaning=f"no end within {patience:.0f} s")
+    if error is not None:
+        raise error

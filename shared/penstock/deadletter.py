@@ -12,7 +12,14 @@ __all__ = ["cause_of", "dead_letter"]
 
 
 def dead_letter(
-    topic: str, source: Partition, offset: int, key: bytes | None, value: bytes | None, headers: Headers, refusal: Refused, service: str
+    topic: str,
+    source: Partition,
+    offset: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: Headers,
+    refusal: Refused,
+    service: str,
 ) -> Send:
     """The record for dead-letter topic `topic`; the id of a dead letter is its source position."""
     cause: Headers = (

@@ -25,7 +25,9 @@ def micros(text: str) -> int:
     """
     match = _TEXT.fullmatch(text.strip())
     if not match or int(match[1]) == 0:
-        raise DefinitionError(f'"{text}" is not a length of time', 'write a whole number and a unit: "20ms", "90s", "5m", "1h", "7d"')
+        raise DefinitionError(
+            f'"{text}" is not a length of time', 'write a whole number and a unit: "20ms", "90s", "5m", "1h", "7d"'
+        )
     return int(match[1]) * _UNITS[match[2]]
 
 

@@ -1,10 +1,10 @@
 """What can go wrong, as people should hear it.
 
-    PenstockError            what happened, and `fix`: what to type or change
-    +-- DefinitionError      the project file is wrong (exit code 2)
-    +-- SettingError         an environment variable or file is wrong (exit code 2)
-    +-- Unreachable          a broker, Redis or file is not there (exit code 3)
-    +-- Refused              this one record cannot be taken; it goes to the dead-letter topic with `reason`
+PenstockError            what happened, and `fix`: what to type or change
++-- DefinitionError      the project file is wrong (exit code 2)
++-- SettingError         an environment variable or file is wrong (exit code 2)
++-- Unreachable          a broker, Redis or file is not there (exit code 3)
++-- Refused              this one record cannot be taken; it goes to the dead-letter topic with `reason`
 """
 
 from __future__ import annotations

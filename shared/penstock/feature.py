@@ -25,7 +25,22 @@ from . import duration
 from .errors import DefinitionError
 from .event import Column, Event, column_of, event_of
 
-__all__ = ["Derived", "Feature", "View", "count", "derived", "features", "hop_of", "last", "max", "mean", "min", "since_last", "sum", "view_of"]
+__all__ = [
+    "Derived",
+    "Feature",
+    "View",
+    "count",
+    "derived",
+    "features",
+    "hop_of",
+    "last",
+    "max",
+    "mean",
+    "min",
+    "since_last",
+    "sum",
+    "view_of",
+]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -47,9 +62,13 @@ class Feature(Generic[T_co]):
         self.name, self.view = "", ""
         self.owner: type = object
         if self.over and self.over < (hop := hop_of(self.over)):
-            raise DefinitionError(f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"')
+            raise DefinitionError(
+                f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"'
+            )
         if column is not None and column.kind != "number":
-            raise DefinitionError(f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column")
+            raise DefinitionError(
+                f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column"
+            )
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner, self.name, self.view = owner, name, owner.__name__
@@ -67,7 +86,7 @@ class Feature(Generic[T_co]):
     def spelled(self) -> str:
         """As it was written, for fingerprints and pages."""
         source = repr(self.column or self.event)
-        return f'{self.kind}({source}{f", over={duration.spoken(self.over)!r}" if self.over else ""})'
+        return f"{self.kind}({source}{f', over={duration.spoken(self.over)!r}' if self.over else ''})"
 
 
 class Derived(Generic[T_co]):
@@ -176,7 +195,9 @@ def features(by: object) -> Callable[[type[T]], type[T]]:
         for alternative in alternatives:
             columns = tuple(column_of(c) for c in (alternative if isinstance(alternative, tuple) else (alternative,)))
             if len({c.event for c in columns}) != 1:
-                raise DefinitionError(f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple")
+                raise DefinitionError(
+                    f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple"
+                )
             keys[columns[0].event] = columns
         items = list(cls.__dict__.values())
         found = tuple(item for item in items if isinstance(item, Feature))

@@ -153,7 +153,9 @@ class Lane:
             try:
                 moved |= await self._step(number, shard, followed + own)
             except Fenced:
-                self._logger.warning("fenced", shard=number, meaning="another process has taken this partition over; opening it anew")
+                self._logger.warning(
+                    "fenced", shard=number, meaning="another process has taken this partition over; opening it anew"
+                )
                 self._generation = -1
                 return True
         return moved

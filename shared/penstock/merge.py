@@ -18,9 +18,11 @@ import numpy.typing as npt
 from .log import Partition
 from .records import Clock
 
-__all__ = ["NEVER", "Frontiers", "Merge", "Released"]
+__all__ = ["NEVER", "TRUSTED_SECONDS", "Frontiers", "Merge", "Released"]
 
 NEVER = -(1 << 62)
+TRUSTED_SECONDS = 60.0
+"""A publisher that closes times is waited for this long: it may pause, or its broker; what waits meanwhile is in order."""
 Times = npt.NDArray[np.int64]
 
 
@@ -39,7 +41,7 @@ class Released:
 class _Source:
     """A queue of columns. `seen` is its newest E, `closed` the newest published closing time."""
 
-    __slots__ = ("closed", "ids", "idle", "items", "offsets", "ranks", "seen", "times")
+    __slots__ = ("closed", "idle", "ids", "items", "offsets", "ranks", "seen", "times")
 
     def __init__(self) -> None:
         self.seen = self.closed = NEVER
@@ -74,7 +76,15 @@ class Merge:
         """Everything with a smaller E has been released; what still comes with one is late and takes this as its E."""
         self.late = 0
 
-    def push(self, source: str, times: Times, ranks: npt.NDArray[np.int64], ids: list[str], offsets: list[int], items: list[Any]) -> None:
+    def push(
+        self,
+        source: str,
+        times: Times,
+        ranks: npt.NDArray[np.int64],
+        ids: list[str],
+        offsets: list[int],
+        items: list[Any],
+    ) -> None:
         """Append records of a source, in its order. `times` are own times in microseconds."""
         if not len(times):
             return
@@ -96,8 +106,15 @@ class Merge:
         queue.closed = max(queue.closed, before)
 
     def idle(self, source: str, idle: bool) -> None:
-        """Pass a source that has been silent for the stated wait; what then still comes from it is late."""
+        """Pass a source, or do not; what comes from it while it is passed may be late."""
         self._sources[source].idle = idle
+
+    def silent(self, source: str, seconds: float, after: float) -> None:
+        """Decide whether a source that has been silent for so long is passed: only when others wait for it, after `after`
+        seconds where nobody closes its times, after TRUSTED_SECONDS at least where somebody does (who may pause)."""
+        queue = self._sources[source]
+        limit = after if queue.closed == NEVER else max(after, TRUSTED_SECONDS)
+        queue.idle = seconds > limit and self.pending > len(queue.items) and queue.frontier <= self.released
 
     def resume(self, source: str, seen: int) -> None:
         """Restore a source's newest E after a restart."""

@@ -118,8 +118,16 @@ def model(
                         problems.append(f"{item!r} is not a column of {event!r}, the event that is scored")
                     if item.kind != "number":
                         problems.append(f"{item!r} holds {item.kind}: an input is a number (make a view by it, or encode it)")
-        problems += [f"input {name} is listed twice" for name in sorted({repr(i) for i in items}) if [repr(i) for i in items].count(name) > 1]
-        problems += [f"{v.name} has no `by` column of {event!r}, so no entity to look up" for v in dict.fromkeys(views) if event not in v.by]
+        problems += [
+            f"input {name} is listed twice"
+            for name in sorted({repr(i) for i in items})
+            if [repr(i) for i in items].count(name) > 1
+        ]
+        problems += [
+            f"{v.name} has no `by` column of {event!r}, so no entity to look up"
+            for v in dict.fromkeys(views)
+            if event not in v.by
+        ]
         if event.id is None:
             problems.append(f"{event!r} is scored and needs an id that labels can answer: mark a column ps.Id[str]")
         if problems:

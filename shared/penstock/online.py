@@ -65,7 +65,9 @@ class OnlineFeatures:
             panes.restore(entity, *(await self._store.read(shard, [state_key(hop.key, entity)]))[0])
         slots = np.array([panes.slot(entity or "")], np.int64)
         nothing = np.full((1, max(len(shape.tracks), 1)), np.nan)
-        rows, _ = panes.apply(slots, np.array([moment], np.int64), np.full(1, -1, np.int64), nothing, np.ones(1, np.int64), keep=False)
+        rows, _ = panes.apply(
+            slots, np.array([moment], np.int64), np.full(1, -1, np.int64), nothing, np.ones(1, np.int64), keep=False
+        )
         plan = Plan(shape)
         known = [decoded] if decoded is not None else []
         complete = plan.complete(rows, event, known) if known else _without_event(plan, rows)
@@ -75,4 +77,3 @@ class OnlineFeatures:
 def _without_event(plan: Plan, rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     windows = list(plan.windows)
     return np.array([[rows[0, windows.index(c)] if c in windows else np.nan for c in plan.columns]])
-

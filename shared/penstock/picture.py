@@ -1,4 +1,4 @@
-"""The loop at a glance, folded from topics alone: what the demo's screen and the dashboard show."""
+"""The loop at a glance, folded from topics alone: what the demo's screen and the dashboard show. Its memory is bounded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from .log import Batch, Log, Partition
+from .log import Batch, Log, Partition, Reader
 from .records import Alarm, Decision, Run, Statistic
 from .topics import Topics
 
@@ -16,6 +16,15 @@ __all__ = ["Happening", "Picture"]
 
 NEWEST = 200
 """Happenings kept; the topics hold the rest."""
+
+WINDOWS = 2_000
+"""Closed windows kept of each model: five years of days."""
+
+LINE = 500
+"""Characters kept of what a happening says: people write reasons, and may write a book."""
+
+KNOWN = 10_000
+"""Ids kept to drop what comes twice; a repeat follows within the records of one step."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +35,16 @@ class Happening:
     kind: str
     model: str
     text: str
+    state: str = ""
+    """Of an alarm: raised or cleared; of a run: the version it offered; of a champion: promoted or rolled back."""
 
 
 @dataclass
 class Picture:
-    """Follow the topics with `watch`, then ask. All times are stream time."""
+    """Follow the topics with `watch`, then ask. All times are stream time.
+
+    `statistics` hold the newest windows without the bins of their scores; `ends` the records written per topic so far.
+    """
 
     topics: Topics
     happenings: list[Happening] = field(default_factory=list)
@@ -46,22 +60,43 @@ class Picture:
     snapshots: int = 0
     heard: int = 0
     """Happenings so far, those no longer kept included."""
-    _reader: Any = None
-    _seen: set[str] = field(default_factory=set)
+    read: int = 0
+    """Records read so far; when it stands still, so does everything but the counts."""
+    behind: int = 0
+    """Records that were there at the last `watch` and are still to be read."""
+    ends: dict[str, int] = field(default_factory=dict)
+    unreadable: int = 0
+    flaw: str = ""
+    """Where the newest unreadable record lies, and what is wrong with it."""
+    _reader: Reader | None = None
+    _at: dict[Partition, int] = field(default_factory=dict)
+    _seen: dict[str, None] = field(default_factory=dict)
 
     async def watch(self, log: Log) -> None:
-        """Read what is new since the last call."""
+        """Read what is new since the last call. LogError: the log is away, or (Gap) lost what was to be read next."""
         if self._reader is None:
             names = [self.topics.alarms, self.topics.runs, self.topics.models] if self.topics.project.models else []
             names += [self.topics.statistics(m.name) for m in self.topics.project.models]
-            self._reader = await log.reader({Partition(name, 0): 0 for name in names})
+            self._at = await log.begins(names)
+            self._reader = await log.reader(self._at)
         while batches := await self._reader.read(2000, 0):
             for batch in batches:
                 self._hear(batch)
         await self._count(log)
 
+    async def close(self) -> None:
+        """Stop reading; what was folded stays."""
+        if self._reader is not None:
+            await self._reader.close()
+            self._reader = None
+
     async def _count(self, log: Log) -> None:
-        """Records per stage, from the ends of the topics."""
+        """Records per topic and stage, from the ends of the topics."""
+        ends = await log.ends([topic.name for topic in self.topics.all()])
+        self.behind = sum(max(ends[partition] - at, 0) for partition, at in self._at.items())
+        self.ends = {}
+        for partition, end in ends.items():
+            self.ends[partition.topic] = self.ends.get(partition.topic, 0) + end
         project = self.topics.project
         groups = {
             "events": [e.topic for e in project.events],
@@ -71,63 +106,96 @@ class Picture:
             "dead letters": [self.topics.dead_letters(e.topic) for e in project.events],
         }
         for name, topics in groups.items():
-            self.counts[name] = sum((await log.ends(topics)).values()) if topics else 0
-        self.counts["scored"] = sum((await log.ends([e.topic for e in project.topology.reads])).values())
+            self.counts[name] = sum(self.ends[topic] for topic in topics)
+        self.counts["scored"] = sum(self.ends[e.topic] for e in project.topology.reads)
 
     def _hear(self, batch: Batch) -> None:
-        topic = batch.partition.topic
-        for value in batch.values:
-            if value is None:
-                continue
-            if topic == self.topics.alarms:
-                self._alarm(msgspec.json.decode(value, type=Alarm))
-            elif topic == self.topics.runs:
-                self._run(msgspec.json.decode(value, type=Run))
-            elif topic == self.topics.models:
-                self._decision(msgspec.json.decode(value, type=Decision))
-            else:
-                statistic = msgspec.json.decode(value, type=Statistic)
-                self.statistics.setdefault(statistic.model, []).append(statistic)
-                self.now = max(self.now or statistic.end, statistic.end) if statistic.end.year < 9000 else self.now
+        self._at[batch.partition] = batch.next
+        for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
+            self.read += 1
+            try:
+                self._take(batch.partition.topic, key, value)
+            except (
+                msgspec.MsgspecError,
+                UnicodeDecodeError,
+            ) as error:  # its service speaks up; here it is one that is not shown
+                self.unreadable += 1
+                self.flaw = f"{batch.partition.topic}/{batch.partition.number} record {offset}: {error}"[:300]
+
+    def _take(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        if topic == self.topics.models:
+            self._decision((key or b"").decode(), None if value is None else msgspec.json.decode(value, type=Decision))
+        elif value is None:
+            return
+        elif topic == self.topics.alarms:
+            self._alarm(msgspec.json.decode(value, type=Alarm))
+        elif topic == self.topics.runs:
+            self._run(msgspec.json.decode(value, type=Run))
+        else:
+            self._statistic(msgspec.json.decode(value, type=Statistic))
+
+    def _new(self, name: str) -> bool:
+        """Whether this is said for the first time."""
+        if name in self._seen:
+            return False
+        self._seen[name] = None
+        if len(self._seen) > KNOWN:
+            del self._seen[next(iter(self._seen))]
+        return True
+
+    def _statistic(self, statistic: Statistic) -> None:
+        if not self._new(f"window {statistic.id}"):
+            return
+        quality = {v: msgspec.structs.replace(q, bins_true=[], bins_false=[]) for v, q in statistic.quality.items()}
+        kept = self.statistics.setdefault(statistic.model, [])
+        kept.append(msgspec.structs.replace(statistic, quality=quality))
+        del kept[:-WINDOWS]
+        if statistic.end.year < 9000:
+            self.now = max(self.now or statistic.end, statistic.end)
 
     def _alarm(self, alarm: Alarm) -> None:
-        if alarm.id + alarm.state in self._seen:
+        if not self._new(alarm.id + alarm.state):
             return
-        self._seen.add(alarm.id + alarm.state)
-        if alarm.state == "raised":
-            self.alarms += 1
-            self.open_alarms[alarm.model, alarm.signal] = alarm
-        elif alarm.state == "cleared":
+        self.alarms += alarm.state == "raised"
+        if alarm.state == "cleared":
             self.open_alarms.pop((alarm.model, alarm.signal), None)
+        else:
+            self.open_alarms[alarm.model, alarm.signal] = alarm  # held has the newest evidence
         if alarm.state != "held":
-            self._say(alarm.at, "alarm", alarm.model, f"{alarm.signal} {alarm.state}: {_evidence(alarm.evidence)}")
+            text = f"{alarm.signal} {alarm.state}: {_evidence(alarm.evidence)}"
+            self._say(alarm.at, "alarm", alarm.model, text, alarm.state)
 
     def _run(self, run: Run) -> None:
-        if run.id in self._seen:
+        if not self._new(run.id):
             return
-        self._seen.add(run.id)
         if run.kind == "full":
             self.retrains += 1
-            self._say(run.at, "fit", run.model, f"fitted on {run.data.get('rows', '?')} outcomes because of {run.cause}")
+            text = f"fitted on {run.data.get('rows', '?')} outcomes because of {run.cause}"
+            if not run.version:
+                text += f", offered nothing: {run.data.get('refused', 'no reason given')}"
+            self._say(run.at, "fit", run.model, text, run.version)
         else:
             self.snapshots += 1
 
-    def _decision(self, decision: Decision) -> None:
-        if decision.kind == "champion":
-            self.champions[decision.model] = decision
-        if decision.kind in ("shadow", "canary"):
-            self.challengers[decision.model] = decision
-        elif decision.kind in ("champion", "rejected", "retired", "rolled_back"):
-            self.challengers[decision.model] = None
-        if decision.id in self._seen or decision.kind == "snapshot":
+    def _decision(self, key: str, decision: Decision | None) -> None:
+        model, _, alias = key.partition("/")
+        if alias == "challenger":
+            self.challengers[model] = decision
+        if decision is None:
             return
-        self._seen.add(decision.id)
+        if alias == "champion":
+            self.champions[model] = decision
+        if decision.kind == "snapshot" or not self._new(decision.id):
+            return
+        back = "rolled_back" in decision.evidence
         self.promotions += decision.kind == "champion" and bool(decision.expected)
-        self._say(decision.at, decision.kind.replace("_", " "), decision.model, f"{decision.version}: {decision.reason}")
+        state = ("rolled back" if back else "promoted") if decision.kind == "champion" else ""
+        text = f"{decision.version}: {decision.reason}"
+        self._say(decision.at, decision.kind.replace("_", " "), decision.model, text, state)
 
-    def _say(self, at: datetime, kind: str, model: str, text: str) -> None:
+    def _say(self, at: datetime, kind: str, model: str, text: str, state: str = "") -> None:
         self.heard += 1
-        self.happenings.append(Happening(at, kind, model, text))
+        self.happenings.append(Happening(at, kind, model, text[:LINE], state))
         del self.happenings[:-NEWEST]
 
 

@@ -1,9 +1,9 @@
 """What to watch, when to retrain, what a candidate must show, and how it is rolled out: all in stream time, all values.
 
-    monitors   drift(...), skill(...)                 raise alarms
-    retrain    on_alarm(...) | every(...) | incremental(...)
-    gates      no_worse(...)                          judged on labels, paired with the champion
-    rollout    shadow(...), canary(...)               stages, in order
+monitors   drift(...), skill(...)                 raise alarms
+retrain    on_alarm(...) | every(...) | incremental(...)
+gates      no_worse(...)                          judged on labels, paired with the champion
+rollout    shadow(...), canary(...)               stages, in order
 """
 
 from __future__ import annotations

@@ -55,7 +55,9 @@ class Project:
     def _clashes(self) -> list[str]:
         topics = [event.topic for event in self.topology.events]
         found = [f"two events share the topic {t}" for t in sorted({t for t in topics if topics.count(t) > 1})]
-        return found + [f"topic {t} begins with the project's name, which is reserved" for t in topics if t.startswith(self.name + ".")]
+        return found + [
+            f"topic {t} begins with the project's name, which is reserved" for t in topics if t.startswith(self.name + ".")
+        ]
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -64,7 +66,10 @@ class Project:
     def model(self, name: str) -> Model:
         found = next((m for m in self.models if m.name == name), None)
         if found is None:
-            raise DefinitionError(f"no model {name!r} in project {self.name}", f"it has: {', '.join(m.name for m in self.models) or 'none'}")
+            raise DefinitionError(
+                f"no model {name!r} in project {self.name}",
+                f"it has: {', '.join(m.name for m in self.models) or 'none'}",
+            )
         return found
 
     @property
@@ -73,7 +78,11 @@ class Project:
         said = {
             "name": self.name,
             "events": [[e.topic, [[c.name, c.type.__name__, c.optional] for c in e.columns.values()]] for e in self.events],
-            "views": [[v.name, v.key, [[f.name, f.spelled()] for f in v.features], [d.name for d in v.derived]] for h in self.topology.hops for v in h.views],
+            "views": [
+                [v.name, v.key, [[f.name, f.spelled()] for f in v.features], [d.name for d in v.derived]]
+                for h in self.topology.hops
+                for v in h.views
+            ],
             "models": [m.spelled() for m in self.models],
         }
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
@@ -90,12 +99,16 @@ def load(module: str) -> Project:
         try:
             spec.loader.exec_module(loaded)
         except FileNotFoundError as error:
-            raise DefinitionError(f"no such file: {module}", "give the path of a Python file with `project = ps.Project(...)`") from error
+            raise DefinitionError(
+                f"no such file: {module}", "give the path of a Python file with `project = ps.Project(...)`"
+            ) from error
     else:
         try:
             loaded = importlib.import_module(module)
         except ModuleNotFoundError as error:
-            raise DefinitionError(f"{error}", "name an importable module (or a .py file) with `project = ps.Project(...)`") from error
+            raise DefinitionError(
+                f"{error}", "name an importable module (or a .py file) with `project = ps.Project(...)`"
+            ) from error
     found = getattr(loaded, "project", None)
     if not isinstance(found, Project):
         raise DefinitionError(f"{module} has no `project`", 'end the file with: project = ps.Project("name", [model])')

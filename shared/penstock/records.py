@@ -206,6 +206,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str]
     metrics: dict[str, float]
     seconds: float
+    version: str = ""
+    """What it offered; empty when it offered nothing, and then `data` says why (refused)."""
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,9 @@ class Settings(BaseSettings):
     project: str = "penstock.examples.flights"
     """Module or .py file that holds `project = ps.Project(...)`."""
 
-    kafka_bootstrap_servers: str = Field("", validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS"))
+    kafka_bootstrap_servers: str = Field(
+        "", validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "PENSTOCK_KAFKA_BOOTSTRAP_SERVERS")
+    )
     """Brokers, host:port separated by commas. Empty: start one here, or run embedded."""
 
     redis_url: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("REDIS_URL", "PENSTOCK_REDIS_URL"))
@@ -94,5 +96,9 @@ def load(**overrides: Any) -> Settings:
     try:
         return Settings(**overrides)
     except ValidationError as error:
-        wrong = [f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()]
-        raise SettingError("; ".join(wrong), "correct the environment variables (or .env) and see: penstock config show") from None
+        wrong = [
+            f"{'.'.join(str(p) for p in e['loc']) or 'settings'}: {e['msg'].lower()}, got {e['input']!r}" for e in error.errors()
+        ]
+        raise SettingError(
+            "; ".join(wrong), "correct the environment variables (or .env) and see: penstock config show"
+        ) from None

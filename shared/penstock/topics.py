@@ -61,30 +61,88 @@ class Topics:
     def contracts(self) -> list[Contract]:
         """All of them; what `topics apply`, the schemas, the pictures and the tests are made from."""
         n = self.partitions
-        found = [Contract(Topic(e.topic, n), e.key.name, e, ("you",), ("feature_store", "monitoring")) for e in self.project.events]
-        found.append(Contract(Topic(self.clock, 1, compacted=True), "publisher", records.Clock, ("you", "feature_store", "inference"), ("feature_store", "monitoring")))
+        found = [
+            Contract(Topic(e.topic, n), e.key.name, e, ("you",), ("feature_store", "monitoring")) for e in self.project.events
+        ]
+        found.append(
+            Contract(
+                Topic(self.clock, 1, compacted=True),
+                "publisher",
+                records.Clock,
+                ("you", "feature_store", "inference"),
+                ("feature_store", "monitoring"),
+            )
+        )
         found += [
             Contract(Topic(self.hop(hop.key), n, max_bytes=16 << 20), "none", None, ("feature_store",), ("feature_store",))
             for hop in self.project.topology.hops
             if hop.upstream
         ]
-        found += [Contract(Topic(self.rows(e), n), e.key.name, records.Row, ("feature_store",), ("inference",)) for e in self.project.topology.reads]
+        found += [
+            Contract(Topic(self.rows(e), n), e.key.name, records.Row, ("feature_store",), ("inference",))
+            for e in self.project.topology.reads
+        ]
         for model in self.project.models:
-            found.append(Contract(Topic(self.predictions(model.name), n), "event id", records.Prediction, ("inference",), ("monitoring", "you")))
-            found.append(Contract(Topic(self.outcomes(model.name), n), "event id", records.Outcome, ("monitoring",), ("trainer", "you")))
-            found.append(Contract(Topic(self.statistics(model.name), 1), "window", records.Statistic, ("monitoring",), ("trainer", "registry", "dashboard", "you")))
+            found.append(
+                Contract(
+                    Topic(self.predictions(model.name), n),
+                    "event id",
+                    records.Prediction,
+                    ("inference",),
+                    ("monitoring", "you"),
+                )
+            )
+            found.append(
+                Contract(
+                    Topic(self.outcomes(model.name), n),
+                    "event id",
+                    records.Outcome,
+                    ("monitoring",),
+                    ("trainer", "you"),
+                )
+            )
+            found.append(
+                Contract(
+                    Topic(self.statistics(model.name), 1),
+                    "window",
+                    records.Statistic,
+                    ("monitoring",),
+                    ("trainer", "registry", "dashboard", "you"),
+                )
+            )
         if self.project.models:
             found += [
                 Contract(Topic(self.partials, 1), "model", records.Partial, ("monitoring",), ("monitoring",)),
                 Contract(Topic(self.alarms, 1), "model", records.Alarm, ("monitoring",), ("trainer", "registry", "dashboard")),
                 Contract(Topic(self.runs, 1), "run id", records.Run, ("trainer",), ("registry", "dashboard")),
-                Contract(Topic(self.candidates, 1, max_bytes=4 << 20), "model", records.Candidate, ("trainer",), ("registry",)),
-                Contract(Topic(self.models, 1, compacted=True, max_bytes=4 << 20), "model / version", records.Decision, ("registry",), ("inference", "monitoring", "trainer", "dashboard")),
+                Contract(
+                    Topic(self.candidates, 1, max_bytes=4 << 20),
+                    "model",
+                    records.Candidate,
+                    ("trainer",),
+                    ("registry",),
+                ),
+                Contract(
+                    Topic(self.models, 1, compacted=True, max_bytes=4 << 20),
+                    "model / version",
+                    records.Decision,
+                    ("registry",),
+                    ("inference", "monitoring", "trainer", "dashboard"),
+                ),
                 Contract(Topic(self.commands, 1), "model", records.Command, ("you",), ("registry", "trainer")),
             ]
         found.append(Contract(Topic(self.archive, 1), "table", records.Commit, ("feature_store",), ("trainer", "you")))
         named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
-        found += [Contract(Topic(self.dead_letters(t.name), t.partitions, max_bytes=16 << 20), "as it came", None, ("any",), ("you",)) for t in named]
+        found += [
+            Contract(
+                Topic(self.dead_letters(t.name), t.partitions, max_bytes=16 << 20),
+                "as it came",
+                None,
+                ("any",),
+                ("you",),
+            )
+            for t in named
+        ]
         return found
 
     def all(self) -> list[Topic]:

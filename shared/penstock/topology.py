@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from .errors import DefinitionError
 from .event import Column, Event
 from .feature import View
+import itertools
 
 __all__ = ["ENTRY", "Hop", "Route", "Topology"]
 
@@ -53,9 +54,7 @@ class Topology:
         self.routes: dict[Event, Route] = {}
         for event in self.events:
             path = tuple(
-                key
-                for key in keys
-                if any(v.key == key and (event in v.updates or v in self.reads.get(event, ())) for v in views)
+                key for key in keys if any(v.key == key and (event in v.updates or v in self.reads.get(event, ())) for v in views)
             )
             self.routes[event] = Route(event, path, event in self.reads)
         self.by: dict[tuple[str, Event], tuple[Column, ...]] = {}
@@ -67,11 +66,15 @@ class Topology:
                         f"views by {view.key} name the entity of {event!r} in two ways: {known} and {columns}",
                         "use the same column in each `by`, or other column names for another entity",
                     )
-        direct = {e: r.path[0] if r.path and self.by[r.path[0], e] == (e.key,) else ENTRY for e, r in self.routes.items() if r.path or r.row}
+        direct = {
+            e: r.path[0] if r.path and self.by[r.path[0], e] == (e.key,) else ENTRY
+            for e, r in self.routes.items()
+            if r.path or r.row
+        }
         upstream: dict[str, set[str]] = {key: set() for key in keys}
         for event, route in self.routes.items():
             way = [direct[event], *route.path] if direct.get(event) == ENTRY else list(route.path)
-            for here, there in zip(way, way[1:], strict=False):
+            for here, there in itertools.pairwise(way):
                 upstream[there].add(here)
         order = [ENTRY, *keys]
         self.hops = tuple(

@@ -358,7 +358,9 @@ class Panes:
         row[: shape.head] = words[: shape.head]
         entries = np.frombuffer(tail, np.float64).reshape(-1, TILE + 1)
         self._tails[slot] = len(entries)
-        opened = np.concatenate([np.arange(len(shape.ring_at), dtype=np.float64)[:, None], words[shape.head :].reshape(-1, TILE)], 1)
+        opened = np.concatenate(
+            [np.arange(len(shape.ring_at), dtype=np.float64)[:, None], words[shape.head :].reshape(-1, TILE)], 1
+        )
         for entry in np.concatenate([entries, opened]):
             if entry[1] > 0:
                 ring = int(entry[0])
@@ -404,7 +406,9 @@ def _evaluate(item: Derived[float], row: _Columns, event: Event, decoded: Sequen
         if item.event_hint not in (event.type, event.type.__name__):
             return np.full(n, np.nan)
         numeric = [c.name for c in event.columns.values() if c.kind == "number"]
-        now = _Columns({name: np.array([np.nan if (v := getattr(d, name)) is None else v for d in decoded], float) for name in numeric})
+        now = _Columns(
+            {name: np.array([np.nan if (v := getattr(d, name)) is None else v for d in decoded], float) for name in numeric}
+        )
         arguments: tuple[Any, ...] = (row, now)
     else:
         arguments = (row,)

@@ -125,14 +125,25 @@ def test_a_read_changes_nothing() -> None:
     run(events, 50, panes)
     before = panes._state.tobytes()
     slots, kinds = np.zeros(1, np.int64), np.full(1, -1, np.int64)
-    panes.apply(slots, np.array([to_micros(START) + 10**14]), kinds, np.full((1, len(SHAPE.tracks)), np.nan), np.ones(1, np.int64), keep=False)
+    panes.apply(
+        slots,
+        np.array([to_micros(START) + 10**14]),
+        kinds,
+        np.full((1, len(SHAPE.tracks)), np.nan),
+        np.ones(1, np.int64),
+        keep=False,
+    )
     assert panes._state.tobytes() == before and panes.pack() == ({}, {}, [])
 
 
 def test_an_empty_window_counts_zero_and_has_no_mean() -> None:
     panes = Panes(SHAPE)
     row, _ = panes.apply(
-        np.array([panes.slot("new")]), np.array([to_micros(START)]), np.full(1, -1), np.full((1, len(SHAPE.tracks)), np.nan), np.ones(1, np.int64)
+        np.array([panes.slot("new")]),
+        np.array([to_micros(START)]),
+        np.full(1, -1),
+        np.full((1, len(SHAPE.tracks)), np.nan),
+        np.ones(1, np.int64),
     )
     said = dict(zip(SHAPE.columns, row[0], strict=True))
     assert said["Account.deposits_1h"] == 0 and said["Account.amount_1h"] == 0

@@ -63,7 +63,10 @@ BAD: dict[str, tuple[bytes | None, str]] = {
     "2^70 in an integer": (good(times=2**70), "schema"),
     "a fraction in an integer": (good(times=1.5), "schema"),
     "deep nesting": (b'{"x":' + b"[" * 100_000, "decode"),
-    "deep nesting in an unknown field": (TEXT[:-1].encode() + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}", "decode"),
+    "deep nesting in an unknown field": (
+        TEXT[:-1].encode() + b',"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        "decode",
+    ),
     "invalid UTF-8": (good().replace(b'"c"', b'"\xff\xfe"'), "decode"),
     "invalid UTF-8 in an unknown field": (good()[:-1] + b',"x":"\xff"}', "decode"),
     "10 MiB": (good(note="x" * (10 << 20)), "too_large"),

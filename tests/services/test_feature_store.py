@@ -74,7 +74,13 @@ def stream(n: int, seed: int = 0) -> list[tuple[str, bytes, bytes, int]]:
         zone, driver = f"z{rng.integers(5)}", None if rng.random() < 0.1 else f"d{rng.integers(9)}"
         ride = f"r{int(rng.integers(10**9))}-{i}"
         if rng.random() < 0.6:
-            event = {"ride_id": ride, "zone": zone, "driver": driver, "fare": round(float(rng.normal(20, 5)), 2), "at": at}
+            event = {
+                "ride_id": ride,
+                "zone": zone,
+                "driver": driver,
+                "fare": round(float(rng.normal(20, 5)), 2),
+                "at": at,
+            }
             found.append(("rides", zone.encode(), msgspec.json.encode(event), minute))
         else:
             stars = None if rng.random() < 0.2 else float(rng.integers(1, 6))
@@ -139,7 +145,14 @@ async def rows_of(log: MemoryLog, topics: Topics) -> dict[str, bytes]:
     return found
 
 
-def run(events: list[tuple[str, bytes, bytes, int]], partitions: int, chunk: int, max_records: int = 4096, fate: int | None = None, late_start: bool = False) -> dict[str, bytes]:
+def run(
+    events: list[tuple[str, bytes, bytes, int]],
+    partitions: int,
+    chunk: int,
+    max_records: int = 4096,
+    fate: int | None = None,
+    late_start: bool = False,
+) -> dict[str, bytes]:
     """All rows of a stream published in chunks; with `fate` processes are killed at random and started again."""
 
     async def go() -> dict[str, bytes]:
