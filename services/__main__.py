@@ -35,6 +35,8 @@ class Machine:
         self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         self.app: Any = None
+        self.stop = asyncio.Event()
+        """Set when the process is to end; whoever works by itself then finishes what it is at."""
 
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
@@ -112,7 +114,7 @@ def _control(machine: Machine, control: Any) -> None:
             settings.instance or None,
         )
         started.set()
-        await serve(made, asyncio.Event())
+        await serve(made, machine.stop)
 
     machine.tasks.append(go)
     machine.app = application(f"penstock {machine.service}", lambda: "" if started.is_set() else "its agents have not started")
@@ -163,13 +165,15 @@ async def main(service: str, settings: Settings) -> None:
         serving = asyncio.ensure_future(server.serve())
         done, _ = await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
         server.should_exit = True
+        machine.stop.set()
         for task in done:
             task.result()
         await serving
     finally:
+        await asyncio.wait(tasks, timeout=2) if tasks else None
         for task in tasks:
             task.cancel()
-        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 8)
+        await asyncio.wait(tasks, timeout=6) if tasks else None
         if machine is not None:
             machine.tracing.close()
             await machine.store.close()

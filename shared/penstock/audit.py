@@ -150,7 +150,7 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.double(max(counted - known, 0), f"outcomes of {model.name} in statistics")
         decisions = [msgspec.json.decode(v, type=Decision) for _, _, _, v, _ in await read_all(log, topics.models) if v]
         mine = {d.id: d for d in decisions if d.model == model.name}.values()
-        found.promotions += sum(d.kind == "champion" and bool(d.expected) for d in mine)
+        found.promotions += sum(d.kind == "champion" and bool(d.expected) and not d.evidence.get("rolled_back") for d in mine)
         _judge(found, model.name, first, list(mine), scorer)
     if topics.alarms in present and project.models:
         alarms = [msgspec.json.decode(v) for _, _, _, v, _ in await read_all(log, topics.alarms) if v]

@@ -51,6 +51,8 @@ class Picture:
     statistics: dict[str, list[Statistic]] = field(default_factory=dict)
     champions: dict[str, Decision] = field(default_factory=dict)
     challengers: dict[str, Decision | None] = field(default_factory=dict)
+    online: dict[str, Decision] = field(default_factory=dict)
+    """The newest snapshot of the online learner that answers too."""
     open_alarms: dict[tuple[str, str], Alarm] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     now: datetime | None = None
@@ -185,10 +187,12 @@ class Picture:
             return
         if alias == "champion":
             self.champions[model] = decision
+        elif alias == "online":
+            self.online[model] = decision
         if decision.kind == "snapshot" or not self._new(decision.id):
             return
         back = "rolled_back" in decision.evidence
-        self.promotions += decision.kind == "champion" and bool(decision.expected)
+        self.promotions += decision.kind == "champion" and bool(decision.expected) and not decision.evidence.get("rolled_back")
         state = ("rolled back" if back else "promoted") if decision.kind == "champion" else ""
         text = f"{decision.version}: {decision.reason}"
         self._say(decision.at, decision.kind.replace("_", " "), decision.model, text, state)

@@ -121,7 +121,7 @@ class Path:
         ps.drift(Origin, Carrier, every="1d", false_alarms_per_month=1.0),
         ps.skill(floor=0.02, over="7d", every="1d"),
     ],
-    retrain=ps.every("28d", first="14d") | ps.on_alarm(at_most_every="14d") | ps.incremental("6h"),
+    retrain=ps.every("28d", first="14d") | ps.on_alarm(at_most_every="28d") | ps.incremental("6h"),
     gates=[ps.no_worse(by=0.005)],
     rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
 )

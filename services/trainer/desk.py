@@ -1,0 +1,198 @@
+"""Desk: one model's place in the trainer: its outcomes, its online learner, and how a job is carried out.
+
+What a job gives follows from the job, the outcomes known before it, and how many versions there have been; not from
+when it runs, how far outcomes have been read, or whether the trainer was restarted.
+"""
+
+from __future__ import annotations
+
+import math
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.metadata import version as installed
+from typing import Any
+
+import msgspec
+
+from penstock import duration
+from penstock.artefact import Artefacts, dump_river
+from penstock.errors import PenstockError
+from penstock.event import from_micros
+from penstock.model import Model
+from penstock.project import Project
+from penstock.records import Artefact, Candidate, Run
+
+from .examples import Examples, Rows
+from .fitting import SEED, Unfit, fit
+from .school import School
+from .triggers import Job, Triggers
+
+__all__ = ["Desk", "Made", "Numbers"]
+
+PREFIX = {"full": "v", "incremental": "online-"}
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The newest version number of each kind."""
+
+    full: int = 0
+    incremental: int = 0
+
+    def seen(self, run: Run) -> Numbers:
+        number = int(run.version.removeprefix(PREFIX[run.kind]) or 0)
+        return replace(self, **{run.kind: max(number, getattr(self, run.kind))})
+
+
+@dataclass(frozen=True)
+class Made:
+    """What came of a job; no candidate where the run says why."""
+
+    run: Run
+    candidate: Candidate | None
+
+
+@dataclass
+class _Work:
+    """A run record in the making."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    artefact: Artefact | None = None
+    edges: dict[str, list[float]] = field(default_factory=dict)
+    reference: dict[str, list[int]] = field(default_factory=dict)
+
+
+class Desk:
+    """`threads` are for one fit. `clock` measures how long jobs take; without it they take 0 seconds."""
+
+    def __init__(
+        self,
+        model: Model,
+        project: Project,
+        outcomes: str,
+        artefacts: Artefacts,
+        threads: int = 1,
+        clock: Callable[[], float] | None = None,
+    ) -> None:
+        self.model, self.outcomes = model, outcomes
+        self.examples = Examples(model.inputs)
+        self.triggers, self.numbers = Triggers(), Numbers()
+        self._project, self._artefacts, self._threads, self._clock = project, artefacts, threads, clock
+        learner = model.build()
+        self.school = School(learner.online, model.inputs, learner.sharpness, learner.half_life)
+        self._batch = learner.batch is not None
+
+    def work(self, job: Job, before: Triggers, numbers: Numbers) -> Made:
+        """Carry out a job: minutes of processor time at most, no waiting. `before` is what had been done when it
+        started."""
+        began = self._clock() if self._clock else 0.0
+        span = self.examples.known(job.at)
+        self.school.teach(self.examples.rows(slice(min(self.school.taught, span.stop), span.stop)))
+        work = _Work()
+        try:
+            if job.kind == "full":
+                self._full(job, work)
+            else:
+                self._incremental(job, before, work)
+        except PenstockError as error:
+            work.data["refused"] = str(error)
+        version = f"{PREFIX[job.kind]}{getattr(numbers, job.kind) + 1}" if work.artefact else ""
+        run = Run(
+            id=job.id,
+            model=job.model,
+            kind=job.kind,
+            cause=job.cause,
+            at=from_micros(job.at),
+            parameters=work.parameters,
+            seed=SEED,
+            data=work.data,
+            code=self._project.fingerprint,
+            environment=_environment(),
+            metrics=work.metrics,
+            seconds=self._clock() - began if self._clock else 0.0,
+            version=version,
+        )
+        return Made(run, self._candidate(run, work) if work.artefact else None)
+
+    def _full(self, job: Job, work: _Work) -> None:
+        learner = self.model.build()
+        if learner.batch is None:
+            raise Unfit("a full fit needs a learner with batch=")
+        rows = self.examples.window(job.at, job.window)
+        work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
+        fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads)
+        work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
+        work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
+        work.artefact = self._artefacts.put(fitted.onnx, "onnx")
+
+    def _incremental(self, job: Job, before: Triggers, work: _Work) -> None:
+        school = self.school
+        if school.learner is None:
+            raise Unfit("a snapshot needs a learner with online=")
+        since = self.examples.known(before.fired.get("increment", 0)).stop
+        work.data |= self._described(self.examples.rows(slice(since, max(since, school.taught))))
+        if school.recent_log_loss is None:
+            raise Unfit("no outcome is known yet")
+        mixture = school.mixture
+        work.parameters |= {
+            "online": str(school.learner),
+            "sharpness": mixture.sharpness,
+            "half_life": mixture.half_life,
+        }
+        work.metrics = {"rows": float(school.taught), "recent_log_loss": school.recent_log_loss}
+        if mixture.weight:
+            work.metrics |= {
+                "faded_batch": mixture.batch / mixture.weight,
+                "faded_online": mixture.online / mixture.weight,
+            }
+        work.artefact = self._artefacts.put(dump_river(school.learner), "river")
+
+    def _candidate(self, run: Run, work: _Work) -> Candidate:
+        assert work.artefact is not None
+        return Candidate(
+            id=f"{run.id}.{run.version}",
+            model=run.model,
+            version=run.version,
+            kind=run.kind,
+            at=run.at,
+            artefact=work.artefact,
+            inputs=list(self.model.inputs),
+            weights=self._weights(),
+            edges=work.edges,
+            reference=work.reference,
+            metrics=work.metrics,
+            run=run.id,
+            fingerprint=self._project.fingerprint,
+        )
+
+    def _weights(self) -> dict[str, float]:
+        if self.school.learner is None:
+            return {"batch": 1.0}
+        return self.school.mixture.weights if self._batch else {"online": 1.0}
+
+    def _described(self, rows: Rows) -> dict[str, Any]:
+        """Which rows: enough to find them again in the log, and to see that they are the same."""
+        said: dict[str, Any] = {"topic": self.outcomes, "positions": rows.positions, "rows": len(rows)}
+        if len(rows):
+            said |= {"from": from_micros(int(rows.time.min())), "to": from_micros(int(rows.time.max()))}
+        return msgspec.to_builtins({**said, "sha256": rows.digest})  # type: ignore[no-any-return]
+
+
+def _settings(learner: Any) -> dict[str, Any]:
+    """get_params as JSON has it; what JSON lacks is spelled."""
+    found = learner.get_params(deep=True) if hasattr(learner, "get_params") else {}
+    return {name: value if _plain(value) else str(value) for name, value in sorted(found.items())}
+
+
+def _plain(value: object) -> bool:
+    return math.isfinite(value) if isinstance(value, float) else isinstance(value, bool | int | str | None)
+
+
+@cache
+def _environment() -> dict[str, str]:
+    packages = ("penstock", "numpy", "onnx", "onnxruntime", "river", "scikit-learn", "skl2onnx")
+    return {"python": platform.python_version(), **{name: installed(name) for name in packages}}

@@ -1,0 +1,62 @@
+"""Mixture: how much the batch and the online member each count, by their faded loss under the true label delay.
+
+For each outcome, in the order in which labels became known, both members' log losses are taken from the scores that
+they gave at the time. A faded mean with half-life h outcomes is S/W with S <- S d + loss, W <- W d + 1, d = 2^(-1/h);
+the weights are softmax(-sharpness x faded loss). Sharpness 0 is the plain mean of both, infinity the hard choice of the
+better one (exponentially weighted forecasters: Cesa-Bianchi and Lugosi 2006, chapter 2; fading for drift as in Gama et
+al. 2013).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["Mixture", "log_loss"]
+
+_LEAST = 1e-15
+
+
+def log_loss(score: float, label: bool) -> float:
+    """-ln of the probability that was given to what happened, which is held within [1e-15, 1].
+
+    >>> log_loss(0.5, True) == math.log(2), log_loss(0.0, False)
+    (True, -0.0)
+    """
+    return -math.log(max(score if label else 1.0 - score, _LEAST))
+
+
+@dataclass
+class Mixture:
+    """Faded losses of both members. One addition after the other: the same outcomes in the same order give the same
+    bits, however they are cut into calls."""
+
+    sharpness: float
+    half_life: int
+    batch: float = 0.0
+    online: float = 0.0
+    weight: float = 0.0
+
+    def learn(self, batch: Iterable[float], online: Iterable[float], labels: Iterable[bool]) -> None:
+        """Scores of both members and what happened; rows where one of them did not answer (NaN) say nothing of who is
+        better."""
+        d = 2.0 ** (-1.0 / self.half_life)
+        b, o, w = self.batch, self.online, self.weight
+        for p, q, label in zip(batch, online, labels, strict=True):
+            if p == p and q == q:
+                b, o, w = b * d + log_loss(p, label), o * d + log_loss(q, label), w * d + 1.0
+        self.batch, self.online, self.weight = b, o, w
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The members' shares, which add to 1; halves before anything is known.
+
+        >>> Mixture(sharpness=50.0, half_life=100).weights
+        {'batch': 0.5, 'online': 0.5}
+        """
+        if not self.weight:
+            return {"batch": 0.5, "online": 0.5}
+        exponent = self.sharpness * (self.batch - self.online) / self.weight
+        share = 1.0 / (1.0 + math.exp(min(exponent, 700.0)))
+        return {"batch": share, "online": 1.0 - share}

@@ -1,0 +1,337 @@
+"""The trainer on the log in memory: real learners on outcomes with a known relation."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+import penstock as ps
+from penstock.artefact import Artefacts, load_river
+from penstock.control import ControlLoop
+from penstock.log import Partition, Send
+from penstock.log.memory import MemoryLog
+from penstock.records import Alarm, Candidate, Command, Outcome, Run, Statistic
+from penstock.services.trainer.service import Trainer
+from penstock.topics import Topics
+
+START = datetime(2013, 1, 1, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+PARTITIONS = 3
+
+
+@ps.event("rides")
+class Ride:
+    ride_id: ps.Id[str]
+    car: ps.Key[str]
+    distance: float
+    load: float
+    at: ps.EventTime
+
+
+@ps.event("ends")
+class End:
+    ride_id: ps.Key[str]
+    late: bool
+    at: ps.EventTime
+
+
+def both() -> ps.Learner:
+    from river.linear_model import LogisticRegression
+    from river.preprocessing import StandardScaler
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    batch = HistGradientBoostingClassifier(max_iter=10, max_leaf_nodes=8)
+    return ps.Learner(batch=batch, online=StandardScaler() | LogisticRegression(), half_life=200)
+
+
+def topics(build: Callable[[], ps.Learner] = both, retrain: Any = None) -> Topics:
+    def late() -> ps.Learner:
+        return build()
+
+    declare: Callable[..., Any] = ps.model(
+        scores=Ride,
+        features=[Ride.distance, Ride.load],
+        label=ps.label(End.late, within="1d"),
+        retrain=retrain or ps.every("7d", on="5d", first="3d") | ps.on_alarm("2d") | ps.incremental("1d"),
+    )
+    return Topics(ps.Project("rides-late", [declare(late)]), PARTITIONS)
+
+
+def outcomes(days: int, a_day: int = 120, seed: int = 1) -> list[Outcome]:
+    """Rides late when far and heavy; each label known some hours later, in the order in which they are known."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for number in range(days * a_day):
+        at = START + number * DAY / a_day
+        distance, load = float(rng.normal()), float(rng.exponential())
+        label = bool(distance + load > 1 + 0.3 * rng.normal())
+        sharp = 1 / (1 + math.exp(-3 * (distance + load - 1)))
+        inputs = {"Ride.distance": distance, "Ride.load": None if rng.random() < 0.05 else load, "Ride.other": 1.0}
+        found.append(
+            Outcome(
+                id=f"r{number:05}", key="c", model="late", time=at, labelled=at + float(rng.uniform(1, 20)) * HOUR,
+                label=label, answered=True, inputs=msgspec.Raw(msgspec.json.encode(inputs)), score=sharp,
+                scores={"v1": sharp, "online-1": 0.5}, version="v1", variant="champion",
+            )
+        )  # fmt: skip
+    return sorted(found, key=lambda o: o.labelled)
+
+
+def window(day: int) -> Statistic:
+    return Statistic(
+        id=f"s-{day}", model="late", start=START + (day - 1) * DAY, end=START + day * DAY, quality={}, paired={},
+        log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift={}, counts={}, reference="",
+    )  # fmt: skip
+
+
+def alarm(day: int) -> Alarm:
+    at = START + day * DAY
+    return Alarm(id=f"a-{day}", model="late", signal="drift", state="raised", at=at, evidence={})
+
+
+async def read(log: MemoryLog, topic: str, kind: type[Any]) -> list[Any]:
+    reader = await log.reader({Partition(topic, 0): 0})
+    return [msgspec.json.decode(v, type=kind) for b in await reader.read(100_000, 0) for v in b.values if v is not None]
+
+
+class Stage:
+    """A log with outcomes and closed windows, and the trainer before it."""
+
+    def __init__(self, folder: Path, t: Topics | None = None, **how: Any) -> None:
+        self.t, self.log, self.artefacts = t or topics(), MemoryLog(), Artefacts(folder)
+        self.how = how
+        self.trainer = Trainer(self.t, self.log, self.artefacts, **how)
+        self.loop = ControlLoop(self.trainer, self.log, "trainer")
+
+    def restart(self) -> None:
+        self.trainer = Trainer(self.t, self.log, self.artefacts, **self.how)
+        self.loop = ControlLoop(self.trainer, self.log, "trainer")
+
+    async def day(self, day: int, told: list[Outcome], ahead: float = 0.0, order: int = 1) -> None:
+        """Outcomes known during the day (and some that are known only later), then the window's end, then a turn."""
+        low, high = START + (day - 1 + ahead * (day > 1)) * DAY, START + (day + ahead) * DAY
+        new = [o for o in told if low <= o.labelled < high][::order]
+        topic = self.t.outcomes("late")
+        await self.log.send([Send(topic, o.id.encode(), msgspec.json.encode(o)) for o in new])
+        await self.log.send([Send(self.t.statistics("late"), b"late", msgspec.json.encode(window(day)))])
+        await self.loop.turn()
+
+    async def play(self, days: int, told: list[Outcome], restarts: bool = False, **how: Any) -> None:
+        await self.log.create(self.t.all())
+        for day in range(1, days + 1):
+            if restarts:
+                self.restart()
+            await self.day(day, told, **how)
+
+    async def candidates(self) -> list[Candidate]:
+        return await read(self.log, self.t.candidates, Candidate)
+
+    async def runs(self) -> list[Run]:
+        return await read(self.log, self.t.runs, Run)
+
+
+def played(stage: Stage, days: int, told: list[Outcome], **how: Any) -> tuple[list[Candidate], list[Run]]:
+    async def go() -> tuple[list[Candidate], list[Run]]:
+        await stage.play(days, told, **how)
+        return await stage.candidates(), await stage.runs()
+
+    return asyncio.run(go())
+
+
+def test_versions_are_numbered_by_kind_and_runs_say_why(tmp_path: Path) -> None:
+    candidates, runs = played(Stage(tmp_path), 4, outcomes(5))
+    assert [(c.version, c.kind, c.at) for c in candidates] == [
+        ("online-1", "incremental", START + 1 * DAY),
+        ("online-2", "incremental", START + 2 * DAY),
+        ("v1", "full", START + 3 * DAY),
+        ("online-3", "incremental", START + 3 * DAY),
+        ("online-4", "incremental", START + 4 * DAY),
+    ]
+    assert [r.cause for r in runs][2:4] == ["schedule.0:s-3", "increment:s-3"]
+    assert [c.run for c in candidates] == [r.id for r in runs]
+
+
+def test_a_full_fit_learns_what_was_known_and_its_run_says_so(tmp_path: Path) -> None:
+    told = outcomes(5)
+    stage = Stage(tmp_path)
+    candidates, runs = played(stage, 4, told)
+    candidate, run = candidates[2], runs[2]
+    known = [o for o in told if o.labelled < START + 3 * DAY]
+    assert run.data["rows"] == len(known) == run.metrics["rows"]
+    assert sum(run.data["positions"].values()) <= len(told)
+    assert set(run.data["positions"]) == {"0", "1", "2"}
+    assert run.data["from"] == "2013-01-01T00:00:00Z"
+    assert (run.seed, run.code, run.seconds) == (0, stage.t.project.fingerprint, 0.0)
+    assert run.parameters["batch"]["max_iter"] == 10
+    assert run.environment.keys() >= {"python", "penstock", "numpy", "scikit-learn", "skl2onnx", "onnxruntime", "river"}
+    assert run.metrics["train_auc"] > 0.9
+    assert run.metrics["parity_max"] < 1e-5
+    assert candidate.inputs == ["Ride.distance", "Ride.load"]
+    for name in candidate.inputs:
+        assert len(candidate.reference[name]) == len(candidate.edges[name]) + 2
+        assert sum(candidate.reference[name]) == len(known)
+    assert candidate.reference["Ride.load"][-1] > 0
+
+
+def test_the_artefact_answers_as_the_learner_and_inference_can_open_both(tmp_path: Path) -> None:
+    from penstock.services.inference.sessions import OnnxScorer, RiverScorer
+
+    stage = Stage(tmp_path)
+    candidates, _ = played(stage, 3, outcomes(5))
+    matrix = np.array([[-3.0, 0.1], [3.0, 2.0], [0.0, np.nan]], np.float32)
+    for candidate in candidates[2:]:
+        data = stage.artefacts.get(candidate.artefact)
+        if candidate.kind == "full":
+            scores = OnnxScorer(data, 2).score(matrix)
+        else:
+            scores = RiverScorer(load_river(data), candidate.inputs).score(matrix)
+        assert scores[0] < 0.3
+        assert scores[1] > 0.7
+
+
+def test_weights_follow_the_scores_given_at_the_time(tmp_path: Path) -> None:
+    candidates, _ = played(Stage(tmp_path), 3, outcomes(5))
+    assert all(c.weights["batch"] > 0.9 for c in candidates)
+    assert all(sum(c.weights.values()) == pytest.approx(1) for c in candidates)
+
+
+def everything(stage: Stage, days: int = 11, **how: Any) -> tuple[list[Candidate], list[Run]]:
+    return played(stage, days, outcomes(12), **how)
+
+
+def without_positions(runs: list[Run]) -> list[Run]:
+    return [msgspec.structs.replace(r, data={k: v for k, v in r.data.items() if k != "positions"}) for r in runs]
+
+
+def test_the_same_log_gives_the_same_bytes_also_with_a_restart_before_every_window(tmp_path: Path) -> None:
+    once = everything(Stage(tmp_path / "a"))
+    assert [c.version for c in once[0] if c.kind == "full"] == ["v1", "v2"]
+    assert everything(Stage(tmp_path / "b")) == once
+    assert everything(Stage(tmp_path / "c"), restarts=True) == once
+
+
+def test_reading_ahead_and_interleaving_change_nothing_but_positions(tmp_path: Path) -> None:
+    once = everything(Stage(tmp_path / "a"))
+    for how in ({"ahead": 0.7}, {"order": -1}):
+        candidates, runs = everything(Stage(tmp_path / "b"), **how)
+        assert candidates == once[0]
+        assert without_positions(runs) == without_positions(once[1])
+
+
+def test_fits_in_a_thread_are_the_same(tmp_path: Path) -> None:
+    once, threaded = everything(Stage(tmp_path / "a"), 4), everything(Stage(tmp_path / "b", background=True), 4)
+    assert once == threaded
+
+
+def test_repeats_and_a_lost_acknowledgement_fit_nothing_twice(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    async def go() -> tuple[int, int]:
+        await stage.play(4, outcomes(5))
+        before = len(await stage.runs())
+        stage.restart()
+        await stage.loop.turn()
+        again = Send(stage.t.statistics("late"), b"late", msgspec.json.encode(window(3)))
+        await stage.log.send([again, again])
+        await stage.loop.turn()
+        return before, len(await stage.runs())
+
+    before, after = asyncio.run(go())
+    assert before == after == 5
+
+
+def test_a_crash_between_candidate_and_run_repeats_the_same_candidate(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    async def go() -> list[Candidate]:
+        await stage.log.create(stage.t.all())
+        whole = stage.log.send
+
+        async def cut(records: Any) -> Any:
+            runs = [r for r in records if r.topic == stage.t.runs]
+            await whole([r for r in records if r.topic != stage.t.runs])
+            if runs:
+                raise ConnectionResetError("killed here")  # before the run was written
+            return {}
+
+        await stage.day(1, outcomes(2))
+        stage.log.send = cut  # type: ignore[method-assign]
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(stage.day(2, outcomes(2)), 0.05)
+        stage.log.send = whole  # type: ignore[method-assign]
+        stage.restart()
+        await stage.loop.turn()
+        return await stage.candidates()
+
+    found = asyncio.run(go())
+    assert [c.version for c in found] == ["online-1", "online-2", "online-2"]
+    assert found[1] == found[2]
+
+
+def test_alarms_and_commands_start_full_fits(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    async def go() -> list[Run]:
+        await stage.play(3, outcomes(6))
+        await stage.log.send([Send(stage.t.alarms, b"late", msgspec.json.encode(alarm(4)))])
+        await stage.day(4, outcomes(6))
+        asked = Command(id="please", model="late", action="retrain", at=START + 5 * DAY, actor="ada")
+        await stage.log.send([Send(stage.t.commands, b"late", msgspec.json.encode(asked))])
+        await stage.loop.turn()
+        return [r for r in await stage.runs() if r.kind == "full"]
+
+    runs = asyncio.run(go())
+    assert [(r.cause, r.version) for r in runs] == [
+        ("schedule.0:s-3", "v1"),
+        ("alarm:a-4", "v2"),
+        ("command:please", "v3"),
+    ]
+    assert runs[2].at == START + 4 * DAY
+    assert [r.data["window"] for r in runs] == ["5d", "all", "5d"], "a command fits as the schedule does"
+
+
+def test_what_cannot_be_fitted_is_a_run_that_says_why(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    one_sided = [msgspec.structs.replace(o, label=True) for o in outcomes(4)]
+    candidates, runs = played(stage, 3, one_sided)
+    assert [c.kind for c in candidates] == ["incremental"] * 3
+    (full,) = [r for r in runs if r.kind == "full"]
+    assert "labels are True" in full.data["refused"]
+    assert full.version == ""
+
+
+def test_a_learner_that_raises_does_not_stop_the_trainer(tmp_path: Path) -> None:
+    class Broken:
+        def fit(self, X: Any, y: Any) -> Any:  # noqa: N803
+            raise ZeroDivisionError("by zero")
+
+        def predict_proba(self, X: Any) -> Any: ...  # noqa: N803
+
+    stage = Stage(tmp_path, topics(lambda: ps.Learner(batch=Broken()), ps.every("1d")))
+    candidates, runs = played(stage, 3, outcomes(4, a_day=400))
+    assert candidates == []
+    assert [r.data["refused"] for r in runs] == ["ZeroDivisionError: by zero"] * 3
+
+
+def test_an_outcome_that_cannot_be_read_is_dead_lettered_and_the_fit_goes_on(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    async def go() -> tuple[list[Candidate], int]:
+        await stage.log.create(stage.t.all())
+        await stage.log.send([Send(stage.t.outcomes("late"), b"x", b"{}", (), 1)])
+        for day in range(1, 4):
+            await stage.day(day, outcomes(4))
+        dead = stage.t.dead_letters(stage.t.outcomes("late"))
+        return await stage.candidates(), (await stage.log.ends([dead]))[Partition(dead, 1)]
+
+    candidates, dead = asyncio.run(go())
+    assert len(candidates) == 4
+    assert dead == 1

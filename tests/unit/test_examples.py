@@ -1,0 +1,131 @@
+"""Training data does not depend on how partitions interleave or how far was read; corrections count from when they came."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from penstock.event import to_micros
+from penstock.log import Batch, Partition
+from penstock.records import Outcome
+from penstock.services.trainer.examples import Examples, Rows
+
+START = datetime(2013, 1, 1, tzinfo=UTC)
+NAMES = ("Ride.distance", "Car.rides_1d")
+
+
+def moment(hours: float) -> int:
+    return to_micros(START + timedelta(hours=hours))
+
+
+def outcome(number: int, hours: float, label: bool, corrects: bool | None = None, **more: Any) -> Outcome:
+    """Ride `number` began at hour `number`; its label was known at `hours`."""
+    said: dict[str, Any] = {
+        "id": f"r{number}", "key": "c", "model": "late", "time": START + timedelta(hours=number),
+        "labelled": START + timedelta(hours=hours), "label": label, "answered": True,
+        "inputs": msgspec.Raw(b'{"Car.rides_1d":%d,"Ride.distance":null,"other":1}' % number), "score": 0.5,
+        "scores": {"v1": 0.25, "online-3": 0.75}, "version": "v1", "variant": "champion", "corrects": corrects,
+    }  # fmt: skip
+    return Outcome(**(said | more))
+
+
+def batch(partition: int, outcomes: list[Outcome], first: int = 0, headers: Any = ()) -> Batch:
+    values = [msgspec.json.encode(o) for o in outcomes]
+    numbers = range(first, first + len(values))
+    return Batch(Partition("p.outcomes.late", partition), numbers, [b""] * len(values), values, headers)
+
+
+def same(a: Rows, b: Rows) -> bool:
+    return a.digest == b.digest and a.positions == b.positions and np.array_equal(a.time, b.time)
+
+
+def test_inputs_come_in_the_models_order_and_missing_ones_are_nan() -> None:
+    examples = Examples(NAMES)
+    examples.add(batch(0, [outcome(7, 8, True)]))
+    rows = examples.window(moment(9), 0)
+    assert rows.X.dtype == np.float32
+    np.testing.assert_array_equal(rows.X, [[np.nan, 7.0]])
+    assert (rows.batch.tolist(), rows.online.tolist(), rows.label.tolist()) == ([0.25], [0.75], [True])
+
+
+def test_a_row_counts_from_when_its_label_was_known_and_as_long_as_its_event_is_recent() -> None:
+    examples = Examples(NAMES)
+    examples.add(batch(0, [outcome(n, n + 2, True) for n in range(20)]))
+    assert len(examples.window(moment(12), 0)) == 10
+    assert examples.window(moment(12), moment(5) - moment(0)).time.min() == moment(7)
+
+
+def test_a_correction_replaces_the_label_from_when_it_came() -> None:
+    examples = Examples(NAMES)
+    examples.add(batch(0, [outcome(1, 2, True), outcome(2, 3, True), outcome(1, 5, False, corrects=True)]))
+    assert examples.window(moment(4), 0).label.tolist() == [True, True]
+    assert examples.window(moment(6), 0).label.tolist() == [True, False]
+    assert examples.window(moment(4), 0).label.tolist() == [True, True]
+    assert len(examples.rows(examples.known(moment(6)))) == 3
+
+
+def test_a_redelivered_outcome_counts_once() -> None:
+    examples, headers = Examples(NAMES), ((("penstock-from", b"monitoring.0"), ("penstock-seq", b"5")),)
+    examples.add(batch(0, [outcome(1, 2, True)], headers=headers))
+    examples.add(batch(0, [outcome(1, 2, True)], first=1, headers=headers))
+    assert len(examples.window(moment(9), 0)) == 1
+
+
+def test_what_is_no_outcome_is_refused_and_the_others_stay() -> None:
+    examples = Examples(NAMES)
+    whole = batch(0, [outcome(n, n + 1, True) for n in range(4)])
+    values = list(whole.values)
+    values[1] = b"{}"
+    values[3] = msgspec.json.encode(outcome(3, 4, True, inputs=msgspec.Raw(b'{"Ride.distance":"far"}')))
+    refused = examples.add(Batch(whole.partition, whole.offsets, whole.keys, values))
+    assert [at for at, _ in refused] == [1, 3]
+    assert {refusal.reason for _, refusal in refused} == {"schema"}
+    assert len(examples.window(moment(99), 0)) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_neither_interleaving_nor_reading_ahead_changes_what_a_job_learns(seed: int) -> None:
+    rng = random.Random(seed)
+    partitions: list[list[Outcome]] = [[], [], []]
+    for number in range(200):
+        hours = number + rng.choice([1.0, 3.0, 3.0, 30.0])
+        at = partitions[number % 3]
+        at.append(outcome(number, hours, rng.random() < 0.5))
+        if rng.random() < 0.1:
+            at.append(outcome(number, hours + 40, True, corrects=False))
+    for at in partitions:
+        at.sort(key=lambda o: o.labelled)
+    oracle = Examples(NAMES)
+    for number, at in enumerate(partitions):
+        oracle.add(batch(number, at))
+    oracle.known(moment(10_000))
+    live, given = Examples(NAMES), [0, 0, 0]
+    for job in (50, 100, 150, 260):
+        for number in rng.sample(range(3), 3):  # at least all that was known by then, and some more
+            at, first = partitions[number], given[number]
+            due = sum(o.labelled < START + timedelta(hours=job) for o in at)
+            last = min(len(at), max(due, first) + rng.randint(0, 20))
+            cut = rng.randint(first, last)
+            live.add(batch(number, at[first:cut], first))
+            live.add(batch(number, at[cut:last], cut))
+            given[number] = last
+        assert same(live.window(moment(job), 0), oracle.window(moment(job), 0))
+        assert same(live.window(moment(job), 20 * 3_600_000_000), oracle.window(moment(job), 20 * 3_600_000_000))
+        assert same(live.rows(live.known(moment(job))), oracle.rows(oracle.known(moment(job))))
+
+
+def test_a_window_agrees_with_a_plain_filter() -> None:
+    rng = random.Random(4)
+    told = [outcome(n, n + rng.uniform(0.5, 30), rng.random() < 0.5) for n in range(300)]
+    told.sort(key=lambda o: o.labelled)
+    examples = Examples(NAMES)
+    examples.add(batch(0, told))
+    before, length = START + timedelta(hours=200), timedelta(hours=48)
+    plain = [o for o in told if o.labelled < before and o.time >= before - length]
+    rows = examples.window(to_micros(before), int(length.total_seconds() * 1e6))
+    assert rows.time.tolist() == [to_micros(o.time) for o in sorted(plain, key=lambda o: (o.labelled, o.id))]

@@ -1,0 +1,47 @@
+"""Inputs mean the same in training, serving and monitoring."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from penstock.inputs import BINS, InputsDecoder, counted, edges_of, squashed
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bins_hold_about_equal_counts(seed: int) -> None:
+    values = np.random.default_rng(seed).normal(size=10_000).astype(np.float32)
+    counts = counted(values, edges_of(values))
+    assert len(counts) == BINS + 1
+    assert counts[-1] == 0
+    assert max(abs(c - 500) for c in counts[:-1]) <= 1
+
+
+def test_no_edge_is_a_value_so_rounding_moves_nothing() -> None:
+    """0.1 as float32 is above 0.1 as the JSON number; a heap of equal values must not change its bin."""
+    exact = np.repeat([0.1, 0.2, 0.3, 0.7, 1 / 3], [500, 10, 300, 90, 100])
+    edges = edges_of(exact.astype(np.float32))
+    assert counted(exact.astype(np.float32), edges) == counted(exact, edges)
+    assert sum(count > 0 for count in counted(exact, edges)) >= 4
+
+
+def test_missing_and_infinite_values_and_columns_of_one_value() -> None:
+    assert edges_of(np.array([np.nan, np.nan])) == []
+    assert edges_of(np.ones(100)) == []
+    assert counted(np.array([1.0, np.nan, np.inf]), []) == [2, 1]
+    assert np.isfinite(edges_of(np.array([1.0, 2.0, np.inf, -np.inf] * 20))).all()
+
+
+def test_online_learners_see_values_of_any_size_and_missing_ones_as_zero() -> None:
+    matrix = np.array([[0.0, -3.0, np.nan, 1e9, -1e-9]], np.float32)
+    expected = [0.0, -np.log(4.0), 0.0, np.log(1 + 1e9), -1e-9]
+    np.testing.assert_allclose(squashed(matrix)[0], expected, rtol=1e-7)
+
+
+def test_rows_of_inputs_are_read_by_name() -> None:
+    decoder = InputsDecoder(["b", "a.b"])
+    rows = [b'{"a.b":1,"b":2.5}', msgspec.Raw(b'{"b":null,"c":3}'), b'{"a.b":true}']
+    np.testing.assert_array_equal(decoder.matrix(rows), np.array([[2.5, 1], [np.nan, np.nan], [np.nan, 1]], np.float32))
+    with pytest.raises(msgspec.ValidationError):
+        decoder.matrix([b'{"b":"x"}'])
