@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+
 from penstock.local import kafka, redis
 from penstock.local.process import LocalError
 

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import pytest
 from hypothesis import given as random_input
 from hypothesis import strategies as st
+
 from penstock.log import (
     Batch,
     Gap,

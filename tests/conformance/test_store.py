@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import given as random_input
 from hypothesis import strategies as st
+
 from penstock.store import Change, Fenced, Saved, Store, StoreError
 from penstock.store.memory import MemoryStore
 from penstock.store.redis import RedisStore
@@ -136,9 +137,7 @@ def test_any_bytes_are_fit_for_keys_fields_and_values(given: Given) -> None:
             b"k" * 65_536,
         ]
         every = bytes(range(256))
-        change = Change(
-            every, every, {k: every + k for k in odd}, {k: k + b"h" for k in odd}, {k: k + b"t" for k in odd}
-        )
+        change = Change(every, every, {k: every + k for k in odd}, {k: k + b"h" for k in odd}, {k: k + b"t" for k in odd})
         await store.write("s.0", 0, change)
         assert await store.open("s.0") == Saved(1, every, every, {k: every + k for k in odd})
         assert await store.read("s.0", odd) == [(k + b"h", k + b"t") for k in odd]

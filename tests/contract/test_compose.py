@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 import pytest
 import typer
 import yaml
+
 from penstock.local import kafka
 
 ROOT = Path(__file__).parents[2]

@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from redis import Redis
+
 from penstock import doctor
 from penstock.local import kafka, redis, state
 from penstock.local.kafka import LocalKafka
@@ -25,7 +27,6 @@ from penstock.local.port import free, http_ok, is_free
 from penstock.local.process import LocalError, Mark, group, launch, mark, wait_until
 from penstock.local.redis import LocalRedis
 from penstock.local.supervisor import Process, Supervisor, pause_after
-from redis import Redis
 
 pytestmark = pytest.mark.filterwarnings("default:NOT TESTED")  # said at the end of the run, not an error
 

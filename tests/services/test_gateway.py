@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import msgspec
 import numpy as np
-import penstock as ps
 import pytest
 from fastapi import FastAPI
+
+import penstock as ps
 from penstock.artefact import Artefacts, dump_river
 from penstock.event import Event
 from penstock.log import LogError, Partition, Send

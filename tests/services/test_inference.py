@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import penstock as ps
 import pytest
+
+import penstock as ps
 from penstock.artefact import Artefacts, dump_river
 from penstock.deadletter import cause_of
 from penstock.event import event_of
@@ -195,9 +196,7 @@ class Driven:
 
     def open(self) -> dict[Partition, int]:
         self.meters = Meters()
-        self.shard = ScoringShard(
-            TOPICS, 0, Sessions(self.world.artefacts, self.meters), self.meters, ["feature_store.0"]
-        )
+        self.shard = ScoringShard(TOPICS, 0, Sessions(self.world.artefacts, self.meters), self.meters, ["feature_store.0"])
         return dict(self.shard.open(self.saved))
 
     def take(self, *sends: Send, now: float = 0.0) -> list[Send]:
@@ -246,9 +245,7 @@ class TestAnswers:
         rows = [flight(n) for n in range(60)]
         found = answers(driven.take(driven.world.said("champion", "v1"), *rows))
         assert [p.score for p in found] == pytest.approx([driven.world.expected("v1", r) for r in rows], abs=1e-6)
-        assert {(p.version, p.variant, p.digest) for p in found} == {
-            ("v1", "champion", driven.world.stored["v1"].sha256)
-        }
+        assert {(p.version, p.variant, p.digest) for p in found} == {("v1", "champion", driven.world.stored["v1"].sha256)}
 
     def test_carry_the_inputs_as_used_in_the_order_of_the_model(self, driven: Driven) -> None:
         (found,) = answers(driven.take(flight(5, night=True, seats=7, distance=1.5)))
@@ -387,9 +384,7 @@ class TestSwaps:
         (found_now,) = answers(driven.take(world.said("champion", "v3"), flight(3)))
         assert found_now.version == "v3"
 
-    def test_to_a_challenger_that_cannot_be_trusted_leave_the_champion_alone(
-        self, driven: Driven, tmp_path: Path
-    ) -> None:
+    def test_to_a_challenger_that_cannot_be_trusted_leave_the_champion_alone(self, driven: Driven, tmp_path: Path) -> None:
         world = driven.world
         spoilt(world, "tampered")
         try:
@@ -413,9 +408,7 @@ class TestSwaps:
         world, weights = driven.world, {"batch": 0.5, "online": 0.5}
         driven.take(world.said("champion", "v1"), world.said("online", "online-1", "snapshot", weights=weights))
         wicked = world.artefacts.put(b"\x80\x05cos\nsystem\n.", "river")
-        (found,) = answers(
-            driven.take(world.said("online", "online-2", "snapshot", artefact=wicked, weights=weights), flight(0))
-        )
+        (found,) = answers(driven.take(world.said("online", "online-2", "snapshot", artefact=wicked, weights=weights), flight(0)))
         assert found.weights == {"v1": 0.5, "online-1": 0.5}
 
     def test_a_version_fitted_before_an_input_was_added_goes_on(self, driven: Driven) -> None:
@@ -425,9 +418,7 @@ class TestSwaps:
         (found,) = answers(driven.take(said, flight(4)))
         x = {"Flight.distance": json.loads(bytes(found.inputs))["Flight.distance"], "Origin.flights_1h": 4.0}
         values = squashed(np.array([list(x.values())], np.float32))[0].tolist()
-        assert found.score == pytest.approx(
-            learnt(names).predict_proba_one(dict(zip(names, values, strict=True)))[True]
-        )
+        assert found.score == pytest.approx(learnt(names).predict_proba_one(dict(zip(names, values, strict=True)))[True])
 
     def test_an_undecodable_decision_is_counted_and_changes_nothing(self, driven: Driven) -> None:
         driven.take(driven.world.said("champion", "v1"))
@@ -495,9 +486,7 @@ class TestPositions:
         assert positions == {ROWS: 5}
         old = batch(MODELS, 0, [world.said("champion", "v1"), world.said("champion", "v2")])
         for cut in (0, 1, 2):  # however much of the old decisions comes with the first rows
-            driven.shard.take(
-                [Batch(MODELS, range(cut), old.keys[:cut], old.values[:cut]), batch(ROWS, 5, [flight(5)])], 0
-            )
+            driven.shard.take([Batch(MODELS, range(cut), old.keys[:cut], old.values[:cut]), batch(ROWS, 5, [flight(5)])], 0)
             effects = driven.shard.step([])
             assert effects is not None
             assert [p.version for p in answers(effects.sends)] == ["v2"]
@@ -574,9 +563,7 @@ class TestCrashes:
             crashes = 0
             for n in range(0, 120, 20):
                 await log.send([world.said("champion", f"v{n // 20 % 2 + 1}")])
-                await log.send(
-                    stamped("feature_store.0", n, [flight(i)._replace(headers=()) for i in range(n, n + 20)])
-                )
+                await log.send(stamped("feature_store.0", n, [flight(i)._replace(headers=()) for i in range(n, n + 20)]))
                 moved = True
                 while moved:
                     try:

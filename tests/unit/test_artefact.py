@@ -17,10 +17,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from river import compose, datasets, linear_model, optim, preprocessing, stats, tree
+
 from penstock import snapshot
 from penstock.artefact import Artefacts, dump_river, load_river
 from penstock.errors import PenstockError, Unreachable
-from river import compose, datasets, linear_model, optim, preprocessing, stats, tree
 
 
 def pipeline(optimizer: Any = None, **options: Any) -> Any:

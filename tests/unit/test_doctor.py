@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
 from penstock import doctor
 from penstock.doctor import Check
 from penstock.local.port import free
@@ -31,9 +32,7 @@ def test_an_extra_is_followed_through_the_extras_it_names() -> None:
 def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.metadata.requires", lambda name: REQUIREMENTS)
     found = doctor.packages("inference")
-    assert found == Check(
-        "packages inference", False, "missing: no-such-distribution", 'pip install "penstock[inference]"'
-    )
+    assert found == Check("packages inference", False, "missing: no-such-distribution", 'pip install "penstock[inference]"')
 
 
 def test_every_extra_that_doctor_looks_at_exists() -> None:
@@ -43,9 +42,7 @@ def test_every_extra_that_doctor_looks_at_exists() -> None:
     assert project["requires-python"] == f">={lowest},<{above}"
 
 
-@pytest.mark.parametrize(
-    ("version", "ok"), [((3, 10, 9), False), ((3, 11, 0), True), ((3, 13, 9), True), ((3, 14, 0), False)]
-)
+@pytest.mark.parametrize(("version", "ok"), [((3, 10, 9), False), ((3, 11, 0), True), ((3, 13, 9), True), ((3, 14, 0), False)])
 def test_the_python_must_be_one_that_is_supported(version: tuple[int, ...], ok: bool) -> None:
     found = doctor.python(version)
     assert found.ok is ok

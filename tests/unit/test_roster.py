@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+
 from penstock.errors import Refused
 from penstock.records import Artefact, Candidate, Decision
 from penstock.services.inference.roster import ALIASES, BUCKETS, Roster, Rosters, bucket
@@ -107,9 +108,7 @@ class TestRosters:
         assert heard(record("late/command-1f", decision("v1", "registered"))).of("late") == Roster()
 
     def test_models_do_not_mix(self) -> None:
-        rosters = heard(
-            record("late/champion", decision("v1")), record("fraud/champion", decision("v9", model="fraud"))
-        )
+        rosters = heard(record("late/champion", decision("v1")), record("fraud/champion", decision("v9", model="fraud")))
         assert (rosters.of("late").champion, rosters.of("fraud").champion) == (
             decision("v1"),
             decision("v9", model="fraud"),
@@ -144,8 +143,6 @@ class TestRosters:
             ]
             whole = heard(*said)
             newest = {key: (place, value) for place, (key, value) in enumerate(said)}
-            compacted = heard(
-                *((key, value) for key, (_, value) in sorted(newest.items(), key=lambda item: item[1][0]))
-            )
+            compacted = heard(*((key, value) for key, (_, value) in sorted(newest.items(), key=lambda item: item[1][0])))
             assert compacted.of("late") == whole.of("late")
             assert Rosters.restored(whole.aliases).of("late") == whole.of("late")

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from river import compose, linear_model, optim, preprocessing
+
 from penstock.inputs import Floats, Matrix, squashed
 from penstock.services.inference.roster import bucket
 from penstock.services.inference.scoring import Scored, Serving, score
 from penstock.services.inference.sessions import LinearScorer, Member, RiverScorer, linear
-from river import compose, linear_model, optim, preprocessing
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,7 @@ def naive(serving: Serving, row: int) -> tuple[float, str, str]:
             if 0 <= p <= 1:
                 able[asked.version] = p
     canary = serving.challenger is not None and bucket("late", ENTITIES[row]) < round(serving.share * 10_000)
-    lead = (
-        serving.challenger if canary else serving.champion or serving.online or serving.challenger or serving.probation
-    )
+    lead = serving.challenger if canary else serving.champion or serving.online or serving.challenger or serving.probation
     assert lead is not None
     variant = "canary" if canary else "champion"
     if lead.version not in able:
@@ -165,9 +164,7 @@ class TestColumnarTwin:
         for _ in range(drawn.choice([0, 1, 300])):
             row = np.array([[drawn.gauss(0, 50) for _ in names[:-1]]], np.float32)  # the last input is never seen
             model.learn_one(dict(zip(names[:-1], squashed(row)[0].tolist(), strict=True)), row[0, 0] > row[0, 1])
-        rows = np.array(
-            [[drawn.choice([drawn.gauss(0, 100), math.nan, 1e38, -1e38, 0.0]) for _ in names] for _ in range(300)]
-        )
+        rows = np.array([[drawn.choice([drawn.gauss(0, 100), math.nan, 1e38, -1e38, 0.0]) for _ in names] for _ in range(300)])
         matrix = rows.astype(np.float32)
         found = linear(model, names)
         assert isinstance(found, LinearScorer)
