@@ -111,7 +111,7 @@ def _control(machine: Machine, control: Any) -> None:
             settings.kafka_bootstrap_servers,
             machine.log,
             str(settings.data / "faust"),
-            settings.instance or None,
+            settings.instance or "0",
         )
         started.set()
         await serve(made, machine.stop)

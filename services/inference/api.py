@@ -149,6 +149,6 @@ def gateway(
     @app.get("/metrics", operation_id="metrics")
     async def metrics() -> Response:
         """Prometheus text."""
-        return Response(generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(generate_latest() + generate_latest(meters.registry), media_type=CONTENT_TYPE_LATEST)
 
     return app

@@ -24,7 +24,7 @@ import structlog
 from .log import Batch, Gap, Headers, Log, LogError, Member, Partition, Send, TooLarge
 from .records import Clock
 from .store import Change, Fenced, Saved, Store, StoreError
-from .telemetry import Tracing, trace_of
+from .telemetry import Meters, Tracing, trace_of
 
 __all__ = ["Effects", "Lane", "Redelivered", "Shard", "now"]
 
@@ -125,6 +125,7 @@ class Lane:
         self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
         self._max_records, self._wait = max_records, wait
         self.tracing = tracing or Tracing(name)
+        self._meters = Meters(name)
         self._member: Member | None = None
         self._generation = 0
         self.shards: dict[int, Shard] = {}
@@ -173,6 +174,11 @@ class Lane:
         version = await self._patient(lambda: self._store.write(name, self._versions[number], effects.change))
         self._versions[number] = version
         await self._publish(name, version, effects.sends)
+        done = now()
+        self._meters.records_in.inc(sum(len(batch) for batch in batches))
+        self._meters.records_out.inc(len(effects.sends))
+        self._meters.seconds.observe(done - began)
+        self._meters.newest.set(done)
         if effects.closed is not None:
             await self._close(name, effects.closed)
         if effects.positions and self._member is not None:
@@ -233,6 +239,7 @@ class Lane:
             except (Gap, TooLarge):
                 raise  # waiting cures neither
             except (LogError, StoreError) as error:
+                self._meters.waits.inc()
                 if str(error) != told:
                     told = str(error)
                     self._logger.warning("waiting", cause=told)

@@ -14,7 +14,7 @@ from .topics import Topics
 
 __all__ = ["Happening", "Picture"]
 
-NEWEST = 200
+NEWEST = 1_000
 """Happenings kept; the topics hold the rest."""
 
 WINDOWS = 2_000
@@ -48,6 +48,7 @@ class Picture:
 
     topics: Topics
     happenings: list[Happening] = field(default_factory=list)
+    """In the order in which they were heard; topics are heard one after the other when there is much to catch up with."""
     statistics: dict[str, list[Statistic]] = field(default_factory=dict)
     champions: dict[str, Decision] = field(default_factory=dict)
     challengers: dict[str, Decision | None] = field(default_factory=dict)
@@ -204,9 +205,10 @@ class Picture:
 
 
 def _evidence(evidence: dict[str, Any]) -> str:
-    """The first few facts of an alarm, short enough for a line."""
+    """The first few facts of an alarm, short enough for a line: what moved before how much."""
     parts = []
-    for name, value in list(evidence.items())[:3]:
+    facts = sorted(evidence.items(), key=lambda fact: not isinstance(fact[1], list))
+    for name, value in [fact for fact in facts if fact[0] != "since"][:4]:
         if isinstance(value, float):
             parts.append(f"{name} {value:.3g}")
         elif isinstance(value, list):

@@ -1,4 +1,5 @@
-"""Traces over OTLP/HTTP and logs. Off until OTEL_EXPORTER_OTLP_ENDPOINT names a collector; then nothing per event.
+"""Traces over OTLP/HTTP, metrics for Prometheus, and logs. Traces are off until OTEL_EXPORTER_OTLP_ENDPOINT names a collector;
+nothing here happens per event.
 
 A publisher starts a trace for a small share of its events and says so in the record's W3C `traceparent`. Whoever handles such
 a record adds one span to its trace and passes the new context on, so one event can be followed from publish through hops, row
@@ -8,6 +9,7 @@ OpenTelemetry's messaging conventions (v1.44, still in development: they are all
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 import sys
@@ -19,7 +21,7 @@ import structlog
 
 from .log import Headers
 
-__all__ = ["Tracing", "logs", "new_trace", "trace_of"]
+__all__ = ["Meters", "Tracing", "logs", "new_trace", "trace_of"]
 
 _W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 MOST_LINKS = 128
@@ -104,6 +106,30 @@ class Tracing:
         if self._provider is not None:
             self._provider.force_flush(5_000)
             self._provider.shutdown()
+
+
+class Meters:
+    """What a lane counts: a handful of additions per step."""
+
+    def __init__(self, lane: str) -> None:
+        self.records_in, self.records_out = (family.labels(lane) for family in _families()[:2])
+        self.seconds, self.waits, self.fenced, self.newest = (family.labels(lane) for family in _families()[2:])
+
+
+@functools.cache
+def _families() -> tuple[Any, ...]:
+    """The metric families, once a process (prometheus_client refuses a name twice)."""
+    from prometheus_client import Counter, Gauge, Histogram
+
+    buckets = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+    return (
+        Counter("penstock_records_in_total", "Records read.", ["lane"]),
+        Counter("penstock_records_out_total", "Records published.", ["lane"]),
+        Histogram("penstock_step_seconds", "Seconds from reading a batch to its effects being published.", ["lane"], buckets=buckets),
+        Counter("penstock_waits_total", "Attempts repeated because the log or the store was away.", ["lane"]),
+        Counter("penstock_fenced_total", "Partitions lost to another process while writing.", ["lane"]),
+        Gauge("penstock_last_step_timestamp_seconds", "When the newest step was done.", ["lane"]),
+    )
 
 
 def logs(service: str, level: str = "info") -> None:

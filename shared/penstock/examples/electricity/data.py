@@ -75,7 +75,7 @@ def tables(path: Path, days: int | None = None, start: date | None = None) -> di
     numbers = ["day", "period", "nswprice", "nswdemand", "vicprice", "vicdemand", "transfer"]
     return {
         "demanded": readings[["reading_id", "market", *numbers, "read_at"]],
-        "priced": readings[["reading_id", "up", "priced_at"]],
+        "priced": readings[["reading_id", "market", "up", "priced_at"]],
     }
 
 

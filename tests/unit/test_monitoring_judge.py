@@ -1,0 +1,254 @@
+"""The judge adds up what shards report, in whatever order it comes, and says each thing once."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+import penstock as ps
+from penstock.duration import DAY, HOUR
+from penstock.event import to_micros
+from penstock.log import Batch, Partition
+from penstock.records import Alarm, Partial, Quality, Statistic
+from penstock.services.monitoring.judge import JudgeShard
+from penstock.services.monitoring.quality import Sums
+from penstock.services.monitoring.window import length_of
+from penstock.store import Saved
+from penstock.topics import Topics
+
+
+@ps.event("asks")
+class Ask:
+    ask_id: ps.Id[str]
+    user: ps.Key[str]
+    size: float
+    at: ps.EventTime
+
+
+@ps.event("replies")
+class Reply:
+    ask_id: ps.Key[str]
+    good: bool
+    at: ps.EventTime
+
+
+def topics_of(*monitors: Any, partitions: int = 1) -> Topics:
+    @ps.model(scores=Ask, features=[Ask.size], label=ps.label(Reply.good, within="1h"), monitors=monitors)
+    def good() -> ps.Learner:
+        raise NotImplementedError
+
+    return Topics(ps.Project("forum", [good]), partitions)
+
+
+class Bench:
+    """A judge, fed by hand, that is opened anew after every batch from what it saved."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.topics, self.offset, self.saved = topics, 0, Saved()
+        self.statistics: list[Statistic] = []
+        self.alarms: list[Alarm] = []
+
+    def hear(self, *partials: Partial, again: bool = False) -> None:
+        shard = JudgeShard(self.topics.project.models, self.topics)
+        assert shard.open(self.saved) == {Partition(self.topics.partials, 0): self.offset}
+        values = [msgspec.json.encode(p) for p in partials]
+        offsets = range(self.offset, self.offset + len(values))
+        batch = Batch(Partition(self.topics.partials, 0), offsets, [b"good"] * len(values), values)
+        shard.take([batch, batch] if again else [batch], 0.0)
+        self.offset += len(values)
+        effects = shard.step(())
+        assert effects is not None
+        assert shard.step(()) is None
+        self.saved = Saved(self.saved.version + 1, effects.change.position)
+        for send in effects.sends:
+            assert b"NaN" not in (send.value or b"")
+            if send.topic == self.topics.alarms:
+                assert send.key == b"good"
+                self.alarms.append(msgspec.json.decode(send.value or b"", type=Alarm))
+            else:
+                self.statistics.append(msgspec.json.decode(send.value or b"", type=Statistic))
+                assert send.key == self.statistics[-1].start.isoformat().encode()
+
+    @property
+    def said(self) -> list[tuple[str, str, int]]:
+        """Alarms as (signal, state, day)."""
+        return [(a.signal, a.state, to_micros(a.at) // DAY) for a in self.alarms]
+
+
+def partial(day: float, shard: int = 0, shards: int = 1, days: float = 1, **more: Any) -> Partial:
+    start = round(day * DAY)
+    known: dict[str, Any] = {"quality": {}, "paired": {}, "inputs": {}, "reference": "", "counts": {}}
+    known |= more
+    return Partial(model="good", start=start, end=start + round(days * DAY), shard=shard, shards=shards, **known)
+
+
+def shifted(day: float, share: float, n: int = 1_000, version: str = "v1", days: float = 1) -> Partial:
+    """A window in which `share` of the values lie in the first of two bins; half did in the reference."""
+    first = round(share * n)
+    inputs, baseline = {"Ask.size": [first, n - first, 0]}, {"Ask.size": [5_000, 5_000, 0]}
+    return partial(day, inputs=inputs, reference=version, baseline=baseline, days=days)
+
+
+def outcomes(n: int, positives: int, score: float) -> dict[str, Quality]:
+    sums = Sums()
+    for i in range(n):
+        sums.add(score, i < positives)
+    return {"served": sums.frozen()}
+
+
+def test_a_window_closes_when_every_shard_has_reported() -> None:
+    bench = Bench(topics_of(partitions=3))
+    bench.hear(partial(5, 0, 3, counts={"predictions": 2}), partial(5, 2, 3, counts={"predictions": 3, "late": 1}))
+    assert bench.statistics == []
+    bench.hear(partial(5, 1, 3), again=True)
+    assert [s.counts for s in bench.statistics] == [{"late": 1, "predictions": 5}]
+
+
+def test_a_shard_whose_first_window_is_later_has_nothing_to_say_of_earlier_ones() -> None:
+    bench = Bench(topics_of(partitions=2))
+    bench.hear(partial(5, 0, 2), partial(6, 0, 2))
+    assert bench.statistics == []
+    bench.hear(partial(6, 1, 2))
+    assert [to_micros(s.start) // DAY for s in bench.statistics] == [5, 6]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_in_which_shards_report_does_not_show(seed: int) -> None:
+    def reports(shard: int) -> list[Partial]:
+        rng = random.Random(shard)
+        return [
+            partial(day, shard, 3, quality=outcomes(20, rng.randrange(20), rng.random()), counts={"outcomes": 20})
+            for day in range(12)
+        ]
+
+    rng = random.Random(seed)
+    queues = [reports(shard) for shard in range(3)]
+    mixed, plain = (Bench(topics_of(ps.skill(0.0, least=10), partitions=3)) for _ in range(2))
+    for day in range(12):
+        plain.hear(*(queue[day] for queue in queues))
+    while any(queues):
+        queue = rng.choice([q for q in queues if q])
+        mixed.hear(queue.pop(0))
+    assert (mixed.statistics, mixed.alarms) == (plain.statistics, plain.alarms)
+    assert len(plain.statistics) == 12
+
+
+def test_a_window_of_two_references_is_judged_by_the_one_that_answered_more() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d")))
+    few = msgspec.structs.replace(shifted(0, 0.9, 100, "v1"), parts=2)
+    many = msgspec.structs.replace(shifted(0, 0.5, 900, "v2"), part=1, parts=2)
+    bench.hear(few)
+    assert bench.statistics == []
+    bench.hear(many)
+    assert bench.statistics[0].reference == "v2"
+    assert bench.statistics[0].drift["Ask.size"].n == 900
+    assert bench.alarms == []
+
+
+def test_drift_is_raised_once_held_while_it_lasts_and_cleared_after_two_clean_windows() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d")))
+    for day, share in enumerate([0.5, 0.7, 0.7, 0.5, 0.7, 0.5, 0.5, 0.5]):
+        bench.hear(shifted(day, share))
+    states = ["raised", "held", "held", "held", "held", "cleared"]
+    assert bench.said == [("drift", state, day) for day, state in enumerate(states, start=2)]
+    raised = bench.alarms[0]
+    assert raised.evidence["reference"] == "v1"
+    assert raised.evidence["inputs"][0]["input"] == "Ask.size"
+    assert raised.evidence["inputs"][0]["ks"] == pytest.approx(0.2)
+    assert len({a.id for a in bench.alarms}) == len(bench.alarms)
+
+
+def test_windows_that_say_nothing_leave_an_alarm_as_it_is() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d")))
+    for partial_ in (shifted(0, 0.8), partial(1), partial(2), partial(3), shifted(4, 0.5), shifted(5, 0.5)):
+        bench.hear(partial_)
+    assert bench.said == [("drift", "raised", 1), ("drift", "held", 5), ("drift", "cleared", 6)]
+
+
+def test_a_monitor_of_several_windows_judges_their_sum() -> None:
+    topics = topics_of(ps.drift(every="1d"), ps.skill(0.0, every="6h"))
+    assert length_of(topics.project.models[0]) == 6 * HOUR
+    bench = Bench(topics)
+    for quarter in range(8):
+        bench.hear(shifted(quarter / 4, 0.7, 100, days=0.25))
+    assert [s.drift["Ask.size"].n if s.drift else 0 for s in bench.statistics] == [0, 0, 0, 400] * 2
+    assert bench.said == [("drift", "raised", 1), ("drift", "held", 2)]
+
+
+def test_two_drift_monitors_share_one_alarm() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d", material=0.05), ps.drift(every="2d", material=0.5)))
+    for day in range(4):
+        bench.hear(shifted(day, 0.7))
+    assert bench.said == [("drift", "raised", 1), ("drift", "held", 2), ("drift", "held", 3), ("drift", "held", 4)]
+
+
+def test_without_a_drift_monitor_drift_is_measured_and_nobody_alarmed() -> None:
+    bench = Bench(topics_of())
+    bench.hear(shifted(0, 0.9))
+    assert bench.statistics[0].drift["Ask.size"].ks == pytest.approx(0.4)
+    assert bench.alarms == []
+
+
+def test_skill_compares_with_the_label_rate_of_the_week_before() -> None:
+    bench = Bench(topics_of(ps.skill(-0.05, over="2d", least=50)))
+    for day, score in enumerate([0.25, 0.25, 0.25, 0.9, 0.9, 0.25, 0.25, 0.25]):
+        bench.hear(partial(day, quality=outcomes(100, 25, score)))
+    first, second, *_ = bench.statistics
+    assert (first.prior, first.prior_loss, first.skill) == (None, None, None)
+    assert second.prior == 0.25
+    assert second.prior_loss == pytest.approx(second.log_loss["served"], abs=1e-6)
+    assert second.skill == pytest.approx(0.0, abs=1e-6)
+    assert bench.said[0] == ("skill", "raised", 4)
+    assert bench.alarms[0].evidence["n"] == 200
+    assert bench.alarms[0].evidence["skill"] < 0
+
+
+def test_few_outcomes_raise_nothing() -> None:
+    bench = Bench(topics_of(ps.skill(0.5, over="2d", least=500)))
+    for day in range(5):
+        bench.hear(partial(day, quality=outcomes(100, 25, 0.9)))
+    assert bench.alarms == []
+    assert bench.statistics[-1].skill is not None
+
+
+def test_an_empty_window_has_no_numbers_but_counts() -> None:
+    bench = Bench(topics_of(ps.skill(0.0), ps.drift()))
+    bench.hear(partial(3))
+    s = bench.statistics[0]
+    assert (s.quality, s.log_loss, s.auc, s.prior, s.skill, s.drift, s.reference) == ({}, {}, {}, None, None, {}, "")
+
+
+def test_answers_without_a_model_count_for_the_label_rate_only() -> None:
+    bench = Bench(topics_of(ps.skill(0.0, least=10)))
+    before = outcomes(100, 25, 0.5)["served"]
+    bench.hear(partial(0, quality={"none": before}), partial(1, quality=outcomes(100, 25, 0.25)))
+    assert "served" not in bench.statistics[0].quality
+    assert bench.statistics[1].prior == 0.25
+    assert bench.statistics[1].skill == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_jump_over_empty_windows_moves_time_on() -> None:
+    bench = Bench(topics_of(partitions=2))
+    bench.hear(partial(0, 0, 2), partial(1, 0, 2, days=20_000), partial(20_001, 0, 2))
+    bench.hear(partial(0, 1, 2), partial(1, 1, 2))
+    assert [to_micros(s.start) // DAY for s in bench.statistics] == [0, 1]
+    bench.hear(partial(2, 1, 2, days=19_999), partial(20_001, 1, 2))
+    days = [to_micros(s.start) // DAY for s in bench.statistics]
+    assert days == [0, 1, 20_001]
+    assert all(a < b for a, b in pairwise(days))
+
+
+def test_what_is_not_a_partial_is_passed_by() -> None:
+    topics = topics_of()
+    shard = JudgeShard(topics.project.models, topics)
+    shard.open(Saved())
+    stranger = msgspec.structs.replace(partial(0), model="gone")
+    values = [None, b"{", msgspec.json.encode(stranger), msgspec.json.encode(partial(0))]
+    shard.take([Batch(Partition(topics.partials, 0), range(4), [None] * 4, values)], 0.0)
+    effects = shard.step(())
+    assert effects is not None
+    assert [s.topic for s in effects.sends] == [topics.statistics("good")]

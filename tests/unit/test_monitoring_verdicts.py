@@ -1,0 +1,237 @@
+"""Drift and skill: seen when they are there, quiet when they are not, and never a number that is none."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+import penstock as ps
+from penstock.audit import auc
+from penstock.duration import DAY, HOUR
+from penstock.inputs import counted, edges_of
+from penstock.policy import Drift, Skill
+from penstock.records import Quality
+from penstock.services.monitoring.quality import BINS, CLIP, Sums, area, loss_of, mean_loss, total
+from penstock.services.monitoring.shift import alpha_of, distance, habit_of, shift_of
+from penstock.services.monitoring.verdict import Habits, Past, Period, drift, prior_of, skill, skill_of
+
+RNG = np.random.default_rng
+
+
+def period(now: dict[str, list[int]], then: dict[str, list[int]], version: str = "v1") -> Period:
+    return Period(0, {version: now}, {version: then})
+
+
+def normals(n: int, inputs: int, seed: int, shift: float = 0.0) -> np.ndarray:
+    found = RNG(seed).normal(size=(n, inputs))
+    found[:, 0] += shift
+    return found
+
+
+def binned(values: np.ndarray, edges: list[list[float]]) -> dict[str, list[int]]:
+    return {f"i{c}": counted(values[:, c], edges[c]) for c in range(values.shape[1])}
+
+
+@pytest.mark.parametrize("n", [100, 1_000, 20_000])
+def test_false_alarms_stay_within_the_budget(n: int) -> None:
+    """A hundred months of undrifted days on twenty inputs, with no help from materiality or habit."""
+    months, inputs, budget = 60, 20, 1.0
+    rng = RNG(n)
+    monitor = Drift((), DAY, 1e-9, budget)
+    shares = np.full(20, 0.05)
+    alarms = 0
+    for _ in range(months):
+        then = {f"i{c}": [*rng.multinomial(10_000, shares).tolist(), 0] for c in range(inputs)}
+        for _ in range(30):
+            now = {f"i{c}": [*rng.multinomial(n, shares).tolist(), 0] for c in range(inputs)}
+            verdict, _ = drift(monitor, period(now, then), Habits())
+            alarms += bool(verdict.bad)
+    assert alarms <= budget * months + 2 * math.sqrt(budget * months)
+    assert alarms > 0, "a test that never fires is not calibrated but dead"
+
+
+def test_a_fifth_of_a_standard_deviation_is_seen_in_a_thousand_values() -> None:
+    reference = normals(20_000, 10, 0)
+    edges = [edges_of(reference[:, c]) for c in range(10)]
+    then, monitor = binned(reference, edges), Drift((), DAY, 0.05, 1.0)
+    seen = 0
+    for seed in range(1, 41):
+        verdict, _ = drift(monitor, period(binned(normals(1_000, 10, seed, shift=0.2), edges), then), Habits())
+        seen += bool(verdict.bad) and verdict.evidence["inputs"][0]["input"] == "i0"
+    assert seen >= 34
+
+
+def test_a_fiftieth_of_a_standard_deviation_is_not_material_in_a_hundred_thousand_values() -> None:
+    reference = normals(200_000, 3, 0)
+    edges = [edges_of(reference[:, c]) for c in range(3)]
+    both = period(binned(normals(100_000, 3, 1, shift=0.02), edges), binned(reference, edges))
+    verdict, shifts = drift(Drift((), DAY, 0.05, 30.0), both, Habits())
+    assert shifts["i0"].ks > shifts["i0"].critical * 0.8
+    assert verdict.bad is False
+
+
+def test_distance_is_that_of_the_sorted_values_at_the_edges() -> None:
+    """The oracle: empirical distribution functions, missing values after everything else."""
+    for seed in range(30):
+        rng = RNG(seed)
+        a, b = rng.normal(size=rng.integers(5, 200)), rng.normal(0.3, 2, size=rng.integers(5, 200))
+        a[rng.random(len(a)) < 0.2] = np.nan
+        edges = edges_of(b)
+        naive = max(abs(np.sum(a < e) / len(a) - np.sum(b < e) / len(b)) for e in [*edges, math.inf])
+        assert distance(counted(a, edges), counted(b, edges)) == pytest.approx(naive)
+
+
+@pytest.mark.parametrize(
+    ("now", "then", "bad"),
+    [
+        ([900, 0], [5_000, 0], False),  # constant in both
+        ([0, 900], [0, 5_000], False),  # missing in both
+        ([0, 900], [5_000, 0], True),  # was constant, is missing
+        ([0, 0], [5_000, 0], None),  # nothing now
+        ([900, 0], [0, 0], None),  # nothing then
+        ([900, 0], [2_000, 3_000, 0], None),  # other bins
+        ([1, 0], [0, 5_000], False),  # one value proves nothing
+    ],
+)
+def test_odd_columns_have_a_stated_result(now: list[int], then: list[int], bad: bool | None) -> None:
+    verdict, shifts = drift(Drift((), DAY, 0.1, 1.0), period({"i": now}, {"i": then}), Habits())
+    assert verdict.bad is bad
+    for shift in shifts.values():
+        assert all(math.isfinite(x) for x in (shift.ks, shift.psi, shift.critical))
+
+
+def test_without_a_reference_nothing_is_said() -> None:
+    verdict, shifts = drift(Drift((), DAY, 0.1, 1.0), Period(), Habits())
+    assert (verdict.bad, shifts) == (None, {})
+    verdict, shifts = drift(Drift((), DAY, 0.1, 1.0), period({"i": [5, 5, 0]}, {}), Habits())
+    assert (verdict.bad, shifts) == (None, {})
+
+
+def test_only_the_named_inputs_are_watched() -> None:
+    both = period({"a": [900, 0, 0], "b": [450, 450, 0]}, {"a": [500, 500, 0], "b": [500, 500, 0]})
+    assert drift(Drift(("b",), DAY, 0.1, 1.0), both, Habits())[0].bad is False
+    verdict, shifts = drift(Drift(("a", "gone"), DAY, 0.1, 1.0), both, Habits())
+    assert verdict.bad is True
+    assert list(shifts) == ["a"]
+
+
+def test_an_input_that_moves_as_usual_is_no_news_until_it_moves_more() -> None:
+    monitor, habits = Drift((), DAY, 0.05, 1.0), Habits()
+    then = {"i": [5_000, 5_000, 0]}
+    days = [period({"i": [600 + k, 400 - k, 0]}, then) for k in (0, 5, 0, 10, 5, 0, 5, 200)]
+    moves = [drift(monitor, day, habits)[0].bad for day in days]
+    assert moves == [True, True, True, True, True, False, False, True]
+
+
+def test_no_habit_hides_that_everything_has_changed() -> None:
+    assert all(habit_of([usual] * 9) < 1 for usual in (0.7, 0.9, 0.99))
+
+
+def test_another_reference_starts_habits_anew() -> None:
+    monitor, habits = Drift((), DAY, 0.05, 1.0), Habits()
+    for _ in range(6):
+        drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}), habits)
+    assert drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}), habits)[0].bad is False
+    assert drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}, "v2"), habits)[0].bad is True
+
+
+def test_thin_windows_make_no_habit() -> None:
+    habits = Habits()
+    for _ in range(9):
+        drift(Drift((), DAY, 0.05, 1.0), period({"i": [9, 1, 0]}, {"i": [5_000, 5_000, 0]}), habits)
+    assert habits.earlier == {"i": []}
+    assert habit_of([]) == 0.0
+
+
+def test_the_budget_is_shared_among_inputs_and_windows() -> None:
+    assert alpha_of(1.0, DAY, 1) == pytest.approx(1 / 30)
+    assert alpha_of(1.0, HOUR, 20) == pytest.approx(1 / (720 * 20))
+    assert alpha_of(1e9, DAY, 1) == 0.5
+    crit = [shift.critical for n in (10, 100, 1000, 10_000) if (shift := shift_of([n, 0], [n, 0], 0.01))]
+    assert all(a > b for a, b in pairwise(crit))
+
+
+# --- quality ----------------------------------------------------------------------------------------------------------
+
+
+def summed(scores: np.ndarray, labels: np.ndarray) -> Quality:
+    sums = Sums()
+    for score, label in zip(scores.tolist(), labels.tolist(), strict=True):
+        sums.add(score, label)
+    return sums.frozen()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_area_is_the_rank_statistic_of_the_binned_scores(seed: int) -> None:
+    rng = RNG(seed)
+    labels = rng.random(300) < 0.3
+    scores = np.clip(rng.normal(0.4 + 0.1 * labels, 0.2), 0, 1)
+    steps = np.floor(np.clip(scores, CLIP, 1 - CLIP) * BINS)
+    assert area(summed(scores, labels)) == pytest.approx(auc(labels, steps), abs=1e-12)
+    assert area(summed(scores, labels)) == pytest.approx(auc(labels, scores), abs=0.01)
+
+
+def test_area_and_loss_of_too_little_are_missing() -> None:
+    assert area(Quality()) is None
+    assert mean_loss(Quality()) is None
+    assert area(summed(np.array([0.2, 0.7]), np.array([True, True]))) is None
+    taken_back = Sums()
+    taken_back.add(0.9, False, -1)
+    taken_back.add(0.9, True, 1)
+    assert area(taken_back.frozen()) is None
+    assert mean_loss(taken_back.frozen()) is None
+
+
+def test_sums_add_to_the_same_bits_in_any_order() -> None:
+    rng = RNG(3)
+    scores, labels = rng.random(5_000), rng.random(5_000) < 0.5
+    whole = summed(scores, labels)
+    order = rng.permutation(5_000)
+    parts = np.array_split(order, 7)
+    assert total([{"served": summed(scores[p], labels[p])} for p in parts])["served"] == whole
+    exact = -np.mean(np.log(np.where(labels, scores, 1 - scores)))
+    assert mean_loss(whole) == pytest.approx(exact, abs=1e-8)
+
+
+def test_a_sure_error_costs_no_more_than_the_clip() -> None:
+    sums = Sums()
+    assert sums.add(0.0, True) == loss_of(CLIP, True) == pytest.approx(13.8155, abs=1e-4)
+    assert sums.add(7.0, False) == pytest.approx(13.8155, abs=1e-4)
+    assert sum(sums.frozen().bins_true) == 1
+
+
+# --- skill ------------------------------------------------------------------------------------------------------------
+
+
+def past(n: int, loss: float, prior: float | None = 100.0, start: int = 0) -> Past:
+    return Past(start, n, loss, prior, n, n // 2)
+
+
+def test_skill_is_judged_on_enough_outcomes_only() -> None:
+    monitor = Skill(0.1, 7 * DAY, DAY, least=500)
+    assert skill(monitor, [past(499, 99.0)], DAY).bad is None
+    assert skill(monitor, [past(500, 99.0)], DAY).bad is True
+    assert skill(monitor, [past(500, 80.0)], DAY).bad is False
+    assert skill(monitor, [past(500, 99.0, prior=None)], DAY).bad is None
+    assert skill(monitor, [], DAY).bad is None
+
+
+def test_skill_looks_back_as_far_as_it_says() -> None:
+    windows = [past(500, 99.0, start=0), past(500, 50.0, start=7 * DAY)]
+    assert skill_of(windows, DAY)[:2] == (0.5, 500)
+    assert skill_of(windows, 0)[0] == pytest.approx(1 - 149 / 200)
+    assert skill_of(windows, 9 * DAY)[0] is None
+
+
+def test_a_prior_needs_outcomes() -> None:
+    assert prior_of([past(29, 1.0)], 0) is None
+    assert prior_of([past(30, 1.0)], 0) == 0.5
+    assert prior_of([], 0) is None
+
+
+def test_monitors_are_declared_in_the_language() -> None:
+    assert ps.skill(floor=0.1).least == 500
+    assert ps.drift().inputs == ()
