@@ -1,0 +1,211 @@
+"""The judge: one shard that adds up what the pairing shards report and says what it means.
+
+A window of a model is closed when every shard has reported up to its end. It becomes a Statistic, and each monitor
+whose period ends with it gives a verdict, which raises, holds or clears an alarm. All follows from the partials alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+import structlog
+
+from penstock.duration import DAY
+from penstock.event import from_micros
+from penstock.lane import Effects, Redelivered
+from penstock.log import Batch, Partition, Send
+from penstock.model import Model
+from penstock.policy import Drift, Skill
+from penstock.records import Alarm, Paired, Partial, Quality, Shift, Statistic
+from penstock.store import Change, Saved
+from penstock.topics import Topics
+
+from .alarm import Watch, alarm
+from .quality import area, mean_loss, prior_loss, total, total_paired
+from .verdict import Habits, Past, Period, Verdict, answers, drift, merged, prior_of, skill, skill_of
+from .window import NOBODY, SERVED, length_of
+
+__all__ = ["PRIOR_OVER", "JudgeShard"]
+
+PRIOR_OVER = 7 * DAY
+"""The prior answers with the label rate of the outcomes that became known in this long before a window."""
+
+
+class _Open(msgspec.Struct):
+    """A window for which not every shard has reported."""
+
+    end: int
+    quality: dict[str, Quality] = {}
+    paired: dict[str, Paired] = {}
+    counts: dict[str, int] = {}
+    bins: dict[str, dict[str, list[int]]] = {}
+    baseline: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, partial: Partial) -> None:
+        self.quality = total([self.quality, partial.quality])
+        self.paired = total_paired([self.paired, partial.paired])
+        words = self.counts.keys() | partial.counts.keys()
+        self.counts = {word: self.counts.get(word, 0) + partial.counts.get(word, 0) for word in sorted(words)}
+        if partial.inputs:
+            self.bins[partial.reference] = merged(self.bins.get(partial.reference, {}), partial.inputs)
+            self.baseline[partial.reference] = partial.baseline or self.baseline.get(partial.reference, {})
+
+
+class _State(msgspec.Struct):
+    """All that is remembered of one model."""
+
+    reported: dict[int, int] = {}
+    open: dict[int, _Open] = {}
+    past: list[Past] = []
+    periods: dict[int, Period] = {}
+    habits: dict[int, Habits] = {}
+    watches: dict[str, Watch] = {}
+
+
+class Case:
+    """One model before the judge."""
+
+    def __init__(self, model: Model, state: _State | None = None) -> None:
+        self.name, self.length = model.name, length_of(model)
+        self.state = state or _State()
+        self._monitors = dict(enumerate(model.monitors))
+        if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
+            self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
+        self._over = next((m.over for m in model.monitors if isinstance(m, Skill)), PRIOR_OVER)
+        overs = [m.over for m in model.monitors if isinstance(m, Skill)]
+        self._memory = max([PRIOR_OVER, *overs]) + self.length
+
+    def hear(self, partial: Partial) -> list[tuple[Statistic, list[Alarm]]]:
+        """Add a shard's report; returns the windows that it closes."""
+        state = self.state
+        if partial.end - partial.start <= self.length:  # else a jump over empty windows
+            state.open.setdefault(partial.start, _Open(partial.end)).add(partial)
+        if partial.part == partial.parts - 1:
+            state.reported[partial.shard] = max(partial.end, state.reported.get(partial.shard, partial.end))
+        if len(state.reported) < partial.shards:
+            return []
+        until = min(state.reported.values())
+        due = sorted(start for start, window in state.open.items() if window.end <= until)
+        return [self._close(start, state.open.pop(start)) for start in due]
+
+    def _close(self, start: int, window: _Open) -> tuple[Statistic, list[Alarm]]:
+        state, served = self.state, window.quality.get(SERVED, Quality())
+        before = window.quality.get(NOBODY, Quality())
+        prior = prior_of(state.past, start - PRIOR_OVER)
+        labels = served.n + before.n, served.positives + before.positives
+        known = None if prior is None else prior_loss(prior, served.n, served.positives)
+        state.past = [p for p in state.past if p.start >= window.end - self._memory]
+        state.past.append(Past(start, served.n, served.loss, known, *labels))
+        shifts, verdicts = self._verdicts(start, window)
+        statistic = Statistic(
+            id=f"{self.name}/{from_micros(start).isoformat()}",
+            model=self.name,
+            start=from_micros(start),
+            end=from_micros(window.end),
+            quality=window.quality,
+            paired=window.paired,
+            log_loss={v: loss for v, q in window.quality.items() if (loss := mean_loss(q)) is not None},
+            auc={version: area(q) for version, q in window.quality.items()},
+            prior=prior,
+            prior_loss=known / served.n if known is not None and served.n > 0 else None,
+            skill=skill_of(state.past, window.end - self._over)[0],
+            drift=shifts,
+            counts=window.counts,
+            reference=max(window.bins, key=lambda v: (answers(window.bins[v]), v), default=""),
+        )
+        return statistic, self._alarms(window.end, verdicts)
+
+    def _verdicts(self, start: int, window: _Open) -> tuple[dict[str, Shift], dict[int, Verdict]]:
+        """What the monitors say whose period ends with this window."""
+        shifts: dict[str, Shift] = {}
+        verdicts: dict[int, Verdict] = {}
+        for place, monitor in self._monitors.items():
+            ends = window.end % monitor.every == 0
+            if isinstance(monitor, Skill):
+                if ends:
+                    verdicts[place] = skill(monitor, self.state.past, window.end)
+                continue
+            period = self.state.periods.get(place)
+            if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged
+                period = self.state.periods[place] = Period(start // monitor.every)
+            period.add(window.bins, window.baseline)
+            if ends:
+                verdict, found = drift(monitor, period, self.state.habits.setdefault(place, Habits()))
+                shifts.update(found)
+                if place >= 0:
+                    verdicts[place] = verdict
+        return shifts, verdicts
+
+    def _alarms(self, at: int, verdicts: Mapping[int, Verdict]) -> list[Alarm]:
+        found = []
+        for signal in sorted({self._monitors[place].signal for place in verdicts}):
+            said = {p: v for p, v in verdicts.items() if self._monitors[p].signal == signal and v.bad is not None}
+            if not said:
+                continue
+            watch = self.state.watches.setdefault(signal, Watch())
+            word = watch.hear({place: bool(verdict.bad) for place, verdict in said.items()}, at)
+            if word is not None:
+                worst = next((v for v in said.values() if v.bad), next(iter(said.values())))
+                found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))
+        return found
+
+
+class _Position(msgspec.Struct):
+    next: int
+    seen: dict[str, int]
+    states: dict[str, _State]
+
+
+class JudgeShard:
+    """The only shard of the judge: partition 0 of the partials."""
+
+    def __init__(self, models: Sequence[Model], topics: Topics) -> None:
+        self._models, self._topics = models, topics
+        self._cases = {model.name: Case(model) for model in models}
+        self._repeats = Redelivered()
+        self._at = Partition(topics.partials, 0)
+        self._next = 0
+        self._taken: list[Partial] = []
+        self._fresh = False
+        self._logger = structlog.get_logger(service="monitoring")
+        self._decode = msgspec.json.Decoder(Partial).decode
+        self._encode = msgspec.json.Encoder().encode
+
+    def open(self, saved: Saved) -> Mapping[Partition, int]:
+        if saved.position:
+            position = msgspec.msgpack.decode(saved.position, type=_Position)
+            self._next, self._repeats = position.next, Redelivered(position.seen)
+            self._cases = {model.name: Case(model, position.states.get(model.name)) for model in self._models}
+        return {self._at: self._next}
+
+    def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
+        for batch in batches:
+            headers = batch.headers or [()] * len(batch)
+            for offset, value, head in zip(batch.offsets, batch.values, headers, strict=True):
+                if offset < self._next:
+                    continue
+                self._next, self._fresh = offset + 1, True
+                if not self._repeats.new(head):
+                    continue
+                try:
+                    self._taken.append(self._decode(value or b""))
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # this topic is ours alone
+                    self._logger.error("not a partial", topic=self._at.topic, offset=offset, cause=str(error))
+        return ()
+
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        if not self._fresh:
+            return None
+        self._fresh = False
+        sends: list[Send] = []
+        for partial in self._taken:
+            case = self._cases.get(partial.model)
+            for statistic, alarms in case.hear(partial) if case else ():
+                start = statistic.start.isoformat().encode()
+                sends.append(Send(self._topics.statistics(partial.model), start, self._encode(statistic)))
+                sends += [Send(self._topics.alarms, a.model.encode(), self._encode(a)) for a in alarms]
+        self._taken.clear()
+        states = {name: case.state for name, case in self._cases.items()}
+        position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, states))
+        return Effects(Change(position), sends, positions={self._at: self._next})
