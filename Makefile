@@ -47,11 +47,12 @@ format: $(READY) ## Write code the way lint wants it
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-schemas: $(READY) ## Write schemas/ anew from the typed records
+schemas: $(READY) ## Write schemas/ and the README's generated parts anew
 	$(BIN)/penstock schemas export
+	$(BIN)/python tests/examples/test_readme.py
 
 bench: $(READY) ## Measure on this machine
-	$(BIN)/penstock bench $(ARGS)
+	$(BIN)/python tests/benchmarks/bench_rows.py $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock, with hashes
 	PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile --universal --generate-hashes --no-emit-index-url --upgrade \

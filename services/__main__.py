@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -186,6 +187,7 @@ def run(service: str) -> None:
         raise SettingError(f"there is no service {service!r}", f"there are: {', '.join(SERVICES)}")
     settings = load_settings()
     logs(service, settings.log_level)
+    gc.set_threshold(100_000, 50, 100)  # batches are large and die together: the default looks at them twenty times too often
     asyncio.run(main(service, settings))
 
 

@@ -19,6 +19,8 @@ class Item:
     rank: int
     """Which kind of event, by the project's order."""
     decoded: Any
+    micros: int
+    """The event's own time."""
     raw: bytes
     features: npt.NDArray[np.float64] | None
     """Values of the hops passed so far, in the row's order; None when the event is not to become a row."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.codec import entity_of
-from penstock.event import Event, to_micros
+from penstock.event import Event
 from penstock.log import partition_of
 from penstock.merge import Merge, Released
 from penstock.topology import ENTRY, Hop, Topology
@@ -98,8 +98,7 @@ class HopPartition:
             event, where = events[rank], np.flatnonzero(ranks == rank)
             decoded = [items[i].decoded for i in where.tolist()]
             groups.append((event, where, decoded))
-            name = event.time.name
-            times[where] = [to_micros(getattr(d, name)) for d in decoded]
+            times[where] = [items[i].micros for i in where.tolist()]
             want[where] = event in self._reads and bool(self._reads[event].any())
             if event in self.shape.events:
                 kinds[where] = self.shape.events.index(event)

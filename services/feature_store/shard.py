@@ -30,6 +30,14 @@ __all__ = ["FeatureShard"]
 REMEMBERED_IDS = 65_536
 """Repeats of an id are recognised within this many newest events of a partition: hours to days of a busy topic."""
 
+NOTHING = np.empty(0)
+CLOUD_EVENT: Headers = (
+    ("ce_specversion", b"1.0"),
+    ("ce_source", b"penstock/feature_store"),
+    ("ce_type", b"penstock.row.v1"),
+    ("content-type", b"application/json"),
+)
+
 _clock = msgspec.json.Decoder(Clock).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -49,7 +57,7 @@ class FeatureShard:
         self._decoders = [EventDecoder(event) for event in self.topology.events]
         self._raw = [msgspec.json.Decoder(decoder.struct).decode for decoder in self._decoders]
         self._events = {event.topic: event for event in self.topology.events}
-        self._rows = {event: _row_struct(self.topology.columns(event)) for event in self.topology.reads}
+        self._rows = {event: _RowWriter(event, topics) for event in self.topology.reads}
         self._hop_names = [hop.key for hop in self.topology.hops]
         self._read: dict[str, int] = {}
         self._refused: dict[str, int] = {}
@@ -119,7 +127,8 @@ class FeatureShard:
         home = self.hops[self._homes[topic]]
         rank, by_id = self.topology.rank[event], (event.id or event.key).name
         items, names, offsets, times = [], [], [], []
-        row = b"" if event in self.topology.reads else None
+        features = NOTHING if event in self.topology.reads else None
+        moment, partition, traced = event.time.name, (self.number,), bool(batch.headers)
         for i, value in enumerate(decoded):
             if value is None:
                 continue
@@ -138,12 +147,12 @@ class FeatureShard:
                     )
                     continue
             offset = batch.offsets[i]
-            trace = trace_of(batch.headers[i]) if batch.headers else ""
-            features = None if row is None else np.empty(0)
-            items.append(Item(rank, value, batch.values[i] or b"", features, (self.number, offset), trace))
+            micros = to_micros(getattr(value, moment))
+            trace = trace_of(batch.headers[i]) if traced else ""
+            items.append(Item(rank, value, micros, batch.values[i] or b"", features, (*partition, offset), trace))
             names.append(name)
             offsets.append(offset)
-            times.append(to_micros(getattr(value, event.time.name)))
+            times.append(micros)
         self._read[topic] = batch.next
         for i in sorted(refused):
             offset = batch.offsets[i]
@@ -188,7 +197,9 @@ class FeatureShard:
         event = self.topology.events[rank]
         features = np.frombuffer(block.features[i], np.float64) if event in self.topology.reads else None
         origin = (block.source, block.number, i + 1)
-        return Item(rank, self._raw[rank](raw), raw, features, block.cursors[i], block.traces.get(i, ""), origin)
+        decoded = self._raw[rank](raw)
+        micros = to_micros(getattr(decoded, event.time.name))
+        return Item(rank, decoded, micros, raw, features, block.cursors[i], block.traces.get(i, ""), origin)
 
     # --- working ---------------------------------------------------------------------------------------------------
 
@@ -253,26 +264,17 @@ class FeatureShard:
         return closed
 
     def _row(self, event: Event, name: str, item: Item) -> Send:
-        values = item.features if item.features is not None else np.empty(0)
-        cursor: dict[str, list[int]] = {"source": [item.cursor[0], item.cursor[1]]}
+        writer = self._rows[event]
+        cursor = {"source": item.cursor[:2]}
         for at in range(2, len(item.cursor), 3):
-            cursor[self._hop_names[item.cursor[at]]] = [item.cursor[at + 1], item.cursor[at + 2]]
+            cursor[self._hop_names[item.cursor[at]]] = item.cursor[at + 1 : at + 3]
+        values = () if item.features is None else item.features.tolist()
         time = getattr(item.decoded, event.time.name)
-        row = Row(
-            id=name,
-            time=time,
-            event=msgspec.Raw(item.raw),
-            features=msgspec.Raw(_encode(self._rows[event](*values.tolist()))),
-            cursor=cursor,
-        )
-        headers: Headers = (
-            ("ce_specversion", b"1.0"), ("ce_id", name.encode()), ("ce_source", b"penstock/feature_store"),
-            ("ce_type", b"penstock.row.v1"), ("ce_time", time.isoformat().encode()), ("content-type", b"application/json"),
-        )  # fmt: skip
+        value = _encode(writer.row(name, time, msgspec.Raw(item.raw), writer.values(*values), cursor))
+        headers: Headers = (("ce_id", name.encode()), ("ce_time", _encode(time)[1:-1]), *CLOUD_EVENT)
         if item.trace:
             headers = (*headers, ("traceparent", item.trace.encode()))
-        key = str(getattr(item.decoded, event.key.name)).encode()
-        return Send(self.topics.rows(event), key, _encode(row), headers, item.cursor[0])
+        return Send(writer.topic, str(getattr(item.decoded, event.key.name)).encode(), value, headers, item.cursor[0])
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
@@ -318,7 +320,12 @@ class FeatureShard:
         return table
 
 
-def _row_struct(columns: Sequence[str]) -> type[msgspec.Struct]:
-    """A row's values with their names on the wire; built once, filled by position."""
-    fields = [(f"v{i}", float) for i in range(len(columns))]
-    return msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)})
+class _RowWriter:
+    """The wire form of the rows of one event: `records.Row` with its values by name; built once, filled by position."""
+
+    def __init__(self, event: Event, topics: Topics) -> None:
+        columns = topics.project.topology.columns(event)
+        fields = [(f"v{i}", float) for i in range(len(columns))]
+        self.values: Any = msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)}, gc=False)
+        self.row: Any = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__])
+        self.topic = topics.rows(event)

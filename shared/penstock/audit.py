@@ -145,7 +145,7 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.statistics += len(statistics)
         closed = max((to_micros(s.end) for s in statistics), default=0)
         counted = sum(s.quality["served"].n for s in statistics if "served" in s.quality)
-        known = sum(1 for o in outcomes if to_micros(o.labelled) < closed and o.version != "none")
+        known = sum(1 for o in first if to_micros(max(o.labelled, o.time)) < closed and o.version != "none")
         found.lose(max(known - counted, 0), f"outcomes of {model.name} in no statistic")
         found.double(max(counted - known, 0), f"outcomes of {model.name} in statistics")
         decisions = [msgspec.json.decode(v, type=Decision) for _, _, _, v, _ in await read_all(log, topics.models) if v]

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from .errors import Refused
-from .event import Column, Event, to_micros
+from .event import EPOCH, Column, Event, from_micros, to_micros
 
 __all__ = ["FUTURE_MICROS", "MAX_BYTES", "EventDecoder", "entity_of"]
 
@@ -69,14 +69,21 @@ class EventDecoder:
 
     def decode_all(self, values: Sequence[bytes | None], now: float) -> tuple[list[Any], list[tuple[int, Refused]]]:
         """Events in order (None where one was refused) and the refusals by index."""
-        found: list[Any] = []
-        refused: list[tuple[int, Refused]] = []
+        decode, found, refused = self._decode, [], []
+        name, latest = self._time, from_micros(int(now * 1_000_000) + FUTURE_MICROS)
         for index, value in enumerate(values):
             try:
-                found.append(self.decode(value, now))
-            except Refused as refusal:
-                found.append(None)
-                refused.append((index, refusal))
+                # the straight way for what is in order; whatever is not is looked at again, slowly, for its reason
+                event = decode(value) if value is not None and len(value) <= MAX_BYTES and value.isascii() else None
+                if event is None or not EPOCH <= getattr(event, name) <= latest:
+                    event = self.decode(value, now)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, Refused):
+                try:
+                    event = self.decode(value, now)
+                except Refused as refusal:
+                    refused.append((index, refusal))
+                    event = None
+            found.append(event)
         return found, refused
 
 

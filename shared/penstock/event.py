@@ -40,19 +40,19 @@ Key = Annotated[T, KEY]
 EventTime = Annotated[datetime, TIME]
 """When it happened (with a time zone). Windows, horizons and schedules run on it."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _PLAIN: dict[Any, str] = {str: "text", int: "number", float: "number", bool: "number", datetime: "time"}
 
 
 def to_micros(moment: datetime) -> int:
     """Integer microseconds since 1970 UTC."""
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def from_micros(micros: int) -> datetime:
     """The moment, in UTC."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return EPOCH + timedelta(microseconds=micros)
 
 
 @dataclass(frozen=True, slots=True)

@@ -95,7 +95,10 @@ def stamped(shard: str, version: int, sends: Sequence[Send]) -> list[Send]:
     2**20 records a step is far above what a read of 4,096 records can produce.
     """
     source, first = (FROM, shard.encode()), version << 20
-    return [s._replace(headers=(*s.headers, source, (SEQUENCE, b"%d" % (first + i)))) for i, s in enumerate(sends)]
+    return [
+        Send(topic, key, value, (*headers, source, (SEQUENCE, b"%d" % number)), partition)
+        for number, (topic, key, value, headers, partition) in enumerate(sends, first)
+    ]
 
 
 class Lane:

@@ -12,7 +12,7 @@ from .log import Batch, Log, Partition, Reader
 from .records import Alarm, Decision, Run, Statistic
 from .topics import Topics
 
-__all__ = ["Happening", "Picture"]
+__all__ = ["WINDOWS", "Happening", "Picture"]
 
 NEWEST = 1_000
 """Happenings kept; the topics hold the rest."""

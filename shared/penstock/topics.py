@@ -61,9 +61,11 @@ class Topics:
     def contracts(self) -> list[Contract]:
         """All of them; what `topics apply`, the schemas, the pictures and the tests are made from."""
         n = self.partitions
-        found = [
-            Contract(Topic(e.topic, n), e.key.name, e, ("you",), ("feature_store", "monitoring")) for e in self.project.events
-        ]
+        labels = {model.label.event for model in self.project.models}
+        found = []
+        for event in self.project.events:
+            readers = ("feature_store", "monitoring") if event in labels else ("feature_store",)
+            found.append(Contract(Topic(event.topic, n), event.key.name, event, ("you",), readers))
         found.append(
             Contract(
                 Topic(self.clock, 1, compacted=True),

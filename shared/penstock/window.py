@@ -16,6 +16,7 @@ Python give the same bits.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -242,10 +243,26 @@ class Shape:
         return matrix
 
 
+class _Growing:
+    """Zeroed float64 rows in anonymous memory that doubles by remapping its pages. No view may live across `grown`."""
+
+    def __init__(self, rows: int, words: int) -> None:
+        self._words = words
+        self._memory = mmap.mmap(-1, rows * words * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+
+    def matrix(self) -> Floats:
+        return np.frombuffer(self._memory, np.float64).reshape(-1, self._words)
+
+    def grown(self) -> Floats:
+        self._memory.resize(2 * len(self._memory))
+        return self.matrix()
+
+
 class Panes:
     """The window state of all entities of one hop partition.
 
-    `slot` numbers entities as they come; matrices grow by doubling. `pack` gives what changed since the last call as
+    `slot` numbers entities as they come; matrices grow by remapping, so that no word is copied and none costs memory before it
+    is used. `pack` gives what changed since the last call as
     (head, tail) bytes per entity: the head and its open tiles replace, closed tiles are appended; `restore` is its inverse.
     """
 
@@ -255,7 +272,8 @@ class Panes:
         self._names: list[str] = []
         self._slots: dict[str, int] = {}
         width = max(TILE * len(shape.window_ring), 1)
-        self._state, self._merged = np.zeros((capacity, shape.words)), np.zeros((capacity, width))
+        self._states, self._merges = _Growing(capacity, shape.words), _Growing(capacity, width)
+        self._state, self._merged = self._states.matrix(), self._merges.matrix()
         self._tails = np.zeros(capacity, np.int64)
         self._touched: list[Ints] = []
         self._log: list[Ints] = []
@@ -272,8 +290,8 @@ class Panes:
             found = self._slots[entity] = len(self._names)
             self._names.append(entity)
             if found == len(self._state):
-                self._state = np.concatenate([self._state, np.zeros_like(self._state)])
-                self._merged = np.concatenate([self._merged, np.zeros_like(self._merged)])
+                del self._state, self._merged
+                self._state, self._merged = self._states.grown(), self._merges.grown()
                 self._tails = np.concatenate([self._tails, np.zeros_like(self._tails)])
         return found
 
