@@ -1,0 +1,222 @@
+"""What the page shows of a model: a Picture as plain values, which /events and /picture send as JSON. Pure.
+
+Long histories are shortened by adding windows together, never by leaving some out; sums of losses add, so a wider step is
+the exact mean of what it covers. What is missing is null and drawn as a gap. Times are stream time, UTC.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from penstock.model import Model
+from penstock.picture import WINDOWS, Happening, Picture
+from penstock.project import Project
+from penstock.records import Alarm, Decision, Quality, Statistic
+
+from .heat import Heat, heat_of
+
+__all__ = ["STEPS", "Shown", "models_of"]
+
+STEPS = 180
+"""Steps of a line: one takes about four pixels."""
+LATEST = 40
+"""Happenings of a model that are listed."""
+MARKS = 120
+"""Happenings of a model that are marked in its chart."""
+FACTS = 6
+"""Lines of evidence of an alarm."""
+SERVED = "served"
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """A closed window, or several added together. Losses are log losses a label (natural logarithm)."""
+
+    start: datetime
+    end: datetime
+    n: int
+    served: float | None
+    prior: float | None
+    challenger: float | None
+
+
+class Mark(msgspec.Struct, frozen=True):
+    at: datetime
+    kind: str
+    """alarm, cleared, fit, champion or back."""
+    text: str
+
+
+class Trying(msgspec.Struct, frozen=True):
+    """How a challenger does: mean difference in log loss to the champion, its standard error, outcomes behind it."""
+
+    n: int
+    mean: float | None
+    error: float | None
+    against: str
+
+
+class Version(msgspec.Struct, frozen=True):
+    version: str
+    kind: str
+    at: datetime
+    actor: str
+    reason: str
+    share: float
+    stage: int | None = None
+    trying: Trying | None = None
+
+
+class Open(msgspec.Struct, frozen=True):
+    """An alarm that lasts, with what it was raised for as of `at`."""
+
+    signal: str
+    since: str
+    at: datetime
+    facts: list[str]
+
+
+class Said(msgspec.Struct, frozen=True):
+    at: datetime
+    kind: str
+    state: str
+    text: str
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """One model."""
+
+    name: str
+    champion: Version | None
+    challenger: Version | None
+    online: Version | None
+    """The newest snapshot of the online learner, which answers too."""
+    steps: list[Step]
+    covers: int
+    """Closed windows that a step adds together."""
+    skill: float | None
+    auc: float | None
+    judged: int
+    """Labels behind the newest window that had any."""
+    marks: list[Mark]
+    heat: Heat
+    alarms: list[Open]
+    happenings: list[Said]
+
+
+def models_of(picture: Picture, project: Project) -> list[Shown]:
+    """Every model of the project, in the order of its declaration."""
+    return [_shown(picture, model) for model in project.models]
+
+
+def _shown(picture: Picture, model: Model) -> Shown:
+    windows = [s for s in picture.statistics.get(model.name, []) if s.end.year < 9000]
+    champion, online = picture.champions.get(model.name), picture.online.get(model.name)
+    challenger = picture.challengers.get(model.name)
+    if challenger is not None and champion is not None and challenger.version == champion.version:
+        challenger = None  # promoted; its place is given up with the registry's next record
+    steps, covers = _steps(windows, challenger.version if challenger else "")
+    judged = next((s for s in reversed(windows) if _served(s).n > 0), None)
+    said = sorted((h for h in picture.happenings if h.model == model.name), key=lambda h: h.at)
+    return Shown(
+        name=model.name,
+        champion=None if champion is None else _version(champion),
+        challenger=None if challenger is None else _version(challenger),
+        online=None if online is None else _version(online),
+        steps=steps,
+        covers=covers,
+        skill=None if judged is None else judged.skill,
+        auc=None if judged is None else judged.auc.get(SERVED),
+        judged=0 if judged is None else _served(judged).n,
+        marks=[mark for h in said if (mark := _mark(h))][-MARKS:],
+        heat=heat_of(windows, model),
+        alarms=[_open(alarm) for (name, _), alarm in sorted(picture.open_alarms.items()) if name == model.name],
+        happenings=[Said(h.at, h.kind, h.state, h.text) for h in reversed(said[-LATEST:])],
+    )
+
+
+def _served(statistic: Statistic) -> Quality:
+    return statistic.quality.get(SERVED, Quality())
+
+
+def _steps(windows: Sequence[Statistic], challenger: str) -> tuple[list[Step], int]:
+    """At most STEPS steps; neighbours in time are added together where there are more windows."""
+    if not windows:
+        return [], 1
+    length = min(s.end - s.start for s in windows)
+    windows = [s for s in windows if s.end > windows[-1].end - WINDOWS * length]  # a stray event of 1970 must not set the scale
+    span = math.ceil((windows[-1].end - windows[0].start) / length)
+    covers = max(math.ceil(span / STEPS), 1)
+    groups: dict[int, list[Statistic]] = {}
+    for statistic in windows:
+        groups.setdefault((statistic.start - windows[0].start) // (covers * length), []).append(statistic)
+    return [_step(group, challenger) for group in groups.values()], covers
+
+
+def _step(group: Sequence[Statistic], challenger: str) -> Step:
+    priors = [(s.prior_loss, _served(s).n) for s in group if _served(s).n > 0]
+    prior = [(loss, n) for loss, n in priors if loss is not None]
+    complete = len(prior) == len(priors)  # else it would be the mean over other labels than those of the line beside it
+    return Step(
+        group[0].start,
+        group[-1].end,
+        max(sum(_served(s).n for s in group), 0),
+        _mean([(_served(s).loss, _served(s).n) for s in group]),
+        _mean([(loss * n, n) for loss, n in prior]) if complete else None,
+        _mean([(q.loss, q.n) for s in group if (q := s.quality.get(challenger))]),
+    )
+
+
+def _mean(sums: Sequence[tuple[float, int]]) -> float | None:
+    n = sum(n for _, n in sums)
+    return round(sum(loss for loss, _ in sums) / n, 5) if n > 0 else None
+
+
+def _version(decision: Decision) -> Version:
+    stage, said = decision.evidence.get("stage"), decision.evidence
+    trying = None
+    if decision.kind in ("shadow", "canary") and isinstance(said.get("n"), int):
+        n = said["n"]
+        trying = Trying(n, said.get("mean") if n else None, said.get("error") if n else None, str(said.get("against", "")))
+    return Version(
+        decision.version, decision.kind, decision.at, decision.actor[:100], decision.reason[:300], decision.share,
+        stage if isinstance(stage, int) else None, trying,
+    )  # fmt: skip
+
+
+def _mark(happening: Happening) -> Mark | None:
+    kind = {
+        ("alarm", "raised"): "alarm",
+        ("alarm", "cleared"): "cleared",
+        ("champion", "promoted"): "champion",
+        ("champion", "rolled back"): "back",
+    }.get((happening.kind, happening.state), "fit" if happening.kind == "fit" else "")
+    return Mark(happening.at, kind, happening.text[:200]) if kind else None
+
+
+def _open(alarm: Alarm) -> Open:
+    return Open(alarm.signal, str(alarm.evidence.get("since", alarm.at.isoformat())), alarm.at, list(_facts(alarm.evidence)))
+
+
+def _facts(evidence: Mapping[str, Any]) -> list[str]:
+    """Evidence as lines for people: first the inputs that moved most, then the other numbers on one line."""
+    lines = []
+    inputs = evidence.get("inputs")
+    for found in inputs if isinstance(inputs, list) else ():
+        if isinstance(found, dict) and isinstance(ks := found.get("ks"), float):
+            limit = max(_number(found.get("critical")), _number(found.get("floor")))
+            lines.append(f"{found.get('input', '?')}: KS {ks:.2f}, limit {limit:.2f}, {found.get('n', '?')} values"[:200])
+    rest = [f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in evidence.items() if name not in ("inputs", "since")]
+    return [*lines[: FACTS - 1], ", ".join(rest)[:300]] if rest else lines[:FACTS]
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, int | float) else 0.0
+
+
+def _spoken(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,155 @@
+"""The picture is a fold of topics: the same records give the same picture, in bounded memory, whatever stands in them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+
+import penstock as ps
+from penstock import picture as pictures
+from penstock.log import Partition, Send
+from penstock.log.memory import MemoryLog
+from penstock.picture import Picture
+from penstock.records import Alarm, Decision, Quality, Run, Statistic
+from penstock.topics import Topics
+
+START = datetime(2013, 1, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+@ps.event("trips")
+class Trip:
+    trip_id: ps.Id[str]
+    car: ps.Key[str]
+    distance: float
+    at: ps.EventTime
+
+
+@ps.event("ends")
+class End:
+    trip_id: ps.Key[str]
+    late: bool
+    at: ps.EventTime
+
+
+@ps.model(scores=Trip, features=[Trip.distance], label=ps.label(End.late, within="1h"))
+def late() -> ps.Learner:
+    raise AssertionError("nobody fits here")
+
+
+TOPICS = Topics(ps.Project("cars", [late]))
+
+
+def alarm(day: int, state: str, **evidence: Any) -> Send:
+    said = Alarm(id=f"late/drift/{day}", model="late", signal="drift", state=state, at=START + day * DAY, evidence=evidence)
+    return Send(TOPICS.alarms, b"late", msgspec.json.encode(said))
+
+
+def window(day: int, bins: int = 0) -> Send:
+    quality = Quality(n=10, positives=3, loss=5.0, squares=2.0, bins_true=[1] * bins, bins_false=[1] * bins)
+    said = Statistic(
+        id=f"late/{day}", model="late", start=START + day * DAY, end=START + (day + 1) * DAY, quality={"served": quality},
+        paired={}, log_loss={"served": 0.5}, auc={"served": 0.7}, prior=0.3, prior_loss=0.6, skill=0.1, drift={}, counts={},
+        reference="v1",
+    )  # fmt: skip
+    return Send(TOPICS.statistics("late"), b"w", msgspec.json.encode(said))
+
+
+def decision(alias: str, kind: str, version: str, day: int, expected: str = "", reason: str = "", **evidence: Any) -> Send:
+    said = Decision(
+        id=f"{kind}/{version}/{day}", model="late", kind=kind, version=version, at=START + day * DAY, actor="registry",
+        reason=reason, share=0.0, expected=expected, evidence=evidence,
+    )  # fmt: skip
+    return Send(TOPICS.models, f"late/{alias}".encode(), msgspec.json.encode(said))
+
+
+async def watched(*records: Send) -> Picture:
+    log = MemoryLog()
+    await log.create(TOPICS.all())
+    await log.send(records)
+    picture = Picture(TOPICS)
+    await picture.watch(log)
+    return picture
+
+
+def test_a_record_that_is_told_twice_counts_once() -> None:
+    picture = asyncio.run(watched(alarm(1, "raised"), alarm(1, "raised"), window(1), window(1)))
+    assert (picture.alarms, picture.heard, len(picture.statistics["late"])) == (1, 1, 1)
+
+
+def test_an_open_alarm_has_the_newest_evidence_and_is_gone_when_cleared() -> None:
+    held = asyncio.run(watched(alarm(1, "raised", shifted=3), alarm(2, "held", shifted=9)))
+    assert held.open_alarms["late", "drift"].evidence == {"shifted": 9}
+    assert [h.state for h in held.happenings] == ["raised"]
+    cleared = asyncio.run(watched(alarm(1, "raised"), alarm(3, "cleared")))
+    assert not cleared.open_alarms
+
+
+def test_an_alarm_says_what_moved_before_how_much() -> None:
+    said = asyncio.run(watched(alarm(1, "raised", since="long", tested=21, inputs=[{"input": "Trip.distance", "ks": 0.5}])))
+    assert said.happenings[0].text == "drift raised: inputs Trip.distance; tested 21"
+
+
+def test_the_place_of_the_challenger_is_what_its_key_says() -> None:
+    running = [decision("champion", "champion", "v1", 1), decision("challenger", "shadow", "v2", 2, "v1")]
+    picture = asyncio.run(watched(*running, decision("v0", "retired", "v0", 3)))
+    assert (picture.champions["late"].version, picture.challengers["late"] and picture.challengers["late"].version) == (
+        "v1",
+        "v2",
+    )
+    over = asyncio.run(watched(*running, Send(TOPICS.models, b"late/challenger", None)))
+    assert over.challengers["late"] is None
+
+
+def test_a_way_back_is_told_apart_from_a_promotion() -> None:
+    picture = asyncio.run(
+        watched(
+            decision("champion", "champion", "v2", 1, "v1"),
+            decision("champion", "champion", "v1", 2, "v2", rolled_back="v2"),
+        )
+    )
+    assert [h.state for h in picture.happenings] == ["promoted", "rolled back"]
+
+
+def test_a_fit_that_offered_nothing_says_why() -> None:
+    run = Run(
+        id="r", model="late", kind="full", cause="alarm:x", at=START, parameters={}, seed=0,
+        data={"rows": 7, "refused": "one class"}, code="", environment={}, metrics={}, seconds=0.0,
+    )  # fmt: skip
+    picture = asyncio.run(watched(Send(TOPICS.runs, b"r", msgspec.json.encode(run))))
+    assert picture.happenings[0].text == "fitted on 7 outcomes because of alarm:x, offered nothing: one class"
+
+
+def test_a_record_that_cannot_be_read_is_counted_and_the_rest_goes_on() -> None:
+    picture = asyncio.run(watched(Send(TOPICS.alarms, b"late", b"{"), alarm(1, "raised")))
+    assert (picture.unreadable, picture.alarms) == (1, 1)
+    assert picture.flaw.startswith("cars.alarms/0 record 0: ")
+
+
+def test_it_starts_with_what_the_topics_still_hold() -> None:
+    async def run() -> Picture:
+        log = MemoryLog()
+        await log.create(TOPICS.all())
+        await log.send([alarm(1, "raised"), alarm(2, "raised")])
+        log.trim(Partition(TOPICS.alarms, 0), 1)
+        picture = Picture(TOPICS)
+        await picture.watch(log)
+        assert picture.behind == 0
+        return picture
+
+    assert asyncio.run(run()).alarms == 1
+
+
+def test_its_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, most in (("WINDOWS", 5), ("NEWEST", 4), ("KNOWN", 6), ("LINE", 80)):
+        monkeypatch.setattr(pictures, name, most)
+    records = [window(day, bins=200) for day in range(50)] + [alarm(day, "raised", why="x" * 9999) for day in range(50)]
+    picture = asyncio.run(watched(*records))
+    assert [s.id for s in picture.statistics["late"]] == [f"late/{day}" for day in range(45, 50)]
+    assert all(s.quality["served"].bins_true == [] for s in picture.statistics["late"])
+    assert (len(picture.happenings), len(picture._seen), max(len(h.text) for h in picture.happenings)) == (4, 6, 80)
+    assert (picture.heard, picture.alarms) == (50, 50)
