@@ -65,17 +65,17 @@ def _difference(view: View, item: Derived[float], event: Event | None) -> str:
             many = np.broadcast_to(np.asarray(_call(item, row, now), float), (DRAWN,))
         except Exception as error:
             return f"fails on arrays: {type(error).__name__}: {error}"
-    for index in range(DRAWN):
-        one = {name: float(values[index]) for name, values in row.items()}
-        this = None if now is None else {name: float(values[index]) for name, values in now.items()}
-        try:
-            single = float(_call(item, one, this))
-        except (ZeroDivisionError, OverflowError, ValueError):
-            single = math.nan  # what numpy calls NaN or infinite, and services therefore call missing
-        except Exception as error:
-            return f"fails on one row: {type(error).__name__}: {error}"
-        if not _same(single, float(many[index])):
-            return f"is {single:.6g} for one row and {many[index]:.6g} among many, for {one | (this or {})}"
+        for index in range(DRAWN):
+            one = {name: float(values[index]) for name, values in row.items()}
+            this = None if now is None else {name: float(values[index]) for name, values in now.items()}
+            try:
+                single = float(_call(item, one, this))
+            except (ZeroDivisionError, OverflowError, ValueError):
+                single = math.nan  # what numpy calls NaN or infinite, and services therefore call missing
+            except Exception as error:
+                return f"fails on one row: {type(error).__name__}: {error}"
+            if not _same(single, float(many[index])):
+                return f"is {single:.6g} for one row and {many[index]:.6g} among many, for {one | (this or {})}"
     return ""
 
 

@@ -16,6 +16,7 @@ from .errors import DefinitionError
 from .event import Event, from_micros
 from .log import Headers, Log, Partition, Send
 from .records import Clock
+from .telemetry import Tracing, trace_of
 from .topics import Topics
 
 __all__ = ["FOREVER", "Publisher", "Record", "sampled"]
@@ -58,7 +59,8 @@ class Publisher:
     """Publishes events of a project. Not for concurrent use: two calls at once would mix their order.
 
     `name` is the publisher's name in the clock topic, one for each process that publishes at the same time. `trace`
-    chooses which events start a trace and gives their `traceparent` (see `sampled`); by default none does.
+    chooses which events start a trace and gives their `traceparent` (see `sampled`); by default none does. `tracing` takes
+    the first span of each such trace.
 
     >>> import asyncio
     >>> from penstock.log.memory import MemoryLog
@@ -76,9 +78,15 @@ class Publisher:
     """
 
     def __init__(
-        self, log: Log, topics: Topics, name: str = "publisher", trace: Callable[[str], str | None] | None = None
+        self,
+        log: Log,
+        topics: Topics,
+        name: str = "publisher",
+        trace: Callable[[str], str | None] | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.log, self.topics, self.name = log, topics, name
+        self.tracing = tracing or Tracing(name)
         self.sent = 0
         self._trace = trace
         self._kinds = {event.topic: _Kind(topics.prefix, event) for event in topics.project.events}
@@ -93,6 +101,9 @@ class Publisher:
         """
         headers = self._kind(event).headers
         sends = [Send(event, key, value, headers(key, value, time, self._trace)) for key, value, time in records]
+        if self.tracing.on:
+            for send in sends:
+                self.tracing.start(trace_of(send.headers), "send", event)
         ends = await self.log.send(sends)
         self.sent += len(sends)
         for partition, end in ends.items():

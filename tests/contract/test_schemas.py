@@ -137,7 +137,6 @@ def test_every_reference_of_asyncapi_leads_somewhere() -> None:
             assert (SCHEMAS / reference).is_file(), reference
 
 
-@pytest.mark.xfail(strict=True, reason="Topics.contracts says that monitoring reads every event; it reads labels only")
 def test_asyncapi_names_the_groups_that_the_data_services_really_join(tmp_path: Path) -> None:
     from penstock.artefact import Artefacts
     from penstock.lane import Lane

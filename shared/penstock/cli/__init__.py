@@ -1,0 +1,120 @@
+"""The `penstock` command.
+
+Exit codes: 0 ok, 1 failed, 2 used wrongly (command line, settings, project file), 3 a broker or Redis cannot be
+reached, 130 ended by Ctrl-C. Every command takes `--json`. Anything heavy is imported inside the command that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..errors import PenstockError
+from ..log import LogError
+from . import screen
+from .broker import refusal
+from .options import ProjectName, chosen
+
+__all__ = ["app", "main"]
+
+
+class _Commands(TyperGroup):
+    """Says what went wrong in one line, and what to type in another."""
+
+    def main(self, args: Any = None, prog_name: str | None = None, **extra: Any) -> Any:  # type: ignore[override]
+        if not extra.pop("standalone_mode", True):
+            return super().main(args, prog_name, standalone_mode=False, **extra)
+        try:
+            code = super().main(args, prog_name, standalone_mode=False, **extra)
+        except (PenstockError, LogError) as error:
+            if chosen.debug:
+                raise
+            told = refusal(error) if isinstance(error, LogError) else error
+            screen.complain(str(told), told.fix)
+            code = told.exit_code
+        except (KeyboardInterrupt, typer.Abort):
+            screen.note("stopped")
+            code = 130
+        except BrokenPipeError:  # the reader of a pipe has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except Exception as error:
+            code = self._unexpected(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+    def _unexpected(self, error: Exception) -> int:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            screen.say(str(getattr(error, "message", "")))
+            return 2
+        if hasattr(error, "format_message"):  # a usage error: Typer carries a Click of its own, or uses Click's
+            context = getattr(error, "ctx", None)
+            command = context.command_path if context is not None else "penstock"
+            screen.complain(error.format_message().replace("Value error, ", ""), f"{command} --help")
+            return int(getattr(error, "exit_code", 2))
+        if chosen.debug:
+            raise error
+        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+        if missing and not missing.startswith("penstock"):
+            screen.complain(f"this needs the package {missing}, which is not installed", 'pip install "penstock[all]"')
+            return 1
+        words = " ".join(sys.argv[1:])
+        screen.complain(f"unexpected: {type(error).__name__}: {error}", f"see where:  penstock --debug {words}")
+        return 1
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Streaming machine learning that closes the loop. Start with:  penstock demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .config import version
+
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    project: ProjectName = None,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    chosen.project, chosen.debug = project, debug
+
+
+def _register() -> None:
+    """In the order in which `penstock --help` lists them."""
+    from . import config, deadletters, loop, processes, publish, schemas, topics
+
+    commands: list[Callable[..., None]] = [loop.demo, loop.simulate]
+    commands += [processes.up, processes.down, processes.status, processes.logs, processes.run, processes.doctor]
+    commands += [config.check, config.topology, publish.publish]
+    for command in commands:
+        app.command()(command)
+    app.add_typer(topics.app, name="topics")
+    app.add_typer(deadletters.app, name="dlq")
+    app.add_typer(schemas.app, name="schemas")
+    app.add_typer(config.app, name="config")
+    app.command()(config.version)
+
+
+_register()
+
+
+def main() -> None:
+    """The console script."""
+    app(prog_name="penstock")

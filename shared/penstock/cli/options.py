@@ -1,0 +1,97 @@
+"""The options that commands share, and what they choose: the settings and the project."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from ..errors import DefinitionError, PenstockError
+
+if TYPE_CHECKING:
+    from ..project import Project
+    from ..settings import Settings
+    from ..topics import Topics
+
+__all__ = ["Chosen", "InJson", "ProjectName", "Service", "chosen", "project_of", "settings_of", "topics_of"]
+
+ProjectName = Annotated[
+    str | None,
+    typer.Option(
+        "--project",
+        metavar="MODULE|FILE.py",
+        help="What to work on; default: the setting PENSTOCK_PROJECT.",
+        show_default=False,
+    ),
+]
+InJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+
+
+class Service(StrEnum):
+    """The services; a test compares them with the settings, which are too slow to import for a list of names."""
+
+    FEATURE_STORE = "feature_store"
+    INFERENCE = "inference"
+    MONITORING = "monitoring"
+    TRAINER = "trainer"
+    REGISTRY = "registry"
+    DASHBOARD = "dashboard"
+
+
+class Chosen:
+    """What was given before the command: `penstock --project fraud.py --debug topics list`."""
+
+    def __init__(self) -> None:
+        self.project: str | None = None
+        self.debug = False
+
+
+chosen: Final = Chosen()
+
+
+def settings_of(project: str | None = None) -> Settings:
+    """The settings in force, with the project that was named on the command line."""
+    from ..settings import load
+
+    name = project or chosen.project
+    return load(project=name) if name else load()
+
+
+def project_of(settings: Settings) -> Project:
+    """The project; DefinitionError names the line of the file that is wrong."""
+    from ..project import load
+
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # so that a module in the working folder is found, as `python -m` finds it
+    name = settings.project
+    try:
+        return load(name)
+    except PenstockError:
+        raise
+    except Exception as error:
+        raise DefinitionError(
+            f"{_place(name, error)}: {type(error).__name__}: {error}", "correct that line and run: penstock check"
+        ) from error
+
+
+def topics_of(settings: Settings) -> Topics:
+    """The topics of the project, for the number of partitions that the settings declare."""
+    from ..topics import Topics
+
+    return Topics(project_of(settings), settings.partitions)
+
+
+def _place(name: str, error: Exception) -> str:
+    """Where the user's own code went wrong: the last frame in the project's file, else the last of all."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}, line {error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    tail = Path(name).name if name.endswith(".py") else name.rpartition(".")[2]
+    own = [f for f in frames if tail in (Path(f.filename).name, Path(f.filename).stem, Path(f.filename).parent.name)]
+    frame = (own or frames)[-1]
+    return f"{frame.filename}, line {frame.lineno}"
