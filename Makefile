@@ -41,7 +41,7 @@ lint: $(READY) ## Format, lint, types, and who may import whom
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict $(CHECKED)
 	$(BIN)/lint-imports
-	$(BIN)/pyright shared/penstock/examples
+	$(BIN)/pyright --pythonpath $(BIN)/python shared/penstock/examples/*/__init__.py
 
 format: $(READY) ## Write code the way lint wants it
 	$(BIN)/ruff format .

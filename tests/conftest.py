@@ -21,6 +21,14 @@ def missing(what: str, reason: str) -> NoReturn:
 
 
 @pytest.fixture(scope="session")
+def servers_here() -> None:
+    """For tests that start a Kafka and a Redis of their own, to be killed or filled."""
+    for what, reason in (("Kafka", kafka.available()), ("Redis", redis.available())):
+        if reason is not None:
+            missing(what, reason)
+
+
+@pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Kafka broker: the one named by TEST_KAFKA_BOOTSTRAP_SERVERS, else one of our own."""
     given = os.environ.get("TEST_KAFKA_BOOTSTRAP_SERVERS")

@@ -80,6 +80,4 @@ class AnswerWriter:
             self._meters.predictions.labels(self._model, version, variant).inc(n)
         for version, n in scored.failed.items():
             self._meters.failed.labels(self._model, version).inc(n)
-            self._logger.error(
-                "scores failed", model=self._model, version=version, rows=n, cause=scored.causes[version]
-            )
+            self._logger.error("scores failed", model=self._model, version=version, rows=n, cause=scored.causes[version])

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -27,14 +28,12 @@ from .meters import Meters
 from .teller import Look, Publish, Teller
 from .tensors import metadata
 
-__all__ = ["gateway"]
+__all__ = ["gateway", "openapi"]
 
 _TRACE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _VERSION = "2"
 _LATER = {"Retry-After": "1"}
-_BODY: dict[str, Any] = {
-    "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}
-}
+_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 _ERROR = {
     "type": "object", "required": ["error"], "properties": {"error": {"type": "string"}},
 }  # fmt: skip
@@ -42,6 +41,23 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     code: {"description": text, "content": {"application/json": {"schema": _ERROR}}}
     for code, text in {400: "Bad input.", 404: "No such model or version.", 413: "Too large.", 503: "Not now."}.items()
 }
+
+
+def openapi() -> dict[str, Any]:
+    """The gateway's OpenAPI description, as schemas/openapi.json holds it (for the example project)."""
+    from penstock.artefact import Artefacts
+    from penstock.log.memory import MemoryLog
+    from penstock.project import load
+
+    from .sessions import Sessions
+
+    topics, log, meters = Topics(load("penstock.examples.flights")), MemoryLog(), Meters()
+
+    async def nothing(*_: Any) -> Any:
+        raise RuntimeError("this application only describes itself")
+
+    follower = Follower(topics, log, Sessions(Artefacts(Path()), meters), meters)
+    return gateway(topics, follower, meters, nothing, nothing).openapi()
 
 
 def gateway(
@@ -85,9 +101,7 @@ def gateway(
         try:
             return json(await told.predict(body, trace if _TRACE.fullmatch(trace) else ""))
         except (StoreError, LogError) as error:
-            raise HTTPException(
-                503, f"not answered, because it could not be recorded or looked up: {error}", _LATER
-            ) from None
+            raise HTTPException(503, f"not answered, because it could not be recorded or looked up: {error}", _LATER) from None
 
     @app.get("/v2", operation_id="server_metadata")
     @app.get("/v2/", include_in_schema=False)

@@ -34,9 +34,7 @@ class Meters:
         self.serving = Gauge(
             "penstock_serving", "1 for each version on duty.", ["model", "duty", "version"], registry=self.registry
         )
-        self.requests = Counter(
-            "penstock_http_requests_total", "HTTP requests.", ["route", "status"], registry=self.registry
-        )
+        self.requests = Counter("penstock_http_requests_total", "HTTP requests.", ["route", "status"], registry=self.registry)
         self.seconds = Histogram(
             "penstock_http_seconds", "Seconds to answer a request.", ["route"], buckets=_SECONDS, registry=self.registry
         )

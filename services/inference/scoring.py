@@ -112,9 +112,7 @@ def _ask(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
         scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
     bad = ~((found >= 0.0) & (found <= 1.0))
     if bad.any():
-        found = np.where(
-            bad & (np.abs(found - 0.5) <= 0.5 + 1e-6), np.clip(found, 0.0, 1.0), np.where(bad, np.nan, found)
-        )
+        found = np.where(bad & (np.abs(found - 0.5) <= 0.5 + 1e-6), np.clip(found, 0.0, 1.0), np.where(bad, np.nan, found))
         missing = int(np.count_nonzero(np.isnan(found)))
         if missing:
             scored.failed[member.version] = missing

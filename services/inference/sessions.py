@@ -61,9 +61,7 @@ class OnnxScorer:
         self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         taken = [(i.name, i.type) for i in self._session.get_inputs()]
         if taken != [("X", "tensor(float)")]:
-            raise PenstockError(
-                f"the ONNX model takes {taken}, not one float tensor X", "export it with that signature"
-            )
+            raise PenstockError(f"the ONNX model takes {taken}, not one float tensor X", "export it with that signature")
         width = self._session.get_inputs()[0].shape[-1]
         if isinstance(width, int) and width != inputs:
             raise PenstockError(f"the ONNX model takes {width} inputs, its record names {inputs}", "register it again")
@@ -187,9 +185,7 @@ class Sessions:
         if found is None:
             opener = _OPEN.get(candidate.artefact.format)
             if opener is None:
-                raise PenstockError(
-                    f"its format {candidate.artefact.format!r} is not onnx or river", "register it again"
-                )
+                raise PenstockError(f"its format {candidate.artefact.format!r} is not onnx or river", "register it again")
             data = self._artefacts.get(candidate.artefact)
             try:
                 found = opener(data, candidate.inputs)
@@ -211,9 +207,7 @@ def _columns(wanted: Sequence[str], inputs: Sequence[str]) -> tuple[int, ...] | 
         return None
     missing = [name for name in wanted if name not in inputs]
     if missing:
-        raise PenstockError(
-            f"it was fitted on {missing[0]}, which the project no longer has", "refit it on this project"
-        )
+        raise PenstockError(f"it was fitted on {missing[0]}, which the project no longer has", "refit it on this project")
     return tuple(inputs.index(name) for name in wanted)
 
 

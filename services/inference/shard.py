@@ -139,9 +139,7 @@ class ScoringShard:
                 changed[self._rosters.hear(key, value)] = None
             except Refused as refusal:
                 self._meters.decisions.inc()
-                self._logger.error(
-                    "decision refused", offset=offset, cause=str(refusal), meaning="the roster stays as it is"
-                )
+                self._logger.error("decision refused", offset=offset, cause=str(refusal), meaning="the roster stays as it is")
         for name in changed:
             if name in self._duties:
                 self._duties[name].follow(self._rosters.of(name), self._now)
@@ -191,9 +189,7 @@ class ScoringShard:
                 sends += self._score(desk, rows, entities, traced)
         return sends
 
-    def _new(
-        self, batch: Batch
-    ) -> tuple[list[int], list[bytes | None], list[bytes | None], list[Headers], list[bytes]]:
+    def _new(self, batch: Batch) -> tuple[list[int], list[bytes | None], list[bytes | None], list[Headers], list[bytes]]:
         """The records not had before, as columns, with their traceparent."""
         headers = batch.headers or [()] * len(batch)
         places = [i for i, found in enumerate(headers) if self._redelivered.new(found)]

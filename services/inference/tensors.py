@@ -73,9 +73,7 @@ def _matrix(tensor: _Tensor, width: int) -> Matrix:
         raise Refused("schema", f"input {INPUT!r} has shape [-1, {width}], not {shape}")
     values = _values(tensor.data, width)
     if len(values) != shape[0] * width:
-        raise Refused(
-            "schema", f"input {INPUT!r} has {len(values)} values, but its shape {shape} says {shape[0] * width}"
-        )
+        raise Refused("schema", f"input {INPUT!r} has {len(values)} values, but its shape {shape} says {shape[0] * width}")
     wide = np.array(values, np.float64).reshape(shape)
     if (np.abs(wide) > _LARGEST).any():
         raise Refused("range", f"input {INPUT!r} has a value that FP32 cannot hold")

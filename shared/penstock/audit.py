@@ -286,8 +286,10 @@ def log_loss(label: npt.NDArray[np.bool_], score: Floats) -> float:
 def lines(found: Audit) -> Iterator[str]:
     """The summary as people read it."""
     yield f"events {found.events_in:,}   rows {found.rows:,}   predictions {found.predictions:,}   outcomes {found.outcomes:,}"
-    yield f"dead letters {found.dead_lettered:,}   lost {found.lost}   counted twice {found.counted_twice}   redelivered {found.redelivered}"
-    yield f"alarms {found.alarms}   retrains {found.retrains} ({found.retrains_by_alarm} by alarm)   promotions {found.promotions}"
+    lost = f"lost {found.lost}   counted twice {found.counted_twice}   redelivered {found.redelivered}"
+    yield f"dead letters {found.dead_lettered:,}   {lost}"
+    retrains = f"retrains {found.retrains} ({found.retrains_by_alarm} by alarm)"
+    yield f"alarms {found.alarms}   {retrains}   promotions {found.promotions}"
     for name in ("served", "first_model", "prior"):
         if found.auc.get(name) is not None:
             yield f"{name.replace('_', ' '):12} area under the curve {found.auc[name]:.4f}   log loss {found.log_loss[name]:.4f}"

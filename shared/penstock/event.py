@@ -83,9 +83,8 @@ class Event:
             inner = [a for a in get_args(bare) if a is not type(None)] if get_origin(bare) in (Union, types.UnionType) else [bare]
             optional = len(inner) == 1 and inner != [bare]
             if len(inner) != 1 or inner[0] not in _PLAIN:
-                problems.append(
-                    f"{cls.__name__}.{name}: {bare} is not a column type; use str, int, float, bool, datetime or one of them | None"
-                )
+                known = "str, int, float, bool, datetime or one of them | None"
+                problems.append(f"{cls.__name__}.{name}: {bare} is not a column type; use {known}")
                 continue
             column = Column(self, name, inner[0], _PLAIN[inner[0]], optional)
             self.columns[name] = column

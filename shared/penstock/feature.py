@@ -204,7 +204,7 @@ def features(by: object) -> Callable[[type[T]], type[T]]:
         missing = sorted({repr(f.event) for f in found if f.event not in keys})
         if missing:
             raise DefinitionError(
-                f"{cls.__name__} has features over {', '.join(missing)}, but `by` does not say which column names the entity there",
+                f"{cls.__name__} has features over {', '.join(missing)}, but `by` names no column of it",
                 f"add it: by=[..., {missing[0]}.<column>]",
             )
         view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)))

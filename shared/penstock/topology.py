@@ -7,13 +7,13 @@ is the key of its first hop, that hop reads the event topic directly; otherwise 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .errors import DefinitionError
 from .event import Column, Event
 from .feature import View
-import itertools
 
 __all__ = ["ENTRY", "Hop", "Route", "Topology"]
 

@@ -161,7 +161,8 @@ def _compiled() -> Callable[..., int]:
     except ImportError:
         return _apply
     matrix, ints = "float64[:,::1]", "int64[::1]"
-    signature = f"int64({matrix},{matrix},{ints},{ints},{ints},{matrix},{ints},int64,{','.join([ints] * 10)},{matrix},{ints},int64[:,::1])"
+    given = [matrix, matrix, ints, ints, ints, matrix, ints, "int64", *[ints] * 10, matrix, ints, "int64[:,::1]"]
+    signature = f"int64({','.join(given)})"
     compiled: Callable[..., int] = numba.njit(signature, cache=True, nogil=True)(_apply)
     return compiled
 

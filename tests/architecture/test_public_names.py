@@ -59,7 +59,13 @@ def test_every_module_is_a_noun_of_the_domain(word: str) -> None:
 def test_shared_code_never_names_a_service_module_in_an_import() -> None:
     for path in (ROOT / "shared").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
             assert not [n for n in names if n.startswith(("penstock.services", "services"))], path
 
 

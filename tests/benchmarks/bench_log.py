@@ -26,8 +26,7 @@ async def lap(log: Log, keyed: bool, headers: Headers) -> tuple[float, float, fl
     await log.create([Topic(name, PARTITIONS)])
     value = b"v" * 200
     sends = [
-        Send(name, b"event-%d" % n if keyed else None, value, headers, None if keyed else n % PARTITIONS)
-        for n in range(RECORDS)
+        Send(name, b"event-%d" % n if keyed else None, value, headers, None if keyed else n % PARTITIONS) for n in range(RECORDS)
     ]
     await log.send(sends[:1])
     wall, cpu = time.perf_counter(), time.process_time()

@@ -24,6 +24,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -89,13 +90,15 @@ def payments(n: int) -> list[tuple[bytes, bytes]]:
         key = f"card-{card:06d}"
         at = start + timedelta(milliseconds=360 * i)
         value = {"payment_id": f"p-{i:012d}", "card": key, "country": "NZ", "merchant": f"merchant-{i % 977:05d}-with-a-name"}
-        made.append((key.encode(), msgspec.json.encode(value | {"amount": round(float(rng.gamma(2, 20)), 2), "at": at, "note": "x" * 20})))
+        made.append(
+            (key.encode(), msgspec.json.encode(value | {"amount": round(float(rng.gamma(2, 20)), 2), "at": at, "note": "x" * 20}))
+        )
     return made
 
 
 async def bare(log: KafkaLog, store: RedisStore, topics: Topics, n: int) -> int:
     """The same bytes in and out, and nothing in between."""
-    decode = msgspec.json.Decoder(EventDecoder(event_of(Payment)).struct).decode
+    decode: Any = msgspec.json.Decoder(EventDecoder(event_of(Payment)).struct).decode
     encode = msgspec.json.Encoder().encode
     reader = await log.reader({Partition("payments", 0): 0})
     rows, seen, done = topics.rows(event_of(Payment)), 0, 0
@@ -177,5 +180,6 @@ if __name__ == "__main__":
     for name in ("bare", "ours"):
         row = result[name]
         assert isinstance(row, dict)
-        print(f"  {name:5} {row['events_per_cpu_second']:>10,.0f} events per CPU second   {row['events_per_second']:>10,.0f} per second")
+        rates = f"{row['events_per_cpu_second']:>10,.0f} events per CPU second   {row['events_per_second']:>10,.0f} per second"
+        print(f"  {name:5} {rates}")
     print(f"  ratio {result['ratio']:.2f}   {result['machine']}")

@@ -21,7 +21,9 @@ def fresh(text: str) -> str:
         said = CliRunner().invoke(app, command)
         assert said.exit_code == 0, said.output
         body = f"```mermaid\n{said.stdout.strip()}\n```" if name == "topology" else said.stdout.strip()
-        text = re.sub(rf"(<!-- {name} -->).*?(<!-- /{name} -->)", lambda m, body=body: f"{m[1]}\n{body}\n{m[2]}", text, flags=re.DOTALL)
+        before, _, rest = text.partition(f"<!-- {name} -->")
+        after = rest.partition(f"<!-- /{name} -->")[2]
+        text = f"{before}<!-- {name} -->\n{body}\n<!-- /{name} -->{after}"
     return text
 
 

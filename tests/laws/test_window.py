@@ -51,7 +51,7 @@ SHAPE = Shape([VIEW])
 def stream(seed: int, n: int, late: float, entities: int = 4) -> list[Any]:
     """Events with gaps from nothing to days, ties, hop borders hit exactly, missing fees, and a share of late ones."""
     rng = np.random.default_rng(seed)
-    moment, events = START, []
+    moment, events = START, list[Any]()
     for _ in range(n):
         gap = rng.choice([0, 1, 240, 300, 3600, 7200, 86400, 20 * 86400], p=[0.2, 0.2, 0.2, 0.15, 0.13, 0.07, 0.04, 0.01])
         moment += timedelta(seconds=int(gap))

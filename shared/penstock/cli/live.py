@@ -117,10 +117,8 @@ class Live:
         facts.add_row("flow", _flow(picture))
         for model in sorted(set(picture.statistics) | set(picture.champions)):
             facts.add_row(model, _standing(picture, model))
-        facts.add_row(
-            "so far",
-            f"alarms {picture.alarms}   fits {picture.retrains}   promotions {picture.promotions}   snapshots {picture.snapshots}",
-        )
+        fits = f"fits {picture.retrains}   snapshots {picture.snapshots}"
+        facts.add_row("so far", f"alarms {picture.alarms}   {fits}   promotions {picture.promotions}")
         story = Table.grid(padding=(0, 2))
         for happening in picture.happenings[-NEWEST:]:
             style = COLOURS.get(happening.kind, "")

@@ -228,9 +228,7 @@ def _whole(answer: bytes) -> bool:
 
 
 def _cache() -> Path:
-    root = os.environ.get("PENSTOCK_CACHE") or Path(
-        os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "penstock"
-    )
+    root = os.environ.get("PENSTOCK_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "penstock")
     return Path(root, f"kafka-{VERSION}")
 
 

@@ -82,9 +82,7 @@ def launch(argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = No
     try:
         return _launcher.call(start)
     except OSError as error:
-        raise LocalError(
-            f"cannot start {argv[0]}: {error}", f"see whether it is installed:  command -v {argv[0]}"
-        ) from error
+        raise LocalError(f"cannot start {argv[0]}: {error}", f"see whether it is installed:  command -v {argv[0]}") from error
 
 
 class _Launcher:

@@ -9,9 +9,7 @@ from .server import LocalServer
 
 __all__ = ["LocalRedis", "available", "ping"]
 
-INSTALL: Final = (
-    "install one:  apt-get install redis-server   or   brew install redis   or   docker compose up -d --wait redis"
-)
+INSTALL: Final = "install one:  apt-get install redis-server   or   brew install redis   or   docker compose up -d --wait redis"
 
 
 class LocalRedis(LocalServer):

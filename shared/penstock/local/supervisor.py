@@ -90,9 +90,7 @@ class Supervisor:
         """Start everything and return when all are ready. When one is not in time: end all, and say which and why."""
         other = state.supervisor_of(self.folder)
         if other is not None and other != os.getpid():
-            raise LocalError(
-                f"{self.folder} is already up (process {other})", "look:  penstock status   end it:  penstock down"
-            )
+            raise LocalError(f"{self.folder} is already up (process {other})", "look:  penstock status   end it:  penstock down")
         self.folder.mkdir(parents=True, exist_ok=True)
         await asyncio.to_thread(state.down, self.folder)  # what a killed supervisor left
         try:
@@ -135,9 +133,7 @@ class Supervisor:
         await asyncio.gather(*tasks, return_exceptions=True)
         ends = (asyncio.to_thread(end_group, child.pid, self._grace) for child in self._children.values())
         problems = await asyncio.gather(*ends, return_exceptions=True)
-        problems += await asyncio.gather(
-            *(asyncio.to_thread(server.stop) for server in self._servers), return_exceptions=True
-        )
+        problems += await asyncio.gather(*(asyncio.to_thread(server.stop) for server in self._servers), return_exceptions=True)
         for child in self._children.values():
             child.poll()  # ended: collects it
         for problem in problems:
@@ -210,9 +206,7 @@ class Supervisor:
         """Wait for one process; its own failure, or the time being over, is an error that names the log."""
         ready = asyncio.create_task(self._ready[name].wait())
         try:
-            await asyncio.wait(
-                {ready, self._tasks[name]}, timeout=self._ready_seconds, return_when=asyncio.FIRST_COMPLETED
-            )
+            await asyncio.wait({ready, self._tasks[name]}, timeout=self._ready_seconds, return_when=asyncio.FIRST_COMPLETED)
             if not ready.done():
                 if self._tasks[name].done():
                     await self._tasks[name]
@@ -240,19 +234,13 @@ def _in_order(processes: Sequence[Process]) -> list[Process]:
     """The processes so that each comes after those it names; refuses unknown names and circles."""
     named = {process.name: process for process in processes}
     if len(named) != len(processes):
-        raise LocalError(
-            f"two processes of one name among {[process.name for process in processes]}", "give each its own name"
-        )
+        raise LocalError(f"two processes of one name among {[process.name for process in processes]}", "give each its own name")
     for process in processes:
         unknown = set(process.after) - set(named)
         if unknown:
-            raise LocalError(
-                f"{process.name} starts after {sorted(unknown)}, which is not there", f"name one of {sorted(named)}"
-            )
+            raise LocalError(f"{process.name} starts after {sorted(unknown)}, which is not there", f"name one of {sorted(named)}")
     try:
         order = list(TopologicalSorter({process.name: process.after for process in processes}).static_order())
     except CycleError as error:
-        raise LocalError(
-            f"processes wait for each other: {' -> '.join(error.args[1])}", "take one `after` away"
-        ) from error
+        raise LocalError(f"processes wait for each other: {' -> '.join(error.args[1])}", "take one `after` away") from error
     return [named[name] for name in order]

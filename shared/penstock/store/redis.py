@@ -138,9 +138,7 @@ class RedisStore:
             return await answer
         except (RedisError, OSError) as error:
             where = self._url.rpartition("@")[2]  # without the password
-            raise StoreError(
-                f"Redis at {where} says {error or type(error).__name__}; look with: penstock doctor"
-            ) from error
+            raise StoreError(f"Redis at {where} says {error or type(error).__name__}; look with: penstock doctor") from error
 
 
 def _blobs(names: Collection[bytes], values: Iterable[bytes]) -> tuple[bytes, bytes, bytes]:

@@ -1,4 +1,4 @@
-"""Will the price of electricity be up against its last day? Asked every half hour, answered a day later. New South Wales, 1996-98.
+"""Will the price of electricity be up against its last day? Asked every half hour, answered a day later (1996-98).
 
 The data are not shipped; `data.events(path)` reads a copy of `elec2.csv.gz`. The spot price itself is part of the label's
 definition, so the model sees demand and the other state only, and what was known a day before.
@@ -65,7 +65,12 @@ def up() -> ps.Learner:
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     return ps.Learner(
-        batch=HistGradientBoostingClassifier(max_iter=60, max_leaf_nodes=15, early_stopping=False, random_state=0),
+        batch=HistGradientBoostingClassifier(
+            max_iter=60,
+            max_leaf_nodes=15,
+            early_stopping=False,  # pyright: ignore[reportArgumentType]  (scikit-learn has no types)
+            random_state=0,
+        ),
         online=preprocessing.StandardScaler() | linear_model.LogisticRegression(),
         half_life=500,
     )

@@ -132,13 +132,18 @@ def late() -> ps.Learner:
 
     return ps.Learner(
         batch=HistGradientBoostingClassifier(
-            max_iter=150, learning_rate=0.06, max_leaf_nodes=15, min_samples_leaf=200, l2_regularization=10.0,
-            early_stopping=False, random_state=0,
+            max_iter=150,
+            learning_rate=0.06,
+            max_leaf_nodes=15,
+            min_samples_leaf=200,
+            l2_regularization=10.0,
+            early_stopping=False,  # pyright: ignore[reportArgumentType]  (scikit-learn has no types)
+            random_state=0,
         ),
         online=preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.001)),
         sharpness=100.0,
         half_life=5_000,
-    )  # fmt: skip
+    )
 
 
 project = ps.Project("flights", [late])
