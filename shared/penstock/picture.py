@@ -173,7 +173,7 @@ class Picture:
             return
         if run.kind == "full":
             self.retrains += 1
-            text = f"fitted on {run.data.get('rows', '?')} outcomes because of {run.cause}"
+            text = f"fitted on {run.data.get('rows', '?')} outcomes because of {_cause(run.cause)}"
             if not run.version:
                 text += f", offered nothing: {run.data.get('refused', 'no reason given')}"
             self._say(run.at, "fit", run.model, text, run.version)
@@ -218,3 +218,16 @@ def _evidence(evidence: dict[str, Any]) -> str:
         else:
             parts.append(f"{name} {value}")
     return "; ".join(parts)
+
+
+def _cause(cause: str) -> str:
+    """Why a job was started, in words; causes are `alarm:<id>`, `schedule.<n>:<id>` and `command:<id>`.
+
+    >>> _cause("alarm:late/drift/2013-02-09T00:00:00+00:00/raised"), _cause("schedule.0:late/2013-02-11T00:00:00+00:00")
+    ('the drift alarm of 2013-02-09', 'its schedule')
+    """
+    kind, _, rest = cause.partition(":")
+    parts = rest.split("/")
+    if kind == "alarm" and len(parts) > 2:
+        return f"the {parts[1]} alarm of {parts[2][:10]}"
+    return "its schedule" if kind.startswith("schedule") else f"the {kind} {rest}"
