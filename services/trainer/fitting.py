@@ -18,6 +18,7 @@ import numpy.typing as npt
 from penstock.errors import PenstockError
 from penstock.inputs import Matrix, counted, edges_of
 from penstock.model import BatchLearner
+from penstock.quality import auc, log_loss
 
 __all__ = ["SEED", "Fitted", "Unfit", "fit"]
 
@@ -91,8 +92,8 @@ def fit(
         {
             "rows": float(len(label)),
             "positives": float(label.sum()),
-            "train_log_loss": _log_loss(label[sample], own),
-            "train_auc": _auc(label[sample], own),
+            "train_log_loss": log_loss(label[sample], own),
+            "train_auc": auc(label[sample], own) or 0.5,
             "parity_max": float(difference.max()),
             "parity_rows": float(len(difference)),
         },
@@ -128,16 +129,3 @@ def _answers(onnx: bytes, X: Matrix) -> npt.NDArray[np.float64]:  # noqa: N803
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
     return np.asarray(session.run(["probabilities"], {"X": X})[0][:, 1], np.float64)
-
-
-def _log_loss(label: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float:
-    return float(-np.log(np.maximum(np.where(label, score, 1.0 - score), 1e-15)).mean())
-
-
-def _auc(label: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float:
-    """Area under the ROC curve by mid-ranks (Mann and Whitney 1947); a half where a sample has one class only."""
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    hits = int(label.sum())
-    misses = len(label) - hits
-    return float((ranks[label].sum() - hits * (hits + 1) / 2) / (hits * misses)) if hits and misses else 0.5

@@ -22,10 +22,11 @@ from .event import Event, to_micros
 from .feature import hop_of
 from .lane import FROM, SEQUENCE
 from .log import Headers, Log, Partition
+from .quality import auc, log_loss
 from .records import Decision, Outcome, Statistic
 from .topics import Topics
 
-__all__ = ["Audit", "auc", "audit", "log_loss"]
+__all__ = ["Audit", "audit"]
 
 Floats = npt.NDArray[np.float64]
 Scorer = Callable[[Decision, npt.NDArray[np.float32]], Floats]
@@ -260,27 +261,6 @@ def prior(outcomes: list[Outcome], judged: list[Outcome]) -> Floats:
     low = np.searchsorted(known[:, 0], when - 7 * DAY)
     rate: Floats = (total[high] - total[low] + 0.5) / (high - low + 1.0)
     return rate
-
-
-def auc(label: npt.NDArray[np.bool_], score: Floats) -> float | None:
-    """Area under the ROC curve with ties counted half (Mann and Whitney, 1947); None when one class is absent.
-
-    >>> auc(np.array([False, True]), np.array([0.2, 0.9]))
-    1.0
-    """
-    positives = int(label.sum())
-    negatives = len(label) - positives
-    if not positives or not negatives:
-        return None
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-    return float((ranks[label].sum() - positives * (positives + 1) / 2) / (positives * negatives))
-
-
-def log_loss(label: npt.NDArray[np.bool_], score: Floats) -> float:
-    """Mean negative log likelihood, natural logarithm, scores clipped to [1e-6, 1 - 1e-6]."""
-    p = np.clip(score, 1e-6, 1 - 1e-6)
-    return float(-np.mean(np.where(label, np.log(p), np.log1p(-p))))
 
 
 def lines(found: Audit) -> Iterator[str]:

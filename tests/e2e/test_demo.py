@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.audit import auc, log_loss
 from penstock.examples.flights.data import events, write
 from penstock.log import Partition
 from penstock.project import load
+from penstock.quality import auc, log_loss
 from penstock.services.demo import missing_parts
 from penstock.services.simulate import Finished, simulate
 
@@ -51,7 +51,14 @@ def test_every_part_of_the_loop_happens_and_the_answers_are_better() -> None:
 def test_two_runs_take_byte_identical_decisions() -> None:
     first, second = finished(), run()
     topics = first.machine.topics
-    for topic in (topics.alarms, topics.models, topics.candidates, topics.runs, topics.statistics("late"), topics.predictions("late")):
+    for topic in (
+        topics.alarms,
+        topics.models,
+        topics.candidates,
+        topics.runs,
+        topics.statistics("late"),
+        topics.predictions("late"),
+    ):
         assert topic_digest(first, topic) == topic_digest(second, topic), f"{topic} differs between two runs of the same input"
 
 
@@ -84,7 +91,16 @@ def test_the_last_line_of_json_is_the_summary(tmp_path: Path) -> None:
 
 def test_simulate_reads_files_and_agrees_with_the_demo(tmp_path: Path) -> None:
     write(tmp_path / "history", DAYS)
-    command = [sys.executable, "-m", "penstock.cli", "simulate", "penstock.examples.flights", "--input", str(tmp_path / "history"), "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "penstock.cli",
+        "simulate",
+        "penstock.examples.flights",
+        "--input",
+        str(tmp_path / "history"),
+        "--json",
+    ]
     said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=240)
     assert said.returncode == 0, said.stdout[-2000:] + said.stderr[-2000:]
     summary = json.loads(said.stdout.splitlines()[-1])

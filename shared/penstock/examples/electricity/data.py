@@ -21,12 +21,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ..streams import Stream, merged, written
 
 MARKET_TIME: Final = timezone(timedelta(hours=10), "AEST")
 """The market's clock knows no daylight saving, so every half hour exists once."""
@@ -41,18 +42,6 @@ LABEL_AFTER: Final = 24 * 60
 """Minutes from a reading to its label."""
 
 MARKET: Final = "nsw"
-
-ROWS_AT_ONCE: Final = 16_384
-"""Rows turned into Python objects together."""
-
-
-class Stream(NamedTuple):
-    """How the rows of a table become events."""
-
-    key: str
-    id: str
-    time: str
-
 
 STREAMS: Final = {
     "demanded": Stream(key="market", id="reading_id", time="read_at"),
@@ -81,53 +70,12 @@ def tables(path: Path, days: int | None = None, start: date | None = None) -> di
 
 def events(path: Path, days: int | None = None, start: date | None = None) -> Iterator[tuple[str, bytes, bytes, int]]:
     """Every event as (event, key, JSON value, time in microseconds), in the order of (time, event, id)."""
-    return _merged(tables(path, days, start))
+    return merged(tables(path, days, start), STREAMS)
 
 
 def write(folder: Path, path: Path, days: int | None = None, start: date | None = None) -> None:
     """One file of JSON lines per event: `<event>.jsonl`, each in the order of time."""
-    found = tables(path, days, start)
-    folder.mkdir(parents=True, exist_ok=True)
-    for event, table in found.items():
-        with (folder / f"{event}.jsonl").open("wb") as lines:
-            for _, value in _encoded(table, STREAMS[event]):
-                lines.write(value + b"\n")
-
-
-# -- from tables to bytes --------------------------------------------------------------------------------------------
-
-
-def _merged(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, bytes, bytes, int]]:
-    names = list(STREAMS)
-    times = np.concatenate([_microseconds(tables[event][stream.time]) for event, stream in STREAMS.items()])
-    ranks = np.repeat(np.arange(len(names)), [len(tables[event]) for event in names])
-    order = np.argsort(times, kind="stable")  # stable: within a minute the rank decides, as concatenated
-    sources = [_encoded(tables[event], stream) for event, stream in STREAMS.items()]
-    for rank, time in zip(ranks[order].tolist(), times[order].tolist(), strict=True):
-        key, value = next(sources[rank])
-        yield names[rank], key, value, time
-
-
-def _encoded(table: pd.DataFrame, stream: Stream) -> Iterator[tuple[bytes, bytes]]:
-    """Each row as (key, JSON value)."""
-    encode = msgspec.json.Encoder().encode
-    names = list(table.columns)
-    where = names.index(stream.key)
-    for at in range(0, len(table), ROWS_AT_ONCE):
-        part = table.iloc[at : at + ROWS_AT_ONCE]
-        columns = [_iso(part[name]) if name == stream.time else part[name].tolist() for name in names]
-        for row in zip(*columns, strict=True):
-            yield row[where].encode(), encode(dict(zip(names, row, strict=True)))
-
-
-def _microseconds(times: pd.Series) -> NDArray[np.int64]:
-    since: NDArray[np.int64] = times.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
-    return since
-
-
-def _iso(times: pd.Series) -> list[str]:
-    seconds = times.dt.tz_localize(None).to_numpy(dtype="datetime64[s]")
-    return [f"{text}Z" for text in np.datetime_as_string(seconds).tolist()]
+    written(tables(path, days, start), STREAMS, folder)
 
 
 # -- from the file to one table --------------------------------------------------------------------------------------

@@ -21,12 +21,13 @@ from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
-import msgspec
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ..streams import Stream, merged, written
 
 Minutes = NDArray[np.int64]
 
@@ -47,18 +48,6 @@ WIND_IS_AN_ERROR_FROM: Final = 100.0
 
 UNLISTED_ZONE: Final = "America/Puerto_Rico"
 """Zone of SJU, BQN, PSE and STT, the destinations that `airports.csv` does not list (7,602 flights)."""
-
-ROWS_AT_ONCE: Final = 16_384
-"""Rows turned into Python objects together: fast, and never a whole year of them in memory."""
-
-
-class Stream(NamedTuple):
-    """How the rows of a table become events."""
-
-    key: str
-    id: str
-    time: str
-
 
 STREAMS: Final = {
     "scheduled": Stream(key="origin", id="flight_id", time="scheduled_at"),
@@ -105,52 +94,12 @@ def tables(days: int | None = None, start: date | None = None) -> dict[str, pd.D
 
 def events(days: int | None = None, start: date | None = None) -> Iterator[tuple[str, bytes, bytes, int]]:
     """Every event as (event, key, JSON value, time in microseconds), in the order of (time, event, id)."""
-    return _merged(tables(days, start))
+    return merged(tables(days, start), STREAMS)
 
 
 def write(folder: Path, days: int | None = None, start: date | None = None) -> None:
     """One file of JSON lines per event: `<event>.jsonl`, each in the order of (time, id)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for event, table in tables(days, start).items():
-        with (folder / f"{event}.jsonl").open("wb") as lines:
-            for _, value in _encoded(table, STREAMS[event]):
-                lines.write(value + b"\n")
-
-
-# -- from tables to bytes --------------------------------------------------------------------------------------------
-
-
-def _merged(tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, bytes, bytes, int]]:
-    names = list(STREAMS)
-    times = np.concatenate([_microseconds(tables[event][stream.time]) for event, stream in STREAMS.items()])
-    ranks = np.repeat(np.arange(len(names)), [len(tables[event]) for event in names])
-    order = np.argsort(times, kind="stable")  # stable: within a minute the rank decides, then the id, as concatenated
-    sources = [_encoded(tables[event], stream) for event, stream in STREAMS.items()]
-    for rank, time in zip(ranks[order].tolist(), times[order].tolist(), strict=True):
-        key, value = next(sources[rank])
-        yield names[rank], key, value, time
-
-
-def _encoded(table: pd.DataFrame, stream: Stream) -> Iterator[tuple[bytes, bytes]]:
-    """Each row as (key, JSON value); a missing number is NaN here and null there."""
-    encode = msgspec.json.Encoder().encode
-    names = list(table.columns)
-    where = names.index(stream.key)
-    for at in range(0, len(table), ROWS_AT_ONCE):
-        part = table.iloc[at : at + ROWS_AT_ONCE]
-        columns = [_iso(part[name]) if name == stream.time else part[name].tolist() for name in names]
-        for row in zip(*columns, strict=True):
-            yield row[where].encode(), encode(dict(zip(names, row, strict=True)))
-
-
-def _microseconds(times: pd.Series) -> NDArray[np.int64]:
-    since: NDArray[np.int64] = times.dt.tz_localize(None).to_numpy(dtype="datetime64[us]").astype(np.int64)
-    return since
-
-
-def _iso(times: pd.Series) -> list[str]:
-    seconds = times.dt.tz_localize(None).to_numpy(dtype="datetime64[s]")
-    return [f"{text}Z" for text in np.datetime_as_string(seconds).tolist()]
+    written(tables(days, start), STREAMS, folder)
 
 
 # -- from files to tables --------------------------------------------------------------------------------------------
