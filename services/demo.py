@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,6 +31,7 @@ from penstock.picture import Picture
 from penstock.project import Project, load
 from penstock.publish import Publisher, sampled
 from penstock.settings import SERVICES, Settings
+from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .embedded import Event, scoring, slices
@@ -52,10 +54,8 @@ def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partit
 
     project = load(settings.project)
     kafka, why = _where(embedded)
-    _say(
-        json,
-        f"{'Kafka and Redis on this machine, one process per service' if kafka else 'embedded: everything in this process, nothing kept'} ({why})",
-    )
+    where = "Kafka and Redis on this machine, one process per service" if kafka else "embedded: one process, nothing is kept"
+    _say(json, f"{where} ({why})")
     stream = list(events(days))
     _quiet()
     began = time.perf_counter()
@@ -117,9 +117,17 @@ async def _embedded(project: Project, stream: Sequence[Event], live: Live) -> Au
 async def _on_kafka(settings: Settings, project: Project, stream: Sequence[Event], partitions: int, live: Live) -> Audit:
     folder = (settings.data / "demo").absolute()
     shutil.rmtree(folder, ignore_errors=True)
+    async with running(settings, project, folder, partitions) as publisher:
+        return await drive(publisher, stream, live, Artefacts(folder / "models"))
+
+
+@asynccontextmanager
+async def running(settings: Settings, project: Project, folder: Path, partitions: int) -> AsyncIterator[Publisher]:
+    """Broker, Redis and one process per service, all in `folder`; a publisher for them. Nothing is left when it ends."""
     folder.mkdir(parents=True)
     topics = Topics(project, partitions)
     kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
+    tracing = Tracing("publisher", settings.otel_exporter_otlp_endpoint)
     log = supervisor = None
     try:
         await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
@@ -133,7 +141,7 @@ async def _on_kafka(settings: Settings, project: Project, stream: Sequence[Event
         ]
         supervisor = Supervisor(folder, named, [kafka, redis], ready_seconds=120.0)
         await supervisor.up()
-        return await drive(log, topics, stream, live, Artefacts(folder / "models"), settings.trace_sample)
+        yield Publisher(log, topics, trace=sampled(settings.trace_sample), tracing=tracing)
     finally:
         if log is not None:
             await log.close()
@@ -141,6 +149,7 @@ async def _on_kafka(settings: Settings, project: Project, stream: Sequence[Event
             await supervisor.down()
         for server in (kafka, redis):
             await asyncio.to_thread(server.stop)
+        tracing.close()
 
 
 def _free_ports() -> dict[str, int]:
@@ -149,10 +158,9 @@ def _free_ports() -> dict[str, int]:
     return {f"{service}_port": port.free() for service in SERVICES}
 
 
-async def drive(log: Any, topics: Topics, stream: Sequence[Event], live: Live, artefacts: Artefacts, sample: float) -> Audit:
+async def drive(publisher: Publisher, stream: Sequence[Event], live: Live, artefacts: Artefacts) -> Audit:
     """Publish at the pace of the loop, wait until it is at rest, and audit."""
-    project = topics.project
-    publisher = Publisher(log, topics, trace=sampled(sample))
+    log, topics, project = publisher.log, publisher.topics, publisher.topics.project
     picture = Picture(topics)
     published = 0
     for part, before in slices(stream, max(slice_of(project), HOUR)):

@@ -24,6 +24,7 @@ from penstock.event import Event, to_micros
 from penstock.log import Batch, Partition, partition_of
 from penstock.merge import NEVER, Frontiers, Merge, Released
 from penstock.records import Clock
+from penstock.telemetry import trace_of
 
 from .ledger import Answer
 from .track import SavedTrack, Track
@@ -185,6 +186,11 @@ class Intake:
                 continue
             if record.digest:
                 versions.add(record.version)
+            if value is not None and (
+                trace := trace_of(head)
+            ):  # kept with the answer until its truth is known, however long that takes
+                record = msgspec.structs.replace(record, traceparent=trace)
+                value = b'%s,"traceparent":"%s"}' % (value[: value.rindex(b"}")], trace.encode())
             staged.append((time, record.id, Item(feed, offset, time, record, value)))
 
     def _labels(self, feed: Feed, decoder: EventDecoder, batch: Batch, now: float) -> None:

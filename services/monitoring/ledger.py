@@ -51,6 +51,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     version: str
     variant: str
     digest: str = ""
+    traceparent: str = ""
+    """Of the record, not in it: where its trace goes on, empty when it is not traced."""
 
 
 _decode = msgspec.json.Decoder(Answer).decode

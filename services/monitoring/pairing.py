@@ -268,7 +268,8 @@ class PairingShard:
             variant=answer.variant,
             corrects=settled.corrects,
         )
-        return Send(book.outcomes, answer.id.encode(), self._encode(outcome), (), self._number)
+        headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
+        return Send(book.outcomes, answer.id.encode(), self._encode(outcome), headers, self._number)
 
     def _follow(self, batch: Batch) -> None:
         """Learn the references of versions; what is not a decision is passed by, a removed version has none."""

@@ -137,9 +137,12 @@ class Lane:
         self._logger = structlog.get_logger(service=name)
 
     async def run(self) -> None:
-        """Turn until cancelled."""
-        while True:
+        """Turn until cancelled, also when a client below drops the cancellation (`asyncio.wait_for` of Python 3.11, which
+        redis-py uses, does when the answer comes in the same moment)."""
+        me = asyncio.current_task()
+        while me is None or not me.cancelling():
             await self.turn()
+        raise asyncio.CancelledError
 
     async def turn(self, wait: float | None = None) -> bool:
         """One round; whether anything happened."""

@@ -14,7 +14,7 @@ import re
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -49,6 +49,7 @@ class Tracing:
     def __init__(self, service: str, endpoint: str = "", version: str = "0.1.0") -> None:
         self._tracer: Any = None
         self._provider: Any = None
+        self._ids: Any = None
         if endpoint:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
@@ -56,7 +57,8 @@ class Tracing:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
             resource = Resource.create({"service.name": f"penstock-{service}", "service.version": version})
-            provider = TracerProvider(resource=resource)
+            self._ids = _ids()
+            provider = TracerProvider(resource=resource, id_generator=self._ids)
             exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=5)
             provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
             self._provider = provider
@@ -65,6 +67,17 @@ class Tracing:
     @property
     def on(self) -> bool:
         return self._tracer is not None
+
+    def start(self, trace: str, operation: str, topic: str) -> None:
+        """The first span of a trace, with the very ids that the record's `traceparent` says."""
+        match = _W3C.fullmatch(trace)
+        if self._tracer is None or match is None:
+            return
+        from opentelemetry.context import Context
+
+        self._ids.given = int(match[1], 16), int(match[2], 16)
+        self._span(operation, topic, Context(), {})
+        self._ids.given = None
 
     def record(self, trace: str, operation: str, topic: str, **attributes: str | int) -> str:
         """One span for one traced record, as a child of its context; the context to pass on."""
@@ -76,19 +89,22 @@ class Tracing:
         if match is None:
             return trace
         parent = api.SpanContext(int(match[1], 16), int(match[2], 16), True, api.TraceFlags(1))
-        kind = api.SpanKind.PRODUCER if operation == "send" else api.SpanKind.CONSUMER
+        context = self._span(operation, topic, api.set_span_in_context(api.NonRecordingSpan(parent)), attributes)
+        return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+
+    def _span(self, operation: str, topic: str, parent: Any, attributes: Mapping[str, str | int]) -> Any:
+        from opentelemetry.trace import SpanKind
+
         said = {
             "messaging.system": "kafka",
             "messaging.operation.name": operation,
             "messaging.destination.name": topic,
             **{f"penstock.{name}": value for name, value in attributes.items()},
         }
-        span = self._tracer.start_span(
-            f"{operation} {topic}", api.set_span_in_context(api.NonRecordingSpan(parent)), kind, attributes=said
-        )
+        kind = SpanKind.PRODUCER if operation == "send" else SpanKind.CONSUMER
+        span = self._tracer.start_span(f"{operation} {topic}", parent, kind, attributes=said)
         span.end()
-        context = span.get_span_context()
-        return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+        return span.get_span_context()
 
     def step(self, name: str, traces: Sequence[str], began: float, **attributes: int) -> None:
         """One span for a whole step that began at wall-clock second `began`, linking its traced records."""
@@ -125,11 +141,29 @@ def _families() -> tuple[Any, ...]:
     return (
         Counter("penstock_records_in_total", "Records read.", ["lane"]),
         Counter("penstock_records_out_total", "Records published.", ["lane"]),
-        Histogram("penstock_step_seconds", "Seconds from reading a batch to its effects being published.", ["lane"], buckets=buckets),
+        Histogram(
+            "penstock_step_seconds", "Seconds from reading a batch to its effects being published.", ["lane"], buckets=buckets
+        ),
         Counter("penstock_waits_total", "Attempts repeated because the log or the store was away.", ["lane"]),
         Counter("penstock_fenced_total", "Partitions lost to another process while writing.", ["lane"]),
         Gauge("penstock_last_step_timestamp_seconds", "When the newest step was done.", ["lane"]),
     )
+
+
+def _ids() -> Any:
+    """Ids for new spans: random, except where a span has ids already."""
+    from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+
+    class Ids(RandomIdGenerator):
+        given: tuple[int, int] | None = None
+
+        def generate_trace_id(self) -> int:
+            return self.given[0] if self.given else super().generate_trace_id()
+
+        def generate_span_id(self) -> int:
+            return self.given[1] if self.given else super().generate_span_id()
+
+    return Ids()
 
 
 def logs(service: str, level: str = "info") -> None:

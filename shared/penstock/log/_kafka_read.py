@@ -271,9 +271,7 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]
         if self._shut:
             if self._unplaced:
                 asked = self._generation
-                begins = await within(
-                    shared.consumer.beginning_offsets(list(self._unplaced)), "joining a group", self._bootstrap
-                )
+                begins = await within(shared.consumer.beginning_offsets(list(self._unplaced)), "joining a group", self._bootstrap)
                 if self._moving or asked != self._generation:
                     return False
                 for place in list(self._unplaced):
@@ -370,13 +368,13 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]
         if not offsets or self._moving:
             return  # whoever holds them next commits
         try:
-            await asyncio.wait_for(self._shared.consumer.commit(offsets), DEADLINE)
+            async with asyncio.timeout(DEADLINE):
+                await self._shared.consumer.commit(offsets)
         except (CommitFailedError, IllegalStateError):
             return  # a new distribution has begun meanwhile; likewise
         except TimeoutError:
             raise LogError(
-                f"committing: Kafka at {self._bootstrap} gave no answer within {DEADLINE:.0f} s; "
-                "look with: penstock doctor"
+                f"committing: Kafka at {self._bootstrap} gave no answer within {DEADLINE:.0f} s; look with: penstock doctor"
             ) from None
         except (KafkaError, OSError) as error:
             raise failed("committing", self._bootstrap, error) from error

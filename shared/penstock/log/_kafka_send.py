@@ -109,12 +109,14 @@ class Sender:
                 at += 1
             if batch.size() > limit:
                 raise _too_large(topic, limit, batch.size())
-            under_way = await asyncio.wait_for(producer.send_batch(batch, topic, partition=number), DEADLINE)
+            async with asyncio.timeout(DEADLINE):
+                under_way = await producer.send_batch(batch, topic, partition=number)
             under_way.add_done_callback(_heard)
             acknowledged.append((under_way, at - first))
         end = -1
         for under_way, size in acknowledged:
-            base = (await asyncio.wait_for(under_way, DEADLINE)).offset
+            async with asyncio.timeout(DEADLINE):
+                base = (await under_way).offset
             end = base + size if base >= 0 else -1
         return end
 
@@ -137,7 +139,8 @@ class Sender:
                     **self._settings,
                 )
                 try:
-                    await asyncio.wait_for(producer.start(), DEADLINE)
+                    async with asyncio.timeout(DEADLINE):
+                        await producer.start()
                 except TimeoutError:
                     await quietly(producer.stop(), "closing a producer that did not start")
                     what = f"Kafka at {self._bootstrap} gave no producer id within {DEADLINE:.0f} s"

@@ -1,4 +1,8 @@
-"""Deadlines around aiokafka: what waits there for ever while a broker is down ends here as one sentence."""
+"""Deadlines around aiokafka: what waits there for ever while a broker is down ends here as one sentence.
+
+With `asyncio.timeout`: `asyncio.wait_for` of Python 3.11 drops a cancellation that comes in the moment of the answer, and
+then a service that was told to end goes on.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +31,8 @@ logger = logging.getLogger(__name__)
 async def within(work: Awaitable[T], doing: str, bootstrap: str, seconds: float = DEADLINE) -> T:
     """The answer in time, else LogError."""
     try:
-        return await asyncio.wait_for(work, seconds)
+        async with asyncio.timeout(seconds):
+            return await work
     except TimeoutError:
         raise LogError(
             f"{doing}: Kafka at {bootstrap} gave no answer within {seconds:.0f} s; look with: penstock doctor"
@@ -45,7 +50,8 @@ def failed(doing: str, bootstrap: str, error: BaseException) -> LogError:
 async def quietly(work: Awaitable[object], doing: str) -> bool:
     """Whether a farewell came through. A failed one harms nobody: it is logged, not raised."""
     try:
-        await asyncio.wait_for(work, CLOSING)
+        async with asyncio.timeout(CLOSING):
+            await work
     except Exception as error:  # aiokafka ends a hopeless client with whatever its tasks happen to raise
         logger.warning("%s: %s", doing, str(error) or type(error).__name__)
         return False

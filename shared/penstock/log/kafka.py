@@ -101,7 +101,8 @@ class KafkaLog:
         admin = await self._asking()
         news = [_new_topic(topic) for topic in missing]
         try:
-            answer = await asyncio.wait_for(admin.create_topics(news, timeout_ms=int(DEADLINE * 1000)), DEADLINE)
+            async with asyncio.timeout(DEADLINE):
+                answer = await admin.create_topics(news, timeout_ms=int(DEADLINE * 1000))
         except (KafkaError, OSError, TimeoutError) as error:
             await self._forget()
             if isinstance(error, KafkaError) and not error.retriable:

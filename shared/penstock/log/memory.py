@@ -234,9 +234,7 @@ class _Reader:
 
 
 class _Member(_Reader):
-    def __init__(
-        self, log: MemoryLog, group: str, shared: tuple[str, ...], follows: tuple[str, ...], count: int
-    ) -> None:
+    def __init__(self, log: MemoryLog, group: str, shared: tuple[str, ...], follows: tuple[str, ...], count: int) -> None:
         super().__init__(log, {p: log._stores[p].base for name in follows for p in log._partitions(name)})
         self.group, self.shared, self.follows, self.count = group, shared, follows, count
         self.generation = 0
