@@ -43,7 +43,7 @@ __all__ = ["demo", "simulate"]
 MOST_LAG = 6_000
 """Scored events published and not yet answered; the publisher waits above it, so that stream time does not run away from
 the decisions that should act on it."""
-SETTLED_SECONDS = 3.0
+SETTLED_SECONDS = 5.0
 """Nothing new for this long after the last window closed: the loop is at rest."""
 FINISH_SECONDS = 120.0
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 
 from penstock.errors import Refused
-from penstock.lane import RETRY_SECONDS, now
-from penstock.log import Batch, Log, LogError, Partition
+from penstock.lane import now
+from penstock.log import Batch, Log, Partition
+from penstock.patience import patiently
 from penstock.topics import Topics
 
 from .duty import Duty
@@ -43,14 +42,8 @@ class Follower:
 
     async def run(self) -> None:
         """Follow until cancelled. A log that is away is waited for; what was heard stays in force meanwhile."""
-        attempt = 0
-        while self.duties:
-            try:
-                await self._follow()
-            except LogError as error:
-                self._logger.warning("waiting", cause=str(error))
-                await asyncio.sleep(RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)])
-                attempt += 1
+        if self.duties:
+            await patiently(self._follow, self._logger)
 
     async def _follow(self) -> None:
         topic = self._topics.models

@@ -24,8 +24,8 @@ import structlog
 
 from .deadletter import dead_letter
 from .errors import Refused
-from .lane import RETRY_SECONDS
-from .log import Gap, Headers, Log, LogError, Partition, Reader, Send, TooLarge
+from .log import Gap, Headers, Log, Partition, Reader, Send, TooLarge
+from .patience import patiently
 from .topics import Topics
 
 __all__ = ["Control", "ControlLoop", "faust_app", "serve"]
@@ -129,19 +129,7 @@ class ControlLoop:
         return await sends if inspect.isawaitable(sends) else sends
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat until it works or waiting cannot help; what is waited for is said once a change."""
-        told = ""
-        for count in range(1 << 30):
-            try:
-                return await attempt()
-            except (Gap, TooLarge):
-                raise
-            except (LogError, OSError) as error:
-                if str(error) != told:
-                    told = str(error)
-                    self._logger.warning("waiting", cause=told)
-                await asyncio.sleep(RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)])
-        raise AssertionError("unreachable")
+        return await patiently(attempt, self._logger)
 
     async def close(self) -> None:
         if self._reader is not None:

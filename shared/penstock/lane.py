@@ -21,9 +21,10 @@ from typing import Protocol, TypeVar
 import msgspec
 import structlog
 
-from .log import Batch, Gap, Headers, Log, LogError, Member, Partition, Send, TooLarge
+from .log import Batch, Headers, Log, Member, Partition, Send
+from .patience import patiently
 from .records import Clock
-from .store import Change, Fenced, Saved, Store, StoreError
+from .store import Change, Fenced, Saved, Store
 from .telemetry import Meters, Tracing, trace_of
 
 __all__ = ["Effects", "Lane", "Redelivered", "Shard", "now"]
@@ -31,8 +32,6 @@ __all__ = ["Effects", "Lane", "Redelivered", "Shard", "now"]
 T = TypeVar("T")
 
 FROM, SEQUENCE = "penstock-from", "penstock-seq"
-RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0)
-"""Waits between attempts while the log or the store is away; the last one repeats. A fault like that never dead-letters."""
 
 
 def now() -> float:
@@ -237,20 +236,7 @@ class Lane:
             self.shards[number], self._versions[number] = shard, saved.version
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Repeat until it works: a log or store that is away is waited for, and said once a change."""
-        told = ""
-        for count in range(1 << 30):
-            try:
-                return await attempt()
-            except (Gap, TooLarge):
-                raise  # waiting cures neither
-            except (LogError, StoreError) as error:
-                self._meters.waits.inc()
-                if str(error) != told:
-                    told = str(error)
-                    self._logger.warning("waiting", cause=told)
-                await asyncio.sleep(RETRY_SECONDS[min(count, len(RETRY_SECONDS) - 1)])
-        raise AssertionError("unreachable")
+        return await patiently(attempt, self._logger, self._meters.waits.inc)
 
     @property
     def ready(self) -> bool:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import penstock as ps
-from penstock.audit import auc
 from penstock.duration import DAY, HOUR
 from penstock.inputs import counted, edges_of
 from penstock.policy import Drift, Skill
+from penstock.quality import auc
 from penstock.records import Quality
 from penstock.services.monitoring.quality import BINS, CLIP, Sums, area, loss_of, mean_loss, total
 from penstock.services.monitoring.shift import alpha_of, distance, habit_of, shift_of

@@ -117,8 +117,8 @@ def test_a_way_back_is_told_apart_from_a_promotion() -> None:
 
 def test_a_fit_that_offered_nothing_says_why() -> None:
     run = Run(
-        id="r", model="late", kind="full", cause="alarm:late/skill/2013-01-14T00:00:00+00:00/raised", at=START, parameters={}, seed=0,
-        data={"rows": 7, "refused": "one class"}, code="", environment={}, metrics={}, seconds=0.0,
+        id="r", model="late", kind="full", cause="alarm:late/skill/2013-01-14T00:00:00+00:00/raised", at=START,
+        parameters={}, seed=0, data={"rows": 7, "refused": "one class"}, code="", environment={}, metrics={}, seconds=0.0,
     )  # fmt: skip
     picture = asyncio.run(watched(Send(TOPICS.runs, b"r", msgspec.json.encode(run))))
     assert (

@@ -112,9 +112,11 @@ def publish(
 
     async def work(log: Log) -> tuple[int, float]:
         from ..publish import Publisher, sampled
+        from ..telemetry import Tracing
 
+        tracing = Tracing("publisher", settings.otel_exporter_otlp_endpoint)
         broker.known(kind.topic, await log.describe())
-        publisher = Publisher(log, topics, f"publish-{kind.topic}", sampled(settings.trace_sample))
+        publisher = Publisher(log, topics, f"publish-{kind.topic}", sampled(settings.trace_sample), tracing)
         began = time.monotonic()
         try:
             with _progress(kind.topic, len(found.times)) as progress:
@@ -138,6 +140,8 @@ def publish(
             sent = skip + publisher.sent
             screen.note(f"{sent:,} of {len(found.times):,} events were sent; the rest:  --skip {sent}")
             raise
+        finally:
+            tracing.close()
         return publisher.sent, time.monotonic() - began
 
     sent, seconds = broker.use(settings, work, "")
