@@ -73,15 +73,15 @@ class HopPartition:
         self._entities = [entity_of(self._by[events[item.rank]], item.decoded) for item in self._due.items]
         return sorted({e for e in self._entities if e is not None and not self.panes.known(e)})
 
-    def work(self) -> list[tuple[Event, int, str, Item]]:
-        """Process what was released; (event, effective time, id, item) in order, values and cursor added."""
+    def work(self) -> Iterable[tuple[int, str, Item]]:
+        """Process what was released; (effective time, id, item) in order, values and cursor added."""
         due, events = self._due, self.topology.events
         self._due = Released(np.empty(0, np.int64), np.empty(0, np.int64), [], [])
         if not len(due):
             return []
         if self.hop.key != ENTRY:
             self._compute(due, events)
-        return [(events[i.rank], t, key, i) for i, t, key in zip(due.items, due.times.tolist(), due.ids, strict=True)]
+        return zip(due.times.tolist(), due.ids, due.items, strict=True)
 
     def _compute(self, due: Released, events: Sequence[Event]) -> None:
         items: list[Item] = due.items

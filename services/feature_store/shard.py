@@ -20,7 +20,7 @@ from penstock.records import Clock, Row
 from penstock.store import Change, Saved
 from penstock.telemetry import Tracing, trace_of
 from penstock.topics import Topics
-from penstock.topology import ENTRY
+from penstock.topology import ENTRY, Topology
 
 from .block import Block, Item, pack, unpack
 from .hop import HopPartition
@@ -58,7 +58,10 @@ class FeatureShard:
         self._raw = [msgspec.json.Decoder(decoder.struct).decode for decoder in self._decoders]
         self._events = {event.topic: event for event in self.topology.events}
         self._rows = {event: _RowWriter(event, topics) for event in self.topology.reads}
-        self._hop_names = [hop.key for hop in self.topology.hops]
+        self._ways = {
+            key: [_Way(self.topology, event, key, self._homes.get(event.topic), self._rows) for event in self.topology.events]
+            for key in self.hops
+        }
         self._read: dict[str, int] = {}
         self._refused: dict[str, int] = {}
         self._newest: dict[tuple[str, str], int] = {}
@@ -213,23 +216,23 @@ class FeatureShard:
         self._dirty = False
         for key, hop in self.hops.items():
             routed: dict[tuple[str, int], tuple[list[int], list[str], list[Item]]] = {}
-            for event, time, name, item in hop.work():
+            ways = self._ways[key]
+            for time, name, item in hop.work():
                 moved = True
+                way = ways[item.rank]
                 if item.trace:
                     item.trace = self._tracing.record(item.trace, "process", self.topics.hop(key), partition=self.number)
-                if event.topic in self._homes and self._homes[event.topic] == key and event.topic in self._ids:
-                    released_ids.setdefault(event.topic, []).append(name)
-                following = self.topology.after(event, key)
-                if following is not None:
-                    there = entity_of(self.topology.by[following, event], item.decoded)
-                    times, names, items = routed.setdefault(
-                        (following, hop.target(name if there is None else there)), ([], [], [])
-                    )
+                if way.remembers:
+                    released_ids.setdefault(way.event.topic, []).append(name)
+                if way.following is not None:
+                    there = entity_of(way.by, item.decoded)
+                    target = way.following, hop.target(name if there is None else there)
+                    times, names, items = routed.setdefault(target, ([], [], []))
                     times.append(time)
                     names.append(name)
                     items.append(item)
-                elif event in self.topology.reads:
-                    sends.append(self._row(event, name, item))
+                elif way.row is not None:
+                    sends.append(way.row.write(name, item))
             sends += self._blocks_of(key, hop, number, routed)
         closed = self._closed()
         if not moved and not sends and closed is None:
@@ -262,19 +265,6 @@ class FeatureShard:
             return None
         self._told["rows"] = closed
         return closed
-
-    def _row(self, event: Event, name: str, item: Item) -> Send:
-        writer = self._rows[event]
-        cursor = {"source": item.cursor[:2]}
-        for at in range(2, len(item.cursor), 3):
-            cursor[self._hop_names[item.cursor[at]]] = item.cursor[at + 1 : at + 3]
-        values = () if item.features is None else item.features.tolist()
-        time = getattr(item.decoded, event.time.name)
-        value = _encode(writer.row(name, time, msgspec.Raw(item.raw), writer.values(*values), cursor))
-        headers: Headers = (("ce_id", name.encode()), ("ce_time", _encode(time)[1:-1]), *CLOUD_EVENT)
-        if item.trace:
-            headers = (*headers, ("traceparent", item.trace.encode()))
-        return Send(writer.topic, str(getattr(item.decoded, event.key.name)).encode(), value, headers, item.cursor[0])
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
@@ -326,6 +316,35 @@ class _RowWriter:
     def __init__(self, event: Event, topics: Topics) -> None:
         columns = topics.project.topology.columns(event)
         fields = [(f"v{i}", float) for i in range(len(columns))]
-        self.values: Any = msgspec.defstruct("Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)}, gc=False)
-        self.row: Any = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__])
-        self.topic = topics.rows(event)
+        self._values: Any = msgspec.defstruct(
+            "Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)}, gc=False
+        )
+        self._row: Any = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__], gc=False)
+        self._topic, self._key, self._time = topics.rows(event), event.key.name, event.time.name
+        self._hops = [hop.key for hop in topics.project.topology.hops]
+
+    def write(self, name: str, item: Item) -> Send:
+        """The record of a finished row, in the partition that its event came from."""
+        at = item.cursor
+        cursor = {"source": at[:2]}
+        for i in range(2, len(at), 3):
+            cursor[self._hops[at[i]]] = at[i + 1 : i + 3]
+        values = () if item.features is None else item.features.tolist()
+        time = getattr(item.decoded, self._time)
+        value = _encode(self._row(name, time, msgspec.Raw(item.raw), self._values(*values), cursor))
+        headers: Headers = (("ce_id", name.encode()), ("ce_time", _encode(time)[1:-1]), *CLOUD_EVENT)
+        if item.trace:
+            headers = (*headers, ("traceparent", item.trace.encode()))
+        return Send(self._topic, str(getattr(item.decoded, self._key)).encode(), value, headers, at[0])
+
+
+class _Way:
+    """What becomes of one kind of event after one hop; looked up per event, so worked out once."""
+
+    def __init__(self, topology: Topology, event: Event, key: str, home: str | None, rows: Mapping[Event, _RowWriter]) -> None:
+        here = key == ENTRY or key in topology.routes[event].path
+        self.event = event
+        self.following = topology.after(event, key) if here else None
+        self.by = topology.by[self.following, event] if self.following is not None else ()
+        self.row = rows.get(event)
+        self.remembers = home == key and event.id is not None
