@@ -57,7 +57,7 @@ def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partit
     where = "Kafka and Redis on this machine, one process per service" if kafka else "embedded: one process, nothing is kept"
     _say(json, f"{where} ({why})")
     stream = list(events(days))
-    _quiet()
+    _prepare()
     began = time.perf_counter()
     title = f"penstock demo: {days} days of flights, {len(stream):,} events"
     with Live(title, from_micros(stream[0][3]), from_micros(stream[-1][3]), len(stream), json) as live:
@@ -72,7 +72,7 @@ def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> 
     """The whole loop in one process from a folder of files, one per event."""
     project = load(settings.project)
     stream = _from_files(project, folder, days)
-    _quiet()
+    _prepare()
     began = time.perf_counter()
     with Live(
         f"penstock simulate: {project.name}, {len(stream):,} events",
@@ -85,10 +85,12 @@ def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> 
     return _finish(found, time.perf_counter() - began, json, demanding=False)
 
 
-def _quiet() -> None:
-    """The screen tells the story; services say only what is wrong."""
+def _prepare() -> None:
+    """The screen tells the story, so services say only what is wrong; and garbage is collected as `__main__` does it."""
+    import gc
     import logging
 
+    gc.set_threshold(100_000, 50, 100)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
 
