@@ -119,7 +119,7 @@ class FeatureShard:
                 self._heard[topic] = now
                 merge.close(topic, closed)
             if self.idle_after is not None:
-                merge.silent(topic, now - self._heard.setdefault(topic, now), self.idle_after)
+                merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
         self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
         return [state_key(hop.hop.key, entity) for hop, entity in self._needed]
 

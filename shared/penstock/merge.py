@@ -75,6 +75,8 @@ class Merge:
         self.released = released
         """Everything with a smaller E has been released; what still comes with one is late and takes this as its E."""
         self.late = 0
+        self._waiting = 0.0, released
+        """Since when, and at which released time, records have been waiting."""
 
     def push(
         self,
@@ -109,12 +111,16 @@ class Merge:
         """Pass a source, or do not; what comes from it while it is passed may be late."""
         self._sources[source].idle = idle
 
-    def silent(self, source: str, seconds: float, after: float) -> None:
-        """Decide whether a source that has been silent for so long is passed: only when others wait for it, after `after`
-        seconds where nobody closes its times, after TRUSTED_SECONDS at least where somebody does (who may pause)."""
+    def silent(self, source: str, heard: float, now: float, after: float) -> None:
+        """Decide whether a source last heard at second `heard` is passed: only when others have waited for it, and it has been
+        silent, for `after` seconds where nobody closes its times, for TRUSTED_SECONDS at least where somebody does (who may
+        pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody."""
+        if not self.pending or self._waiting[1] != self.released:
+            self._waiting = now, self.released
         queue = self._sources[source]
         limit = after if queue.closed == NEVER else max(after, TRUSTED_SECONDS)
-        queue.idle = seconds > limit and self.pending > len(queue.items) and queue.frontier <= self.released
+        waited = now - max(heard, self._waiting[0])
+        queue.idle = waited > limit and self.pending > len(queue.items) and queue.frontier <= self.released
 
     def resume(self, source: str, seen: int) -> None:
         """Restore a source's newest E after a restart."""

@@ -15,6 +15,7 @@ import pytest
 import penstock as ps
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
+from penstock.merge import Merge
 from penstock.records import Clock
 from penstock.services.feature_store.service import lanes
 from penstock.store import Change
@@ -235,3 +236,23 @@ def _event(topic: str, value: bytes) -> Any:
     said = msgspec.json.decode(value)
     said["at"] = datetime.fromisoformat(said["at"])
     return (Ride if topic == "rides" else Rating)(**said)
+
+
+def test_a_quiet_start_passes_no_source_and_a_silent_one_is_passed_after_its_wait() -> None:
+    merge = Merge(["rides", "ratings"])
+    merge.silent("ratings", heard=0.0, now=60.0, after=5.0)
+    merge.push("rides", np.array([10, 20]), np.array([0, 0]), ["x", "y"], [0, 1], ["first", "second"])
+    released = []
+    for now in (61.0, 65.0, 67.0):
+        merge.silent("ratings", heard=0.0, now=now, after=5.0)
+        released.append(merge.release().items)
+    assert released == [[], [], ["first"]], "silence counts from when there was something to wait with"
+
+
+def test_a_publisher_that_closes_times_may_pause() -> None:
+    merge = Merge(["rides", "ratings"])
+    merge.close("ratings", 5)
+    merge.push("rides", np.array([10, 20]), np.array([0, 0]), ["x", "y"], [0, 1], ["first", "second"])
+    for now, due in ((1.0, []), (31.0, []), (62.0, ["first"])):
+        merge.silent("ratings", heard=0.0, now=now, after=5.0)
+        assert merge.release().items == due, f"after {now} s"
