@@ -253,6 +253,6 @@ def test_a_publisher_that_closes_times_may_pause() -> None:
     merge = Merge(["rides", "ratings"])
     merge.close("ratings", 5)
     merge.push("rides", np.array([10, 20]), np.array([0, 0]), ["x", "y"], [0, 1], ["first", "second"])
-    for now, due in ((1.0, []), (31.0, []), (62.0, ["first"])):
+    for now, due in ((1.0, []), (2.0, []), (60.0, []), (63.0, ["first"])):
         merge.silent("ratings", heard=0.0, now=now, after=5.0)
         assert merge.release().items == due, f"after {now} s"
