@@ -10,7 +10,6 @@ from typing import Any
 
 from penstock.audit import Audit, audit
 from penstock.duration import DAY, HOUR
-from penstock.event import from_micros
 from penstock.picture import Picture
 from penstock.project import Project
 
@@ -85,8 +84,3 @@ def summary(found: Audit, seconds: float) -> dict[str, Any]:
         "seconds": round(seconds, 1),
         "complaints": found.complaints,
     }
-
-
-def stream_time(micros: int) -> str:
-    """A moment of the stream, to the minute."""
-    return f"{from_micros(micros):%Y-%m-%d %H:%M}"

@@ -148,12 +148,6 @@ class Merge:
         newest = max(q.frontier for q in self._sources.values())
         return newest + 1 if newest > NEVER else NEVER
 
-    @property
-    def blocking(self) -> list[str]:
-        """The sources whose frontier is the least: what the merge waits for."""
-        least = self.frontier
-        return [name for name, q in self._sources.items() if not q.idle and q.frontier == least]
-
     def first_pending(self, source: str) -> int | None:
         """The offset of the oldest record not released; None when the queue is empty."""
         offsets = self._sources[source].offsets

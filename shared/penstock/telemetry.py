@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import re
-import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,7 @@ import structlog
 
 from .log import Headers
 
-__all__ = ["Meters", "Tracing", "logs", "new_trace", "trace_of"]
+__all__ = ["Meters", "Tracing", "logs", "trace_of"]
 
 _W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 MOST_LINKS = 128
@@ -36,11 +35,6 @@ def trace_of(headers: Headers) -> str:
             match = _W3C.fullmatch(text)
             return text if match and int(match[3], 16) & 1 else ""
     return ""
-
-
-def new_trace() -> str:
-    """A sampled traceparent for a record that starts a trace without a span of its own."""
-    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
 
 
 class Tracing:
