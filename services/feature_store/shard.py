@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
-from penstock.codec import EventDecoder, entity_of
+from penstock.codec import EventDecoder, entities_of
 from penstock.deadletter import dead_letter
 from penstock.errors import Refused
-from penstock.event import Event, to_micros
+from penstock.event import Event
 from penstock.lane import Effects
 from penstock.log import Batch, Headers, Partition, Send
-from penstock.merge import NEVER, Frontiers
+from penstock.merge import NEVER, Column, Frontiers, Released, column
 from penstock.online import state_key
-from penstock.records import Clock, Row
+from penstock.records import Clock
 from penstock.store import Change, Saved
 from penstock.telemetry import Tracing, trace_of
 from penstock.topics import Topics
-from penstock.topology import ENTRY, Topology
+from penstock.topology import ENTRY
 
-from .block import Block, Item, pack, unpack
-from .hop import HopPartition
+from .block import Rows, pack, tick, unpack
+from .hop import HopPartition, width_of
 
 __all__ = ["FeatureShard"]
 
 REMEMBERED_IDS = 65_536
 """Repeats of an id are recognised within this many newest events of a partition: hours to days of a busy topic."""
 
-NOTHING = np.empty(0)
+Ints = npt.NDArray[np.int64]
 CLOUD_EVENT: Headers = (
     ("ce_specversion", b"1.0"),
-    ("ce_source", b"penstock/feature_store"),
     ("ce_type", b"penstock.row.v1"),
     ("content-type", b"application/json"),
 )
@@ -58,10 +58,7 @@ class FeatureShard:
         self._raw = [msgspec.json.Decoder(decoder.struct).decode for decoder in self._decoders]
         self._events = {event.topic: event for event in self.topology.events}
         self._rows = {event: _RowWriter(event, topics) for event in self.topology.reads}
-        self._ways = {
-            key: [_Way(self.topology, event, key, self._homes.get(event.topic), self._rows) for event in self.topology.events]
-            for key in self.hops
-        }
+        self._width = width_of(self.topology)
         self._read: dict[str, int] = {}
         self._refused: dict[str, int] = {}
         self._newest: dict[tuple[str, str], int] = {}
@@ -124,85 +121,88 @@ class FeatureShard:
         return [state_key(hop.hop.key, entity) for hop, entity in self._needed]
 
     def _take_events(self, event: Event, batch: Batch, now: float) -> None:
-        decoded, refusals = self._decoders[self.topology.rank[event]].decode_all(batch.values, now)
+        topic, rank = event.topic, self.topology.rank[event]
+        home, decoder = self.hops[self._homes[topic]], self._decoders[rank]
+        decoded, refusals = decoder.decode_all(batch.values, now)
         refused = dict(refusals)
-        topic, ids = event.topic, self._ids.get(event.topic)
-        home = self.hops[self._homes[topic]]
-        rank, by_id = self.topology.rank[event], (event.id or event.key).name
-        items, names, offsets, times = [], [], [], []
-        features = NOTHING if event in self.topology.reads else None
-        moment, partition, traced = event.time.name, (self.number,), bool(batch.headers)
-        for i, value in enumerate(decoded):
-            if value is None:
-                continue
-            name = str(getattr(value, by_id))
-            if ids is not None:
-                if name in ids:
-                    refused[i] = Refused("duplicate", f"{event.id!r} {name!r} was published before")
-                    continue
-                ids[name] = None
-            if self.topics.partitions > 1:
-                right = home.target(keyed := str(getattr(value, event.key.name)))
-                if right != self.number:
-                    refused[i] = Refused(
-                        "misplaced",
-                        f"the record's key must be {event.key!r} ({keyed!r}), which belongs to partition {right}",
-                    )
-                    continue
-            offset = batch.offsets[i]
-            micros = to_micros(getattr(value, moment))
-            trace = trace_of(batch.headers[i]) if traced else ""
-            items.append(Item(rank, value, micros, batch.values[i] or b"", features, (*partition, offset), trace))
-            names.append(name)
-            offsets.append(offset)
-            times.append(micros)
+        ids = cast(list[str], entities_of((event.id or event.key,), decoded)) if not refused else self._names(event, decoded)
+        self._refuse_repeats(event, ids, refused)
+        if self.topics.partitions > 1:
+            self._refuse_misplaced(event, home, decoded, refused)
         self._read[topic] = batch.next
+        if refused:
+            self._dead_letter(batch, refused)
+        offsets, headers = batch.offsets, batch.headers
+        raws: Sequence[Any] = batch.values
+        if refused:
+            kept = [i for i in range(len(batch)) if i not in refused]
+            decoded, ids, raws = ([column[i] for i in kept] for column in (decoded, ids, raws))
+            offsets, headers = [offsets[i] for i in kept], [headers[i] for i in kept] if headers else ()
+        n = len(decoded)
+        cursors = np.full((n, 2 + 2 * len(self.hops)), -1, np.int64)
+        cursors[:, 0], cursors[:, 1] = self.number, offsets
+        traces = [trace_of(found) for found in headers] if headers else [""] * n
+        features = np.full((n, self._width), np.nan)
+        rows = Rows(decoder.times(decoded), column(decoded), column(raws), features, cursors, column(traces))
+        home.merge.push(topic, rows.times, rank, ids, cursors[:, 1], *rows)
+
+    @staticmethod
+    def _names(event: Event, decoded: Sequence[Any]) -> list[str]:
+        """The ids of events, "" for those that were refused."""
+        name = (event.id or event.key).name
+        return ["" if e is None else str(getattr(e, name)) for e in decoded]
+
+    def _refuse_repeats(self, event: Event, ids: Sequence[str], refused: dict[int, Refused]) -> None:
+        known = self._ids.get(event.topic)
+        if known is None:
+            return
+        fresh = dict.fromkeys(ids)
+        if refused or len(fresh) < len(ids) or not known.keys().isdisjoint(fresh):
+            for i, name in enumerate(ids):
+                if i not in refused:
+                    if name in known:
+                        refused[i] = Refused("duplicate", f"{event.id!r} {name!r} was published before")
+                    known[name] = None
+        else:
+            known |= fresh
+
+    def _refuse_misplaced(self, event: Event, home: HopPartition, decoded: Sequence[Any], refused: dict[int, Refused]) -> None:
+        places = [i for i in range(len(decoded)) if i not in refused]
+        keys = cast(list[str], entities_of((event.key,), [decoded[i] for i in places]))
+        for i, key, right in zip(places, keys, home.targets(keys), strict=True):
+            if right != self.number:
+                cause = f"the record's key must be {event.key!r} ({key!r}), which belongs to partition {right}"
+                refused[i] = Refused("misplaced", cause)
+
+    def _dead_letter(self, batch: Batch, refused: Mapping[int, Refused]) -> None:
+        """Once each, though the batch may be read again while older records of its topic wait."""
+        topic = batch.partition.topic
         for i in sorted(refused):
             offset = batch.offsets[i]
             if offset > self._refused.get(topic, -1):
                 self._refused[topic] = offset
                 headers = batch.headers[i] if batch.headers else ()
-                self._sends.append(
-                    dead_letter(
-                        self.topics.dead_letters(topic),
-                        batch.partition,
-                        offset,
-                        batch.keys[i],
-                        batch.values[i],
-                        headers,
-                        refused[i],
-                        "feature_store",
-                    )
-                )
-            self._dirty = True
-        home.merge.push(topic, np.array(times, np.int64), np.full(len(items), rank, np.int64), names, offsets, items)
+                target = self.topics.dead_letters(topic)
+                record = batch.keys[i], batch.values[i], headers
+                self._sends.append(dead_letter(target, batch.partition, offset, *record, refused[i], "feature_store"))
+        self._dirty = True
 
     def _take_blocks(self, topic: str, batch: Batch) -> None:
         hop = self.hops[self._entries[topic]]
         for offset, value in zip(batch.offsets, batch.values, strict=True):
             block = unpack(value or b"")
             source = block.source
-            number, rows = hop.done.get(source, (-1, 0))
+            _, number, done = hop.merge.done.get(source, (0, -1, 0))
             if block.number <= self._newest.get((topic, source), -1) or block.number < number:
                 continue
             self._newest[topic, source] = block.number
-            skip = rows if block.number == number else 0
-            if len(block.ids) > skip:
-                items = [self._item(block, i) for i in range(skip, len(block.ids))]
-                times = np.frombuffer(block.times, np.int64)[skip:]
-                ranks = np.array(block.ranks[skip:], np.int64)
-                hop.merge.push(source, times, ranks, block.ids[skip:], [offset] * len(items), items)
+            n, skip = len(block.ids), done if block.number == number else 0
+            if n > skip:
+                effective, ranks, ids, rows = block.rows(self._raw)
+                marks = np.column_stack([np.full(n, offset), np.full(n, block.number), np.arange(1, n + 1)])
+                hop.merge.push(source, effective[skip:], ranks[skip:], ids[skip:], marks[skip:], *rows.take(slice(skip, None)))
             hop.merge.close(source, block.frontier)
         self._read[topic] = batch.next
-
-    def _item(self, block: Block, i: int) -> Item:
-        raw, rank = block.raws[i], block.ranks[i]
-        event = self.topology.events[rank]
-        features = np.frombuffer(block.features[i], np.float64) if event in self.topology.reads else None
-        origin = (block.source, block.number, i + 1)
-        decoded = self._raw[rank](raw)
-        micros = to_micros(getattr(decoded, event.time.name))
-        return Item(rank, decoded, micros, raw, features, block.cursors[i], block.traces.get(i, ""), origin)
 
     # --- working ---------------------------------------------------------------------------------------------------
 
@@ -212,28 +212,24 @@ class FeatureShard:
         sends, self._sends = self._sends, []
         number = self._version + 1
         released_ids: dict[str, list[str]] = {}
-        moved = self._dirty
-        self._dirty = False
+        moved, self._dirty = self._dirty, False
         for key, hop in self.hops.items():
-            routed: dict[tuple[str, int], tuple[list[int], list[str], list[Item]]] = {}
-            ways = self._ways[key]
-            for time, name, item in hop.work():
-                moved = True
-                way = ways[item.rank]
-                if item.trace:
-                    item.trace = self._tracing.record(item.trace, "process", self.topics.hop(key), partition=self.number)
-                if way.remembers:
-                    released_ids.setdefault(way.event.topic, []).append(name)
-                if way.following is not None:
-                    there = entity_of(way.by, item.decoded)
-                    target = way.following, hop.target(name if there is None else there)
-                    times, names, items = routed.setdefault(target, ([], [], []))
-                    times.append(time)
-                    names.append(name)
-                    items.append(item)
-                elif way.row is not None:
-                    sends.append(way.row.write(name, item))
-            sends += self._blocks_of(key, hop, number, routed)
+            due = hop.work()
+            moved |= due is not None
+            blocks: dict[tuple[str, int], Ints] = {}
+            if due is not None:
+                rows = Rows(*due.columns)
+                for i in np.flatnonzero(rows.traces):
+                    trace = self._tracing.record(rows.traces[i], "process", self.topics.hop(key), partition=self.number)
+                    rows.traces[i] = trace
+                for rank in np.unique(due.ranks).tolist():
+                    event, where = self.topology.events[rank], np.flatnonzero(due.ranks == rank)
+                    if self._homes.get(event.topic) == key and event.id is not None:
+                        released_ids[event.topic] = due.ids[where].tolist()
+                    if self.topology.after(event, key) is None and event in self._rows:
+                        sends += self._rows[event].write(due.ids[where], rows.take(where))
+                blocks = self._route(key, hop, due)
+            sends += self._blocks_of(key, hop, number, due, blocks)
         closed = self._closed()
         if not moved and not sends and closed is None:
             return None
@@ -241,18 +237,38 @@ class FeatureShard:
         change = self._change(released_ids)
         return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()})
 
-    def _blocks_of(self, key: str, hop: HopPartition, number: int, routed: Mapping[tuple[str, int], Any]) -> list[Send]:
+    def _route(self, key: str, hop: HopPartition, due: Released) -> dict[tuple[str, int], Ints]:
+        """Which rows go on to which partition of which hop, in order."""
+        found = {}
+        following = {rank: self.topology.after(self.topology.events[rank], key) for rank in np.unique(due.ranks).tolist()}
+        for there in hop.downstream:
+            where = np.flatnonzero(np.isin(due.ranks, [rank for rank, after in following.items() if after == there]))
+            if len(where):
+                by = {event: columns for (other, event), columns in self.topology.by.items() if other == there}
+                targets = hop.route(by, due, where)
+                for shard in np.unique(targets).tolist():
+                    found[there, shard] = where[targets == shard]
+        return found
+
+    def _blocks_of(
+        self, key: str, hop: HopPartition, number: int, due: Released | None, routed: Mapping[tuple[str, int], Ints]
+    ) -> list[Send]:
         """The blocks of one hop: to every partition of every hop downstream when its frontier moved."""
         frontier = hop.frontier
         ticks = frontier > self._told.get(key, NEVER)
         self._told[key] = frontier
         sends = []
-        for following in hop.downstream():
+        for there in hop.downstream:
             for shard in range(self.topics.partitions):
-                rows = routed.get((following, shard))
-                if rows or ticks:
-                    value = pack(key, self.number, number, frontier, *(rows or ([], [], [])))
-                    sends.append(Send(self.topics.hop(following), None, value, (), shard))
+                where = routed.get((there, shard))
+                if due is not None and where is not None:
+                    rows = Rows(*due.columns).take(where)
+                    value = pack(key, self.number, number, frontier, due.times[where], due.ranks[where], due.ids[where], rows)
+                elif ticks:
+                    value = tick(key, self.number, number, frontier)
+                else:
+                    continue
+                sends.append(Send(self.topics.hop(there), None, value, (), shard))
         return sends
 
     def _closed(self) -> int | None:
@@ -287,11 +303,9 @@ class FeatureShard:
 
     def _offset(self, topic: str) -> int:
         """The first record of a topic that is not fully processed."""
-        if topic in self._homes:
-            pending = self.hops[self._homes[topic]].merge.first_pending(topic)
-            return self._read[topic] if pending is None else pending
-        hop = self.hops[self._entries[topic]]
-        return min([self._read[topic], *(p for s in hop.upstream if (p := hop.merge.first_pending(s)) is not None)])
+        direct = topic in self._homes
+        hop = self.hops[self._homes[topic] if direct else self._entries[topic]]
+        return hop.offset([topic] if direct else hop.upstream, self._read[topic])
 
     def _remember(self, released: Mapping[str, list[str]]) -> dict[bytes, bytes | None]:
         """Ids released in this step as one table field; the oldest fields go when enough newer ids are known."""
@@ -311,40 +325,30 @@ class FeatureShard:
 
 
 class _RowWriter:
-    """The wire form of the rows of one event: `records.Row` with its values by name; built once, filled by position."""
+    """The wire form of the rows of one event (`records.Row`), put together from parts that are encoded already."""
 
     def __init__(self, event: Event, topics: Topics) -> None:
-        columns = topics.project.topology.columns(event)
+        topology = topics.project.topology
+        columns = topology.columns(event)
         fields = [(f"v{i}", float) for i in range(len(columns))]
-        self._values: Any = msgspec.defstruct(
-            "Values", fields, rename={f"v{i}": name for i, name in enumerate(columns)}, gc=False
-        )
-        self._row: Any = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__], gc=False)
-        self._topic, self._key, self._time = topics.rows(event), event.key.name, event.time.name
-        self._hops = [hop.key for hop in topics.project.topology.hops]
+        self._values: Any = msgspec.defstruct("Values", fields, rename={f"v{i}": n for i, n in enumerate(columns)}, gc=False)
+        self._width, self._topic, self._key, self._time = len(columns), topics.rows(event), event.key, event.time.name
+        read = [i for i, hop in enumerate(topology.hops) if any(view in topology.reads[event] for view in hop.views)]
+        self._places = [0, 1, *(at for i in read for at in (2 + 2 * i, 3 + 2 * i))]
+        names = [b'"%b":[%%d,%%d]' % name.encode() for name in ("source", *(topology.hops[i].key for i in read))]
+        self._form = b'{"id":%b,"time":%b,"event":%b,"features":%b,"cursor":{' + b",".join(names) + b"}}"
 
-    def write(self, name: str, item: Item) -> Send:
-        """The record of a finished row, in the partition that its event came from."""
-        at = item.cursor
-        cursor = {"source": at[:2]}
-        for i in range(2, len(at), 3):
-            cursor[self._hops[at[i]]] = at[i + 1 : i + 3]
-        values = () if item.features is None else item.features.tolist()
-        time = getattr(item.decoded, self._time)
-        value = _encode(self._row(name, time, msgspec.Raw(item.raw), self._values(*values), cursor))
-        headers: Headers = (("ce_id", name.encode()), ("ce_time", _encode(time)[1:-1]), *CLOUD_EVENT)
-        if item.trace:
-            headers = (*headers, ("traceparent", item.trace.encode()))
-        return Send(self._topic, str(getattr(item.decoded, self._key)).encode(), value, headers, at[0])
-
-
-class _Way:
-    """What becomes of one kind of event after one hop; looked up per event, so worked out once."""
-
-    def __init__(self, topology: Topology, event: Event, key: str, home: str | None, rows: Mapping[Event, _RowWriter]) -> None:
-        here = key == ENTRY or key in topology.routes[event].path
-        self.event = event
-        self.following = topology.after(event, key) if here else None
-        self.by = topology.by[self.following, event] if self.following is not None else ()
-        self.row = rows.get(event)
-        self.remembers = home == key and event.id is not None
+    def write(self, ids: Column, rows: Rows) -> list[Send]:
+        """The records of finished rows, in the partitions that their events came from."""
+        events, topic, form, values = rows.events.tolist(), self._topic, self._form, self._values
+        times = _encode([getattr(event, self._time) for event in events])[1:-1].split(b",")
+        keys = cast(list[str], entities_of((self._key,), events))
+        lines = rows.features[:, : self._width].tolist()
+        cursors = rows.cursors[:, self._places].tolist()
+        sends = []
+        for name, time, raw, line, cursor, key in zip(ids.tolist(), times, rows.raws.tolist(), lines, cursors, keys, strict=True):
+            value = form % (_encode(name), time, raw, _encode(values(*line)), *cursor)
+            sends.append(Send(topic, key.encode(), value, CLOUD_EVENT, cursor[0]))
+        for i in np.flatnonzero(rows.traces).tolist():
+            sends[i] = sends[i]._replace(headers=(*sends[i].headers, ("traceparent", rows.traces[i].encode())))
+        return sends

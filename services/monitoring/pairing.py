@@ -145,7 +145,7 @@ class PairingShard:
                 self._by_model[model].binners.setdefault(version, None)
             self._awaited.clear()
         released = self._intake.release()
-        for time, item in zip(released.times.tolist(), released.items, strict=True):
+        for time, item in zip(released.times.tolist(), *released.columns, strict=False):
             self._apply(time, item)
         first, frontier = self._border == NEVER, self._intake.time
         if frontier > NEVER:
