@@ -38,8 +38,8 @@ from penstock.local.redis import LocalRedis
 from penstock.log import Partition, Send
 from penstock.log.kafka import KafkaLog
 from penstock.records import Clock, Row
+from penstock.services.feature_store.row import CLOUD_EVENT
 from penstock.services.feature_store.service import lanes
-from penstock.services.feature_store.shard import CLOUD_EVENT
 from penstock.store import Change
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
