@@ -17,13 +17,16 @@ the wire); an empty window counts 0, sums to 0, and has no mean, minimum, maximu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dis
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
 from . import duration
 from .errors import DefinitionError
 from .event import Column, Event, column_of, event_of
+from .mistake import mistake, nearest
 
 __all__ = [
     "Derived",
@@ -62,13 +65,9 @@ class Feature(Generic[T_co]):
         self.name, self.view = "", ""
         self.owner: type = object
         if self.over and self.over < (hop := hop_of(self.over)):
-            raise DefinitionError(
-                f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"'
-            )
+            mistake(f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"')
         if column is not None and column.kind != "number":
-            raise DefinitionError(
-                f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column"
-            )
+            mistake(f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column")
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner, self.name, self.view = owner, name, owner.__name__
@@ -102,6 +101,19 @@ class Derived(Generic[T_co]):
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner, self.name, self.view = owner, name, owner.__name__
+
+    def check(self, features: Sequence[str], events: Iterable[Event]) -> None:
+        """Note every name that the body reads and that is neither a feature above it nor a column of the event."""
+        code = self.body.__code__
+        hinted = [event.columns for event in events if self.event_hint in (event.type, event.type.__name__)]
+        known = dict(zip(code.co_varnames, [features, *hinted], strict=False))
+        for loaded, read in itertools.pairwise(dis.get_instructions(code)):
+            owner = loaded.argval if loaded.opname.startswith("LOAD_FAST") else None
+            if read.opname == "LOAD_ATTR" and owner in known and read.argval not in known[owner]:
+                line = (loaded.positions.lineno if loaded.positions else None) or code.co_firstlineno
+                mistake(
+                    f"{self!r}: {owner} has no {read.argval}", nearest(read.argval, known[owner]), at=(code.co_filename, line)
+                )
 
     @overload
     def __get__(self, row: None, owner: type) -> Derived[T_co]: ...
@@ -195,19 +207,20 @@ def features(by: object) -> Callable[[type[T]], type[T]]:
         for alternative in alternatives:
             columns = tuple(column_of(c) for c in (alternative if isinstance(alternative, tuple) else (alternative,)))
             if len({c.event for c in columns}) != 1:
-                raise DefinitionError(
-                    f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple"
-                )
+                mistake(f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple")
             keys[columns[0].event] = columns
         items = list(cls.__dict__.values())
         found = tuple(item for item in items if isinstance(item, Feature))
-        missing = sorted({repr(f.event) for f in found if f.event not in keys})
-        if missing:
-            raise DefinitionError(
-                f"{cls.__name__} has features over {', '.join(missing)}, but `by` names no column of it",
-                f"add it: by=[..., {missing[0]}.<column>]",
+        for missing in sorted({repr(f.event) for f in found if f.event not in keys}):
+            mistake(
+                f"{cls.__name__} has features over {missing}, but `by` names no column of it",
+                f"add it: by=[..., {missing}.<column>]",
             )
         view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)))
+        known = [feature.name for feature in found]
+        for item in view.derived:
+            item.check(known, keys)
+            known.append(item.name)
         cls.__penstock_view__ = view  # type: ignore[attr-defined]
         return cls
 

@@ -1,0 +1,99 @@
+"""Traps: what a model may declare and yet will hardly do what was meant. `penstock check` warns of them.
+
+A label comes at any time until `within`, and silence counts only then (`otherwise=`). So before `within` is over, little is
+known of an answer, and with `otherwise=` only one side of it. The rules:
+
+    rollout    labels must be able to come within the first stage: `within` fits into it, or, where silence means nothing, into
+               the longest that a stage with too few labels is extended to. Later stages go on with its evidence
+    rollout    a candidate in shadow is replaced by the next fit, so shadow is shorter than the time between fits
+    retrain    the first fit is due, and `on=` reaches back, after silence counts: else all labels are of one side
+    retrain    what learns has a trigger, what triggers has a learner, alarms have a monitor
+    gates      stand before each stage's end: one without the other decides nothing
+    monitors   what is judged every week is judged over a week
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .duration import spoken
+from .model import Learner, Model
+from .policy import LONGEST, Every, Incremental, OnAlarm, Skill
+
+__all__ = ["traps"]
+
+
+def traps(model: Model, learner: Learner | None = None) -> list[str]:
+    """In words, each with what to change. `learner` is what the model's function returned, if it could be called."""
+    found = [*_rollout(model), *_retrain(model), *_monitors(model), *(_learner(model, learner) if learner else ())]
+    return [f"model {model.name}: {trap}" for trap in found]
+
+
+def _rollout(model: Model) -> Iterator[str]:
+    within, silence, stages = model.label.within, model.label.otherwise, model.rollout
+    if bool(stages) != bool(model.gates):
+        yield (
+            "a rollout without gates lets every candidate pass; add gates=[ps.no_worse(by=0.01)]"
+            if stages
+            else "gates are looked at in a rollout, and there is none; add rollout=[ps.shadow(...)]"
+        )
+    if not stages:
+        return
+    first = spoken(stages[0].lasts)
+    if silence is not None and stages[0].lasts < within:
+        yield (
+            f"the first stage of the rollout is over after {first}, but silence counts as {silence} only after {spoken(within)}, "
+            f'so candidates are judged on quick answers alone; begin with ps.shadow("{spoken(within)}"), or shorten within='
+        )
+    elif stages[0].lasts * LONGEST < within:
+        yield (
+            f"the first stage of the rollout gives up after {LONGEST} times {first}, but labels may take {spoken(within)}; "
+            f'begin with ps.shadow("{spoken(within)}"), or shorten within='
+        )
+    shadow = sum(stage.lasts for stage in stages if not stage.share)
+    between = min((t.period for t in model.retrain.triggers if not isinstance(t, Incremental)), default=0)
+    if between and shadow >= between:
+        yield (
+            f"a fit may come every {spoken(between)} and replaces the candidate in shadow, which takes {spoken(shadow)}, so none "
+            f"gets through; refit less often, or shorten the shadow"
+        )
+
+
+def _retrain(model: Model) -> Iterator[str]:
+    within, silence = model.label.within, model.label.otherwise
+    full = [trigger for trigger in model.retrain.triggers if not isinstance(trigger, Incremental)]
+    if not model.retrain.triggers:
+        yield 'nothing ever fits it, so it never answers; add retrain=ps.every("7d")'
+    if any(isinstance(t, OnAlarm) for t in full) and not model.monitors:
+        yield "ps.on_alarm waits for alarms, and no monitor raises any; add monitors=[ps.drift(), ps.skill(floor=0.0)]"
+    first = min((t.first for t in full if isinstance(t, Every)), default=min((t.period for t in full), default=within + 1))
+    if silence is not None and first <= within:
+        yield (
+            f"the first fit, after {spoken(first)}, comes before silence counts as {silence} (after {spoken(within)}), so all "
+            f'that is known are answers; write ps.every(..., first="{spoken(2 * within)}")'
+        )
+    for window in sorted({t.window for t in full if 0 < t.window <= within}):
+        yield (
+            f'on="{spoken(window)}" learns from events so recent that labels, which may take {spoken(within)}, are missing; '
+            f'write on="{spoken(2 * within)}" or longer'
+        )
+
+
+def _monitors(model: Model) -> Iterator[str]:
+    for monitor in model.monitors:
+        if isinstance(monitor, Skill) and monitor.over < monitor.every:
+            over, every = spoken(monitor.over), spoken(monitor.every)
+            yield f'skill looks at the last {over} once in {every} and misses the time between; write over="{every}" or longer'
+
+
+def _learner(model: Model, learner: Learner) -> Iterator[str]:
+    triggers = model.retrain.triggers
+    full, online = any(not isinstance(t, Incremental) for t in triggers), model.incremental is not None
+    if online and learner.online is None:
+        yield "ps.incremental needs an online learner; return ps.Learner(..., online=...), or leave it out of retrain="
+    if learner.online is not None and not online:
+        yield 'the online learner is never served; add retrain=... | ps.incremental("6h")'
+    if full and learner.batch is None:
+        yield "ps.every and ps.on_alarm fit a batch learner; return ps.Learner(batch=..., ...), or leave them out of retrain="
+    if learner.batch is not None and triggers and not full:
+        yield 'the batch learner is never fitted; add retrain=... | ps.every("7d")'
