@@ -1,14 +1,15 @@
 """Traps: what a model may declare and yet will hardly do what was meant. `penstock check` warns of them.
 
-A label comes at any time until `within`, and silence counts only then (`otherwise=`). So before `within` is over, little is
-known of an answer, and with `otherwise=` only one side of it. The rules:
+A label comes at any time until `within`, and silence counts only then (`otherwise=`). So with `otherwise=` what is known of
+the newest answers is one-sided, and a span of time is judged fairly when it is at least twice `within`: then half of its
+answers have had their whole time. The rules:
 
-    rollout    labels must be able to come within the first stage: `within` fits into it, or, where silence means nothing, into
-               the longest that a stage with too few labels is extended to. Later stages go on with its evidence
+    rollout    the first stage is that long; where silence means nothing, `within` fits into the longest that a stage with too
+               few labels is extended to. Later stages go on with its evidence
     rollout    a candidate in shadow is replaced by the next fit, so shadow is shorter than the time between fits
-    retrain    the first fit is due, and `on=` reaches back, after silence counts: else all labels are of one side
+    rollout    stages without gates, and gates without stages, decide nothing
+    retrain    the first fit is due, and `on=` reaches back, after that long
     retrain    what learns has a trigger, what triggers has a learner, alarms have a monitor
-    gates      stand before each stage's end: one without the other decides nothing
     monitors   what is judged every week is judged over a week
 """
 
@@ -39,16 +40,16 @@ def _rollout(model: Model) -> Iterator[str]:
         )
     if not stages:
         return
-    first = spoken(stages[0].lasts)
-    if silence is not None and stages[0].lasts < within:
+    first, horizon = spoken(stages[0].lasts), spoken(within)
+    if silence is not None and stages[0].lasts < 2 * within:
         yield (
-            f"the first stage of the rollout is over after {first}, but silence counts as {silence} only after {spoken(within)}, "
-            f'so candidates are judged on quick answers alone; begin with ps.shadow("{spoken(within)}"), or shorten within='
+            f"the first stage of the rollout is over after {first}, and silence counts as {silence} only after {horizon}, so "
+            f'candidates are judged on quick labels; begin with ps.shadow("{spoken(2 * within)}"), or shorten within='
         )
     elif stages[0].lasts * LONGEST < within:
         yield (
-            f"the first stage of the rollout gives up after {LONGEST} times {first}, but labels may take {spoken(within)}; "
-            f'begin with ps.shadow("{spoken(within)}"), or shorten within='
+            f"the first stage of the rollout gives up after {LONGEST} times {first}, and labels may take {horizon}; "
+            f'begin with ps.shadow("{horizon}"), or shorten within='
         )
     shadow = sum(stage.lasts for stage in stages if not stage.share)
     between = min((t.period for t in model.retrain.triggers if not isinstance(t, Incremental)), default=0)
@@ -66,16 +67,17 @@ def _retrain(model: Model) -> Iterator[str]:
         yield 'nothing ever fits it, so it never answers; add retrain=ps.every("7d")'
     if any(isinstance(t, OnAlarm) for t in full) and not model.monitors:
         yield "ps.on_alarm waits for alarms, and no monitor raises any; add monitors=[ps.drift(), ps.skill(floor=0.0)]"
-    first = min((t.first for t in full if isinstance(t, Every)), default=min((t.period for t in full), default=within + 1))
-    if silence is not None and first <= within:
+    first = min((t.first for t in full if isinstance(t, Every)), default=min((t.period for t in full), default=2 * within))
+    enough = within if silence is None else 2 * within
+    if silence is not None and first < enough:
         yield (
-            f"the first fit, after {spoken(first)}, comes before silence counts as {silence} (after {spoken(within)}), so all "
-            f'that is known are answers; write ps.every(..., first="{spoken(2 * within)}")'
+            f"the first fit comes after {spoken(first)}, and silence counts as {silence} after {spoken(within)}, so it learns "
+            f'from quick labels; write ps.every(..., first="{spoken(enough)}")'
         )
-    for window in sorted({t.window for t in full if 0 < t.window <= within}):
+    for window in sorted({t.window for t in full if 0 < t.window < enough}):
         yield (
-            f'on="{spoken(window)}" learns from events so recent that labels, which may take {spoken(within)}, are missing; '
-            f'write on="{spoken(2 * within)}" or longer'
+            f'on="{spoken(window)}" keeps events so new that their labels, which may take {spoken(within)}, are missing; '
+            f'write on="{spoken(enough)}" or longer'
         )
 
 

@@ -33,7 +33,7 @@ def model(within: str = "30d", otherwise: bool | None = False, **policy: Any) ->
     sound = {
         "retrain": ps.every("90d"),
         "gates": [ps.no_worse(by=0.01)],
-        "rollout": [ps.shadow("30d"), ps.canary(0.1, "1d")],
+        "rollout": [ps.shadow("60d"), ps.canary(0.1, "1d")],
     }
 
     @ps.model(
@@ -61,14 +61,14 @@ def test_a_sound_model_and_the_examples_are_warned_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        (model(rollout=[ps.shadow("1d")]), "over after 1d, but silence counts as False only after 30d"),
-        (model(otherwise=None, rollout=[ps.shadow("9d")]), "gives up after 3 times 9d, but labels may take 30d"),
+        (model(rollout=[ps.shadow("59d")]), "over after 59d, and silence counts as False only after 30d"),
+        (model(otherwise=None, rollout=[ps.shadow("9d")]), "gives up after 3 times 9d, and labels may take 30d"),
         (model(rollout=[]), "gates are looked at in a rollout, and there is none"),
         (model(gates=[]), "a rollout without gates lets every candidate pass"),
-        (model(retrain=ps.every("90d") | ps.on_alarm("30d"), monitors=[ps.drift()]), "replaces the candidate in shadow"),
+        (model(retrain=ps.every("90d") | ps.on_alarm("60d"), monitors=[ps.drift()]), "replaces the candidate in shadow"),
         (model(retrain=None), "nothing ever fits it"),
-        (model(retrain=ps.every("90d", first="28d")), "the first fit, after 28d, comes before silence counts as False"),
-        (model(retrain=ps.every("90d", on="30d")), 'on="30d" learns from events so recent'),
+        (model(retrain=ps.every("90d", first="59d")), "the first fit comes after 59d, and silence counts as False after 30d"),
+        (model(retrain=ps.every("90d", on="59d")), 'on="59d" keeps events so new'),
         (model(retrain=ps.every("90d") | ps.on_alarm("90d")), "ps.on_alarm waits for alarms, and no monitor raises any"),
         (model(monitors=[ps.skill(floor=0.0, over="1d", every="7d")]), "skill looks at the last 1d once in 7d"),
     ],
