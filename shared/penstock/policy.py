@@ -9,6 +9,7 @@ rollout    shadow(...), canary(...)               stages, in order
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from . import duration
 from .feature import references
@@ -49,10 +50,7 @@ class Drift:
     every: int
     material: float
     false_alarms_per_month: float
-
-    @property
-    def signal(self) -> str:
-        return "drift"
+    signal: ClassVar[str] = "drift"
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,7 @@ class Skill:
     over: int
     every: int
     least: int = 500
-
-    @property
-    def signal(self) -> str:
-        return "skill"
+    signal: ClassVar[str] = "skill"
 
 
 Monitor = Drift | Skill

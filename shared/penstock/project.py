@@ -17,7 +17,7 @@ import msgspec
 from .errors import DefinitionError
 from .event import Event, event_of
 from .feature import View, view_of
-from .mistake import mistake, stopped, together, told
+from .mistake import mistake, nearest, stopped, together, told
 from .model import Model
 from .topology import Topology
 
@@ -37,6 +37,8 @@ class Project:
         self.name, self.models = name, tuple(models)
         reads: dict[Event, dict[View, None]] = {}
         for model in models:
+            if not isinstance(model, Model):
+                raise DefinitionError(f"{model!r} is not a model", "decorate the function with @ps.model(...)")
             reads.setdefault(model.scores, {}).update(dict.fromkeys(model.views))
         for cls, views in (rows or {}).items():
             reads.setdefault(event_of(cls), {}).update(dict.fromkeys(map(view_of, views)))
@@ -64,10 +66,7 @@ class Project:
     def model(self, name: str) -> Model:
         found = next((m for m in self.models if m.name == name), None)
         if found is None:
-            raise DefinitionError(
-                f"no model {name!r} in project {self.name}",
-                f"it has: {', '.join(m.name for m in self.models) or 'none'}",
-            )
+            raise DefinitionError(f"no model {name!r} in project {self.name}", nearest(name, [m.name for m in self.models]))
         return found
 
     @property

@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .errors import DefinitionError
 from .event import Column, Event
 from .feature import View
+from .mistake import mistake
 
 __all__ = ["ENTRY", "Hop", "Route", "Topology"]
 
@@ -47,7 +47,7 @@ class Topology:
         views = list(dict.fromkeys(view for _, read in rows for view in read))
         names = [view.name for view in views]
         for name in sorted({n for n in names if names.count(n) > 1}):
-            raise DefinitionError(f"two views are called {name}", "rename one: names of views are names of columns")
+            mistake(f"two views are called {name}", "rename one: names of views are names of columns")
         keys = list(dict.fromkeys(view.key for view in views))
         self.events = tuple(dict.fromkeys([*self.reads, *(e for view in views for e in view.updates), *others]))
         self.rank = {event: index for index, event in enumerate(self.events)}
@@ -62,7 +62,7 @@ class Topology:
             for event, columns in view.by.items():
                 known = self.by.setdefault((view.key, event), columns)
                 if known != columns:
-                    raise DefinitionError(
+                    mistake(
                         f"views by {view.key} name the entity of {event!r} in two ways: {known} and {columns}",
                         "use the same column in each `by`, or other column names for another entity",
                     )

@@ -68,6 +68,13 @@ WRONG = [
         "`by` names no column of it; add it: by=[..., Chargeback.<column>]",
     ),
     ("self.usual", "self.usal", "Card.surge: self has no usal; did you mean usual?"),
+    (
+        "now: Payment",
+        "now",
+        "Card.surge is given a row, and an event if it names one; write it as (self) or (self, now: Payment)",
+    ),
+    ('"24h"', '""', '"" is not a length of time'),
+    ("[fraud])", "[fraud.build])", "is not a model; decorate the function with @ps.model(...)"),
     ("now.amount", "now.amuont", "Card.surge: now has no amuont; did you mean amount?"),
     ("[Payment.amount, Card]", "[Payment.country, Card]", "Payment.country holds text, and an input is a number"),
     ("[Payment.amount, Card]", "[Chargeback.fraudulent, Card]", "Chargeback.fraudulent is no column of Payment"),
