@@ -182,7 +182,7 @@ class View:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all values of a row, windows first, then derived."""
-        return tuple([f"{self.name}.{f.name}" for f in self.features] + [f"{self.name}.{d.name}" for d in self.derived])
+        return tuple(map(repr, (*self.features, *self.derived)))
 
     @property
     def updates(self) -> tuple[Event, ...]:

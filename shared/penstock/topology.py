@@ -67,9 +67,9 @@ class Topology:
                         "use the same column in each `by`, or other column names for another entity",
                     )
         direct = {
-            e: r.path[0] if r.path and self.by[r.path[0], e] == (e.key,) else ENTRY
-            for e, r in self.routes.items()
-            if r.path or r.row
+            event: route.path[0] if route.path and self.by.get((route.path[0], event)) == (event.key,) else ENTRY
+            for event, route in self.routes.items()
+            if route.path or route.row
         }
         upstream: dict[str, set[str]] = {key: set() for key in keys}
         for event, route in self.routes.items():
@@ -88,16 +88,11 @@ class Topology:
             if key != ENTRY or ENTRY in direct.values()
         )
 
-    def hop(self, key: str) -> Hop:
-        return next(hop for hop in self.hops if hop.key == key)
-
     def after(self, event: Event, key: str) -> str | None:
         """The next hop of an event after `key`; None when its way ends there."""
-        path = self.routes[event].path
-        if key == ENTRY:
-            return path[0] if path else None
-        index = path.index(key) + 1
-        return path[index] if index < len(path) else None
+        way = (ENTRY, *self.routes[event].path)
+        following = way[way.index(key) + 1 :]
+        return following[0] if following else None
 
     def columns(self, event: Event) -> tuple[str, ...]:
         """The names of the values in a row of this event, in the order in which its hops add them."""

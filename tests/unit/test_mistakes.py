@@ -78,6 +78,7 @@ WRONG = [
     ("now.amount", "now.amuont", "Card.surge: now has no amuont; did you mean amount?"),
     ("[Payment.amount, Card]", "[Payment.country, Card]", "Payment.country holds text, and an input is a number"),
     ("[Payment.amount, Card]", "[Chargeback.fraudulent, Card]", "Chargeback.fraudulent is no column of Payment"),
+    ("by=Payment.card_id", "by=Chargeback.payment_id", "model fraud: no column of Payment names the entity of Card"),
     ("[Payment.amount, Card]", "[Card.usual, Card]", "input Card.usual is listed twice; list it once"),
     ("Chargeback.fraudulent, within", "Chargeback.fraud, within", "no column fraud; did you mean fraudulent?"),
     (
@@ -117,6 +118,7 @@ def test_a_mistake_is_told_in_words_and_with_its_line(file: Path, good: str, wro
     text = GOOD.replace(good, wrong, 1)
     lines = told(file, text)
     assert any(line.startswith("cards.py, line ") and said in line for line in lines), lines
+    assert not [line for line in lines if "Error: " in line and "NameError: " not in said], "a mistake brought down another"
 
 
 def test_nothing_is_told_of_a_file_without_mistakes(file: Path) -> None:
