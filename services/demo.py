@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -259,7 +260,12 @@ def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]
         name = msgspec.json.Decoder(
             msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name}), strict=False
         ).decode
-        for key, value, micros in file.records(file.inspect(datetime.now(UTC).timestamp())):
+        inspected = file.inspect(datetime.now(UTC).timestamp())
+        if inspected.bad:
+            row, refusal = inspected.refused[0]
+            left_out = f"{len(inspected.bad):,} of {inspected.rows:,} rows"
+            print(f"{paths[0]}: {left_out} cannot be taken and are left out; the first is row {row}: {refusal}", file=sys.stderr)
+        for key, value, micros in file.records(inspected):
             found.append((micros, rank, name(value).name, (event.topic, key, value, micros)))  # type: ignore[attr-defined]
     found.sort(key=lambda f: f[:3])
     if not found:

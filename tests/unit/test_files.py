@@ -182,3 +182,15 @@ def test_columns_that_are_optional_may_be_absent_from_the_file(tmp_path: Path) -
     table = tmp_path / "weather.csv"
     table.write_text("observed_at,origin\n2013-01-01T07:00:00Z,JFK\n")
     assert values(EventFile(table, event("weather"))) == [{"origin": "JFK", "observed_at": "2013-01-01T07:00:00Z"}]
+
+
+def test_simulate_says_how_many_rows_of_a_file_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from penstock.services.demo import _from_files
+
+    for declared in PROJECT.events:
+        (tmp_path / f"{declared.topic}.jsonl").touch()
+    path = tmp_path / "weather.jsonl"
+    path.write_text(f"{json.dumps(WEATHER)}\n{json.dumps(WEATHER | {'temp': 'warm'})}\n")
+    assert len(_from_files(PROJECT, tmp_path, None)) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"{path}: 1 of 2 rows cannot be taken and are left out; the first is row 2: Weather: Expected `float")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..errors import DefinitionError, SettingError
+from ..errors import SettingError
 from . import screen
 from .options import InJson, ProjectName, chosen, project_of, settings_of, topics_of
 
@@ -150,14 +150,19 @@ def version(json: InJson = False) -> None:
 def check(project: ProjectName = None, json: InJson = False) -> None:
     """Check a project file, and try its derived features.
 
-    Names, types and policies are validated together; derived features must mean the same for one row and for many.
+    Every mistake is told at once, with its line. Derived features must mean the same for one row and for many. A warning is
+    about what is allowed and will hardly do what was meant, such as a rollout that is over before labels come.
     """
-    from ..probe import probe
+    from ..mistake import told
+    from ..probe import learners, probe
+    from ..trap import traps
 
     settings = settings_of(project)
     declared = project_of(settings)
     topics = topics_of(settings)
-    findings = probe(declared)
+    made, wrong = learners(declared)
+    wrong += probe(declared)
+    warnings = [trap for model in declared.models for trap in traps(model, made.get(model.name))]
     views = [view for hop in declared.topology.hops for view in hop.views]
     if json:
         screen.answer(
@@ -168,7 +173,8 @@ def check(project: ProjectName = None, json: InJson = False) -> None:
                 "views": {v.name: v.columns for v in views},
                 "models": {m.name: m.inputs for m in declared.models},
                 "topics": [t.name for t in topics.all()],
-                "problems": findings,
+                "problems": [str(mistake) for mistake in wrong],
+                "warnings": warnings,
             }
         )
     else:
@@ -192,11 +198,10 @@ def check(project: ProjectName = None, json: InJson = False) -> None:
             screen.say(line)
         for line in picture(topics)[:1]:
             screen.say(line)
-    if findings:
-        raise DefinitionError(
-            "; ".join(findings),
-            "write it with numpy arithmetic, such as np.where(...) instead of if, and run: penstock check",
-        )
+        for warning in warnings:
+            screen.say(f"{screen.paint('warning', 'yellow')}  {warning}")
+    if wrong:
+        raise told(wrong)
     if not json:
         derived = screen.count(sum(len(v.derived) for v in views), "derived feature")
         screen.say(f"ok: {derived} checked on single rows and on arrays")

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import traceback
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
-
-from ..errors import DefinitionError, PenstockError
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -63,20 +59,12 @@ def settings_of(project: str | None = None) -> Settings:
 
 
 def project_of(settings: Settings) -> Project:
-    """The project; DefinitionError names the line of the file that is wrong."""
+    """The project; DefinitionError names the lines of the file that are wrong."""
     from ..project import load
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # so that a module in the working folder is found, as `python -m` finds it
-    name = settings.project
-    try:
-        return load(name)
-    except PenstockError:
-        raise
-    except Exception as error:
-        raise DefinitionError(
-            f"{_place(name, error)}: {type(error).__name__}: {error}", "correct that line and run: penstock check"
-        ) from error
+    return load(settings.project)
 
 
 def topics_of(settings: Settings) -> Topics:
@@ -84,14 +72,3 @@ def topics_of(settings: Settings) -> Topics:
     from ..topics import Topics
 
     return Topics(project_of(settings), settings.partitions)
-
-
-def _place(name: str, error: Exception) -> str:
-    """Where the user's own code went wrong: the last frame in the project's file, else the last of all."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    tail = Path(name).name if name.endswith(".py") else name.rpartition(".")[2]
-    own = [f for f in frames if tail in (Path(f.filename).name, Path(f.filename).stem, Path(f.filename).parent.name)]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
