@@ -4,9 +4,10 @@ Label events arrive in order of time, as users publish them. Predictions do not:
 the feature store, by every partition of inference. So predictions wait here until inference has closed their time (all
 its partitions have, on the clock topic), and go on sorted by time and id; nothing of how they arrived is left.
 
-Silent topics. A label topic that is silent for `idle_after` seconds of wall clock, and whose time nobody closes, is
-passed. Inference always closes its times: when it does not it is away, and labels wait for its answers however long
-that takes (passed, a backlog of labels would run past its horizon and find no answers).
+Silent topics. A label topic that answers have waited for in vain is passed, after a wall-clock wait (see Merge.silent);
+a quiet start passes none, or a history published at once would find its answers before its labels, and lose these.
+Inference always closes its times: when it does not it is away, and labels wait for its answers however long that takes
+(passed, a backlog of labels would run past its horizon and find no answers).
 """
 
 from __future__ import annotations
@@ -159,8 +160,7 @@ class Intake:
                     self._unstage(feed)
                     self._merge.close(topic, closed)
             if feed.decoder is not None:
-                silent = now - feed.heard > self._idle_after
-                self._merge.idle(topic, silent and feed.closed <= self._merge.released)
+                self._merge.silent(topic, feed.heard, now, self._idle_after)
         self._moved = False
 
     def _unstage(self, feed: Feed) -> None:

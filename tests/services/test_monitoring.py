@@ -763,14 +763,35 @@ def test_labels_wait_for_inference_however_long_it_is_silent() -> None:
     assert [o.id for o in sent(shard.step(()), topics.outcomes("late"), Outcome)] == ["o3"]
 
 
-def test_a_silent_label_topic_is_passed_after_the_stated_wait_and_not_before() -> None:
+@pytest.mark.parametrize(("closing", "wait"), [(False, 5.0), (True, 60.0)])
+def test_a_silent_label_topic_is_passed_after_the_stated_wait_and_not_before(closing: bool, wait: float) -> None:
     shard, topics = one()
     shard.take([batch(topics.models, [decision("v1", EDGES, REFERENCE)])], now=NOW + 100.0)
     shard.take([batch(topics.predictions("late"), [answered("o1", START)], headers=numbered(0, 0))], now=NOW + 100.0)
+    if closing:
+        shard.take([closes(topics, "users", "paid", START - DAY, 0)], now=NOW + 100.0)
+    shard.take([], now=NOW + 104.0)
     shard.take([closes(topics, "inference.0", topics.predictions("late"), START + DAY, 1)], now=NOW + 104.0)
-    assert shard.step(()) is None
-    shard.take([], now=NOW + 105.5)
+    shard.step(())
+    for moment in (104.0, 104.0 + wait):
+        shard.take([], now=NOW + moment)
+        assert shard.step(()) is None
+    shard.take([], now=NOW + 104.5 + wait)
     assert [o.answered for o in sent(shard.step(()), topics.outcomes("late"), Outcome)] == [False]
+
+
+def test_a_history_published_at_once_after_a_quiet_start_finds_its_labels() -> None:
+    shard, topics = one()
+    shard.take([batch(topics.models, [decision("v1", EDGES, REFERENCE)])], now=NOW + 0.0)
+    shard.take([], now=NOW + 600.0)
+    answers = [answered(f"o{i}", START + i * HOUR) for i in range(40)]
+    labels = [paid(f"o{i}", START + i * HOUR + MINUTE) for i in range(40)]
+    shard.take([batch(topics.predictions("late"), answers, headers=numbered(0, *range(40)))], now=NOW + 600.0)
+    shard.take([closes(topics, "inference.0", topics.predictions("late"), END, 40)], now=NOW + 601.0)
+    assert shard.step(()) is None, "a label topic that was quiet before there was anything to wait with is not passed"
+    shard.take([batch("paid", labels, [b"o%d" % i for i in range(40)])], now=NOW + 603.0)
+    shard.take([closes(topics, "users", "paid", END, 40)], now=NOW + 603.0)
+    assert [o.answered for o in sent(shard.step(()), topics.outcomes("late"), Outcome)] == [True] * 40
 
 
 def test_answers_wait_for_the_registration_of_their_version() -> None:
