@@ -35,7 +35,7 @@ def test_every_record_is_applied_once_over_any_restarts(seed: int) -> None:
     records = partition(rng, 80)
     first = {headers[-2:]: offset for offset, headers in reversed(list(enumerate(records))) if len(headers) > 1}
     wanted = {offset for offset, headers in enumerate(records) if len(headers) < 2 or first[headers[-2:]] == offset}
-    track, saved, committed, pending = Track(), SavedTrack(), list[int](), list[int]()
+    track, saved, committed, pending = Track(SavedTrack()), SavedTrack(), list[int](), list[int]()
     applied: list[int] = []
     while track.next < len(records) or pending:
         if rng.random() < 0.08:  # a crash: what was not saved is undone
