@@ -140,7 +140,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Version -> each version of a greater name that was asked about the same event; the first minus the second."""
 
 
-class Shift(msgspec.Struct, frozen=True, kw_only=True):
+class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far one input has moved from its reference."""
 
     ks: float
@@ -151,7 +151,7 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True):
     n: int
     floor: float | None = None
     """The distance below which the shift is not material: the monitor's, or what this input exceeds only rarely by its own
-    habit. An input alarms when `ks` is above both `critical` and this; null in records older than the field."""
+    habit. An input alarms when `ks` is above both `critical` and this; absent in records older than the field."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,10 +174,16 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     drift: dict[str, Shift]
     counts: dict[str, int]
     reference: str
-    between: dict[str, dict[str, Paired]] = {}
-    """As in Partial: one version against another on the events that both were asked about."""
+    between: dict[str, dict[str, Paired]] | None = None
+    """As in Partial; null in records older than the field."""
     missing: dict[str, str] = {}
     """Why `prior`, `prior_loss` or `skill` is null, in words."""
+
+    def versus(self, version: str, other: str) -> Paired:
+        """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
+        between = self.between or {}
+        turned = between.get(other, {}).get(version, Paired())
+        return between.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):

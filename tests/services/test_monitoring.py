@@ -24,7 +24,7 @@ from penstock.inputs import counted
 from penstock.lane import FROM, SEQUENCE, Effects, Lane
 from penstock.log import Batch, Headers, Partition, Send, partition_of
 from penstock.log.memory import MemoryLog
-from penstock.records import Alarm, Artefact, Candidate, Clock, Decision, Outcome, Partial, Prediction, Statistic
+from penstock.records import Alarm, Artefact, Candidate, Clock, Decision, Outcome, Paired, Partial, Prediction, Statistic
 from penstock.services.monitoring.pairing import PairingShard
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change, Saved
@@ -452,11 +452,19 @@ def test_statistics_are_what_the_brute_force_finds(otherwise: bool | None) -> No
             if version != "served":
                 different = [sign * (_loss(p, label) - _loss(a.score, label)) for p, label, sign, a in asked]
                 assert s.paired[version].sum == pytest.approx(sum(different), abs=1e-5)
+        both = [(_loss(a.scores["v1"], label) - _loss(a.scores["v2"], label), sign) for a, label, sign in inside if a.scores]
+        between = s.versus("v1", "v2")
+        assert between.n == sum(sign for _, sign in both)
+        assert between.sum == pytest.approx(sum(sign * gap for gap, sign in both), abs=1e-5)
+        assert between.squares == pytest.approx(sum(sign * gap * gap for gap, sign in both), abs=1e-5)
+        assert s.versus("v2", "v1") == Paired(n=between.n, sum=-between.sum, squares=between.squares)
         week = max(first, start - 7 * DAY)
         before = [(label, sign) for moment, _, label, sign in wanted.known if week <= moment < start]
         known = sum(sign for _, sign in before)
         prior = sum(sign * label for label, sign in before) / known if known >= 30 else None
         assert s.prior == (pytest.approx(prior) if prior is not None else None)
+        shown = {"prior": s.prior, "prior_loss": s.prior_loss, "skill": s.skill}
+        assert s.missing.keys() == {name for name, number in shown.items() if number is None}, "what is missing has its reason"
 
 
 def test_drift_counts_are_those_of_all_answers_of_the_version() -> None:
