@@ -290,3 +290,14 @@ def test_what_is_not_a_partial_is_passed_by() -> None:
     effects = shard.step(())
     assert effects is not None
     assert [s.topic for s in effects.sends] == [topics.statistics("good")]
+
+
+def test_what_the_judge_remembers_is_bounded() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d"), ps.skill(0.0, over="14d", least=10)))
+    sizes = []
+    for day in range(900):
+        bench.hear(
+            msgspec.structs.replace(shifted(day, 0.5 + 0.1 * (day % 3), version=f"v{day // 400}"), quality=outcomes(5, 2, 0.4))
+        )
+        sizes.append(len(bench.saved.position))
+    assert max(sizes[500:]) <= max(sizes[:400]) + 64, "a year of distances for one reference, the weeks that skill looks back on"
