@@ -20,6 +20,7 @@ from penstock.lane import FROM, SEQUENCE, Effects
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER
 from penstock.model import Model
+from penstock.records import Decision
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
@@ -29,19 +30,6 @@ from .intake import UNREADABLE, Intake, Item, SavedIntake
 from .window import Window
 
 __all__ = ["PairingShard"]
-
-
-class _Reference(msgspec.Struct):
-    edges: dict[str, list[float]]
-    reference: dict[str, list[int]]
-
-
-class _Registered(msgspec.Struct):
-    """What a shard needs of a Decision."""
-
-    model: str
-    version: str
-    candidate: _Reference | None = None
 
 
 class _Position(msgspec.Struct):
@@ -154,7 +142,7 @@ class PairingShard:
                 self._learn(name, version, None)
                 continue
             try:
-                found = msgspec.json.decode(value, type=_Registered)
+                found = msgspec.json.decode(value, type=Decision)
             except UNREADABLE:
                 continue
             if found.candidate is not None:

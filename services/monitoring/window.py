@@ -78,29 +78,28 @@ class Window(msgspec.Struct):
         """The report: one record, or one per reference when several versions answered; only the first has the sums.
         `baselines` are the references' own counts, by version."""
         versions = sorted(self.bins) or [""]
-        parts = [
-            Partial(
-                model=model,
-                start=self.start,
-                end=end,
-                shard=shard,
-                shards=shards,
-                quality={},
-                paired={},
+        first = Partial(
+            model=model,
+            start=self.start,
+            end=end,
+            shard=shard,
+            shards=shards,
+            quality={version: sums.frozen() for version, sums in sorted(self.quality.items())},
+            paired=dict(sorted(self.paired.items())),
+            inputs={},
+            reference="",
+            counts=self.counts,
+            parts=len(versions),
+            between=dict(sorted(self.between.items())),
+        )
+        other = msgspec.structs.replace(first, quality={}, paired={}, counts={}, between={})
+        return [
+            msgspec.structs.replace(
+                other if part else first,
+                part=part,
                 inputs=self.bins.get(version, {}),
                 reference=version,
-                counts={},
-                part=part,
-                parts=len(versions),
                 baseline=baselines.get(version, {}),
             )
             for part, version in enumerate(versions)
         ]
-        parts[0] = msgspec.structs.replace(
-            parts[0],
-            quality={version: sums.frozen() for version, sums in sorted(self.quality.items())},
-            paired=dict(sorted(self.paired.items())),
-            between=dict(sorted(self.between.items())),
-            counts=self.counts,
-        )
-        return parts
