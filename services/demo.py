@@ -48,7 +48,7 @@ SETTLED_SECONDS = 5.0
 FINISH_SECONDS = 120.0
 
 
-def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partitions: int, json: bool) -> int:
+def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, json: bool) -> int:
     """Replay flights; exit code 0 only if every part of the loop really happened."""
     from penstock.examples.flights.data import events
 
@@ -64,7 +64,7 @@ def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partit
         if kafka:
             found = asyncio.run(_on_kafka(settings, project, stream, partitions, live))
         else:
-            found = asyncio.run(_embedded(project, stream, live))
+            found = asyncio.run(_embedded(project, stream, live, settings.seed))
     return _finish(found, time.perf_counter() - began, json, demanding=True)
 
 
@@ -81,7 +81,7 @@ def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> 
         len(stream),
         json,
     ) as live:
-        found = asyncio.run(_embedded(project, stream, live))
+        found = asyncio.run(_embedded(project, stream, live, settings.seed))
     return _finish(found, time.perf_counter() - began, json, demanding=False)
 
 
@@ -107,11 +107,11 @@ def _where(embedded: bool | None) -> tuple[bool, str]:
     return True, "asked for"
 
 
-async def _embedded(project: Project, stream: Sequence[Event], live: Live) -> Audit:
+async def _embedded(project: Project, stream: Sequence[Event], live: Live, seed: int) -> Audit:
     def watch(picture: Picture, published: int, micros: int) -> None:
         live.update(picture, published, from_micros(micros))
 
-    done = await run_simulation(project, stream, watch=watch)
+    done = await run_simulation(project, stream, watch=watch, seed=seed)
     live.update(done.picture, len(stream), from_micros(stream[-1][3]), final=True)
     return done.audit
 
@@ -136,9 +136,9 @@ async def running(settings: Settings, project: Project, folder: Path, partitions
         log = KafkaLog(kafka.bootstrap, "penstock-demo")
         await log.create(topics.all())
         here = settings.model_copy(update={"data": folder, "partitions": partitions, **_free_ports()})
-        ports = {f"PENSTOCK_{s.upper()}_PORT": str(here.port_of(s)) for s in SERVICES}
+        own = {f"PENSTOCK_{s.upper()}_PORT": str(here.port_of(s)) for s in SERVICES} | {"PENSTOCK_SEED": str(here.seed)}
         named = [
-            replace(process, env={**process.env, **ports, "PENSTOCK_INSTANCE": process.name})
+            replace(process, env={**process.env, **own, "PENSTOCK_INSTANCE": process.name})
             for process in processes(here, list(SERVICES), kafka.bootstrap, redis.url)
         ]
         supervisor = Supervisor(folder, named, [kafka, redis], ready_seconds=120.0)

@@ -38,10 +38,11 @@ async def simulate(
     partitions: int = 1,
     archive: bool = False,
     watch: Callable[[Picture, int, int], None] | None = None,
+    seed: int = 0,
 ) -> Finished:
     """Run a project over events in order of time. `watch(picture, published, microseconds)` is called as it goes."""
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
-        machine = Embedded(project, folder or Path(scratch), partitions, archive=archive)
+        machine = Embedded(project, folder or Path(scratch), partitions, archive=archive, seed=seed)
         began = time.perf_counter()
         await machine.start()
         picture = Picture(machine.topics)

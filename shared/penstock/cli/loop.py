@@ -15,7 +15,9 @@ __all__ = ["demo", "simulate"]
 
 def demo(
     days: Annotated[int, typer.Option(min=1, max=365, help="Days of flights to replay.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the learners.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=(1 << 32) - 1, help="Seed of the learners; default: PENSTOCK_SEED.")
+    ] = None,
     embedded: Annotated[
         bool | None,
         typer.Option("--embedded/--kafka", help="In this process, or on Kafka and Redis; default: the most real that is here."),
@@ -28,11 +30,9 @@ def demo(
 ) -> None:
     """See the whole loop on real flights."""
     settings = settings_of(project)
-    _leave(
-        _machine().demo(
-            settings, days=days, seed=seed, embedded=embedded, partitions=partitions or settings.partitions, json=json
-        )
-    )
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    _leave(_machine().demo(settings, days=days, embedded=embedded, partitions=partitions or settings.partitions, json=json))
 
 
 def simulate(
