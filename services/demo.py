@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +18,28 @@ from penstock import audit as check
 from penstock.artefact import Artefacts
 from penstock.audit import Audit
 from penstock.cli.live import Live
+from penstock.cli.options import project_of
+from penstock.cli.publish import inspected
+from penstock.cli.screen import count, hush
 from penstock.cli.supervising import processes
 from penstock.duration import HOUR
 from penstock.errors import DefinitionError, Unreachable
 from penstock.event import from_micros
+from penstock.files import Inspection, in_folder, refusals
 from penstock.local import kafka as local_kafka
 from penstock.local import redis as local_redis
 from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
 from penstock.picture import Picture
-from penstock.project import Project, load
+from penstock.project import Project
 from penstock.publish import Publisher, sampled
 from penstock.settings import SERVICES, Settings
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .embedded import Event, scoring, slices
+from .simulate import in_order, slice_of, summary, worse
 from .simulate import simulate as run_simulation
-from .simulate import slice_of, summary
 
 __all__ = ["demo", "simulate"]
 
@@ -52,7 +55,7 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
     """Replay flights; exit code 0 only if every part of the loop really happened."""
     from penstock.examples.flights.data import events
 
-    project = load(settings.project)
+    project = project_of(settings)
     kafka, why = _where(embedded)
     where = "Kafka and Redis on this machine, one process per service" if kafka else "embedded: one process, nothing is kept"
     _say(json, f"{where} ({why})")
@@ -68,21 +71,19 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
     return _finish(found, time.perf_counter() - began, json, demanding=True)
 
 
-def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> int:
-    """The whole loop in one process from a folder of files, one per event."""
-    project = load(settings.project)
-    stream = _from_files(project, folder, days)
+def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool) -> int:
+    """The whole loop in one process from a folder of files, one per event; exit code 1 where rows were left out."""
+    project = project_of(settings)
+    found = inspected(in_folder(folder, project.events, utc))
+    stream = in_order(project, found, days)
+    if not stream:
+        raise DefinitionError(f"{folder} holds no event that can be read", "compare its files with the fields:  penstock check")
     _prepare()
     began = time.perf_counter()
-    with Live(
-        f"penstock simulate: {project.name}, {len(stream):,} events",
-        from_micros(stream[0][3]),
-        from_micros(stream[-1][3]),
-        len(stream),
-        json,
-    ) as live:
-        found = asyncio.run(_embedded(project, stream, live, settings.seed))
-    return _finish(found, time.perf_counter() - began, json, demanding=False)
+    title = f"penstock simulate: {project.name}, {len(stream):,} events"
+    with Live(title, from_micros(stream[0][3]), from_micros(stream[-1][3]), len(stream), json) as live:
+        audited = asyncio.run(_embedded(project, stream, live, settings.seed))
+    return _finish(audited, time.perf_counter() - began, json, demanding=False, files=found)
 
 
 def _prepare() -> None:
@@ -90,6 +91,7 @@ def _prepare() -> None:
     import gc
     import logging
 
+    hush()
     gc.set_threshold(100_000, 50, 100)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
 
@@ -209,28 +211,25 @@ def missing_parts(found: Audit) -> list[str]:
     ):
         if not n:
             said.append(f"no {what}")
-    for name in ("first_model", "prior"):
-        better = [(found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")]
-        for measure, sign, title in better:
-            served, other = measure.get("served"), measure.get(name)
-            if served is None or other is None:
-                said.append(f"{title} of {name if served is not None else 'served'} could not be computed")
-            elif sign * (served - other) <= 0:
-                said.append(f"{title} served {served:.4f} is not better than {name.replace('_', ' ')} {other:.4f}")
-    return said
+    return said + worse(found, demanding=True)
 
 
-def _finish(found: Audit, seconds: float, json: bool, demanding: bool) -> int:
+def _finish(found: Audit, seconds: float, json: bool, demanding: bool, files: Sequence[Inspection] = ()) -> int:
+    """Say how it went; returns the exit code."""
     wrong = missing_parts(found) if demanding else list(found.complaints)
+    bad = sum(len(each.bad) for each in files)
     if json:
-        print(msgspec.json.encode({**summary(found, seconds), "complaints": wrong}).decode(), flush=True)
+        said = {**summary(found, seconds), "refused": bad, "refusals": refusals(files), "complaints": wrong}
+        print(msgspec.json.encode(said).decode(), flush=True)
     else:
         print(f"\nchecked from the topics alone, after {seconds:.1f} s:")
-        for line in check.lines(found):
+        lines = [*check.lines(found), *([] if demanding else (f"WORSE: {what}" for what in worse(found)))]
+        lines += [f"WRONG: {complaint}" for complaint in wrong]
+        if bad:
+            lines.append(f"LEFT OUT: {count(bad, 'row')} of the files could not be read; the first ones are named above")
+        for line in lines:
             print(f"  {line}")
-        for complaint in wrong:
-            print(f"  WRONG: {complaint}")
-    return 1 if wrong else 0
+    return 1 if wrong or bad else 0
 
 
 def _say(json: bool, text: str) -> None:
@@ -238,33 +237,3 @@ def _say(json: bool, text: str) -> None:
         print(msgspec.json.encode({"type": "runs_on", "text": text}).decode(), flush=True)
     else:
         print(text, flush=True)
-
-
-def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]:
-    """Events of a folder with one file per event topic, checked, in order of time."""
-    from penstock.files import EventFile
-
-    found: list[tuple[int, int, str, Event]] = []
-    for event in project.events:
-        paths = [
-            p for end in (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz") if (p := folder / f"{event.topic}{end}").exists()
-        ]
-        if not paths:
-            raise DefinitionError(
-                f"{folder} has no file for the event {event!r}",
-                f"add {event.topic}.jsonl (or .csv, .parquet) with one event a row",
-            )
-        file = EventFile(paths[0], event)
-        rank = project.topology.rank[event]
-        name = msgspec.json.Decoder(
-            msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name}), strict=False
-        ).decode
-        for key, value, micros in file.records(file.inspect(datetime.now(UTC).timestamp())):
-            found.append((micros, rank, name(value).name, (event.topic, key, value, micros)))  # type: ignore[attr-defined]
-    found.sort(key=lambda f: f[:3])
-    if not found:
-        raise DefinitionError(f"no event in {folder} could be read", "check the files with: penstock publish EVENT --file F")
-    if days is not None:
-        last = found[0][0] + days * 24 * HOUR
-        found = [f for f in found if f[0] < last]
-    return [f[3] for f in found]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, TextIO, TypeVar
 
-__all__ = ["answer", "coloured", "complain", "count", "note", "paint", "patiently", "printable", "rows", "say"]
+__all__ = ["answer", "coloured", "complain", "count", "form", "hush", "note", "paint", "patiently", "printable", "rows", "say"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,16 @@ AGAIN: Final = 5.0
 """Seconds between two words about the same wait."""
 
 COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+class Form:
+    """How results and errors are written: `--json`, and `--debug` for where they come from."""
+
+    json = False
+    debug = False
+
+
+form: Final = Form()
 
 
 def coloured(stream: TextIO) -> bool:
@@ -52,11 +62,16 @@ def complain(what: str, fix: str) -> None:
         note(f"-> {fix}")
 
 
-def answer(value: Any) -> None:
-    """A result for programs: one JSON value on one line."""
-    import msgspec
+def answer(value: Any, *lines: str | Iterable[str]) -> None:
+    """A result: lines for people, or with --json the value, on one line."""
+    if form.json:
+        import msgspec
 
-    say(msgspec.json.encode(value).decode())
+        say(msgspec.json.encode(value).decode())
+        return
+    for part in lines:
+        for line in [part] if isinstance(part, str) else part:
+            say(line)
 
 
 def count(number: int, noun: str) -> str:
@@ -73,6 +88,8 @@ def rows(table: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
 
     >>> rows([("ok", "python"), ("FAIL", "kafka")])
     ['  ok    python', '  FAIL  kafka']
+    >>> rows([])
+    []
     """
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     return [indent + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -92,6 +109,14 @@ def printable(value: bytes | None, limit: int = 0) -> str:
         return f"({len(value):,} bytes, not text)"
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
     return text if not limit or len(text) <= limit else f"{text[:limit]}... ({len(value):,} bytes)"
+
+
+def hush() -> None:
+    """Keep what client libraries log off the screen (--debug shows it): their errors come to us, in a sentence."""
+    import logging
+
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.NOTSET if form.debug else logging.CRITICAL)
 
 
 async def patiently(work: Awaitable[T], what: str) -> T:
