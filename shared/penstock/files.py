@@ -279,6 +279,8 @@ def _parsed(column: Column, text: str) -> Any:
         return parse(text)
     except ValueError:
         raise Refused("schema", f"column {column.name}: {text!r} is no {what}") from None
+    except OverflowError:
+        raise Refused("schema", f"column {column.name}: {text} is not finite") from None
 
 
 def _truth(text: str) -> bool:
@@ -290,7 +292,7 @@ def _truth(text: str) -> bool:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(text)
+        raise OverflowError(text)
     return number
 
 
@@ -305,5 +307,5 @@ PARSED: Final[dict[type, tuple[str, Callable[[str], Any]]]] = {
     datetime: ("time as in 2013-01-31T10:00:00+00:00", datetime.fromisoformat),
     bool: ("truth value (true, false, 1, 0)", _truth),
     int: ("whole number", _whole),
-    float: ("finite number", _finite),
+    float: ("number", _finite),
 }

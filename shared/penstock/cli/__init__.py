@@ -80,6 +80,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
+        screen.form.json = False
         config.version()
         raise typer.Exit
 

@@ -11,7 +11,7 @@ from ..log import Log, Partition
 from . import broker, screen
 from .options import command, project_settings, settings_of, topics_of
 
-__all__ = ["app"]
+__all__ = ["app", "watch"]
 
 app = typer.Typer(help="The project's topics on the broker.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -124,12 +124,12 @@ def tail(
     async def work(log: Log) -> None:
         ends = await screen.patiently(newest(log), f"reading {topic}")
         if follow:
-            await _follow(log, topic, ends)
+            await watch(log, topic, ends)
 
     broker.use(settings_of(), work, "")
 
 
-async def _follow(log: Log, topic: str, starts: dict[Partition, int]) -> None:
+async def watch(log: Log, topic: str, starts: dict[Partition, int]) -> None:
     """Show records as they come, for ever; LogError when the broker is away, which a reader by itself would wait out."""
     reader = await log.reader(starts)
     said = False
