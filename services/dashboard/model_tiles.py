@@ -139,7 +139,9 @@ def _alarms(topics: Topics, model: Model, key: str) -> str:
 
 def _news(topics: Topics, model: Model, key: str) -> str:
     how = "Alarms raised and cleared, fits and decisions about this model, newest first, as the topics told them."
-    empty = f"Nothing happened yet. The first fit will be told here; see it come with `penstock topics tail {topics.runs}`."
+    empty = (
+        f"Nothing happened yet. The first fit will be told here; see it come with `penstock topics tail {topics.runs} --follow`."
+    )
     body = f"""
 <ol class="list" data-part="news" hidden tabindex="0" aria-label="Newest happenings"></ol>
 <p class="empty" data-part="news-empty">{typed(empty)}</p>"""

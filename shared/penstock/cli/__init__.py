@@ -31,9 +31,8 @@ class _Commands(TyperGroup):
             return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
-        except (KeyboardInterrupt, typer.Abort):
-            screen.note("stopped")
-            code = 130
+            if code == 130:  # Typer's word for Ctrl-C
+                screen.note("stopped")
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1

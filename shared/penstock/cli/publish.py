@@ -109,10 +109,9 @@ def publish(
     settings = project_settings()
     topics = topics_of(settings)
     if file is not None and event is not None:
-        files, what = [EventFile(file, _event(topics, event), utc)], f"{event} --file {file}"
+        files = [EventFile(file, _event(topics, event), utc)]
     else:
-        assert folder is not None  # one of the two, as was seen above
-        files, what = in_folder(folder, topics.project.events, utc), f"--input {folder}"
+        files = in_folder(folder or Path(), topics.project.events, utc)
     found = inspected(files)
     times = sorted(chain.from_iterable(each.times for each in found))
     if not times:
@@ -134,16 +133,13 @@ def publish(
             with _bar(progress, " ".join(names)):
                 rows = islice(merged(found), skip, None)
                 await _send(publisher, names, rows, [*times, FOREVER if final else times[-1] + 1], plan, progress)
-        except LogError as error:
-            why = broker.refusal(error)
-            sent = max(skip, progress.done)
-            raise Unreachable(
-                f"{sent:,} of {len(times):,} events were sent, then: {why}",
-                f"{why.fix}   then the rest:  penstock publish {what} --skip {sent}",
-            ) from error
-        except asyncio.CancelledError:
-            sent = max(skip, progress.done)
-            screen.note(f"{sent:,} of {len(times):,} events were sent; the rest:  penstock publish {what} --skip {sent}")
+        except (LogError, asyncio.CancelledError) as error:
+            done = max(skip, progress.done)
+            told, rest = f"{done:,} of {len(times):,} events were sent", f"the rest: the same command with --skip {done}"
+            if isinstance(error, LogError):
+                why = broker.refusal(error)
+                raise Unreachable(f"{told}, then: {why}", f"{why.fix}   then {rest}") from error
+            screen.note(f"{told}; {rest}")
             raise
         finally:
             tracing.close()
@@ -269,15 +265,9 @@ def _bar(progress: _Progress, name: str) -> Iterator[None]:
         yield
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn
 
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[at]}"),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TextColumn("{task.fields[at]}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress.bar:
         progress.bar.add_task(name, total=progress.total, at="waiting for the broker")
         yield

@@ -182,6 +182,15 @@ def test_a_broker_that_does_not_answer_is_told_within_seconds(cli: Cli, monkeypa
     assert "-> penstock doctor" in said.stderr
 
 
+def test_ctrl_c_is_told_in_one_word(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(folder: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penstock.local.status", interrupted)
+    said = cli("status")
+    assert (said.exit_code, said.stderr) == (130, "stopped\n")
+
+
 def test_colours_need_a_terminal_and_no_objection(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     class Terminal:
         def isatty(self) -> bool:
