@@ -108,7 +108,7 @@ class Live:
         fits = f"fits {picture.retrains}   snapshots {picture.snapshots}"
         facts.add_row("so far", f"alarms {picture.alarms}   {fits}   promotions {picture.promotions}")
         story = Table.grid(padding=(0, 2))
-        for happening in picture.happenings[-NEWEST:]:
+        for happening in sorted(picture.happenings[-NEWEST:], key=_place):
             style = COLOURS.get(happening.kind, "")
             story.add_row(f"{happening.at:%d %b}", Text(happening.kind, style=style), Text(_short(happening)))
         return Panel(Group(head, "", facts, "", story), title=self.title, border_style="dim")

@@ -78,10 +78,7 @@ def down(
             wait_until(lambda: mark(supervisor) is None, LAST_SECONDS)
         return found
 
-    async def ending() -> list[str]:
-        return await screen.patiently(asyncio.to_thread(end), "ending services, then Kafka and Redis")
-
-    ended = asyncio.run(ending())
+    ended = asyncio.run(screen.patiently(asyncio.to_thread(end), "ending services, then Kafka and Redis"))
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     lines = [f"ended: {', '.join(ended)}" if ended else f"nothing was running in {folder}"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TextIO, TypeVar
 
 __all__ = ["answer", "coloured", "complain", "count", "form", "hush", "note", "paint", "patiently", "printable", "rows", "say"]
@@ -119,16 +120,15 @@ def hush() -> None:
         logging.getLogger(library).setLevel(logging.NOTSET if form.debug else logging.CRITICAL)
 
 
-async def patiently(work: Awaitable[T], what: str) -> T:
+async def patiently(work: Awaitable[T], what: str, say: Callable[[str], None] = note) -> T:
     """The result; when it takes longer than two seconds, say what is waited for, and again every five."""
 
     async def remind() -> None:
-        waited = SILENCE
+        began = time.monotonic()
         await asyncio.sleep(SILENCE)
         while True:
-            note(f"  {what}: {waited:.0f} s so far; Ctrl-C ends it")
+            say(f"  {what}: {time.monotonic() - began:.0f} s so far; Ctrl-C ends it")
             await asyncio.sleep(AGAIN)
-            waited += AGAIN
 
     reminding = asyncio.create_task(remind())
     try:

@@ -14,10 +14,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from ..errors import PenstockError, Unreachable
 from ..local import kafka as local_kafka
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from ..settings import Settings
 
 __all__ = ["in_background", "in_foreground", "processes"]
-
-T = TypeVar("T")
 
 TRIES: Final = 4
 """A service that ended so often before it was ready once will not start; what depends on a neighbour waits for it."""
@@ -58,21 +56,8 @@ def tell(kind: str, text: str, **facts: Any) -> None:
     screen.answer({"type": kind, "text": text, **facts}, text)
 
 
-async def told(work: Awaitable[T], what: str) -> T:
-    """Wait, and say every two seconds for what."""
-    began, task = time.monotonic(), asyncio.ensure_future(work)
-    try:
-        while not (await asyncio.wait({task}, timeout=screen.SILENCE))[0]:
-            _waiting(what, began)
-    except asyncio.CancelledError:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        raise
-    return task.result()
-
-
-def _waiting(what: str, began: float) -> None:
-    tell("waiting", f"  {what}: {time.monotonic() - began:.0f} s so far")
+def _waiting(line: str) -> None:
+    tell("waiting", line)
 
 
 def _ready(name: str, began: float, url: str) -> None:
@@ -111,10 +96,10 @@ async def in_foreground(settings: Settings, project: Project, names: Sequence[st
     servers = _servers(settings, folder)
     try:
         starting = asyncio.gather(*(_start(server) for server in servers.values()))
-        await told(starting, "starting Kafka (the first time its jars are fetched) and Redis")
+        await screen.patiently(starting, "starting Kafka (the first time its jars are fetched) and Redis", _waiting)
         kafka = servers["kafka"].bootstrap if "kafka" in servers else settings.kafka_bootstrap_servers  # type: ignore[attr-defined]
         redis = servers["redis"].url if "redis" in servers else settings.redis_url.get_secret_value()  # type: ignore[attr-defined]
-        await told(_topics(settings, project, kafka), f"creating topics on {kafka}")
+        await screen.patiently(_topics(settings, project, kafka), f"creating topics on {kafka}", _waiting)
         supervisor = _Told(
             folder,
             processes(settings, names, kafka, redis),
@@ -153,7 +138,7 @@ class _Told(Supervisor):
             return await super().down()
         if first:
             tell("stopping", "stopping")
-        await told(super().down(), "ending services, then Kafka and Redis")
+        await screen.patiently(super().down(), "ending services, then Kafka and Redis", _waiting)
         seconds = round(time.monotonic() - began, 1)
         tell("down", f"all ended after {seconds:.1f} s; data kept in {self.folder}", seconds=seconds, data=str(self.folder))
         return None
@@ -226,7 +211,7 @@ async def _watch(supervisor: _Told, names: Sequence[str], began: float, project:
                 raise supervisor.gave_up(name)
         if missing and time.monotonic() > remind:
             remind = time.monotonic() + screen.AGAIN
-            _waiting(f"waiting for {', '.join(missing)}", here)
+            _waiting(f"  waiting for {', '.join(missing)}: {time.monotonic() - here:.0f} s so far")
         await asyncio.sleep(LOOK)
     if missing:
         return
