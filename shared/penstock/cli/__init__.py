@@ -1,8 +1,8 @@
 """The `penstock` command.
 
 Exit codes: 0 ok, 1 failed, 2 used wrongly (command line, settings, project file), 3 a broker or Redis cannot be
-reached, 130 ended by Ctrl-C. Every command takes `--project` and `--json`. Anything heavy is imported inside the command
-that needs it.
+reached, 130 ended by Ctrl-C. Every command takes `--project` and `--json`, which writes errors as JSON, too. Anything
+heavy is imported inside the command that needs it.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def _before(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    chosen.project, screen.form.debug = project, debug
+    chosen.project, screen.form.debug, screen.form.json = project, debug, False
     if debug:
         import logging
 

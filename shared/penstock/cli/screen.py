@@ -57,7 +57,12 @@ def note(line: str) -> None:
 
 
 def complain(what: str, fix: str) -> None:
-    """An error: one line what, one line what to type."""
+    """An error: one line what, one line what to type; with --json the two as one value."""
+    if form.json:
+        import msgspec
+
+        note(msgspec.json.encode({"type": "error", "text": what, "fix": fix}).decode())
+        return
     note(paint(what, "red", sys.stderr))
     if fix:
         note(f"-> {fix}")

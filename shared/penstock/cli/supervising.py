@@ -250,28 +250,22 @@ def in_background(settings: Settings, names: Sequence[str]) -> None:
 
 def _relay(child: subprocess.Popen[bytes], written: IO[bytes]) -> None:
     """Show what the background process tells until it is up; raise what it complains of when it ends before."""
-    words, rest = ["the background process ended"], b""
+    error, rest = PenstockError("the background process ended", "penstock logs supervisor"), b""
     while True:
         ended = child.poll()
         *lines, rest = (rest + written.read()).split(b"\n")
         for line in lines:
-            if not line.startswith(b'{"type":'):
-                words.append(line.decode("utf-8", "replace"))
+            if not line.startswith(b'{"type":'):  # a note, or the traceback of what was not foreseen
+                error = PenstockError(line.decode("utf-8", "replace"), "penstock logs supervisor")
                 continue
             event = json.loads(line)
+            if event["type"] == "error":
+                error = PenstockError(event["text"], event["fix"])
+                continue
             screen.answer(event, event["text"])
             if event["type"] == "up":
                 return
         if ended is not None:
-            error = _complaint(words)
             error.exit_code = ended if ended in (1, 2, 3) else 1
             raise error
         time.sleep(LOOK)
-
-
-def _complaint(lines: Sequence[str]) -> PenstockError:
-    """What a command wrote last as its error: one line what, one line what to type."""
-    at = next((n for n in range(len(lines) - 1, 0, -1) if lines[n].startswith("-> ")), None)
-    if at is None:
-        return PenstockError(lines[-1], "penstock logs supervisor")
-    return PenstockError(lines[at - 1], lines[at].removeprefix("-> "))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -68,3 +68,31 @@ def made(cli: Cli, log: MemoryLog) -> MemoryLog:
     """With the topics of the flights."""
     assert cli("topics", "apply").exit_code == 0
     return log
+
+
+SHOP = """
+import penstock as ps
+
+@ps.event("{name}.payments")
+class Payment:
+    payment_id: ps.Id[str]
+    card_id: ps.Key[str]
+    amount: float
+    paid_at: ps.EventTime
+
+@ps.features(by=Payment.card_id)
+class Card:
+    payments_1h = ps.count(Payment, over="1h")
+
+project = ps.Project("{name}x", rows={{Payment: [Card]}})
+"""
+
+
+@pytest.fixture
+def shop(here: Path) -> Callable[[str], None]:
+    """Writes shop.py: the rows of `<name>.payments`, without a model."""
+
+    def write(name: str) -> None:
+        (here / "shop.py").write_text(SHOP.format(name=name))
+
+    return write

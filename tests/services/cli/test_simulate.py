@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,23 +20,6 @@ from penstock.topics import Topics
 if TYPE_CHECKING:
     from tests.services.cli.conftest import Cli
 
-SHOP = """
-import penstock as ps
-
-@ps.event("payments")
-class Payment:
-    payment_id: ps.Id[str]
-    card_id: ps.Key[str]
-    amount: float
-    paid_at: ps.EventTime
-
-@ps.features(by=Payment.card_id)
-class Card:
-    payments_1h = ps.count(Payment, over="1h")
-
-project = ps.Project("shop", rows={Payment: [Card]})
-"""
-
 HISTORY = """payment_id,card_id,amount,paid_at
 p1,c1,3,2026-01-01T12:00:00Z
 p2,c1,much,2026-01-01T12:01:00Z
@@ -44,32 +28,33 @@ p3,c1,5,2026-01-01T12:02:00
 
 
 @pytest.fixture
-def shop(here: Path) -> Path:
-    (here / "shop.py").write_text(SHOP)
+def history(here: Path, shop: Callable[[str], None]) -> Path:
+    shop("card")
     (here / "history").mkdir()
-    (here / "history" / "payments.csv").write_text(HISTORY)
-    return here
+    found = here / "history" / "card.payments.csv"
+    found.write_text(HISTORY)
+    return found
 
 
-def test_rows_that_do_not_fit_are_told_counted_and_make_the_run_fail(cli: Cli, shop: Path) -> None:
+def test_rows_that_do_not_fit_are_told_counted_and_make_the_run_fail(cli: Cli, history: Path) -> None:
     said = cli("simulate", "shop.py", "--input", "history")
     assert said.exit_code == 1
-    assert "payments.csv line 3: schema: column amount: 'much' is no number" in said.stderr
-    assert "payments.csv line 4: schema: column paid_at: 2026-01-01 12:02:00 has no time zone" in said.stderr
+    assert "card.payments.csv line 3: schema: column amount: 'much' is no number" in said.stderr
+    assert "card.payments.csv line 4: schema: column paid_at: 2026-01-01 12:02:00 has no time zone" in said.stderr
     assert "LEFT OUT: 2 rows of the files" in said.stdout
     summary = cli.lines("simulate", "--project", "shop.py", "--input", "history", code=1)[-1]
     assert (summary["events_in"], summary["rows"], summary["refused"]) == (1, 1, 2)
-    assert [(each["file"], each["row"]) for each in summary["refusals"]] == [("payments.csv", 3), ("payments.csv", 4)]
+    assert [(each["file"], each["row"]) for each in summary["refusals"]] == [("card.payments.csv", 3), ("card.payments.csv", 4)]
 
 
-def test_times_without_a_zone_are_utc_when_that_is_said_and_a_run_without_refusals_is_ok(cli: Cli, shop: Path) -> None:
-    (shop / "history" / "payments.csv").write_text(HISTORY.replace("much", "4"))
+def test_times_without_a_zone_are_utc_when_that_is_said_and_a_run_without_refusals_is_ok(cli: Cli, history: Path) -> None:
+    history.write_text(HISTORY.replace("much", "4"))
     summary = cli.lines("simulate", "shop.py", "--input", "history", "--utc")[-1]
     assert (summary["events_in"], summary["refused"], summary["refusals"]) == (3, 0, [])
 
 
-def test_files_of_which_nothing_can_be_read_are_no_run(cli: Cli, shop: Path) -> None:
-    (shop / "history" / "payments.csv").write_text("payment_id,card_id,amount,paid_at\n")
+def test_files_of_which_nothing_can_be_read_are_no_run(cli: Cli, history: Path) -> None:
+    history.write_text("payment_id,card_id,amount,paid_at\n")
     said = cli("simulate", "shop.py", "--input", "history")
     assert said.exit_code == 2
     assert "history holds no event that can be read" in said.stderr

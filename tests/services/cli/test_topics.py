@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,29 +192,11 @@ def test_what_is_refused_once_more_is_a_new_dead_letter_that_says_which_one_it_w
     assert cli.json("dlq", "replay", "weather", "--reason", "decode")["sent"] == 0
 
 
-SHOP = """
-import penstock as ps
-
-@ps.event("{name}.payments")
-class Payment:
-    payment_id: ps.Id[str]
-    card_id: ps.Key[str]
-    amount: float
-    paid_at: ps.EventTime
-
-@ps.features(by=Payment.card_id)
-class Card:
-    payments_1h = ps.count(Payment, over="1h")
-
-project = ps.Project("{name}x", rows={{Payment: [Card]}})
-"""
-
-
 def test_on_a_real_broker_what_is_published_can_be_listed_read_and_replayed(
-    cli: Cli, kafka_bootstrap: str, here: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, shop: Callable[[str], None], kafka_bootstrap: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = f"cli{os.getpid()}"
-    (here / "shop.py").write_text(SHOP.format(name=name))
+    shop(name)
     monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", kafka_bootstrap)
     monkeypatch.setenv("PENSTOCK_PROJECT", "shop.py")
     monkeypatch.setenv("PENSTOCK_TRACE_SAMPLE", "1")

@@ -100,6 +100,13 @@ def test_wrong_use_is_one_line_what_and_one_line_what_to_type(cli: Cli, words: l
     assert said.stdout == ""
 
 
+def test_programs_get_an_error_as_json(cli: Cli) -> None:
+    said = cli("topics", "tail", "x", "--json")
+    error = json.loads(said.stderr)
+    assert (error["type"], error["fix"].split()[0], said.stdout, said.exit_code) == ("error", "penstock", "", 3)
+    assert error["text"].startswith("no broker")
+
+
 @pytest.mark.parametrize(
     ("text", "what"),
     [
