@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..errors import DefinitionError, SettingError
+from ..errors import SettingError
 from . import screen
 from .options import chosen, command, project_of, project_settings, topics_of
 
@@ -121,14 +121,19 @@ def version() -> None:
 def check() -> None:
     """Check a project file, and try its derived features.
 
-    Names, types and policies are validated together; derived features must mean the same for one row and for many.
+    Every mistake is told at once, with its line. Derived features must mean the same for one row and for many. A warning is
+    about what is allowed and will hardly do what was meant, such as a rollout that is over before labels come.
     """
     from ..duration import spoken
-    from ..probe import probe
+    from ..mistake import told
+    from ..probe import learners, probe
+    from ..trap import traps
 
     settings = project_settings()
     project, topics = project_of(settings), topics_of(settings)
-    findings = probe(project)
+    made, wrong = learners(project)
+    wrong += probe(project)
+    warnings = [trap for model in project.models for trap in traps(model, made.get(model.name))]
     views = [view for hop in project.topology.hops for view in hop.views]
     derived = sum(len(v.derived) for v in views)
     table = [
@@ -147,18 +152,17 @@ def check() -> None:
             "views": {v.name: v.columns for v in views},
             "models": {m.name: m.inputs for m in project.models},
             "topics": [t.name for t in topics.all()],
-            "problems": findings,
+            "problems": [str(mistake) for mistake in wrong],
+            "warnings": warnings,
         },
         f"project {project.name}   fingerprint {project.fingerprint[:16]}",
         screen.rows(table),
         _way(topics),
-        [] if findings else f"ok: {screen.count(derived, 'derived feature')} checked on single rows and on arrays",
+        [f"{screen.paint('warning', 'yellow')}  {warning}" for warning in warnings],
+        [] if wrong else f"ok: {screen.count(derived, 'derived feature')} checked on single rows and on arrays",
     )
-    if findings:
-        raise DefinitionError(
-            "; ".join(findings),
-            "write it with numpy arithmetic, such as np.where(...) instead of if, and run: penstock check",
-        )
+    if wrong:
+        raise told(wrong)
 
 
 def topology(

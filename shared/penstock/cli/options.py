@@ -5,16 +5,13 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ..errors import DefinitionError, PenstockError
 from . import screen
 
 if TYPE_CHECKING:
@@ -121,20 +118,12 @@ def project_settings() -> Settings:
 
 
 def project_of(settings: Settings) -> Project:
-    """The project; DefinitionError names the line of the file that is wrong."""
+    """The project; DefinitionError names the lines of the file that are wrong."""
     from ..project import load
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # so that a module in the working folder is found, as `python -m` finds it
-    name = settings.project
-    try:
-        return load(name)
-    except PenstockError:
-        raise
-    except Exception as error:
-        raise DefinitionError(
-            f"{_place(name, error)}: {type(error).__name__}: {error}", "correct that line and run: penstock check"
-        ) from error
+    return load(settings.project)
 
 
 def topics_of(settings: Settings) -> Topics:
@@ -142,14 +131,3 @@ def topics_of(settings: Settings) -> Topics:
     from ..topics import Topics
 
     return Topics(project_of(settings), settings.partitions)
-
-
-def _place(name: str, error: Exception) -> str:
-    """Where the user's own code went wrong: the last frame in the project's file, else the last of all."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    tail = Path(name).name if name.endswith(".py") else name.rpartition(".")[2]
-    own = [f for f in frames if tail in (Path(f.filename).name, Path(f.filename).stem, Path(f.filename).parent.name)]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}, line {frame.lineno}"
