@@ -123,7 +123,8 @@ class Lookout:
             while True:
                 while self.number == number:
                     try:
-                        await asyncio.wait_for(self._news.wait(), SILENCE)
+                        async with asyncio.timeout(SILENCE):
+                            await self._news.wait()
                     except TimeoutError:
                         yield b": still waiting for the log\n\n"
                 number, state = self.number, self.state

@@ -15,7 +15,6 @@ __all__ = ["demo", "simulate"]
 
 def demo(
     days: Annotated[int, typer.Option(min=1, max=365, help="Days of flights to replay.")] = 60,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the learners.")] = 0,
     embedded: Annotated[
         bool | None,
         typer.Option("--embedded/--kafka", help="In this process, or on Kafka and Redis; default: the most real that is here."),
@@ -28,11 +27,7 @@ def demo(
 ) -> None:
     """See the whole loop on real flights."""
     settings = settings_of(project)
-    _leave(
-        _machine().demo(
-            settings, days=days, seed=seed, embedded=embedded, partitions=partitions or settings.partitions, json=json
-        )
-    )
+    _leave(_machine().demo(settings, days=days, embedded=embedded, partitions=partitions or settings.partitions, json=json))
 
 
 def simulate(
