@@ -47,7 +47,7 @@ from .embedded import Event, scoring, slices
 from .simulate import simulate as run_simulation
 from .simulate import slice_of, summary
 
-__all__ = ["Platform", "connected", "demo", "drive", "publish", "running", "services", "simulate"]
+__all__ = ["Platform", "at_rest", "connected", "demo", "drive", "publish", "running", "services", "simulate", "until"]
 
 PLACES = ("embedded: one process, nothing is kept", "Kafka and Redis on this machine, one process per service")
 MOST_LAG = 6_000
@@ -164,7 +164,9 @@ async def connected(settings: Settings, topics: Topics, kafka: str, folder: Path
         tracing.close()
 
 
-def services(settings: Settings, folder: Path, kafka: str, redis: str, servers: Sequence[LocalServer] = ()) -> Supervisor:
+def services(
+    settings: Settings, folder: Path, kafka: str, redis: str, servers: Sequence[LocalServer] = (), grace: float = 8.0
+) -> Supervisor:
     """One process for each service, on ports that are free, with all that they keep in `folder`."""
     ports = {service: port.free() for service in SERVICES}
     here = settings.model_copy(update={"data": folder, **{f"{service}_port": number for service, number in ports.items()}})
@@ -173,7 +175,7 @@ def services(settings: Settings, folder: Path, kafka: str, redis: str, servers: 
         replace(process, env={**process.env, **told, "PENSTOCK_INSTANCE": process.name})
         for process in processes(here, list(SERVICES), kafka, redis)
     ]
-    return Supervisor(folder, named, servers, ready_seconds=120.0)
+    return Supervisor(folder, named, servers, ready_seconds=120.0, grace=grace)
 
 
 @asynccontextmanager
@@ -200,25 +202,36 @@ async def drive(platform: Platform, stream: Sequence[Event], live: Live) -> Audi
     picture, published, at = Picture(topics), 0, stream[0][3]
     picture.now = from_micros(at)  # no window is closed yet: what is published is ahead of this
 
-    async def until(holds: Callable[[Picture, Waiting, int], bool]) -> None:
-        moved, last = time.monotonic(), None
-        while time.monotonic() - moved < STUCK_SECONDS:
-            await picture.watch(publisher.log)
-            live.update(picture, published, from_micros(at))
-            waiting = await platform.lag.records()
-            if waiting is not None and holds(picture, waiting, at):
-                break
-            if (waiting, picture.counts, picture.read) != last:
-                moved, last = time.monotonic(), (waiting, dict(picture.counts), picture.read)
-            await asyncio.sleep(LOOK)
+    def show() -> None:
+        live.update(picture, published, from_micros(at))
 
     for part, before in slices(stream, max(slice_of(topics.project), HOUR)):
         await publish(publisher, part, before)
         published, at = published + len(part), part[-1][3]
-        await until(keeps_up)
-    await until(at_rest)
+        await until(keeps_up, platform, picture, at, show)
+    await until(at_rest, platform, picture, at, show)
     live.update(picture, published, from_micros(at), final=True)
     return await check.audit(publisher.log, topics, scoring(platform.artefacts, topics.project))
+
+
+async def until(
+    holds: Callable[[Picture, Waiting, int], bool],
+    platform: Platform,
+    picture: Picture,
+    at: int,
+    show: Callable[[], None] = lambda: None,
+) -> None:
+    """Look until it holds of what was published up to `at` (microseconds), or nothing has moved for STUCK_SECONDS."""
+    moved, last = time.monotonic(), None
+    while time.monotonic() - moved < STUCK_SECONDS:
+        await picture.watch(platform.publisher.log)
+        show()
+        waiting = await platform.lag.records()
+        if waiting is not None and holds(picture, waiting, at):
+            break
+        if (waiting, picture.counts, picture.read) != last:
+            moved, last = time.monotonic(), (waiting, dict(picture.counts), picture.read)
+        await asyncio.sleep(LOOK)
 
 
 def keeps_up(picture: Picture, waiting: Waiting, at: int) -> bool:
