@@ -71,7 +71,6 @@ class Embedded:
                 ControlLoop(Registry(self.topics), self.log, "registry"),
             ]
         self.archive = Archive(self.topics, self.log, folder / "tables") if archive else None
-        self._ends: dict[str, dict[int, int]] = {}
 
     async def start(self) -> None:
         await self.log.create(self.topics.all())

@@ -137,7 +137,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
 
 
-class Shift(msgspec.Struct, frozen=True, kw_only=True):
+class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far one input has moved from its reference."""
 
     ks: float
@@ -146,6 +146,9 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True):
     critical: float
     """The distance that chance alone exceeds as often as the false-alarm budget allows."""
     n: int
+    floor: float | None = None
+    """The distance below which the shift is not material: the monitor's, or what this input exceeds only rarely by its own
+    habit. An input alarms when `ks` is above both `critical` and this; absent in records older than the field."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
