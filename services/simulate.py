@@ -94,7 +94,7 @@ def worse(found: Audit, demanding: bool = False) -> list[str]:
             elif sign * (served - other) < 0 or (demanding and served == other):
                 word = "not better" if demanding else "worse"
                 said.append(f"{title} served {served:.4f} is {word} than {name.replace('_', ' ')} {other:.4f}")
-    return said
+    return list(dict.fromkeys(said))
 
 
 def summary(found: Audit, seconds: float) -> dict[str, Any]:
