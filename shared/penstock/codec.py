@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from operator import attrgetter
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
 from .errors import Refused
 from .event import EPOCH, Column, Event, from_micros, to_micros
+
+if TYPE_CHECKING:  # `import penstock` stays light, and `penstock --help` quick
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = ["FUTURE_MICROS", "MAX_BYTES", "EventDecoder", "entities_of", "entity_of"]
 
@@ -103,6 +105,8 @@ class EventDecoder:
 
     def times(self, events: Sequence[Any]) -> npt.NDArray[np.int64]:
         """The event times of decoded events in microseconds (exact until 2106: a second is a float64 in between)."""
+        import numpy as np
+
         seconds = np.fromiter(map(datetime.timestamp, map(self._moment, events)), np.float64, len(events))
         micros: npt.NDArray[np.int64] = np.rint(seconds * 1e6).astype(np.int64)
         return micros

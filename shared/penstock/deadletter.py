@@ -57,11 +57,13 @@ def revived(place: Partition, offset: int, key: bytes | None, value: bytes | Non
     """The original record of the dead letter that lies there: its key, value and headers, with the mark, without the cause and
     without the number under which a service sent it (readers would take it for a repeat). Its key chooses the partition
     anew."""
-    from .lane import FROM, SEQUENCE
+    from .lane import FROM, SEQUENCE, numbered
 
     cause, name = cause_of(headers), name_of(place, offset)
     if "dlq.topic" not in cause:
         raise PenstockError(f"{name} has no header dlq.topic: it was not written by Penstock", f"penstock dlq show {place.topic}")
-    kept = [(n, v) for n, v in headers if not n.startswith("dlq.") and n not in (FROM, SEQUENCE)]
+    kept = [(n, v) for n, v in headers if not n.startswith("dlq.")]
+    if numbered(headers) is not None:
+        kept = [(n, v) for n, v in kept if n not in (FROM, SEQUENCE)]
     number = int(cause["dlq.partition"]) if key is None and "dlq.partition" in cause else None
     return Send(cause["dlq.topic"], key, value, (*kept, (REPLAY, name.encode())), number)
