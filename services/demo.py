@@ -99,7 +99,6 @@ def _shown(title: str, stream: Sequence[Event], work: Callable[[Live], Awaitable
     """Run it while people watch, and say what the audit found; the exit code."""
     gc.set_threshold(100_000, 50, 100)  # as in `__main__`
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the screen tells the story
-    logging.disable()  # clients that lose their broker when all ends say so at length
     began = time.perf_counter()
 
     async def run() -> Audit:
@@ -180,14 +179,18 @@ def services(
 
 @asynccontextmanager
 async def running(settings: Settings, project: Project, folder: Path, partitions: int) -> AsyncIterator[Platform]:
-    """Broker, Redis and one process per service, all in `folder`. Nothing is left when it ends."""
+    """Broker, Redis and one process per service, all in `folder`. Nothing is left when it ends, and nobody is still connected
+    to a broker that ends: clients complain at length of one."""
     kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
+    topics = Topics(project, partitions)
     try:
         await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
+        async with connected(settings, topics, kafka.bootstrap, folder):
+            pass  # the topics are there now, which services ask for
         supervisor = services(settings, folder, kafka.bootstrap, redis.url, [kafka, redis])
+        await supervisor.up()
         try:
-            async with connected(settings, Topics(project, partitions), kafka.bootstrap, folder) as platform:
-                await supervisor.up()
+            async with connected(settings, topics, kafka.bootstrap, folder) as platform:
                 yield platform
         finally:
             await supervisor.down()
