@@ -195,14 +195,18 @@ def services(
 
 @asynccontextmanager
 async def running(settings: Settings, project: Project, folder: Path, partitions: int) -> AsyncIterator[Platform]:
-    """Broker, Redis and one process per service, all in `folder`. Nothing is left when it ends."""
+    """Broker, Redis and one process per service, all in `folder`. Nothing is left when it ends, and nobody is still connected
+    to a broker that ends: clients complain at length of one."""
     kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
+    topics = Topics(project, partitions)
     try:
         await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
+        async with connected(settings, topics, kafka.bootstrap, folder):
+            pass  # the topics are there now, which services ask for
         supervisor = services(settings, folder, kafka.bootstrap, redis.url, [kafka, redis])
+        await supervisor.up()
         try:
-            async with connected(settings, Topics(project, partitions), kafka.bootstrap, folder) as platform:
-                await supervisor.up()
+            async with connected(settings, topics, kafka.bootstrap, folder) as platform:
                 yield platform
         finally:
             await supervisor.down()
