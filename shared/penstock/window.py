@@ -351,18 +351,20 @@ class Panes:
             body = self._entries(entries)
             keep = body[:, 1] == entries[:, 2] + 1  # a tile overwritten since by a newer hop is in no window any more
             entries, body = entries[keep], body[keep]
-            edges = np.flatnonzero(np.diff(entries[:, 0], prepend=-1))
-            for start, stop in zip(edges.tolist(), [*edges[1:].tolist(), len(entries)][: len(edges)], strict=True):
-                slot = int(entries[start, 0])
-                name = self._names[slot]
-                self._tails[slot] += stop - start
-                if self._tails[slot] > 2 * shape.ring_size.sum():
-                    whole = self._whole(slot)
-                    cut.append(name)
-                    self._tails[slot] = len(whole)
-                    tails[name] = whole.tobytes()
-                else:
-                    tails[name] = body[start:stop].tobytes()
+            starts = np.flatnonzero(np.diff(entries[:, 0], prepend=-1))
+            slots, counts = entries[starts, 0], np.diff(starts, append=len(entries))
+            self._tails[slots] += counts
+            tiles, width = body.tobytes(), body.shape[1] * 8
+            names = [self._names[s] for s in slots.tolist()]
+            tails = {
+                name: tiles[at : at + count * width]
+                for name, at, count in zip(names, (starts * width).tolist(), counts.tolist(), strict=True)
+            }
+            for slot in slots[self._tails[slots] > 2 * shape.ring_size.sum()].tolist():
+                whole = self._whole(slot)
+                cut.append(self._names[slot])
+                self._tails[slot] = len(whole)
+                tails[self._names[slot]] = whole.tobytes()
         self._touched, self._log = [], []
         return heads, tails, cut
 
