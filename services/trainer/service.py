@@ -19,9 +19,10 @@ from collections.abc import Callable
 import msgspec
 
 from penstock.artefact import Artefacts
+from penstock.control import Tail
 from penstock.deadletter import dead_letter
 from penstock.errors import Refused
-from penstock.log import Batch, Log, LogError, Partition, Reader, Send
+from penstock.log import Batch, Log, Send
 from penstock.records import Alarm, Command, Run, Statistic
 from penstock.topics import Topics
 
@@ -35,9 +36,8 @@ _COMMAND = msgspec.json.Decoder(Command)
 _RUN = msgspec.json.Decoder(Run)
 _STATISTIC = msgspec.json.Decoder(Statistic)
 
-READ = 20_000
-EMPTY_READS = 30
-"""Reads of a second without a record although the log says that there is one; then the log is asked anew."""
+LONGEST = 900.0
+"""Seconds that a fit may take before the trainer counts as hung."""
 
 
 class Trainer:
@@ -124,53 +124,23 @@ class Trainer:
             return [run]
         return [Send(self._topics.candidates, job.model.encode(), msgspec.json.encode(made.candidate)), run]
 
-    async def close(self) -> None:
-        for outcomes in self._outcomes.values():
-            await outcomes.close()
-
 
 class _Outcomes:
-    """The outcomes topic of one model, read up to its present end whenever a job starts. The cursor is in memory."""
+    """The outcomes topic of one model, read up to its present end whenever a job starts."""
 
     def __init__(self, desk: Desk, topics: Topics, log: Log) -> None:
-        self._desk, self._log, self._topic = desk, log, desk.outcomes
+        self._desk, self._tail = desk, Tail(log, [desk.outcomes])
         self._dead_letters = topics.dead_letters(desk.outcomes)
-        self._cursor: dict[Partition, int] = {}
-        self._reader: Reader | None = None
         self._dead: list[Send] = []
 
     async def read(self) -> list[Send]:
         """Read on; the dead letters to send."""
-        try:
-            await self._read()
-        except LogError:
-            await self.close()
-            raise
+        async for batch in self._tail.news():
+            self._dead += [self._refused(batch, at, refusal) for at, refusal in self._desk.examples.add(batch)]
         dead, self._dead = self._dead, []
         return dead
-
-    async def _read(self) -> None:
-        ends = await self._log.ends([self._topic])
-        if not self._cursor:
-            self._cursor = await self._log.begins([self._topic])
-        if self._reader is None:
-            self._reader = await self._log.reader(self._cursor)
-        empty = 0
-        while any(self._cursor[partition] < end for partition, end in ends.items()):
-            batches = await self._reader.read(READ, 1.0)
-            empty = 0 if batches else empty + 1
-            if empty >= EMPTY_READS:
-                raise LogError(f"{self._topic} says that it has more records than it gives")
-            for batch in batches:
-                self._dead += [self._refused(batch, at, refusal) for at, refusal in self._desk.examples.add(batch)]
-                self._cursor[batch.partition] = batch.next
 
     def _refused(self, batch: Batch, at: int, refusal: Refused) -> Send:
         headers = batch.headers[at] if batch.headers else ()
         key, value = batch.keys[at], batch.values[at]
         return dead_letter(self._dead_letters, batch.partition, batch.offsets[at], key, value, headers, refusal, "trainer")
-
-    async def close(self) -> None:
-        if self._reader is not None:
-            await self._reader.close()
-            self._reader = None
