@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -28,11 +28,11 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     until: datetime
     """Windows that end later than this are still to come; the others are inside."""
     since: datetime | None = None
-    """When the stage began: with the first window that closed after the decision, so that a late candidate has its
-    time."""
+    """When the stage began: with the first window in which both were scored, so that neither a slow fit nor labels that
+    come late cost the candidate its time, and it does not matter how many windows were taken before it was offered."""
     stage: int = 0
     windows: int = 0
-    """Windows closed in this stage."""
+    """Windows closed in this stage; until both were scored, since the decision."""
     n: int = 0
     """Outcomes that the subject was scored on, in all stages."""
     sum: float = 0.0
@@ -62,12 +62,15 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         other = _deviation(self.n, self.other_sum, self.other_squares)
         return (mine + other) / math.sqrt(max(self.n, 1))
 
+    @property
+    def words(self) -> str:
+        return f"log loss {self.mean:+.5f} (error {self.error:.5f}) against {self.against} on {self.n} outcomes"
+
     def grown(self, statistic: Statistic) -> Trial:
         """With one more closed window; itself when that window is inside already.
 
         Where the other version was scored on more events of the window, its sums are scaled down to the subject's
-        count, so that no window weighs more for one than for the other. A window without either adds time and no
-        evidence.
+        count, so that no window weighs more for one than for the other. A window without either is no evidence.
         """
         if statistic.end <= self.until:
             return self
@@ -75,11 +78,12 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         other = statistic.paired.get(self.against, Paired())
         n = mine.n if mine.n > 0 and other.n > 0 else 0  # corrections alone may leave a window below 0
         share = n / other.n if n else 0.0
+        begins = n > 0 and self.since is None
         return msgspec.structs.replace(
             self,
             until=statistic.end,
-            since=self.since or max(self.until, statistic.start),
-            windows=self.windows + 1,
+            since=max(self.until, statistic.start) if begins else self.since,
+            windows=1 if begins else self.windows + 1,
             n=self.n + n,
             sum=self.sum + (mine.sum if n else 0.0),
             squares=self.squares + (mine.squares if n else 0.0),
@@ -90,6 +94,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def anew(self, against: str) -> Trial:
         """The same stage against another version: what was learned about the old one does not count."""
         return Trial(subject=self.subject, against=against, until=self.until, stage=self.stage)
+
+    def lasted(self, length: int) -> bool:
+        """Whether the stage began so many microseconds ago."""
+        return self.since is not None and self.until >= self.since + timedelta(microseconds=length)
 
     def verdict(self, gates: Sequence[Gate]) -> str:
         """pass, fail or inconclusive. It fails when it is worse than a margin by more than chance explains."""

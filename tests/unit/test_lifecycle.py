@@ -14,7 +14,8 @@ import penstock as ps
 from penstock.errors import Refused
 from penstock.model import Model
 from penstock.records import Artefact, Candidate, Command, Decision, Paired, Statistic
-from penstock.services.registry.lifecycle import Change, decide
+from penstock.services.registry.lifecycle import decide
+from penstock.services.registry.seats import Change
 from penstock.services.registry.trial import Trial
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
