@@ -98,6 +98,7 @@ class Case:
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, known, *labels))
         shifts, verdicts = self._verdicts(start, window)
+        alarms = self._alarms(window.end, verdicts)
         statistic = Statistic(
             id=f"{self.name}/{from_micros(start).isoformat()}",
             model=self.name,
@@ -113,8 +114,9 @@ class Case:
             drift=shifts,
             counts=window.counts,
             reference=max(window.bins, key=lambda v: (answers(window.bins[v]), v), default=""),
+            alarms=[alarm.id for alarm in alarms],
         )
-        return statistic, self._alarms(window.end, verdicts)
+        return statistic, alarms
 
     def _verdicts(self, start: int, window: _Open) -> tuple[dict[str, Shift], dict[int, Verdict]]:
         """What the monitors say whose period ends with this window."""

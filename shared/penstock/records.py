@@ -166,6 +166,9 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     drift: dict[str, Shift]
     counts: dict[str, int]
     reference: str
+    alarms: list[str] = []
+    """Ids of the alarms that were raised, held or cleared with it; who acts on them reads these first, so that it does not
+    matter which of the two topics comes first."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
