@@ -29,8 +29,8 @@ class Registry:
         self._models = {model.name: model for model in topics.project.models}
         self._records: dict[str, type[Statistic | Candidate | Command]] = {topics.statistics(m): Statistic for m in self._models}
         self._records |= {topics.candidates: Candidate, topics.commands: Command}
-        self.reads = tuple(self._records)
-        self.follows = (topics.models,)
+        self.reads: tuple[str, ...] = tuple(self._records)
+        self.follows: tuple[str, ...] = (topics.models,)
         self.state: dict[str, dict[str, Decision]] = {name: {} for name in self._models}
 
     def recall(self, topic: str, key: bytes | None, value: bytes | None) -> None:

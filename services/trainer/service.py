@@ -63,8 +63,8 @@ class Trainer:
             name: Source(log, topics.outcomes(name), desk.examples.add, self._aside) for name, desk in self.desks.items()
         }
         self._alarms, self._heard = Source(log, topics.alarms, self._hear, self._aside), set[str]()
-        self.reads = (*self._statistics, topics.commands)
-        self.follows = (topics.runs, *self._statistics)
+        self.reads: tuple[str, ...] = (*self._statistics, topics.commands)
+        self.follows: tuple[str, ...] = (topics.runs, *self._statistics)
 
     def recall(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         record: Run | Statistic
