@@ -8,8 +8,9 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from penstock.agents import Agents
 from penstock.artefact import Artefacts
-from penstock.control import faust_app, serve
+from penstock.control import Control
 from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.event import Event
 from penstock.health import application
@@ -82,11 +83,10 @@ def monitoring(machine: Machine) -> None:
 
 
 def trainer(machine: Machine) -> None:
-    from .trainer.service import Trainer
+    from .trainer.service import LONGEST, Trainer
 
-    _control(
-        machine, Trainer(machine.topics, machine.log, machine.artefacts, background=True, seed=machine.settings.seed, clock=now)
-    )
+    seed = machine.settings.seed
+    _control(machine, Trainer(machine.topics, machine.log, machine.artefacts, background=True, seed=seed, clock=now), LONGEST)
 
 
 def registry(machine: Machine) -> None:
@@ -101,26 +101,13 @@ def dashboard(machine: Machine) -> None:
     machine.app = app(machine.topics, machine.log)
 
 
-def _control(machine: Machine, control: Any) -> None:
+def _control(machine: Machine, control: Control, longest: float = 60.0) -> None:
     """Run a control as a Faust app."""
-    settings, started = machine.settings, asyncio.Event()
-    name = f"{machine.topics.prefix}.{machine.service}"
-
-    async def go() -> None:
-        (settings.data / "faust").mkdir(parents=True, exist_ok=True)
-        made = faust_app(
-            control,
-            name,
-            settings.kafka_bootstrap_servers,
-            machine.log,
-            str(settings.data / "faust"),
-            settings.instance or "0",
-        )
-        started.set()
-        await serve(made, machine.stop)
-
-    machine.tasks.append(go)
-    machine.app = application(f"penstock {machine.service}", lambda: "" if started.is_set() else "its agents have not started")
+    settings, name = machine.settings, f"{machine.topics.prefix}.{machine.service}"
+    folder, brokers = settings.data / "faust", settings.kafka_bootstrap_servers
+    agents = Agents(control, name, brokers, machine.log, folder, settings.instance or "0", longest)
+    machine.tasks.append(lambda: agents.run(machine.stop))
+    machine.app = application(f"penstock {machine.service}", agents.missing)
 
 
 BUILD = {f.__name__: f for f in (feature_store, inference, monitoring, trainer, registry, dashboard)}

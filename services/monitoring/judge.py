@@ -37,14 +37,13 @@ class _Open(msgspec.Struct):
 
     end: int
     quality: dict[str, Quality] = {}
-    paired: dict[str, Paired] = {}
-    between: dict[str, dict[str, Paired]] = {}
+    paired: dict[str, dict[str, Paired]] = {}
     counts: dict[str, int] = {}
     bins: dict[str, dict[str, list[int]]] = {}
     baseline: dict[str, dict[str, list[int]]] = {}
 
     def add(self, partial: Partial) -> None:
-        for name in ("quality", "paired", "between", "counts"):
+        for name in ("quality", "paired", "counts"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.bins = added(self.bins, {partial.reference: partial.inputs})
@@ -107,6 +106,7 @@ class Case:
         if value is None:
             missing["skill"] = f"{incomparable(recent)} (of the last {spoken(self._over)})"
         shifts, verdicts = self._verdicts(start, window)
+        alarms = self._alarms(window.end, verdicts)
         statistic = Statistic(
             id=f"{self.name}/{from_micros(start).isoformat()}",
             model=self.name,
@@ -122,10 +122,10 @@ class Case:
             drift=shifts,
             counts=window.counts,
             reference=max(window.bins, key=lambda v: (answers(window.bins[v]), v), default=""),
-            between=window.between,
             missing=missing,
+            alarms=[alarm.id for alarm in alarms],
         )
-        return statistic, self._alarms(window.end, verdicts)
+        return statistic, alarms
 
     def _verdicts(self, start: int, window: _Open) -> tuple[dict[str, Shift], dict[int, Verdict]]:
         """What the monitors say whose period ends with this window."""

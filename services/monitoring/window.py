@@ -38,8 +38,7 @@ class Window(msgspec.Struct):
 
     start: int
     quality: dict[str, Sums] = {}
-    paired: dict[str, Paired] = {}
-    between: dict[str, dict[str, Paired]] = {}
+    paired: dict[str, dict[str, Paired]] = {}
     bins: dict[str, dict[str, list[int]]] = {}
     counts: dict[str, int] = {}
 
@@ -54,12 +53,10 @@ class Window(msgspec.Struct):
         if answer.version == NOBODY:
             self._sums(NOBODY).add(answer.score, label, sign)
             return
-        served = self._sums(SERVED).add(answer.score, label, sign)
+        self._sums(SERVED).add(answer.score, label, sign)
         losses = [(version, self._sums(version).add(score, label, sign)) for version, score in sorted(answer.scores.items())]
-        for version, loss in losses:
-            self.paired[version] = pair(self.paired.get(version, _NONE), loss - served, sign)
         for (one, loss), (other, others) in combinations(losses, 2):
-            known = self.between.setdefault(one, {})
+            known = self.paired.setdefault(one, {})
             known[other] = pair(known.get(other, _NONE), loss - others, sign)
 
     def _sums(self, version: str) -> Sums:
@@ -90,9 +87,8 @@ class Window(msgspec.Struct):
             reference="",
             counts=self.counts,
             parts=len(versions),
-            between=dict(sorted(self.between.items())),
         )
-        other = msgspec.structs.replace(first, quality={}, paired={}, counts={}, between={})
+        other = msgspec.structs.replace(first, quality={}, paired={}, counts={})
         return [
             msgspec.structs.replace(
                 other if part else first,

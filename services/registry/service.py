@@ -21,50 +21,39 @@ from .lifecycle import decide
 
 __all__ = ["Registry"]
 
-_DECISION = msgspec.json.Decoder(Decision)
-_CANDIDATE = msgspec.json.Decoder(Candidate)
-_COMMAND = msgspec.json.Decoder(Command)
-_STATISTIC = msgspec.json.Decoder(Statistic)
-
 
 class Registry:
-    """The control of this service (see penstock.control). `state` is model -> key -> decision, as the topic holds
-    it."""
+    """The control of this service (see penstock.control). `state` is model -> key -> decision, as the topic holds it."""
 
     def __init__(self, topics: Topics) -> None:
-        self._topics = topics
         self._models = {model.name: model for model in topics.project.models}
-        self._statistics = tuple(topics.statistics(name) for name in self._models)
-        self.reads: tuple[str, ...] = (*self._statistics, topics.candidates, topics.commands)
+        self._records: dict[str, type[Statistic | Candidate | Command]] = {topics.statistics(m): Statistic for m in self._models}
+        self._records |= {topics.candidates: Candidate, topics.commands: Command}
+        self.reads: tuple[str, ...] = tuple(self._records)
         self.follows: tuple[str, ...] = (topics.models,)
         self.state: dict[str, dict[str, Decision]] = {name: {} for name in self._models}
 
     def recall(self, topic: str, key: bytes | None, value: bytes | None) -> None:
         model, _, rest = (key or b"").decode().partition("/")
-        kept = self.state.setdefault(model, {})
-        if value is None:
-            kept.pop(rest, None)
-        else:
-            kept[rest] = _DECISION.decode(value)
+        self._keep(model, rest, None if value is None else msgspec.json.decode(value, type=Decision))
 
     def apply(self, topic: str, key: bytes | None, value: bytes | None) -> list[Send]:
-        record = self._decoded(topic, value or b"")
+        record = msgspec.json.decode(value or b"", type=self._records[topic])
         if isinstance(record, Command) and record.action == "retrain":
             return []  # the trainer's
         model = self._models.get(record.model)
         if model is None:
             raise Refused("unknown", f"no model {record.model!r}; the project has {', '.join(self._models)}")
-        kept, sends = self.state[model.name], []
-        for rest, decision in decide(kept, model, record):
-            if decision is None:
-                kept.pop(rest, None)
-            else:
-                kept[rest] = decision
+        sends = []
+        for rest, decision in decide(self.state[model.name], model, record):
+            self._keep(model.name, rest, decision)
             said = None if decision is None else msgspec.json.encode(decision)
-            sends.append(Send(self._topics.models, f"{model.name}/{rest}".encode(), said))
+            sends.append(Send(self.follows[0], f"{model.name}/{rest}".encode(), said))
         return sends
 
-    def _decoded(self, topic: str, value: bytes) -> Statistic | Candidate | Command:
-        if topic in self._statistics:
-            return _STATISTIC.decode(value)
-        return _CANDIDATE.decode(value) if topic == self._topics.candidates else _COMMAND.decode(value)
+    def _keep(self, model: str, key: str, decision: Decision | None) -> None:
+        kept = self.state.setdefault(model, {})
+        if decision is None:
+            kept.pop(key, None)
+        else:
+            kept[key] = decision

@@ -23,6 +23,7 @@ from penstock.event import from_micros
 from penstock.model import Model
 from penstock.project import Project
 from penstock.records import Artefact, Candidate, Run
+from penstock.topics import Topics
 
 from .examples import Examples, Rows
 from .fitting import Unfit, fit
@@ -73,13 +74,12 @@ class Desk:
         self,
         model: Model,
         project: Project,
-        outcomes: str,
         artefacts: Artefacts,
         threads: int = 1,
         seed: int = 0,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        self.model, self.outcomes = model, outcomes
+        self.model = model
         self.examples = Examples(model.inputs)
         self.triggers, self.numbers = Triggers(), Numbers()
         self._project, self._artefacts, self._clock = project, artefacts, clock
@@ -178,7 +178,11 @@ class Desk:
 
     def _described(self, rows: Rows) -> dict[str, Any]:
         """Which rows: enough to find them again in the log, and to see that they are the same."""
-        said: dict[str, Any] = {"topic": self.outcomes, "positions": rows.positions, "rows": len(rows)}
+        said: dict[str, Any] = {
+            "topic": Topics(self._project).outcomes(self.model.name),
+            "positions": rows.positions,
+            "rows": len(rows),
+        }
         if len(rows):
             said |= {"from": from_micros(int(rows.time.min())), "to": from_micros(int(rows.time.max()))}
         return msgspec.to_builtins({**said, "sha256": rows.digest})  # type: ignore[no-any-return]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +28,9 @@ __all__ = ["Examples", "Rows"]
 
 FOREVER = (1 << 63) - 1
 
+Order = tuple[int, str, bool]
+"""When the label became known, the id, and whether it corrects."""
+
 
 class _Read(msgspec.Struct):
     """What is learned from an Outcome."""
@@ -44,28 +47,12 @@ class _Read(msgspec.Struct):
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
 
-_COLUMNS: dict[str, Any] = {
-    "label": np.bool_,
-    "time": np.int64,
-    "labelled": np.int64,
-    "replaced": np.int64,
-    "batch": np.float64,
-    "online": np.float64,
-    "partition": np.int32,
-    "offset": np.int64,
-}
 
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    """An outcome not yet sorted in, with its inputs."""
-
-    order: tuple[int, str, bool]
-    """Labelled, id, whether it corrects."""
-    partition: int
-    offset: int
-    read: _Read
-    inputs: Matrix
+def _layout(width: int) -> np.dtype[np.void]:
+    """An example: its inputs and label, when it counts, both members' scores, and where its outcome lies."""
+    what = [("X", np.float32, (width,)), ("label", np.bool_)]
+    when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64)]
+    return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), ("partition", np.int32), ("offset", np.int64)])
 
 
 @dataclass(frozen=True)
@@ -84,18 +71,19 @@ class Rows:
     def __len__(self) -> int:
         return len(self.label)
 
+    @classmethod
+    def of(cls, table: npt.NDArray[np.void]) -> Rows:
+        return cls(np.ascontiguousarray(table["X"]), *(table[field.name] for field in fields(cls)[1:]))
+
     @property
     def positions(self) -> dict[str, int]:
         """Partition -> the position after its newest example."""
-        found = {int(p): int(self.offset[self.partition == p].max()) + 1 for p in np.unique(self.partition)}
-        return {str(p): found[p] for p in sorted(found)}
+        return {str(p): int(self.offset[self.partition == p].max()) + 1 for p in np.unique(self.partition)}
 
     @property
     def digest(self) -> str:
         """sha256 over inputs (little-endian float32, row by row) and labels (one byte each)."""
-        found = hashlib.sha256(np.ascontiguousarray(self.X, "<f4").tobytes())
-        found.update(np.ascontiguousarray(self.label).tobytes())
-        return found.hexdigest()
+        return hashlib.sha256(self.X.astype("<f4").tobytes() + self.label.tobytes()).hexdigest()
 
 
 class Examples:
@@ -103,11 +91,10 @@ class Examples:
 
     def __init__(self, inputs: Sequence[str]) -> None:
         self._inputs = InputsDecoder(inputs)
-        self._X = np.empty((0, self._inputs.width), np.float32)
-        self._columns = {name: np.empty(0, kind) for name, kind in _COLUMNS.items()}
-        self._newest: dict[str, int] = {}
-        self._pending: list[_Pending] = []
+        self._table = np.empty(0, _layout(self._inputs.width))
         self._size = 0
+        self._newest: dict[str, int] = {}
+        self._pending: list[tuple[Order, tuple[Any, ...]]] = []
         self._redelivered = Redelivered()
 
     def __len__(self) -> int:
@@ -135,76 +122,49 @@ class Examples:
             return
         read = _DECODE(b"[" + b",".join(batch.values[at] or b"null" for at in which) + b"]")
         inputs = self._inputs.matrix([row.inputs for row in read])
-        number = batch.partition.number
-        self._pending += [
-            _Pending((to_micros(row.labelled), row.id, row.corrects is not None), number, batch.offsets[at], row, vector)
-            for at, row, vector in zip(which, read, inputs, strict=True)
-        ]
+        for at, row, vector in zip(which, read, inputs, strict=True):
+            order = to_micros(row.labelled), row.id, row.corrects is not None
+            place = batch.partition.number, batch.offsets[at]
+            values = vector, row.label, to_micros(row.time), order[0], FOREVER, *_members(row), *place
+            self._pending.append((order, values))
 
     def known(self, before: int) -> slice:
         """The rows whose label was known before a time, as a slice of everything sorted in so far."""
-        ready = [p for p in self._pending if p.order[0] < before]
+        ready = sorted((p for p in self._pending if p[0][0] < before), key=lambda p: p[0])
         if ready:
-            self._pending = [p for p in self._pending if p.order[0] >= before]
-            self._append(sorted(ready, key=lambda p: p.order))
-        labelled = self._columns["labelled"][: self._size]
-        return slice(0, int(np.searchsorted(labelled, before, "left")))
+            self._pending = [p for p in self._pending if p[0][0] >= before]
+            self._append(ready)
+        return slice(0, int(np.searchsorted(self._table["labelled"][: self._size], before, "left")))
 
     def rows(self, span: slice) -> Rows:
-        """Rows of a span as views, corrected ones twice: for what learns one by one."""
-        return self._rows(span)
+        """Rows of a span, corrected ones twice: for what learns one by one."""
+        return Rows.of(self._table[span])
 
     def window(self, before: int, length: int) -> Rows:
         """What a full fit at `before` learns from: known by then, newest row per id, of events not older than `length`
         (0: all)."""
-        span = self.known(before)
-        at = slice(span.start, span.stop)
-        keep = self._columns["replaced"][at] >= before
+        span = self.known(before)  # first, for it may move the table
+        table = self._table[span]
+        keep = table["replaced"] >= before
         if length:
-            keep &= self._columns["time"][at] >= before - length
-        return self._rows(np.flatnonzero(keep))
+            keep &= table["time"] >= before - length
+        return Rows.of(table[keep])
 
-    def _rows(self, which: slice | npt.NDArray[np.int64]) -> Rows:
-        c = self._columns
-        return Rows(
-            self._X[: self._size][which],
-            *(c[name][: self._size][which] for name in ("label", "time", "batch", "online", "partition", "offset")),
-        )
-
-    def _append(self, ready: list[_Pending]) -> None:
-        c, first = self._columns, self._size
-        latest = int(c["labelled"][first - 1]) if first else 0
-        self._size += len(ready)
-        self._grow()
-        c, here = self._columns, slice(first, self._size)
-        self._X[here] = np.stack([p.inputs for p in ready])
-        c["label"][here] = [p.read.label for p in ready]
-        c["time"][here] = [to_micros(p.read.time) for p in ready]
-        # Earlier than what a job has learned already (monitoring promises that this does not happen): learned next.
-        c["labelled"][here] = [max(p.order[0], latest) for p in ready]
-        c["replaced"][here] = FOREVER
-        c["partition"][here] = [p.partition for p in ready]
-        c["offset"][here] = [p.offset for p in ready]
-        scores = [_members(p.read) for p in ready]
-        c["batch"][here] = [batch for batch, _ in scores]
-        c["online"][here] = [online for _, online in scores]
-        for index, p in enumerate(ready, first):
-            before = self._newest.get(p.read.id)
+    def _append(self, ready: list[tuple[Order, tuple[Any, ...]]]) -> None:
+        first, self._size = self._size, self._size + len(ready)
+        if self._size > len(self._table):
+            grown = np.empty(max(self._size, 2 * len(self._table), 1024), self._table.dtype)
+            grown[:first] = self._table[:first]
+            self._table = grown
+        new, labelled = self._table[first : self._size], self._table["labelled"]
+        new[:] = [values for _, values in ready]
+        if first:  # earlier than what a job has learned already (monitoring promises that there is none): learned next
+            new["labelled"] = np.maximum(new["labelled"], labelled[first - 1])
+        for index, ((_, name, _), _) in enumerate(ready, first):
+            before = self._newest.get(name)
             if before is not None:
-                c["replaced"][before] = c["labelled"][index]
-            self._newest[p.read.id] = index
-
-    def _grow(self) -> None:
-        if self._size <= len(self._X):
-            return
-        capacity = max(self._size, 2 * len(self._X), 1024)
-        grown = np.empty((capacity, self._inputs.width), np.float32)
-        grown[: len(self._X)] = self._X
-        self._X = grown
-        for name, column in self._columns.items():
-            wider = np.empty(capacity, column.dtype)
-            wider[: len(column)] = column
-            self._columns[name] = wider
+                self._table["replaced"][before] = labelled[index]
+            self._newest[name] = index
 
 
 def _members(row: _Read) -> tuple[float, float]:

@@ -1,11 +1,11 @@
 """Triggers: when a model is fitted, as a pure function of what has been seen and one more record.
 
 The clock is the end of the newest closed window. A schedule is due at origin + first + k x period, where the origin is
-the start of the first window; however many of these moments a window passes, it starts one job. An alarm is answered
-once, when the window that it is about has closed and the cool-down is over, if it still stands then and no full fit
-came since. So it does not matter whether an alarm or its window is read first.
+the start of the first window; however many of these moments a window passes, it starts one job. An alarm is heard before
+the window that it is about is taken, at any time before; it is answered once, by the first window that finds the cool-down
+over, if it still stands then and no full fit came since.
 
-    (triggers, model, Statistic | Alarm | Command) -> (triggers, jobs)
+    (triggers, model, Statistic | Command) -> (triggers, jobs)
 
 What was started is recalled from the runs, so a job is started once per cause and never again.
 """
@@ -64,7 +64,7 @@ class Triggers:
     """Ids of jobs."""
 
     def recall(self, record: Run | Statistic | Alarm) -> Triggers:
-        """As it was after this record, nothing started. A window sets the origin only: it may yet have to be taken."""
+        """With what this record tells, nothing started. A window sets the origin only: it may yet have to be taken."""
         if isinstance(record, Run):
             return self.ran(record.id, record.kind, record.cause, to_micros(record.at))
         if isinstance(record, Alarm):
@@ -78,20 +78,17 @@ class Triggers:
         full = max(at, self.full or at) if kind == "full" else self.full
         return replace(self, fired=fired, full=full, done=self.done | {job})
 
-    def take(self, model: Model, record: Statistic | Alarm | Command) -> tuple[Triggers, list[Job]]:
+    def take(self, model: Model, record: Statistic | Command) -> tuple[Triggers, list[Job]]:
         """The next state and the jobs that this record starts. A job counts as done in the state returned."""
         found = _Found(self, model)
         if isinstance(record, Command):
             found.command(record)
-        elif isinstance(record, Alarm):
-            found.triggers = self._heard(record)
-            found.alarms()
         else:
             end = to_micros(record.end)
             found.triggers = replace(self._begun(record), clock=max(end, self.clock or end))
             if self.clock is None or end > self.clock:
                 found.schedules(record)
-                found.alarms()
+                found.alarms(end)
                 found.increments(record)
         return found.triggers, found.jobs
 
@@ -140,10 +137,10 @@ class _Found:
         newest = now - passed % period
         return passed >= 0 and newest > self.triggers.fired.get(name, newest - 1)
 
-    def alarms(self) -> None:
-        triggers, now = self.triggers, self.triggers.clock
+    def alarms(self, now: int) -> None:
+        triggers = self.triggers
         on_alarm = next((t for t in self.model.retrain.triggers if isinstance(t, OnAlarm)), None)
-        if on_alarm is None or now is None:
+        if on_alarm is None:
             return
         answered = -1 if triggers.full is None else triggers.full
         ready = [a for a in triggers.alarms if answered < a.at <= now and (a.cleared is None or a.cleared > now)]

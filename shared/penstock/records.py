@@ -123,8 +123,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     shards: int
     quality: dict[str, Quality]
     """By version; `served` is what was answered."""
-    paired: dict[str, Paired]
-    """By version, minus what was served."""
+    paired: dict[str, dict[str, Paired]]
+    """Version -> each version of a greater name that was asked about the same event; the first minus the second."""
     inputs: dict[str, list[int]]
     """Counts per bin of the champion's reference edges; the last bin counts missing values."""
     reference: str
@@ -136,8 +136,6 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""
     baseline: dict[str, list[int]] = {}
     """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
-    between: dict[str, dict[str, Paired]] = {}
-    """Version -> each version of a greater name that was asked about the same event; the first minus the second."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -162,8 +160,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     start: datetime
     end: datetime
     quality: dict[str, Quality]
-    paired: dict[str, Paired]
-    """By version, minus what was served."""
+    paired: dict[str, dict[str, Paired]]
+    """As in Partial."""
     log_loss: dict[str, float]
     auc: dict[str, float | None]
     prior: float | None
@@ -174,16 +172,16 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     drift: dict[str, Shift]
     counts: dict[str, int]
     reference: str
-    between: dict[str, dict[str, Paired]] | None = None
-    """As in Partial; null in records older than the field."""
     missing: dict[str, str] = {}
     """Why `prior`, `prior_loss` or `skill` is null, in words."""
+    alarms: list[str] = []
+    """Ids of the alarms that were raised, held or cleared with it; who acts on them reads these first, so that it does not
+    matter which of the two topics comes first."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
-        between = self.between or {}
-        turned = between.get(other, {}).get(version, Paired())
-        return between.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
+        turned = self.paired.get(other, {}).get(version, Paired())
+        return self.paired.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):

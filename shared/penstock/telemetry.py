@@ -14,13 +14,14 @@ import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import structlog
 
 from .log import Headers
 
-__all__ = ["Meters", "Tracing", "logs", "trace_of"]
+__all__ = ["ControlMeters", "Meters", "Tracing", "logs", "trace_of"]
 
 _W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 MOST_LINKS = 128
@@ -29,62 +30,62 @@ MOST_LINKS = 128
 
 def trace_of(headers: Headers) -> str:
     """The traceparent of a record that is sampled; empty when there is none (or it is malformed: then we do not trace)."""
-    for name, value in headers:
-        if name == "traceparent" and value:
-            text = value.decode("ascii", "replace")
-            match = _W3C.fullmatch(text)
-            return text if match and int(match[3], 16) & 1 else ""
-    return ""
+    text = next((value for name, value in headers if name == "traceparent" and value), b"").decode("ascii", "replace")
+    match = _W3C.fullmatch(text)
+    return text if match and int(match[3], 16) & 1 else ""
+
+
+def _context(trace: str) -> Any:
+    """The span context that a traceparent names; None when it is malformed."""
+    from opentelemetry import trace as api
+
+    match = _W3C.fullmatch(trace)
+    return match and api.SpanContext(int(match[1], 16), int(match[2], 16), True, api.TraceFlags(1))
 
 
 class Tracing:
     """Spans of one service. Without an endpoint every call passes the context on unchanged."""
 
-    def __init__(self, service: str, endpoint: str = "", version: str = "0.1.0") -> None:
-        self._tracer: Any = None
+    def __init__(self, service: str, endpoint: str = "") -> None:
         self._provider: Any = None
-        self._ids: Any = None
         if endpoint:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
             from opentelemetry.sdk.trace import TracerProvider
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-            resource = Resource.create({"service.name": f"penstock-{service}", "service.version": version})
             self._ids = _ids()
-            provider = TracerProvider(resource=resource, id_generator=self._ids)
+            resource = Resource.create({"service.name": f"penstock-{service}", "service.version": version("penstock")})
+            self._provider = TracerProvider(resource=resource, id_generator=self._ids)
             exporter = OTLPSpanExporter(endpoint=endpoint.rstrip("/") + "/v1/traces", timeout=5)
-            provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
-            self._provider = provider
-            self._tracer = provider.get_tracer("penstock")
+            self._provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=500))
+            self._tracer = self._provider.get_tracer("penstock")
 
     @property
     def on(self) -> bool:
-        return self._tracer is not None
+        return self._provider is not None
 
     def start(self, trace: str, operation: str, topic: str) -> None:
         """The first span of a trace, with the very ids that the record's `traceparent` says."""
-        match = _W3C.fullmatch(trace)
-        if self._tracer is None or match is None:
+        context = _context(trace) if self.on else None
+        if context is None:
             return
         from opentelemetry.context import Context
 
-        self._ids.given = int(match[1], 16), int(match[2], 16)
+        self._ids.given = context.trace_id, context.span_id
         self._span(operation, topic, Context(), {})
         self._ids.given = None
 
     def record(self, trace: str, operation: str, topic: str, **attributes: str | int) -> str:
         """One span for one traced record, as a child of its context; the context to pass on."""
-        if self._tracer is None or not trace:
+        context = _context(trace) if self.on else None
+        if context is None:
             return trace
         from opentelemetry import trace as api
 
-        match = _W3C.fullmatch(trace)
-        if match is None:
-            return trace
-        parent = api.SpanContext(int(match[1], 16), int(match[2], 16), True, api.TraceFlags(1))
-        context = self._span(operation, topic, api.set_span_in_context(api.NonRecordingSpan(parent)), attributes)
-        return f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
+        parent = api.set_span_in_context(api.NonRecordingSpan(context))
+        made = self._span(operation, topic, parent, attributes)
+        return f"00-{made.trace_id:032x}-{made.span_id:016x}-01"
 
     def _span(self, operation: str, topic: str, parent: Any, attributes: Mapping[str, str | int]) -> Any:
         from opentelemetry.trace import SpanKind
@@ -102,12 +103,11 @@ class Tracing:
 
     def step(self, name: str, traces: Sequence[str], began: float, **attributes: int) -> None:
         """One span for a whole step that began at wall-clock second `began`, linking its traced records."""
-        if self._tracer is None or not traces:
+        if not self.on or not traces:
             return
-        from opentelemetry import trace as api
+        from opentelemetry.trace import Link
 
-        found = [_W3C.fullmatch(t) for t in traces[:MOST_LINKS]]
-        links = [api.Link(api.SpanContext(int(m[1], 16), int(m[2], 16), True, api.TraceFlags(1))) for m in found if m]
+        links = [Link(context) for trace in traces[:MOST_LINKS] if (context := _context(trace))]
         span = self._tracer.start_span(name, links=links, start_time=int(began * 1e9), attributes=dict(attributes))
         span.end(int(time.time() * 1e9))
 
@@ -122,8 +122,16 @@ class Meters:
     """What a lane counts: a handful of additions per step."""
 
     def __init__(self, lane: str) -> None:
-        self.records_in, self.records_out = (family.labels(lane) for family in _families()[:2])
-        self.seconds, self.waits, self.fenced, self.newest = (family.labels(lane) for family in _families()[2:])
+        made = _families()
+        self.records_in, self.records_out, self.seconds, self.waits, self.fenced, self.newest = (m.labels(lane) for m in made[:6])
+
+
+class ControlMeters(Meters):
+    """What a control counts besides; a record is a step there."""
+
+    def __init__(self, lane: str) -> None:
+        super().__init__(lane)
+        self.decisions, self.dead_letters, self.behind = (m.labels(lane) for m in _families()[6:])
 
 
 @functools.cache
@@ -131,16 +139,17 @@ def _families() -> tuple[Any, ...]:
     """The metric families, once a process (prometheus_client refuses a name twice)."""
     from prometheus_client import Counter, Gauge, Histogram
 
-    buckets = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+    lane, buckets = ["lane"], (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
     return (
-        Counter("penstock_records_in_total", "Records read.", ["lane"]),
-        Counter("penstock_records_out_total", "Records published.", ["lane"]),
-        Histogram(
-            "penstock_step_seconds", "Seconds from reading a batch to its effects being published.", ["lane"], buckets=buckets
-        ),
-        Counter("penstock_waits_total", "Attempts repeated because the log or the store was away.", ["lane"]),
-        Counter("penstock_fenced_total", "Partitions lost to another process while writing.", ["lane"]),
-        Gauge("penstock_last_step_timestamp_seconds", "When the newest step was done.", ["lane"]),
+        Counter("penstock_records_in_total", "Records read.", lane),
+        Counter("penstock_records_out_total", "Records published.", lane),
+        Histogram("penstock_step_seconds", "Seconds from reading a batch to its effects being published.", lane, buckets=buckets),
+        Counter("penstock_waits_total", "Attempts repeated because the log or the store was away.", lane),
+        Counter("penstock_fenced_total", "Partitions lost to another process while writing.", lane),
+        Gauge("penstock_last_step_timestamp_seconds", "When the newest step was done.", lane),
+        Counter("penstock_decisions_total", "Records that something was decided on.", lane),
+        Counter("penstock_dead_letters_total", "Records put aside because they could not be taken.", lane),
+        Gauge("penstock_behind_records", "Records in the log that are not acknowledged yet.", lane),
     )
 
 

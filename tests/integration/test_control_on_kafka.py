@@ -1,4 +1,5 @@
-"""The Faust shell of the control lane on a real Kafka: a worker process that is killed, restarted and stopped."""
+"""The Faust shell of the control lane on a real Kafka: a worker process that is killed, restarted and stopped; and in this
+process, what /readyz says when its agents do not get on."""
 
 from __future__ import annotations
 
@@ -8,17 +9,23 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
 import pytest
+from prometheus_client import generate_latest
 
-from penstock.log import Partition, Send, Topic
+from penstock.agents import Agents
+from penstock.health import application
+from penstock.log import Gap, Partition, Send, Topic
 from penstock.log.kafka import KafkaLog
 
 WORKER = '''
 import asyncio, signal, sys
-from penstock.control import faust_app, serve
+from pathlib import Path
+from penstock.agents import Agents
 from penstock.errors import Refused
 from penstock.log import Gap, Send
 from penstock.log.kafka import KafkaLog
@@ -57,7 +64,7 @@ async def main():
     log, stop = KafkaLog(bootstrap), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     try:
-        await serve(faust_app(Adder(), f"{prefix}.adder", bootstrap, log, folder), stop)
+        await Agents(Adder(), f"{prefix}.adder", bootstrap, log, Path(folder)).run(stop)
     finally:
         await log.close()
 
@@ -109,8 +116,8 @@ class Scene:
 
     async def prepared(self) -> KafkaLog:
         log = KafkaLog(self.bootstrap)
-        names = [f"{self.prefix}.{name}" for name in ("numbers", "more", "sums", "numbers.dlq", "more.dlq")]
-        await log.create([Topic(name, 1) for name in names])
+        names = ("numbers", "more", "sums", "numbers.dlq", "more.dlq")
+        await log.create([Topic(f"{self.prefix}.{name}", 1, compacted=name == "sums") for name in names])
         return log
 
     async def read(self, log: KafkaLog, name: str, count: int) -> list[tuple[bytes | None, bytes | None, dict[str, bytes]]]:
@@ -200,5 +207,99 @@ def test_bad_state_ends_the_worker_with_an_error_and_acknowledges_nothing(scene:
         assert len(await scene.read(log, "sums", 3)) == 3
         assert (await log.ends([f"{p}.numbers.dlq"]))[Partition(f"{p}.numbers.dlq", 0)] == 0
         await log.close()
+
+    asyncio.run(go())
+
+
+class Echo:
+    """Sends numbers on. What it has sent is its state; some records are more than it can take."""
+
+    def __init__(self, prefix: str) -> None:
+        self.reads: tuple[str, ...] = (f"{prefix}.numbers", f"{prefix}.more")
+        self.follows: tuple[str, ...] = (f"{prefix}.sums",)
+
+    def recall(self, topic: str, key: bytes | None, value: bytes | None) -> None: ...
+
+    async def apply(self, topic: str, key: bytes | None, value: bytes | None) -> list[Send]:
+        if value == b"hang":
+            await asyncio.Event().wait()
+        if value == b"gap":
+            raise Gap("records that are needed are gone")
+        return [Send(self.follows[0], key, value)]
+
+
+async def until(agents: Agents, status: int, said: str) -> None:
+    """Ask /readyz until it answers so."""
+    app = application("adder", agents.missing)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://adder") as client:
+        deadline = time.monotonic() + DEADLINE
+        answer = await client.get("/readyz")
+        while answer.status_code != status or said not in answer.json()["missing"]:
+            assert time.monotonic() < deadline, answer.text
+            await asyncio.sleep(0.05)
+            answer = await client.get("/readyz")
+
+
+@asynccontextmanager
+async def at_work(scene: Scene) -> AsyncIterator[tuple[KafkaLog, Agents, asyncio.Task[None]]]:
+    """Agents in this process, from their start until they are ready; `sums`, which they follow, is empty."""
+    log, stop = await scene.prepared(), asyncio.Event()
+    agents = Agents(Echo(scene.prefix), f"{scene.prefix}.echo", scene.bootstrap, log, scene.folder, longest=1.0)
+    running = asyncio.create_task(agents.run(stop))
+    try:
+        assert agents.missing()
+        await until(agents, 200, "")
+        yield log, agents, running
+    finally:
+        stop.set()
+        await asyncio.wait((running,))
+        await log.close()
+
+
+def test_with_nothing_to_follow_and_nothing_to_do_a_control_is_ready_and_goes_on_being_so(scene: Scene) -> None:
+    async def go() -> None:
+        async with at_work(scene) as (log, agents, _):
+            await log.send(numbers(scene.prefix, "numbers", range(3)))
+            assert len(await scene.read(log, "sums", 3)) == 3
+            await until(agents, 200, "")
+            assert f'penstock_records_out_total{{lane="{scene.prefix}.echo"}} 3.0' in generate_latest().decode()
+
+    asyncio.run(go())
+
+
+def test_an_agent_that_hangs_is_not_ready_and_says_where_it_stands(scene: Scene) -> None:
+    async def go() -> None:
+        async with at_work(scene) as (log, agents, _):
+            await log.send([*numbers(scene.prefix, "numbers", range(3)), Send(f"{scene.prefix}.numbers", b"h", b"hang")])
+            await until(agents, 503, f"{scene.prefix}.numbers/0 stands at 3 of 4 for ")
+
+    asyncio.run(go())
+
+
+def test_an_agent_that_crashes_is_not_ready_and_ends_the_process_with_one_line(
+    scene: Scene, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def go() -> None:
+        async with at_work(scene) as (log, agents, running):
+            await log.send([Send(f"{scene.prefix}.more", b"g", b"gap")])
+            await until(agents, 503, "it has stopped: records that are needed are gone")
+            with pytest.raises(Gap):
+                await running
+
+    asyncio.run(go())
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "stopped" in line]
+    assert "Gap: records that are needed are gone" in line
+    assert f"{scene.prefix}.more" in line
+    assert "mend what the cause says" in line
+
+
+def test_an_agent_whose_task_dies_is_replaced_and_the_record_is_not_lost(scene: Scene) -> None:
+    async def go() -> None:
+        async with at_work(scene) as (log, agents, _):
+            (actor,) = agents.app.agents[f"{scene.prefix}.echo.{scene.prefix}.numbers"]._actors
+            actor.actor_task.cancel()
+            await log.send(numbers(scene.prefix, "numbers", range(3)))
+            assert len(await scene.read(log, "sums", 3)) == 3
+            await until(agents, 200, "")
 
     asyncio.run(go())

@@ -130,9 +130,6 @@ def test_statistics_are_what_the_brute_force_finds(otherwise: bool | None) -> No
             assert quality.loss == pytest.approx(sum(sign * _loss(p, label) for p, label, sign, _ in asked), abs=1e-5)
             squares = sum(sign * (p - label) ** 2 for p, label, sign, _ in asked)
             assert quality.squares == pytest.approx(squares, abs=1e-5)
-            if version != "served":
-                different = [sign * (_loss(p, label) - _loss(a.score, label)) for p, label, sign, a in asked]
-                assert s.paired[version].sum == pytest.approx(sum(different), abs=1e-5)
         both = [(_loss(a.scores["v1"], label) - _loss(a.scores["v2"], label), sign) for a, label, sign in inside if a.scores]
         between = s.versus("v1", "v2")
         assert between.n == sum(sign for _, sign in both)

@@ -3,89 +3,38 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
+from tests import rides
+from tests.rides import a_model, candidate, command, window
 
 import penstock as ps
 from penstock.control import ControlLoop
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Artefact, Candidate, Command, Decision, Paired, Statistic
+from penstock.records import Decision
 from penstock.services.inference.roster import Rosters
 from penstock.services.registry.service import Registry
 from penstock.topics import Topics
 
-START = datetime(2013, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-@ps.event("rides")
-class Ride:
-    ride_id: ps.Id[str]
-    car: ps.Key[str]
-    distance: float
-    at: ps.EventTime
-
-
-@ps.event("ends")
-class End:
-    ride_id: ps.Key[str]
-    late: bool
-    at: ps.EventTime
-
 
 def topics() -> Topics:
-    declare: Callable[..., Any] = ps.model(
-        scores=Ride,
-        features=[Ride.distance],
-        label=ps.label(End.late, within="1d"),
-        gates=[ps.no_worse(by=0.001)],
-        rollout=[ps.shadow("1d"), ps.canary(0.2, "1d")],
-    )
-
-    def late() -> ps.Learner:
-        raise AssertionError
-
-    return Topics(ps.Project("rides-late", [declare(late)]))
-
-
-def candidate(version: str, day: int, kind: str = "full") -> Candidate:
-    return Candidate(
-        id=f"c-{version}", model="late", version=version, kind=kind, at=START + day * DAY,
-        artefact=Artefact(uri="x", sha256="0" * 64, size=1, format="onnx"), inputs=["Ride.distance"],
-        weights={"batch": 0.4, "online": 0.6}, edges={}, reference={}, metrics={"recent_log_loss": 0.5}, run="r",
-        fingerprint="f",
-    )  # fmt: skip
-
-
-def window(day: int, **mean: float) -> Statistic:
-    paired = {v: Paired(n=900, sum=900 * m, squares=900 * (m * m + 0.01)) for v, m in mean.items()}
-    return Statistic(
-        id=f"s-{day}", model="late", start=START + (day - 1) * DAY, end=START + day * DAY, quality={}, paired=paired,
-        log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift={}, counts={}, reference="",
-    )  # fmt: skip
-
-
-def roll_back(expected: str, day: int) -> Command:
-    at = START + day * DAY
-    return Command(id=f"back/{day}", model="late", action="roll_back", at=at, actor="ada", expected=expected)
+    return rides.topics(a_model(gates=[ps.no_worse(by=0.001)], rollout=[ps.shadow("1d"), ps.canary(0.2, "1d")]))
 
 
 def story(t: Topics) -> list[Send]:
     said: list[tuple[str, Any]] = [
         (t.candidates, candidate("v1", 7)),
-        (t.candidates, candidate("online-1", 7, "incremental")),
+        (t.candidates, candidate("online-1", 7, "incremental", recent_log_loss=0.5)),
         (t.candidates, candidate("v2", 8)),
         (t.statistics("late"), window(9, v1=0.0, v2=-0.01)),
-        (t.candidates, candidate("online-2", 9, "incremental")),
+        (t.candidates, candidate("online-2", 9, "incremental", recent_log_loss=0.5)),
         (t.statistics("late"), window(10, v1=0.0, v2=-0.01)),
-        (t.commands, roll_back("v1", 10)),
+        (t.commands, command("roll_back", "v1", day=10)),
         (t.statistics("late"), window(11, v1=0.0, v2=0.2)),
         (t.candidates, candidate("v3", 11)),
-        (t.commands, roll_back("v1", 12)),
+        (t.commands, command("roll_back", "v1", day=12)),
     ]
     return [Send(topic, b"late", msgspec.json.encode(record)) for topic, record in said]
 

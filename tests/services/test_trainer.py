@@ -5,42 +5,25 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 import pytest
+from tests import rides
+from tests.rides import DAY, HOUR, START, a_model, alarm, command, window
 
 import penstock as ps
 from penstock.artefact import Artefacts, load_river
 from penstock.control import ControlLoop
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Alarm, Candidate, Command, Outcome, Run, Statistic
+from penstock.records import Alarm, Candidate, Outcome, Run
 from penstock.services.trainer.service import Trainer
 from penstock.topics import Topics
 
-START = datetime(2013, 1, 1, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 PARTITIONS = 3
-
-
-@ps.event("rides")
-class Ride:
-    ride_id: ps.Id[str]
-    car: ps.Key[str]
-    distance: float
-    load: float
-    at: ps.EventTime
-
-
-@ps.event("ends")
-class End:
-    ride_id: ps.Key[str]
-    late: bool
-    at: ps.EventTime
 
 
 def both() -> ps.Learner:
@@ -53,16 +36,8 @@ def both() -> ps.Learner:
 
 
 def topics(build: Callable[[], ps.Learner] = both, retrain: Any = None) -> Topics:
-    def late() -> ps.Learner:
-        return build()
-
-    declare: Callable[..., Any] = ps.model(
-        scores=Ride,
-        features=[Ride.distance, Ride.load],
-        label=ps.label(End.late, within="1d"),
-        retrain=retrain or ps.every("7d", on="5d", first="3d") | ps.on_alarm("2d") | ps.incremental("1d"),
-    )
-    return Topics(ps.Project("rides-late", [declare(late)]), PARTITIONS)
+    default = ps.every("7d", on="5d", first="3d") | ps.on_alarm("2d") | ps.incremental("1d")
+    return rides.topics(a_model(build, retrain=retrain or default), PARTITIONS)
 
 
 def outcomes(days: int, a_day: int = 120, seed: int = 1) -> list[Outcome]:
@@ -85,18 +60,6 @@ def outcomes(days: int, a_day: int = 120, seed: int = 1) -> list[Outcome]:
     return sorted(found, key=lambda o: o.labelled)
 
 
-def window(day: int) -> Statistic:
-    return Statistic(
-        id=f"s-{day}", model="late", start=START + (day - 1) * DAY, end=START + day * DAY, quality={}, paired={},
-        log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift={}, counts={}, reference="",
-    )  # fmt: skip
-
-
-def alarm(day: int) -> Alarm:
-    at = START + day * DAY
-    return Alarm(id=f"a-{day}", model="late", signal="drift", state="raised", at=at, evidence={})
-
-
 async def read(log: MemoryLog, topic: str, kind: type[Any]) -> list[Any]:
     reader = await log.reader({Partition(topic, 0): 0})
     return [msgspec.json.decode(v, type=kind) for b in await reader.read(100_000, 0) for v in b.values if v is not None]
@@ -115,13 +78,16 @@ class Stage:
         self.trainer = Trainer(self.t, self.log, self.artefacts, **self.how)
         self.loop = ControlLoop(self.trainer, self.log, "trainer")
 
-    async def day(self, day: int, told: list[Outcome], ahead: float = 0.0, order: int = 1) -> None:
+    async def day(
+        self, day: int, told: list[Outcome], ahead: float = 0.0, order: int = 1, alarms: tuple[Alarm, ...] = ()
+    ) -> None:
         """Outcomes known during the day (and some that are known only later), then the window's end, then a turn."""
         low, high = START + (day - 1 + ahead * (day > 1)) * DAY, START + (day + ahead) * DAY
         new = [o for o in told if low <= o.labelled < high][::order]
         topic = self.t.outcomes("late")
         await self.log.send([Send(topic, o.id.encode(), msgspec.json.encode(o)) for o in new])
-        await self.log.send([Send(self.t.statistics("late"), b"late", msgspec.json.encode(window(day)))])
+        closed = msgspec.structs.replace(window(day), alarms=[a.id for a in alarms])
+        await self.log.send([Send(self.t.statistics("late"), b"late", msgspec.json.encode(closed))])
         await self.loop.turn()
 
     async def play(self, days: int, told: list[Outcome], restarts: bool = False, **how: Any) -> None:
@@ -303,7 +269,7 @@ def test_alarms_and_commands_start_full_fits(tmp_path: Path) -> None:
         await stage.play(3, outcomes(6))
         await stage.log.send([Send(stage.t.alarms, b"late", msgspec.json.encode(alarm(4)))])
         await stage.day(4, outcomes(6))
-        asked = Command(id="please", model="late", action="retrain", at=START + 5 * DAY, actor="ada")
+        asked = command("retrain", name="please", day=5)
         await stage.log.send([Send(stage.t.commands, b"late", msgspec.json.encode(asked))])
         await stage.loop.turn()
         return [r for r in await stage.runs() if r.kind == "full"]
@@ -311,11 +277,51 @@ def test_alarms_and_commands_start_full_fits(tmp_path: Path) -> None:
     runs = asyncio.run(go())
     assert [(r.cause, r.version) for r in runs] == [
         ("schedule.0:s-3", "v1"),
-        ("alarm:a-4", "v2"),
+        ("alarm:a-drift-4", "v2"),
         ("command:please", "v3"),
     ]
     assert runs[2].at == START + 4 * DAY
     assert [r.data["window"] for r in runs] == ["5d", "all", "5d"], "a command fits as the schedule does"
+
+
+def test_a_window_waits_for_the_alarms_that_it_names_so_that_either_topic_may_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.0,))
+
+    async def go(stage: Stage, late: bool) -> tuple[list[Candidate], list[Run]]:
+        said = Send(stage.t.alarms, b"late", msgspec.json.encode(alarm(4)))
+        await stage.play(3, outcomes(6))
+        if late:
+            waiting = asyncio.create_task(stage.day(4, outcomes(6), alarms=(alarm(4),)))
+            for _ in range(50):
+                await asyncio.sleep(0)
+            assert not waiting.done()
+            await stage.log.send([said])
+            await waiting
+        else:
+            await stage.log.send([said])
+            await stage.day(4, outcomes(6), alarms=(alarm(4),))
+        await stage.day(5, outcomes(6))
+        return await stage.candidates(), await stage.runs()
+
+    first, then = (asyncio.run(go(Stage(tmp_path / str(late)), late)) for late in (False, True))
+    assert first == then
+    assert [r.at for r in first[1] if r.cause == "alarm:a-drift-4"] == [START + 4 * DAY]
+
+
+def test_an_alarm_that_cannot_be_read_is_dead_lettered_and_the_windows_go_on(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+
+    async def go() -> int:
+        await stage.log.create(stage.t.all())
+        await stage.log.send([Send(stage.t.alarms, b"late", b"{}")])
+        await stage.day(1, outcomes(2))
+        assert [c.version for c in await stage.candidates()] == ["online-1"]
+        dead = stage.t.dead_letters(stage.t.alarms)
+        return (await stage.log.ends([dead]))[Partition(dead, 0)]
+
+    assert asyncio.run(go()) == 1
 
 
 def test_what_cannot_be_fitted_is_a_run_that_says_why(tmp_path: Path) -> None:

@@ -21,18 +21,16 @@ def summed(differences: list[float]) -> Paired:
     return Paired(n=len(differences), sum=sum(differences), squares=sum(d * d for d in differences))
 
 
-def window(day: int, losses: list[dict[str, float]], old: bool = False) -> Statistic:
+def window(day: int, losses: list[dict[str, float]]) -> Statistic:
     """A closed window of these events, each with the losses of the versions asked and of what was `served`."""
     versions = sorted({version for event in losses for version in event} - {"served"})
-    between: dict[str, dict[str, Paired]] = {}
+    paired: dict[str, dict[str, Paired]] = {}
     for one, other in combinations(versions, 2):
         both = [event[one] - event[other] for event in losses if one in event and other in event]
-        between.setdefault(one, {})[other] = summed(both)
-    paired = {v: summed([event[v] - event["served"] for event in losses if v in event]) for v in versions}
+        paired.setdefault(one, {})[other] = summed(both)
     return Statistic(
         id=f"s-{day}", model="late", start=START + (day - 1) * DAY, end=START + day * DAY, quality={}, paired=paired,
         log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift={}, counts={}, reference="",
-        between=None if old else between,
     )  # fmt: skip
 
 
@@ -63,7 +61,6 @@ def test_a_version_that_is_a_little_worse_is_caught_whatever_is_served_beside_it
     made = events(random.Random(1), 1_000, 0.01)
     trial = Trial(subject="v2", against="v1", until=START)
     assert trial.grown(window(1, made)).verdict([Gate(0.002)]) == "fail"
-    assert trial.grown(window(1, made, old=True)).verdict([Gate(0.002)]) == "pass", "the bound alone would let it through"
 
 
 def test_only_events_that_both_were_asked_about_are_evidence() -> None:
@@ -73,12 +70,3 @@ def test_only_events_that_both_were_asked_about_are_evidence() -> None:
     assert (trial.n, trial.mean) == (500, pytest.approx(-0.0995))
     apart = Trial(subject="v2", against="v1", until=START).grown(window(1, [*easy, {"v2": 0.8, "served": 0.8}]))
     assert (apart.n, apart.windows) == (0, 1)
-
-
-def test_old_and_new_windows_of_one_trial_add_up() -> None:
-    first, second = events(random.Random(1), 400, 0.0), events(random.Random(2), 400, 0.0)
-    trial = Trial(subject="v2", against="v1", until=START).grown(window(1, first, old=True)).grown(window(2, second))
-    gaps = [event["v2"] - event["v1"] for event in first + second]
-    mean = sum(gaps) / len(gaps)
-    assert (trial.n, trial.mean) == (800, pytest.approx(mean))
-    assert trial.error >= math.sqrt(sum((g - mean) ** 2 for g in gaps)) / len(gaps)
