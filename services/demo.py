@@ -3,197 +3,279 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import logging
 import shutil
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import msgspec
 import structlog
 
 from penstock import audit as check
 from penstock.artefact import Artefacts
 from penstock.audit import Audit
+from penstock.cli import screen
 from penstock.cli.live import Live
+from penstock.cli.options import project_of
+from penstock.cli.publish import inspected
 from penstock.cli.supervising import processes
-from penstock.duration import HOUR
-from penstock.errors import DefinitionError, Unreachable
-from penstock.event import from_micros
+from penstock.duration import DAY, HOUR
+from penstock.errors import DefinitionError
+from penstock.event import from_micros, to_micros
+from penstock.files import Inspection, in_folder, refusals
+from penstock.lag import Lag
 from penstock.local import kafka as local_kafka
+from penstock.local import port, state
 from penstock.local import redis as local_redis
+from penstock.local.process import LocalError
+from penstock.local.server import LocalServer
 from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
 from penstock.picture import Picture
-from penstock.project import Project, load
+from penstock.project import Project
 from penstock.publish import Publisher, sampled
 from penstock.settings import SERVICES, Settings
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .embedded import Event, scoring, slices
+from .simulate import in_order, slice_of, summary, worse
 from .simulate import simulate as run_simulation
-from .simulate import slice_of, summary
 
-__all__ = ["demo", "simulate"]
+__all__ = ["Platform", "at_rest", "connected", "demo", "drive", "publish", "running", "services", "simulate", "until"]
 
+PLACES = ("embedded: one process, nothing is kept", "Kafka and Redis on this machine, one process per service")
 MOST_LAG = 6_000
-"""Scored events published and not yet answered; the publisher waits above it, so that stream time does not run away from
-the decisions that should act on it."""
-SETTLED_SECONDS = 5.0
-"""Nothing new for this long after the last window closed: the loop is at rest."""
-FINISH_SECONDS = 120.0
+"""Scored events published and not yet answered. The publisher waits above this and the next two, so that on a slow machine,
+too, stream time does not run away from the decisions that should act on it."""
+MOST_AHEAD = 2 * DAY
+"""Stream time published beyond the newest closed window, microseconds."""
+MOST_UNDECIDED = 3
+"""Closed windows and alarms that the trainer or the registry has still to answer; they say so once a second."""
+Waiting = Mapping[str, int]
+LOOK = 0.1
+"""Seconds between two looks at a loop that comes to rest."""
+STUCK_SECONDS = 120.0
+"""Without any movement for so long, the loop will not come to rest; the audit says what is missing. A fit of the demo moves
+nothing for a few seconds."""
 
 
-def demo(settings: Settings, days: int, seed: int, embedded: bool | None, partitions: int, json: bool) -> int:
+def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, json: bool) -> int:
     """Replay flights; exit code 0 only if every part of the loop really happened."""
     from penstock.examples.flights.data import events
 
-    project = load(settings.project)
+    project = project_of(settings)
     kafka, why = _where(embedded)
-    where = "Kafka and Redis on this machine, one process per service" if kafka else "embedded: one process, nothing is kept"
-    _say(json, f"{where} ({why})")
+    text = f"{PLACES[kafka]} ({why})"
+    screen.answer({"type": "runs_on", "text": text}, text)
     stream = list(events(days))
-    _prepare()
+
+    async def work(live: Live) -> Audit:
+        if not kafka:
+            return await _embedded(project, stream, live, settings.seed)
+        folder = (settings.data / "demo").absolute()
+        if state.supervisor_of(folder) is not None:
+            raise LocalError(f"another demo runs in {folder}", "wait for its end, or choose another folder:  PENSTOCK_DATA=...")
+        shutil.rmtree(folder, ignore_errors=True)
+        async with running(settings, project, folder, partitions) as platform:
+            return await drive(platform, stream, live)
+
+    return _shown(f"penstock demo: {days} days of flights", stream, work, json, demanding=True)
+
+
+def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool) -> int:
+    """The whole loop in one process from a folder of files, one per event; exit code 1 where rows were left out."""
+    project = project_of(settings)
+    found = inspected(in_folder(folder, project.events, utc))
+    stream = in_order(project, found, days)
+    if not stream:
+        raise DefinitionError(f"{folder} holds no event that can be read", "compare its files with the fields:  penstock check")
+    title = f"penstock simulate: {project.name}"
+    return _shown(title, stream, lambda live: _embedded(project, stream, live, settings.seed), json, False, found)
+
+
+def _shown(
+    title: str,
+    stream: Sequence[Event],
+    work: Callable[[Live], Awaitable[Audit]],
+    json: bool,
+    demanding: bool,
+    files: Sequence[Inspection] = (),
+) -> int:
+    """Run it while people watch, and say what the audit found; the exit code."""
+    gc.set_threshold(100_000, 50, 100)  # as in `__main__`
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the screen tells the story
+    screen.hush()  # clients that lose their broker when all ends say so at length
     began = time.perf_counter()
-    title = f"penstock demo: {days} days of flights, {len(stream):,} events"
-    with Live(title, from_micros(stream[0][3]), from_micros(stream[-1][3]), len(stream), json) as live:
-        if kafka:
-            found = asyncio.run(_on_kafka(settings, project, stream, partitions, live))
-        else:
-            found = asyncio.run(_embedded(project, stream, live))
-    return _finish(found, time.perf_counter() - began, json, demanding=True)
 
+    async def run() -> Audit:
+        start, end = from_micros(stream[0][3]), from_micros(stream[-1][3])
+        with Live(f"{title}, {len(stream):,} events", start, end, len(stream), json) as live:
+            return await work(live)
 
-def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> int:
-    """The whole loop in one process from a folder of files, one per event."""
-    project = load(settings.project)
-    stream = _from_files(project, folder, days)
-    _prepare()
-    began = time.perf_counter()
-    with Live(
-        f"penstock simulate: {project.name}, {len(stream):,} events",
-        from_micros(stream[0][3]),
-        from_micros(stream[-1][3]),
-        len(stream),
-        json,
-    ) as live:
-        found = asyncio.run(_embedded(project, stream, live))
-    return _finish(found, time.perf_counter() - began, json, demanding=False)
-
-
-def _prepare() -> None:
-    """The screen tells the story, so services say only what is wrong; and garbage is collected as `__main__` does it."""
-    import gc
-    import logging
-
-    gc.set_threshold(100_000, 50, 100)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    found = asyncio.run(run())
+    seconds = time.perf_counter() - began
+    wrong = missing_parts(found) if demanding else list(found.complaints)
+    bad = sum(len(each.bad) for each in files)
+    lines = [*check.lines(found), *([] if demanding else (f"WORSE: {what}" for what in worse(found)))]
+    lines += [f"WRONG: {complaint}" for complaint in wrong]
+    if bad:
+        lines.append(f"LEFT OUT: {screen.count(bad, 'row')} of the files could not be read; the first ones are named above")
+    screen.answer(
+        {**summary(found, seconds), "refused": bad, "refusals": refusals(files), "complaints": wrong},
+        f"\nchecked from the topics alone, after {seconds:.1f} s:",
+        (f"  {line}" for line in lines),
+    )
+    return 1 if wrong or bad else 0
 
 
 def _where(embedded: bool | None) -> tuple[bool, str]:
     """Whether to use Kafka, and the reason in words."""
-    if embedded:
-        return False, "asked for"
-    missing = [reason for reason in (local_kafka.available(), local_redis.available()) if reason]
+    missing = local_kafka.available() or local_redis.available()
+    if embedded is not None and not (missing and not embedded):
+        return not embedded, "asked for"
+    if not missing:
+        return True, "Java 17+, Maven and redis-server are here"
     if embedded is None:
-        return (False, missing[0].partition(" -> ")[0]) if missing else (True, "Java 17+, Maven and redis-server are here")
-    if missing:
-        what, _, fix = missing[0].partition(" -> ")
-        raise Unreachable(what, fix)
-    return True, "asked for"
+        return False, missing.partition(" -> ")[0]
+    raise LocalError.of(missing)
 
 
-async def _embedded(project: Project, stream: Sequence[Event], live: Live) -> Audit:
+async def _embedded(project: Project, stream: Sequence[Event], live: Live, seed: int) -> Audit:
     def watch(picture: Picture, published: int, micros: int) -> None:
         live.update(picture, published, from_micros(micros))
 
-    done = await run_simulation(project, stream, watch=watch)
+    done = await run_simulation(project, stream, watch=watch, seed=seed)
     live.update(done.picture, len(stream), from_micros(stream[-1][3]), final=True)
     return done.audit
 
 
-async def _on_kafka(settings: Settings, project: Project, stream: Sequence[Event], partitions: int, live: Live) -> Audit:
-    folder = (settings.data / "demo").absolute()
-    shutil.rmtree(folder, ignore_errors=True)
-    async with running(settings, project, folder, partitions) as publisher:
-        return await drive(publisher, stream, live, Artefacts(folder / "models"))
+@dataclass(frozen=True)
+class Platform:
+    """A project on Kafka, as whoever publishes to it has it."""
+
+    publisher: Publisher
+    lag: Lag
+    artefacts: Artefacts
 
 
 @asynccontextmanager
-async def running(settings: Settings, project: Project, folder: Path, partitions: int) -> AsyncIterator[Publisher]:
-    """Broker, Redis and one process per service, all in `folder`; a publisher for them. Nothing is left when it ends."""
-    folder.mkdir(parents=True)
-    topics = Topics(project, partitions)
-    kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
-    tracing = Tracing("publisher", settings.otel_exporter_otlp_endpoint)
-    log = supervisor = None
+async def connected(settings: Settings, topics: Topics, kafka: str, folder: Path) -> AsyncIterator[Platform]:
+    """The platform of services that keep their artefacts in `folder`, on a broker that is there; its topics are created."""
+    log, tracing = KafkaLog(kafka, "penstock-demo"), Tracing("publisher", settings.otel_exporter_otlp_endpoint)
+    lag = Lag(kafka, log, topics)
     try:
-        await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
-        log = KafkaLog(kafka.bootstrap, "penstock-demo")
         await log.create(topics.all())
-        here = settings.model_copy(update={"data": folder, "partitions": partitions, **_free_ports()})
-        ports = {f"PENSTOCK_{s.upper()}_PORT": str(here.port_of(s)) for s in SERVICES}
-        named = [
-            replace(process, env={**process.env, **ports, "PENSTOCK_INSTANCE": process.name})
-            for process in processes(here, list(SERVICES), kafka.bootstrap, redis.url)
-        ]
-        supervisor = Supervisor(folder, named, [kafka, redis], ready_seconds=120.0)
-        await supervisor.up()
-        yield Publisher(log, topics, trace=sampled(settings.trace_sample), tracing=tracing)
+        publisher = Publisher(log, topics, trace=sampled(settings.trace_sample), tracing=tracing)
+        yield Platform(publisher, lag, Artefacts(folder / "models"))
     finally:
-        if log is not None:
-            await log.close()
-        if supervisor is not None:
-            await supervisor.down()
-        for server in (kafka, redis):
-            await asyncio.to_thread(server.stop)
+        await lag.close()
+        await log.close()
         tracing.close()
 
 
-def _free_ports() -> dict[str, int]:
-    from penstock.local import port
+def services(
+    settings: Settings, folder: Path, kafka: str, redis: str, servers: Sequence[LocalServer] = (), grace: float = 8.0
+) -> Supervisor:
+    """One process for each service, on ports that are free, with all that they keep in `folder`."""
+    ports = {service: port.free() for service in SERVICES}
+    here = settings.model_copy(update={"data": folder, **{f"{service}_port": number for service, number in ports.items()}})
+    told = {f"PENSTOCK_{service.upper()}_PORT": str(number) for service, number in ports.items()}
+    told["PENSTOCK_SEED"] = str(settings.seed)
+    named = [
+        replace(process, env={**process.env, **told, "PENSTOCK_INSTANCE": process.name})
+        for process in processes(here, list(SERVICES), kafka, redis)
+    ]
+    return Supervisor(folder, named, servers, ready_seconds=120.0, grace=grace)
 
-    return {f"{service}_port": port.free() for service in SERVICES}
+
+@asynccontextmanager
+async def running(settings: Settings, project: Project, folder: Path, partitions: int) -> AsyncIterator[Platform]:
+    """Broker, Redis and one process per service, all in `folder`. Nothing is left when it ends, and nobody is still connected
+    to a broker that ends: clients complain at length of one."""
+    kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
+    topics = Topics(project, partitions)
+    try:
+        await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
+        async with connected(settings, topics, kafka.bootstrap, folder):
+            pass  # the topics are there now, which services ask for
+        supervisor = services(settings, folder, kafka.bootstrap, redis.url, [kafka, redis])
+        await supervisor.up()
+        try:
+            async with connected(settings, topics, kafka.bootstrap, folder) as platform:
+                yield platform
+        finally:
+            await supervisor.down()
+    finally:
+        for server in (kafka, redis):
+            await asyncio.to_thread(server.stop)
 
 
-async def drive(publisher: Publisher, stream: Sequence[Event], live: Live, artefacts: Artefacts) -> Audit:
+async def drive(platform: Platform, stream: Sequence[Event], live: Live) -> Audit:
     """Publish at the pace of the loop, wait until it is at rest, and audit."""
-    log, topics, project = publisher.log, publisher.topics, publisher.topics.project
-    picture = Picture(topics)
-    published = 0
-    for part, before in slices(stream, max(slice_of(project), HOUR)):
-        by_topic: dict[str, list[tuple[bytes, bytes, int]]] = {}
-        for topic, key, value, moment in part:
-            by_topic.setdefault(topic, []).append((key, value, moment))
-        for topic, records in by_topic.items():
-            await publisher.send(topic, records)
-        await publisher.close(before)
-        published += len(part)
-        while True:
-            await picture.watch(log)
-            live.update(picture, published, from_micros(part[-1][3]))
-            if picture.counts["scored"] - picture.counts["predictions"] < MOST_LAG:
-                break
-            await asyncio.sleep(0.05)
-    deadline, still = time.monotonic() + FINISH_SECONDS, time.monotonic()
-    before_that: Any = None
-    end = from_micros(stream[-1][3])
-    while time.monotonic() < deadline:
-        await picture.watch(log)
-        live.update(picture, published, end)
-        state = (dict(picture.counts), picture.heard, {m: len(s) for m, s in picture.statistics.items()})
-        if state != before_that:
-            before_that, still = state, time.monotonic()
-        closed = picture.now is not None and picture.now >= end
-        if closed and time.monotonic() - still > SETTLED_SECONDS:
+    publisher, topics = platform.publisher, platform.publisher.topics
+    picture, published, at = Picture(topics), 0, stream[0][3]
+    picture.now = from_micros(at)  # no window is closed yet: what is published is ahead of this
+
+    def show() -> None:
+        live.update(picture, published, from_micros(at))
+
+    for part, before in slices(stream, max(slice_of(topics.project), HOUR)):
+        await publish(publisher, part, before)
+        published, at = published + len(part), part[-1][3]
+        await until(keeps_up, platform, picture, at, show)
+    await until(at_rest, platform, picture, at, show)
+    live.update(picture, published, from_micros(at), final=True)
+    return await check.audit(publisher.log, topics, scoring(platform.artefacts, topics.project))
+
+
+async def until(
+    holds: Callable[[Picture, Waiting, int], bool],
+    platform: Platform,
+    picture: Picture,
+    at: int,
+    show: Callable[[], None] = lambda: None,
+) -> None:
+    """Look until it holds of what was published up to `at` (microseconds), or nothing has moved for STUCK_SECONDS."""
+    moved, last = time.monotonic(), None
+    while time.monotonic() - moved < STUCK_SECONDS:
+        await picture.watch(platform.publisher.log)
+        show()
+        waiting = await platform.lag.records()
+        if waiting is not None and holds(picture, waiting, at):
             break
-        await asyncio.sleep(0.1)
-    live.update(picture, published, end, final=True)
-    return await check.audit(log, topics, scoring(artefacts, project))
+        if (waiting, picture.counts, picture.read) != last:
+            moved, last = time.monotonic(), (waiting, dict(picture.counts), picture.read)
+        await asyncio.sleep(LOOK)
+
+
+def keeps_up(picture: Picture, waiting: Waiting, at: int) -> bool:
+    """Whether answers and decisions are close behind what was published, the newest of it at `at` (microseconds)."""
+    ahead = at - to_micros(picture.now) if picture.now and picture.topics.project.models else 0
+    undecided = max(waiting.get(f"{picture.topics.prefix}.{name}", 0) for name in ("trainer", "registry"))
+    unanswered = picture.counts["scored"] - picture.counts["predictions"] if picture.topics.project.models else 0
+    return unanswered < MOST_LAG and ahead <= MOST_AHEAD and undecided <= MOST_UNDECIDED
+
+
+def at_rest(picture: Picture, waiting: Waiting, at: int) -> bool:
+    """Whether all records are done, and so is time: every shard has agreed to close the windows of the newest event."""
+    if picture.topics.project.models and (picture.now is None or picture.now <= from_micros(at)):
+        return False
+    return not any(waiting.values())
+
+
+async def publish(publisher: Publisher, part: Sequence[Event], before: int) -> None:
+    """Publish events, kind by kind, and close the time before `before`."""
+    by_topic: dict[str, list[tuple[bytes, bytes, int]]] = defaultdict(list)
+    for topic, key, value, moment in part:
+        by_topic[topic].append((key, value, moment))
+    for topic, records in by_topic.items():
+        await publisher.send(topic, records)
+    await publisher.close(before)
 
 
 def missing_parts(found: Audit) -> list[str]:
@@ -209,62 +291,4 @@ def missing_parts(found: Audit) -> list[str]:
     ):
         if not n:
             said.append(f"no {what}")
-    for name in ("first_model", "prior"):
-        better = [(found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")]
-        for measure, sign, title in better:
-            served, other = measure.get("served"), measure.get(name)
-            if served is None or other is None:
-                said.append(f"{title} of {name if served is not None else 'served'} could not be computed")
-            elif sign * (served - other) <= 0:
-                said.append(f"{title} served {served:.4f} is not better than {name.replace('_', ' ')} {other:.4f}")
-    return said
-
-
-def _finish(found: Audit, seconds: float, json: bool, demanding: bool) -> int:
-    wrong = missing_parts(found) if demanding else list(found.complaints)
-    if json:
-        print(msgspec.json.encode({**summary(found, seconds), "complaints": wrong}).decode(), flush=True)
-    else:
-        print(f"\nchecked from the topics alone, after {seconds:.1f} s:")
-        for line in check.lines(found):
-            print(f"  {line}")
-        for complaint in wrong:
-            print(f"  WRONG: {complaint}")
-    return 1 if wrong else 0
-
-
-def _say(json: bool, text: str) -> None:
-    if json:
-        print(msgspec.json.encode({"type": "runs_on", "text": text}).decode(), flush=True)
-    else:
-        print(text, flush=True)
-
-
-def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]:
-    """Events of a folder with one file per event topic, checked, in order of time."""
-    from penstock.files import EventFile
-
-    found: list[tuple[int, int, str, Event]] = []
-    for event in project.events:
-        paths = [
-            p for end in (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz") if (p := folder / f"{event.topic}{end}").exists()
-        ]
-        if not paths:
-            raise DefinitionError(
-                f"{folder} has no file for the event {event!r}",
-                f"add {event.topic}.jsonl (or .csv, .parquet) with one event a row",
-            )
-        file = EventFile(paths[0], event)
-        rank = project.topology.rank[event]
-        name = msgspec.json.Decoder(
-            msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name}), strict=False
-        ).decode
-        for key, value, micros in file.records(file.inspect(datetime.now(UTC).timestamp())):
-            found.append((micros, rank, name(value).name, (event.topic, key, value, micros)))  # type: ignore[attr-defined]
-    found.sort(key=lambda f: f[:3])
-    if not found:
-        raise DefinitionError(f"no event in {folder} could be read", "check the files with: penstock publish EVENT --file F")
-    if days is not None:
-        last = found[0][0] + days * 24 * HOUR
-        found = [f for f in found if f[0] < last]
-    return [f[3] for f in found]
+    return said + worse(found, demanding=True)

@@ -65,4 +65,8 @@ def heat_of(windows: Sequence[Statistic], model: Model) -> Heat:
 
 
 def _cell(shift: Shift | None, material: float) -> tuple[float, float, int] | None:
-    return None if shift is None else (round(shift.ks, 4), round(max(shift.critical, material), 4), shift.n)
+    """`material` is what the project declares, for records that do not say what the monitor went by."""
+    if shift is None:
+        return None
+    limit = max(shift.critical, material if shift.floor is None else shift.floor)
+    return round(shift.ks, 4), round(limit, 4), shift.n

@@ -19,7 +19,7 @@ from penstock.picture import Picture
 from penstock.topics import Topics
 
 from .flow import Flow, flow_of
-from .shown import Shown, models_of
+from .shown import models_of
 
 __all__ = ["Lookout", "Seen"]
 
@@ -36,7 +36,8 @@ class Seen(msgspec.Struct, frozen=True):
 
     project: str
     flow: Flow
-    models: list[Shown] | None = None
+    models: msgspec.Raw | None = None
+    """list[Shown]"""
 
 
 class Lookout:
@@ -50,10 +51,9 @@ class Lookout:
         """Looks so far."""
         self._trouble = ""
         self._caught_up = False
-        self._edition = 0
         self._counts: deque[tuple[float, dict[str, int]]] = deque(maxlen=OVER + 1)
         self._news = asyncio.Event()
-        self._said: tuple[tuple[int, int, int], bytes] | None = None
+        self._models: tuple[tuple[Picture, int], msgspec.Raw] | None = None
         self._logger = structlog.get_logger(service="dashboard")
 
     def missing(self) -> str:
@@ -69,7 +69,7 @@ class Lookout:
         except Gap as gap:  # the topics are not what they were: fold them anew, from what they hold now
             self._trouble_is(f"{gap}; reading the topics anew")
             await self.picture.close()
-            self.picture, self._caught_up, self._edition = Picture(self._topics), False, self._edition + 1
+            self.picture, self._caught_up = Picture(self._topics), False
             self._counts.clear()
         except LogError as error:
             self._trouble_is(str(error))
@@ -97,41 +97,40 @@ class Lookout:
         return {name: max(n - before.get(name, 0), 0) / (end - start) for name, n in after.items()} if end > start else {}
 
     @property
-    def state(self) -> tuple[int, int]:
+    def state(self) -> tuple[Picture, int]:
         """Changes when a topic said something."""
-        return self._edition, self.picture.read
+        return self.picture, self.picture.read
 
     def flow(self) -> Flow:
         return flow_of(self.picture, self.rates(), self._trouble)
 
     def message(self, models: bool = True) -> bytes:
-        """The newest state as JSON, encoded once for all who ask."""
-        if not models:
-            return msgspec.json.encode(Seen(self._topics.project.name, self.flow()))
-        key = (self.number, *self.state)
-        if self._said is None or self._said[0] != key:
-            seen = Seen(self._topics.project.name, self.flow(), models_of(self.picture, self._topics.project))
-            self._said = key, msgspec.json.encode(seen)
-        return self._said[1]
+        """The newest state as JSON; models are encoded once for all who ask."""
+        shown = None
+        if models:
+            if self._models is None or self._models[0] != self.state:
+                said = msgspec.json.encode(models_of(self.picture, self._topics.project))
+                self._models = self.state, msgspec.Raw(said)
+            shown = self._models[1]
+        return msgspec.json.encode(Seen(self._topics.project.name, self.flow(), shown))
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Server-sent events without end: `picture` at first and whenever a topic said something, `flow` otherwise."""
         yield b"retry: 2000\n\n"
         self.viewers += 1
         try:
-            number, told = 0, (-1, 0)
+            number: int = 0
+            told: tuple[Picture, int] | None = None
             while True:
                 while self.number == number:
                     try:
-                        await asyncio.wait_for(self._news.wait(), SILENCE)
+                        async with asyncio.timeout(SILENCE):
+                            await self._news.wait()
                     except TimeoutError:
                         yield b": still waiting for the log\n\n"
-                number, state = self.number, self.state
-                if told != state:
-                    yield b"event: picture\ndata: %b\n\n" % self.message()
-                else:
-                    yield b"event: flow\ndata: %b\n\n" % self.message(models=False)
-                told = state
+                number, before, told = self.number, told, self.state
+                kind = b"flow" if told == before else b"picture"
+                yield b"event: %b\ndata: %b\n\n" % (kind, self.message(models=kind == b"picture"))
         finally:
             self.viewers -= 1
 

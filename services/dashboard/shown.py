@@ -24,10 +24,8 @@ __all__ = ["STEPS", "Shown", "models_of"]
 
 STEPS = 180
 """Steps of a line: one takes about four pixels."""
-LATEST = 40
-"""Happenings of a model that are listed."""
-MARKS = 120
-"""Happenings of a model that are marked in its chart."""
+LATEST = 160
+"""Happenings of a model that are sent."""
 FACTS = 6
 """Lines of evidence of an alarm."""
 SERVED = "served"
@@ -44,33 +42,6 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     challenger: float | None
 
 
-class Mark(msgspec.Struct, frozen=True):
-    at: datetime
-    kind: str
-    """alarm, cleared, fit, champion or back."""
-    text: str
-
-
-class Trying(msgspec.Struct, frozen=True):
-    """How a challenger does: mean difference in log loss to the champion, its standard error, outcomes behind it."""
-
-    n: int
-    mean: float | None
-    error: float | None
-    against: str
-
-
-class Version(msgspec.Struct, frozen=True):
-    version: str
-    kind: str
-    at: datetime
-    actor: str
-    reason: str
-    share: float
-    stage: int | None = None
-    trying: Trying | None = None
-
-
 class Open(msgspec.Struct, frozen=True):
     """An alarm that lasts, with what it was raised for as of `at`."""
 
@@ -80,20 +51,14 @@ class Open(msgspec.Struct, frozen=True):
     facts: list[str]
 
 
-class Said(msgspec.Struct, frozen=True):
-    at: datetime
-    kind: str
-    state: str
-    text: str
-
-
 class Shown(msgspec.Struct, frozen=True):
     """One model."""
 
     name: str
-    champion: Version | None
-    challenger: Version | None
-    online: Version | None
+    champion: Decision | None
+    """Of decisions everything but the candidate."""
+    challenger: Decision | None
+    online: Decision | None
     """The newest snapshot of the online learner, which answers too."""
     steps: list[Step]
     covers: int
@@ -102,10 +67,10 @@ class Shown(msgspec.Struct, frozen=True):
     auc: float | None
     judged: int
     """Labels behind the newest window that had any."""
-    marks: list[Mark]
     heat: Heat
     alarms: list[Open]
-    happenings: list[Said]
+    happenings: list[Happening]
+    """The newest first."""
 
 
 def models_of(picture: Picture, project: Project) -> list[Shown]:
@@ -124,18 +89,17 @@ def _shown(picture: Picture, model: Model) -> Shown:
     said = sorted((h for h in picture.happenings if h.model == model.name), key=lambda h: h.at)
     return Shown(
         name=model.name,
-        champion=None if champion is None else _version(champion),
-        challenger=None if challenger is None else _version(challenger),
-        online=None if online is None else _version(online),
+        champion=_brief(champion),
+        challenger=_brief(challenger),
+        online=_brief(online),
         steps=steps,
         covers=covers,
         skill=None if judged is None else judged.skill,
         auc=None if judged is None else judged.auc.get(SERVED),
         judged=0 if judged is None else _served(judged).n,
-        marks=[mark for h in said if (mark := _mark(h))][-MARKS:],
         heat=heat_of(windows, model),
         alarms=[_open(alarm) for (name, _), alarm in sorted(picture.open_alarms.items()) if name == model.name],
-        happenings=[Said(h.at, h.kind, h.state, h.text) for h in reversed(said[-LATEST:])],
+        happenings=said[: -LATEST - 1 : -1],
     )
 
 
@@ -176,26 +140,11 @@ def _mean(sums: Sequence[tuple[float, int]]) -> float | None:
     return round(sum(loss for loss, _ in sums) / n, 5) if n > 0 else None
 
 
-def _version(decision: Decision) -> Version:
-    stage, said = decision.evidence.get("stage"), decision.evidence
-    trying = None
-    if decision.kind in ("shadow", "canary") and isinstance(said.get("n"), int):
-        n = said["n"]
-        trying = Trying(n, said.get("mean") if n else None, said.get("error") if n else None, str(said.get("against", "")))
-    return Version(
-        decision.version, decision.kind, decision.at, decision.actor[:100], decision.reason[:300], decision.share,
-        stage if isinstance(stage, int) else None, trying,
-    )  # fmt: skip
-
-
-def _mark(happening: Happening) -> Mark | None:
-    kind = {
-        ("alarm", "raised"): "alarm",
-        ("alarm", "cleared"): "cleared",
-        ("champion", "promoted"): "champion",
-        ("champion", "rolled back"): "back",
-    }.get((happening.kind, happening.state), "fit" if happening.kind == "fit" else "")
-    return Mark(happening.at, kind, happening.text[:200]) if kind else None
+def _brief(decision: Decision | None) -> Decision | None:
+    """Without the candidate, and as short as people should have written it."""
+    if decision is None:
+        return None
+    return msgspec.structs.replace(decision, candidate=None, actor=decision.actor[:100], reason=decision.reason[:300])
 
 
 def _open(alarm: Alarm) -> Open:

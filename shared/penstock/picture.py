@@ -12,7 +12,7 @@ from .log import Batch, Log, Partition, Reader
 from .records import Alarm, Decision, Run, Statistic
 from .topics import Topics
 
-__all__ = ["WINDOWS", "Happening", "Picture"]
+__all__ = ["WINDOWS", "Happening", "Picture", "stages"]
 
 NEWEST = 1_000
 """Happenings kept; the topics hold the rest."""
@@ -39,7 +39,20 @@ class Happening:
     """Of an alarm: raised or cleared; of a run: the version it offered; of a champion: promoted or rolled back."""
 
 
-@dataclass
+def stages(topics: Topics) -> dict[str, list[str]]:
+    """The topics behind each count, in the order in which data flows."""
+    project = topics.project
+    return {
+        "events": [event.topic for event in project.events],
+        "rows": [topics.rows(event) for event in project.topology.reads],
+        "predictions": [topics.predictions(model.name) for model in project.models],
+        "outcomes": [topics.outcomes(model.name) for model in project.models],
+        "dead letters": [topics.dead_letters(event.topic) for event in project.events],
+        "scored": [event.topic for event in project.topology.reads],
+    }
+
+
+@dataclass(eq=False)
 class Picture:
     """Follow the topics with `watch`, then ask. All times are stream time.
 
@@ -100,17 +113,7 @@ class Picture:
         self.ends = {}
         for partition, end in ends.items():
             self.ends[partition.topic] = self.ends.get(partition.topic, 0) + end
-        project = self.topics.project
-        groups = {
-            "events": [e.topic for e in project.events],
-            "rows": [self.topics.rows(e) for e in project.topology.reads],
-            "predictions": [self.topics.predictions(m.name) for m in project.models],
-            "outcomes": [self.topics.outcomes(m.name) for m in project.models],
-            "dead letters": [self.topics.dead_letters(e.topic) for e in project.events],
-        }
-        for name, topics in groups.items():
-            self.counts[name] = sum(self.ends[topic] for topic in topics)
-        self.counts["scored"] = sum(self.ends[e.topic] for e in project.topology.reads)
+        self.counts = {name: sum(self.ends[topic] for topic in topics) for name, topics in stages(self.topics).items()}
 
     def _hear(self, batch: Batch) -> None:
         self._at[batch.partition] = batch.next
@@ -118,24 +121,22 @@ class Picture:
             self.read += 1
             try:
                 self._take(batch.partition.topic, key, value)
-            except (
-                msgspec.MsgspecError,
-                UnicodeDecodeError,
-            ) as error:  # its service speaks up; here it is one that is not shown
+            except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # its service says so; here it is one not shown
                 self.unreadable += 1
                 self.flaw = f"{batch.partition.topic}/{batch.partition.number} record {offset}: {error}"[:300]
 
     def _take(self, topic: str, key: bytes | None, value: bytes | None) -> None:
+        decode = msgspec.json.decode
         if topic == self.topics.models:
-            self._decision((key or b"").decode(), None if value is None else msgspec.json.decode(value, type=Decision))
+            self._decision((key or b"").decode(), None if value is None else decode(value, type=Decision))
         elif value is None:
             return
         elif topic == self.topics.alarms:
-            self._alarm(msgspec.json.decode(value, type=Alarm))
+            self._alarm(decode(value, type=Alarm))
         elif topic == self.topics.runs:
-            self._run(msgspec.json.decode(value, type=Run))
+            self._run(decode(value, type=Run))
         else:
-            self._statistic(msgspec.json.decode(value, type=Statistic))
+            self._statistic(decode(value, type=Statistic))
 
     def _new(self, name: str) -> bool:
         """Whether this is said for the first time."""

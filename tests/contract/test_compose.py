@@ -1,6 +1,7 @@
 """docker-compose.yml against the code it starts: no container is needed to see that it would not work."""
 
 import base64
+import json
 import re
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -8,8 +9,11 @@ from typing import Any, Literal, cast
 import pytest
 import typer
 import yaml
+from fastapi.routing import APIRoute
 
-from penstock.local import kafka
+from penstock.health import application
+from penstock.local import kafka, redis
+from penstock.project import load
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
@@ -124,6 +128,24 @@ def test_services_wait_for_the_broker_redis_and_the_topics() -> None:
             "redis": {"condition": "service_healthy"},
             "topics": {"condition": "service_completed_successfully"},
         }, name
+
+
+def test_every_health_check_asks_for_a_path_that_is_served() -> None:
+    served = set(json.loads((ROOT / "schemas" / "openapi.json").read_text(encoding="utf-8"))["paths"])
+    served |= {route.path for route in application("any", lambda: "").routes if isinstance(route, APIRoute)}
+    for name in MACHINES:
+        [path] = re.findall(r"http://127\.0\.0\.1:8080(/[\w/]+)", SERVICES[name]["healthcheck"]["test"][-1])
+        assert path in served, name
+
+
+def test_the_project_that_the_services_run_is_there() -> None:
+    assert load(OURS["inference"]["environment"]["PENSTOCK_PROJECT"]).models
+
+
+def test_the_composed_redis_is_set_up_as_the_local_one() -> None:
+    program, *words = SERVICES["redis"]["command"]
+    assert program == "valkey-server"
+    assert dict(zip(words[::2], words[1::2], strict=True)) == {f"--{name}": value for name, value in redis.OPTIONS.items()}
 
 
 def test_every_volume_used_is_declared() -> None:

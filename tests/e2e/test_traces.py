@@ -17,7 +17,6 @@ import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
-from penstock.artefact import Artefacts
 from penstock.audit import Record, read_all
 from penstock.cli.live import Live
 from penstock.event import from_micros
@@ -270,8 +269,8 @@ def test_traces_run_through_all_processes_on_kafka(
     live = Live("traces", from_micros(two_days[0][3]), from_micros(two_days[-1][3]), len(two_days), json=True)
 
     async def go() -> None:
-        async with running(settings, project, tmp_path / "run", TOPICS.partitions) as publisher:
-            found = await drive(publisher, two_days, live, Artefacts(tmp_path / "run" / "models"))
+        async with running(settings, project, tmp_path / "run", TOPICS.partitions) as platform:
+            found = await drive(platform, two_days, live)
             assert (found.lost, found.counted_twice) == (0, 0), found.complaints
 
     asyncio.run(go())

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from penstock.artefact import Artefacts
 from penstock.audit import Audit
 from penstock.cli.live import Live
 from penstock.examples import flights
@@ -60,8 +59,8 @@ def survive(folder: Path, stream: Sequence[Event], partitions: int, moments: Seq
 
     async def go() -> Audit:
         settings = load(trace_sample=0.0)
-        async with running(settings, flights.project, folder, partitions) as publisher:
-            found: Audit = await drive(publisher, stream, killer, Artefacts(folder / "models"))
+        async with running(settings, flights.project, folder, partitions) as platform:
+            found: Audit = await drive(platform, stream, killer)
             wanted: dict[str, int] = {}
             for _, name in moments:
                 wanted[name] = wanted.get(name, 0) + 1
@@ -103,11 +102,7 @@ def test_a_feature_store_killed_twice_loses_nothing_and_counts_nothing_twice(tmp
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_every_service_killed_once_loses_nothing_and_counts_nothing_twice(
-    tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # A trainer that was killed late fits after its return, when nothing else moves any more.
-    monkeypatch.setattr("penstock.services.demo.SETTLED_SECONDS", 10.0)
+def test_every_service_killed_once_loses_nothing_and_counts_nothing_twice(tmp_path: Path, seed: int) -> None:
     stream = list(events(28))
     services = ["feature_store", "inference", "monitoring", "trainer", "registry"]
     found = survive(tmp_path / "run", stream, 4, at_random(seed, services, scored(stream)))

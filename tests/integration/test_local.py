@@ -9,10 +9,10 @@ import subprocess
 import sys
 import textwrap
 import threading
-import warnings
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -28,33 +28,12 @@ from penstock.local.process import LocalError, Mark, group, launch, mark, wait_u
 from penstock.local.redis import LocalRedis
 from penstock.local.supervisor import Process, Supervisor, pause_after
 
-pytestmark = pytest.mark.filterwarnings("default:NOT TESTED")  # said at the end of the run, not an error
-
-
-def _need(reason: str | None) -> None:
-    """A missing Java or Redis fails in CI, so that these tests cannot quietly stop; elsewhere it skips, loudly."""
-    if reason is None:
-        return
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    warnings.warn(f"NOT TESTED: {reason}", stacklevel=2)
-    pytest.skip(reason)
-
-
-@pytest.fixture
-def a_redis() -> None:
-    _need(redis.available())
-
-
-@pytest.fixture
-def a_kafka() -> None:
-    _need(kafka.available())
+pytestmark = pytest.mark.usefixtures("servers_here")
 
 
 # -- servers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("a_redis")
 def test_redis_finds_its_data_and_its_port_after_a_stop_and_after_a_crash(tmp_path: Path) -> None:
     server = LocalRedis(tmp_path)
     with server:
@@ -73,7 +52,6 @@ def test_redis_finds_its_data_and_its_port_after_a_stop_and_after_a_crash(tmp_pa
     assert not (tmp_path / "redis.pid").exists()
 
 
-@pytest.mark.usefixtures("a_kafka")
 def test_kafka_finds_its_records_after_a_stop_and_after_a_crash(tmp_path: Path) -> None:
     with LocalKafka(tmp_path) as server:
         assert kafka.listeners("127.0.0.1", server.port, timeout=2.0) == [("127.0.0.1", server.port)]
@@ -104,13 +82,12 @@ async def _first_record(bootstrap: str) -> int:
     consumer = AIOKafkaConsumer("events", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
     await consumer.start()
     try:
-        record = await asyncio.wait_for(consumer.getone(), 20)
-        return len(record.value or b"")
+        async with asyncio.timeout(20):
+            return len((await consumer.getone()).value or b"")
     finally:
         await consumer.stop()
 
 
-@pytest.mark.usefixtures("a_redis", "a_kafka")
 def test_broker_and_redis_end_when_their_parent_is_killed(tmp_path: Path) -> None:
     parent = _python(
         f"""
@@ -135,14 +112,12 @@ def test_broker_and_redis_end_when_their_parent_is_killed(tmp_path: Path) -> Non
     assert wait_until(lambda: not any(group(pid) for pid in pids), 10)
 
 
-@pytest.mark.usefixtures("a_redis")
 def test_a_second_redis_on_one_folder_is_refused_with_what_to_type(tmp_path: Path) -> None:
     with LocalRedis(tmp_path) as first, pytest.raises(LocalError, match=f"already runs.*{first.pid}") as refused:
         LocalRedis(tmp_path).start()
     assert "penstock down" in refused.value.fix
 
 
-@pytest.mark.usefixtures("a_redis")
 def test_a_taken_port_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
@@ -151,7 +126,6 @@ def test_a_taken_port_is_named(tmp_path: Path) -> None:
     assert is_free(port)
 
 
-@pytest.mark.usefixtures("a_redis")
 def test_a_server_that_ends_while_starting_says_why_and_which_log(tmp_path: Path) -> None:
     (tmp_path / "appendonlydir").write_text("a file where Redis wants a folder")
     with pytest.raises(LocalError, match="ended with code 1 while starting") as failed:
@@ -222,39 +196,43 @@ time.sleep(600)
 """
 
 
+@asynccontextmanager
+async def supervised(folder: Path, processes: Sequence[Process], **how: Any) -> AsyncIterator[Supervisor]:
+    """These processes, up; all ended at the end."""
+    supervisor = Supervisor(folder, processes, grace=0.5, **how)
+    await supervisor.up()
+    try:
+        yield supervisor
+    finally:
+        await supervisor.down()
+        assert state.status(folder) == []
+
+
 def test_a_killed_process_is_started_again_and_counted(tmp_path: Path) -> None:
     async def scenario() -> None:
-        supervisor = Supervisor(tmp_path, [Process("inference", FOREVER)], grace=0.5)
-        await supervisor.up()
-        try:
-            first = _pid(tmp_path, "inference")
-            os.kill(first, signal.SIGKILL)
-            await _until(lambda: _pid(tmp_path, "inference") != first)
-            await _until(lambda: _state(tmp_path, "inference") == "ready")
-            assert [(restart.name, restart.code) for restart in supervisor.restarts] == [("inference", -signal.SIGKILL)]
-            assert next(entry.restarts for entry in state.status(tmp_path) if entry.name == "inference") == 1
-        finally:
-            await supervisor.down()
-        assert state.status(tmp_path) == []
+        said: list[str] = []
+        async with supervised(tmp_path, [Process("inference", FOREVER)], say=said.append):
+            first = _entry(tmp_path, "inference")
+            os.kill(first.pid, signal.SIGKILL)
+            await _until(lambda: _entry(tmp_path, "inference").pid != first.pid)
+            await _until(lambda: _entry(tmp_path, "inference").state == "ready")
+            assert _entry(tmp_path, "inference").restarts == 1
+            assert len(said) == 1
+            assert said[0].startswith("inference ended with code -9 after 0.")
 
     asyncio.run(scenario())
 
 
-@pytest.mark.usefixtures("a_redis")
 def test_a_killed_redis_comes_back_on_its_port_with_its_data(tmp_path: Path) -> None:
     async def scenario() -> None:
         server = LocalRedis(tmp_path / "redis")
-        supervisor = Supervisor(tmp_path, [Process("inference", FOREVER)], [server], grace=0.5)
-        await supervisor.up()
-        try:
+        async with supervised(tmp_path, [Process("inference", FOREVER)], servers=[server]):
             url, first = server.url, server.pid
             Redis.from_url(url).set("tile", "1")
             os.kill(first, signal.SIGKILL)
-            await _until(lambda: _pid(tmp_path, "redis") != first and server.running)
+            await _until(lambda: _entry(tmp_path, "redis").pid != first and server.running)
             assert server.url == url
             assert Redis.from_url(url).get("tile") == b"1"
-        finally:
-            await supervisor.down()
         assert not server.running
 
     asyncio.run(scenario())
@@ -264,72 +242,29 @@ def test_down_ends_a_process_that_ignores_sigterm_and_what_it_started(tmp_path: 
     async def scenario() -> int:
         log = tmp_path / "logs" / "trainer.log"
         trainer = Process("trainer", [sys.executable, "-c", STUBBORN], ready=_soon(lambda: "ready" in log.read_text()))
-        supervisor = Supervisor(tmp_path, [trainer], grace=0.3)
-        await supervisor.up()
-        leader = _pid(tmp_path, "trainer")
-        assert len(group(leader)) == 2
-        await supervisor.down()
+        async with supervised(tmp_path, [trainer]):
+            leader = _entry(tmp_path, "trainer").pid
+            assert len(group(leader)) == 2
         return leader
 
     assert group(asyncio.run(scenario())) == []
 
 
-def test_a_process_waits_until_those_before_it_are_ready(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        gate = asyncio.Event()
-        registry = Process("registry", FOREVER, ready=_soon(gate.is_set))
-        dashboard = Process("dashboard", FOREVER, after=["registry"])
-        supervisor = Supervisor(tmp_path, [dashboard, registry], grace=0.5)
-        up = asyncio.create_task(supervisor.up())
-        try:
-            await _until(lambda: _state(tmp_path, "registry") == "starting")
-            assert _state(tmp_path, "dashboard") == ""
-            gate.set()
-            await up
-            assert _state(tmp_path, "dashboard") == "ready"
-        finally:
-            await supervisor.down()
-
-    asyncio.run(scenario())
-
-
-def test_what_is_not_ready_in_time_is_named_and_everything_is_ended(tmp_path: Path) -> None:
-    async def never() -> bool:
-        return False
-
-    async def scenario() -> None:
-        silent = Process(
-            "inference",
-            [sys.executable, "-c", "import time; print('no model yet', flush=True); time.sleep(600)"],
-            ready=never,
-        )
-        supervisor = Supervisor(tmp_path, [Process("registry", FOREVER), silent], ready_seconds=1.0, grace=0.5)
-        with pytest.raises(LocalError, match="inference was not ready within 1 s: no model yet") as late:
-            await supervisor.up()
-        assert "logs/inference.log" in late.value.fix
-
-    asyncio.run(scenario())
+@pytest.mark.parametrize(
+    ("program", "seconds", "complaint"),
+    [
+        ("import time; print('no model yet', flush=True); time.sleep(600)", 1.0, "was not ready within 1 s: no model yet"),
+        ("print('PENSTOCK_DATA is no folder'); exit(2)", 30.0, "ended with code 2: PENSTOCK_DATA is no folder"),  # no loop
+    ],
+)
+def test_what_does_not_become_ready_is_named_with_its_log_and_everything_is_ended(
+    tmp_path: Path, program: str, seconds: float, complaint: str
+) -> None:
+    trainer = Process("trainer", [sys.executable, "-c", program], ready=_soon(lambda: False))
+    with pytest.raises(LocalError, match=f"trainer {complaint}") as late:
+        asyncio.run(Supervisor(tmp_path, [Process("registry", FOREVER), trainer], ready_seconds=seconds, grace=0.5).up())
+    assert "logs/trainer.log" in late.value.fix
     assert state.status(tmp_path) == []
-
-
-def test_a_wrong_setting_ends_the_start_at_once_instead_of_a_loop(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        wrong = Process(
-            "trainer",
-            [sys.executable, "-c", "print('PENSTOCK_DATA is not a folder'); exit(2)"],
-            ready=_soon(lambda: False),
-        )
-        with pytest.raises(LocalError, match="trainer ended with code 2: PENSTOCK_DATA is not a folder"):
-            await Supervisor(tmp_path, [wrong], ready_seconds=30.0).up()
-
-    asyncio.run(scenario())
-
-
-def test_processes_that_wait_for_each_other_or_for_nobody_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(LocalError, match="wait for each other"):
-        Supervisor(tmp_path, [Process("a", FOREVER, after=["b"]), Process("b", FOREVER, after=["a"])])
-    with pytest.raises(LocalError, match=r"a starts after \['c'\]"):
-        Supervisor(tmp_path, [Process("a", FOREVER, after=["c"])])
 
 
 def test_pauses_double_up_to_a_bound_and_begin_anew_after_a_healthy_life() -> None:
@@ -349,12 +284,12 @@ def test_whichever_way_the_supervisor_ends_nothing_is_left(tmp_path: Path, how: 
         from pathlib import Path
         from penstock.local.supervisor import Process, Supervisor
         forever = [sys.executable, "-c", "import time; time.sleep(600)"]
-        processes = [Process("registry", forever), Process("inference", forever, after=["registry"])]
+        processes = [Process("registry", forever), Process("inference", forever)]
         asyncio.run(Supervisor(Path({str(tmp_path)!r}), processes, grace=0.5).run())
         """
     )
     try:
-        assert wait_until(lambda: _state(tmp_path, "inference") == "ready", 15)
+        assert wait_until(lambda: [entry.state for entry in state.status(tmp_path)] == ["ready"] * 3, 15)
         pids = [entry.pid for entry in state.status(tmp_path) if entry.name != "supervisor"]
         assert len(pids) == 2
         assert all(group(pid) for pid in pids)
@@ -416,9 +351,5 @@ async def _until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
             await asyncio.sleep(0.02)
 
 
-def _pid(folder: Path, name: str) -> int:
-    return next(entry.pid for entry in state.status(folder) if entry.name == name)
-
-
-def _state(folder: Path, name: str) -> str:
-    return next((entry.state for entry in state.status(folder) if entry.name == name), "")
+def _entry(folder: Path, name: str) -> state.Status:
+    return next(entry for entry in state.status(folder) if entry.name == name)

@@ -1,103 +1,30 @@
-"""The dashboard on the log in memory: what the page shows, what it says while there is nothing, and what it never does."""
+"""The dashboard on the log in memory: the page, who follows it, what it says in trouble, and what it never does."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from html import escape
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import pytest
 from fastapi import FastAPI
+from tests.services.cars import CARS, Trip, alarm, decision, topics, window
 
 import penstock as ps
 from penstock.log import LogError, Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Alarm, Command, Decision, Quality, Shift, Statistic
 from penstock.services.dashboard import service
 from penstock.services.dashboard.headers import HEADERS
-from penstock.services.dashboard.heat import COLUMNS, ROWS
 from penstock.services.dashboard.lookout import Lookout
-from penstock.services.dashboard.shown import STEPS
 from penstock.topics import Topics
 
-START = datetime(2013, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
 HOSTILE = "</script><img src=x onerror=alert(1)>\"'&\r\n\r\nevent: picture\ndata: {}"
-
-
-@ps.event("trips")
-class Trip:
-    trip_id: ps.Id[str]
-    car: ps.Key[str]
-    distance: float
-    load: float
-    at: ps.EventTime
-
-
-@ps.event("ends")
-class End:
-    trip_id: ps.Key[str]
-    late: bool
-    at: ps.EventTime
-
-
-def topics(name: str = "late") -> Topics:
-    def build() -> ps.Learner:
-        raise AssertionError("nobody fits here")
-
-    build.__name__ = name
-    model = ps.model(
-        scores=Trip,
-        features=[Trip.distance, Trip.load],
-        label=ps.label(End.late, within="1h"),
-        monitors=[ps.drift(every="1d", material=0.1)],
-        retrain=ps.every("7d", first="3d"),
-        rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
-    )(build)
-    return Topics(ps.Project("cars", [model]))
-
-
-CARS = topics()
-
-
-def quality(n: int, loss: float) -> Quality:
-    return Quality(n=n, positives=n // 3, loss=n * loss, squares=0.0)
-
-
-def window(day: int, n: int = 100, loss: float = 0.5, drift: Mapping[str, Shift] | None = None, **more: float) -> Send:
-    said = Statistic(
-        id=f"late/{day}", model="late", start=START + day * DAY, end=START + (day + 1) * DAY,
-        quality={"served": quality(n, loss), **{v: quality(n, x) for v, x in more.items()}} if n else {},
-        paired={}, log_loss={}, auc={"served": 0.7} if n else {}, prior=0.3, prior_loss=0.6 if n else None, skill=0.1,
-        drift=dict(drift or {}), counts={}, reference="v1",
-    )  # fmt: skip
-    return Send(CARS.statistics("late"), b"w", msgspec.json.encode(said))
-
-
-def shift(ks: float, critical: float = 0.05) -> Shift:
-    return Shift(ks=ks, psi=0.0, critical=critical, n=900)
-
-
-def decision(alias: str, kind: str, version: str, reason: str = "", share: float = 0.0, **evidence: Any) -> Send:
-    said = Decision(
-        id=f"{kind}/{version}", model="late", kind=kind, version=version, at=START + DAY, actor="registry", reason=reason,
-        share=share, expected="v0", evidence=evidence,
-    )  # fmt: skip
-    return Send(CARS.models, f"late/{alias}".encode(), msgspec.json.encode(said))
-
-
-def alarm(state: str = "raised", **evidence: Any) -> Send:
-    said = Alarm(id=f"late/drift/{state}", model="late", signal="drift", state=state, at=START + 2 * DAY, evidence=evidence)
-    return Send(CARS.alarms, b"late", msgspec.json.encode(said))
 
 
 async def filled(records: Sequence[Send] = (), declared: Topics = CARS) -> MemoryLog:
@@ -105,17 +32,6 @@ async def filled(records: Sequence[Send] = (), declared: Topics = CARS) -> Memor
     await log.create(declared.all())
     await log.send(records)
     return log
-
-
-async def seen(records: Sequence[Send] = ()) -> Any:
-    """What /picture answers about these records."""
-    lookout = Lookout(CARS, await filled(records), clock=lambda: 0.0)
-    await lookout.look()
-    return json.loads(lookout.message())
-
-
-def shown(*records: Send) -> Any:
-    return asyncio.run(seen(records))["models"][0]
 
 
 Messages = AsyncIterator[tuple[str, Any]]
@@ -156,7 +72,8 @@ async def events(app: FastAPI) -> AsyncIterator[Messages]:
         yield messages
     finally:
         gone.set()
-        await asyncio.wait_for(serving, 5)
+        async with asyncio.timeout(5):
+            await serving
         await messages.aclose()  # type: ignore[attr-defined]
 
 
@@ -187,7 +104,8 @@ def test_the_page_shows_every_model_and_says_how_each_tile_is_computed() -> None
         tiles = answer.text.count('<section class="tile')
         assert tiles == 6
         assert answer.text.count('<details class="how">') == tiles
-        assert len(re.findall(r'<h3 [^>]*title="[^"]+The same: penstock [^"]+"', answer.text)) == tiles
+        assert answer.text.count("<p>The same on the command line: <code>penstock ") == tiles
+        assert "$" not in answer.text, "a place of the template was not filled"
         assert '<b class="number" data-count="events">2</b>' in answer.text
 
     served(check, [Send("trips", b"a", b"{}"), Send("ends", b"a", b"{}")])
@@ -373,16 +291,6 @@ def test_rates_are_records_a_second_over_the_last_looks() -> None:
     asyncio.run(run())
 
 
-def test_lag_is_what_became_neither_a_record_of_the_next_stage_nor_a_dead_letter() -> None:
-    trips = [Send("trips", b"a", b"{}")] * 10
-    rows = [Send(CARS.rows(CARS.project.events[0]), b"a", b"{}")] * 6
-    answers = [Send(CARS.predictions("late"), b"a", b"{}")] * 5
-    outcomes = [Send(CARS.outcomes("late"), b"a", b"{}")] * 2
-    flow = asyncio.run(seen([*trips, *rows, *answers, *outcomes, Send("trips.dlq", b"a", b"x")]))["flow"]
-    assert [place["waiting"] for place in flow["places"]] == [None, 3, 1, 3]
-    assert (flow["dead_total"], flow["dead"]) == (1, [{"topic": "trips.dlq", "count": 1}])
-
-
 def test_it_sends_nothing_and_joins_no_group() -> None:
     class ReadOnly(MemoryLog):
         sealed = False
@@ -491,90 +399,3 @@ def test_a_reader_that_died_is_not_ready() -> None:
                 assert (await client.get("/healthz")).json() == {"live": True}
 
     asyncio.run(run())
-
-
-# ---- what is shown of a model
-
-
-def test_a_window_without_labels_is_a_gap_not_a_zero() -> None:
-    steps = shown(window(0), window(1, n=0), window(2, loss=0.4))["steps"]
-    assert [(step[2], step[3], step[4]) for step in steps] == [(100, 0.5, 0.6), (0, None, None), (100, 0.4, 0.6)]
-
-
-def test_long_histories_are_added_together_and_stay_exact() -> None:
-    days, losses = 4 * STEPS, [0.3 + (day % 7) / 10 for day in range(4 * STEPS)]
-    model = shown(*[window(day, n=10 + day % 3, loss=losses[day]) for day in range(days)])
-    assert (len(model["steps"]), model["covers"]) == (STEPS, 4)
-    assert sum(step[2] for step in model["steps"]) == sum(10 + day % 3 for day in range(days))
-    n = [10 + day % 3 for day in range(4)]
-    assert model["steps"][0][3] == pytest.approx(sum(n[d] * losses[d] for d in range(4)) / sum(n), abs=1e-5)
-
-
-def test_a_hole_in_time_stays_a_hole_when_windows_are_added_together() -> None:
-    days = [*range(STEPS), *range(3 * STEPS, 4 * STEPS)]
-    steps = shown(*[window(day) for day in days])["steps"]
-    ends = [(a[1], b[0]) for a, b in pairwise(steps) if a[1] != b[0]]
-    assert ends == [((START + STEPS * DAY).isoformat()[:19] + "Z", (START + 3 * STEPS * DAY).isoformat()[:19] + "Z")]
-
-
-def test_drift_is_relative_to_the_greater_of_chance_and_what_is_material() -> None:
-    model = shown(window(0, drift={"Trip.distance": shift(0.5, 0.05), "Trip.load": shift(0.3, 0.2)}))
-    assert model["heat"]["rows"] == [
-        {"input": "Trip.distance", "cells": [[0.5, 0.1, 900]]},
-        {"input": "Trip.load", "cells": [[0.3, 0.2, 900]]},
-    ]
-
-
-def test_a_window_in_which_nothing_was_tested_is_a_column_of_its_own() -> None:
-    tested = {"Trip.load": shift(0.2)}
-    heat = shown(window(0, drift=tested), window(1), window(3, drift=tested))["heat"]
-    assert [cell is None for cell in heat["rows"][0]["cells"]] == [False, True, True, False]
-    assert len(heat["columns"]) == 4
-
-
-def test_the_heat_map_keeps_the_newest_windows_and_the_inputs_that_moved_most() -> None:
-    names = [f"input{at:03}" for at in range(2 * ROWS)]
-    records = [window(day, drift={name: shift(0.001 * at) for at, name in enumerate(names)}) for day in range(COLUMNS + 5)]
-    heat = shown(*records)["heat"]
-    assert (len(heat["columns"]), heat["inputs"]) == (COLUMNS, 2 * ROWS)
-    assert [row["input"] for row in heat["rows"]] == names[ROWS:]
-    assert heat["columns"][-1] == (START + (COLUMNS + 5) * DAY).isoformat()[:19] + "Z"
-
-
-def test_a_challenger_is_shown_with_its_stage_and_how_it_does() -> None:
-    model = shown(
-        decision("champion", "champion", "v1", share=1.0),
-        decision("challenger", "canary", "v2", share=0.25, stage=1, n=700, mean=-0.02, error=0.01, against="v1"),
-        window(0, v2=0.45),
-    )
-    assert model["challenger"]["trying"] == {"n": 700, "mean": -0.02, "error": 0.01, "against": "v1"}
-    assert (model["challenger"]["stage"], model["challenger"]["share"]) == (1, 0.25)
-    assert model["steps"][0][5] == 0.45
-
-
-def test_a_challenger_that_was_promoted_is_no_challenger_any_more() -> None:
-    model = shown(decision("challenger", "canary", "v2"), decision("champion", "champion", "v2"))
-    assert (model["champion"]["version"], model["challenger"]) == ("v2", None)
-
-
-def test_happenings_are_shown_newest_first_whatever_order_the_topics_are_read_in() -> None:
-    model = shown(decision("champion", "champion", "v1", "first"), alarm(tested=3), alarm("cleared"))
-    assert [(h["kind"], h["state"]) for h in model["happenings"]] == [
-        ("alarm", "cleared"),
-        ("alarm", "raised"),
-        ("champion", "promoted"),
-    ]
-    assert [mark["kind"] for mark in model["marks"]] == ["champion", "alarm", "cleared"]
-    assert model["alarms"] == []
-
-
-def test_an_open_alarm_shows_the_inputs_that_moved_with_their_limits() -> None:
-    inputs = [{"input": "Trip.load", "ks": 0.5, "critical": 0.05, "floor": 0.1, "n": 900}]
-    opened = shown(alarm(since="2013-01-02T00:00:00+00:00", inputs=inputs, shifted=1))["alarms"][0]
-    assert opened["facts"] == ["Trip.load: KS 0.50, limit 0.10, 900 values", "shifted 1"]
-    assert opened["since"] == "2013-01-02T00:00:00+00:00"
-
-
-def test_commands_of_people_reach_the_page_only_as_the_registry_decided_them() -> None:
-    command = Command(id="c", model="late", action="promote", at=START, actor="somebody", reason=HOSTILE)
-    assert shown(Send(CARS.commands, b"late", msgspec.json.encode(command)))["happenings"] == []

@@ -3,6 +3,7 @@
 (() => {
   const SVG = "http://www.w3.org/2000/svg";
   const HOUR = 3600e3, DAY = 24 * HOUR;
+  const LISTED = 40; // happenings; all that came are marked in the chart
   const SIGNS = { alarm: "▲", cleared: "△", fit: "●", champion: "◆", back: "◀" };
   const LANES = { alarm: 0, cleared: 0, fit: 1, champion: 2, back: 2 };
   const LOUD = { alarm: "▲", fit: "●", champion: "◆", "rolled back": "◀", rejected: "✕", shadow: "◌", canary: "◔", retired: "–", registered: "+" };
@@ -61,11 +62,12 @@
     put(byId("scored"), whole(flow.scored));
     byId("flow-empty").hidden = flow.places[0].count > 0;
     const dead = byId("dead");
-    dead.dataset.some = flow.dead_total ? "1" : "0";
-    put(byId("dead-sign"), flow.dead_total ? "▲" : "✓");
-    put(byId("dead-count"), whole(flow.dead_total));
-    put(byId("dead-noun"), flow.dead_total === 1 ? "dead letter" : "dead letters");
-    const named = flow.dead.slice(0, 5).map((d) => `${whole(d.count)} in ${d.topic}`).join(", ");
+    const letters = Object.entries(flow.dead), total = letters.reduce((sum, [, count]) => sum + count, 0);
+    dead.dataset.some = total ? "1" : "0";
+    put(byId("dead-sign"), total ? "▲" : "✓");
+    put(byId("dead-count"), whole(total));
+    put(byId("dead-noun"), total === 1 ? "dead letter" : "dead letters");
+    const named = letters.slice(0, 5).map(([topic, count]) => `${whole(count)} in ${topic}`).join(", ");
     put(byId("dead-list"), named && `(${named}) see why: penstock dlq list`);
     put(byId("until"), flow.until ? moment(flow.until) : "no closed window yet");
     const trouble = [];
@@ -81,6 +83,11 @@
 
   const charts = new WeakMap();
 
+  function markOf(happening) {
+    if (happening.kind === "alarm") return happening.state === "cleared" ? "cleared" : "alarm";
+    if (happening.kind === "champion") return happening.state === "rolled back" ? "back" : "champion";
+    return happening.kind === "fit" ? "fit" : "";
+  }
   function path(steps, column, x, y) {
     let d = "", last = null;
     for (const step of steps) {
@@ -150,15 +157,15 @@
       const height = (step.n / most) * BARS, width = Math.max(0.5, x(step.to) - x(step.from) - 0.6);
       if (height) svg.append(draw("rect", { class: "bar", x: x(step.from) + 0.3, y: H - B + 4 + BARS - height, width, height }));
     }
-    for (const mark of model.marks) {
-      const at = Date.parse(mark.at);
-      if (at < from || at > to) continue;
-      const lane = 14 + LANES[mark.kind] * 13;
+    for (const mark of model.happenings) {
+      const at = Date.parse(mark.at), kind = markOf(mark);
+      if (!kind || at < from || at > to) continue;
+      const lane = 14 + LANES[kind] * 13;
       const title = draw("title");
       title.textContent = `${moment(mark.at)} ${mark.text}`;
-      const sign = draw("text", { class: `sign ${mark.kind}`, x: x(at), y: lane, "text-anchor": "middle" }, SIGNS[mark.kind]);
+      const sign = draw("text", { class: `sign ${kind}`, x: x(at), y: lane, "text-anchor": "middle" }, SIGNS[kind]);
       sign.append(title);
-      svg.append(draw("line", { class: `rule ${mark.kind}`, x1: x(at), x2: x(at), y1: lane + 2, y2: H - B }), sign);
+      svg.append(draw("line", { class: `rule ${kind}`, x1: x(at), x2: x(at), y1: lane + 2, y2: H - B }), sign);
     }
     for (const column of ["prior", "challenger", "served"]) svg.append(draw("path", { class: `line ${column}`, d: path(steps, column, x, y) }));
     svg.append(draw("line", { class: "cursor", x1: 0, x2: 0, y1: T, y2: H - B, visibility: "hidden" }));
@@ -204,14 +211,13 @@
     const box = part(section, "heat");
     part(section, "heat-empty").hidden = heat.rows.length > 0;
     box.hidden = part(section, "heat-readout").hidden = !heat.rows.length;
-    const table = make("table", { class: heat.columns.length > 30 ? "many" : "few", tabindex: "0", "aria-label": "Drift by input and window; arrow keys read it cell by cell" });
+    const table = make("table", { tabindex: "0", "aria-label": "Drift by input and window; arrow keys read it cell by cell" });
     const head = make("tr", {}, make("td"));
-    const each = Math.max(3, Math.ceil(heat.columns.length / 9)); // a date is as wide as two columns
+    const each = heat.columns.length < 12 ? 1 : Math.max(3, Math.ceil(heat.columns.length / 9)); // a date is as wide as three narrow columns
     heat.columns.forEach((end, at) => {
       const shown = (heat.columns.length - 1 - at) % each === 0;
       head.append(make("th", { scope: "col" }, make("span", {}, shown ? moment(end).slice(5, 10) : "")));
     });
-    head.append(make("td", { class: "rest" }));
     table.append(make("thead", {}, head));
     const body = make("tbody");
     heat.rows.forEach((row, r) => {
@@ -226,12 +232,13 @@
         }
         line.append(td);
       });
-      line.append(make("td", { class: "rest" }));
       body.append(line);
     });
     table.append(body);
+    table.style.minWidth = `${146 + 14 * heat.columns.length}px`; // a digit stays readable; narrower pages scroll
     const focused = document.activeElement && box.contains(document.activeElement), before = maps.get(section);
     box.replaceChildren(table);
+    if (!before) box.scrollLeft = box.scrollWidth; // the newest windows are on the right
     maps.set(section, { heat, r: before ? before.r : -1, c: before ? before.c : -1 });
     if (focused) table.focus();
     if (heat.rows.length) readDrift(section);
@@ -263,19 +270,19 @@
     const { champion, challenger, online } = model;
     const told = (v) => [make("b", {}, v.version), ` since ${moment(v.at)}, by ${v.actor}`, make("small", {}, v.reason)];
     part(section, "champion").replaceChildren(...(champion ? told(champion) : ["none"]));
-    if (part(section, "online")) part(section, "online").replaceChildren(...(online ? [make("b", {}, online.version), ` since ${moment(online.at)}`] : ["none"]));
+    part(section, "online").replaceChildren(...(online ? [make("b", {}, online.version), ` since ${moment(online.at)}`] : ["none"]));
     part(section, "champion-empty").hidden = Boolean(champion);
     const tried = [];
     if (challenger) {
       const share = challenger.share ? `canary ${(100 * challenger.share).toFixed(0)} % of entities` : "in shadow: answers nothing";
       tried.push(make("b", {}, challenger.version), ` ${share} since ${moment(challenger.at)}`);
-      const t = challenger.trying;
-      tried.push(make("small", {}, t && t.n && some(t.mean)
-        ? `log loss ${t.mean > 0 ? "+" : "−"}${Math.abs(t.mean).toFixed(4)} ± ${fixed(t.error, 4)} against ${t.against} on ${whole(t.n)} outcomes`
+      const t = challenger.evidence;
+      tried.push(make("small", {}, t.n && Number.isFinite(t.mean)
+        ? `log loss ${t.mean > 0 ? "+" : "−"}${Math.abs(t.mean).toFixed(4)} ± ${Number.isFinite(t.error) ? fixed(t.error, 4) : "–"} against ${t.against} on ${whole(t.n)} outcomes`
         : "no outcome to judge it by yet"));
     }
     part(section, "challenger").replaceChildren(...(challenger ? tried : ["none in rollout"]));
-    const now = challenger ? (some(challenger.stage) ? challenger.stage : 0) : -1;
+    const now = challenger ? (Number.isInteger(challenger.evidence.stage) ? challenger.evidence.stage : 0) : -1;
     for (const li of part(section, "ladder").children) {
       const here = Number(li.dataset.stage) === now;
       li.classList.toggle("now", here);
@@ -296,7 +303,7 @@
     part(section, "news-empty").hidden = happenings.length > 0;
     const list = part(section, "news");
     list.hidden = !happenings.length;
-    list.replaceChildren(...happenings.map((h) => make("li", { class: `${h.kind.replace(/\W/g, "-")} ${h.state.replace(/\W/g, "-")}` },
+    list.replaceChildren(...happenings.slice(0, LISTED).map((h) => make("li", { class: `${h.kind.replace(/\W/g, "-")} ${h.state.replace(/\W/g, "-")}` },
       make("time", {}, moment(h.at)), make("span", { class: "kind" }, make("span", { "aria-hidden": "true" }, `${h.state === "cleared" ? "△" : h.state === "rolled back" ? "◀" : LOUD[h.kind] || "·"} `), h.kind), make("span", { class: "text" }, h.text))));
   }
 

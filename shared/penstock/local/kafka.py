@@ -1,29 +1,30 @@
 """A real Apache Kafka on this machine without Docker: one KRaft node from Maven jars."""
 
-import base64
-import json
 import os
 import re
 import shutil
 import struct
-import subprocess
 import tempfile
 import time
-import uuid
 from importlib import resources
 from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, TimeoutExpired, run
 from typing import ClassVar, Final
 
 from . import port as ports
-from .process import LocalError
+from .process import LocalError, last_words
 from .server import LocalServer
 
 __all__ = ["VERSION", "LocalKafka", "available", "fetch", "java", "java_version", "listeners"]
 
 VERSION: Final = "4.3.0"  # as in pom.xml; a test compares them
 OLDEST_JAVA: Final = 17
+CLUSTER: Final = "cGVuc3RvY2stbG9jYWwtLQ"  # any 16 bytes in base64, the same in every start: one node meets no other
 LARGEST_RECORD: Final = 32 * 1024 * 1024  # blocks between hops reach 16 MiB; head and keys come on top
 WITHOUT: Final = "docker compose up -d --wait kafka   or without any broker:  penstock demo --embedded"
+NO_JAVA: Final = (
+    f"no Java {OLDEST_JAVA} or later on PATH or in JAVA_HOME -> apt-get install default-jre-headless   or   {WITHOUT}"
+)
 
 SETTINGS: Final = {
     "process.roles": "broker,controller",
@@ -79,45 +80,38 @@ class LocalKafka(LocalServer):
 
     def _prepare(self, deadline: float) -> None:
         self._jars = fetch(deadline - time.monotonic())
-        kept = self._kept()
-        self.port = self._wanted_port or kept.get("port", 0)
-        self._controller_port = kept.get("controller", 0)
+        if not self.port and self._properties.exists():  # as it was the last time: clients know it
+            found = re.search(r"advertised.listeners=.*:(\d+)", self._properties.read_text())
+            self.port = int(found[1]) if found else 0
 
     def _command(self) -> list[str]:
-        if not (self._controller_port and ports.is_free(self._controller_port)):
-            self._controller_port = ports.free()
-        self._ports_file.write_text(json.dumps({"port": self.port, "controller": self._controller_port}))
-        (self.folder / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
-        properties = self.folder / "server.properties"
+        controller = f"{ports.LOOPBACK}:{ports.free()}"
         places = {
             "log.dirs": str(self.folder / "data"),
-            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{ports.LOOPBACK}:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{self.bootstrap},CONTROLLER://{controller}",
             "advertised.listeners": f"PLAINTEXT://{self.bootstrap}",
-            "controller.quorum.bootstrap.servers": f"{ports.LOOPBACK}:{self._controller_port}",
+            "controller.quorum.bootstrap.servers": controller,
         }
-        lines = [f"{key}={value}" for key, value in {**SETTINGS, **places}.items()]
-        properties.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        self._format(properties)
-        return self._java("-Xms128m", "-Xmx768m", "kafka.Kafka", str(properties))
+        lines = (f"{key}={value}\n" for key, value in {**SETTINGS, **places}.items())
+        self._properties.write_text("".join(lines), encoding="utf-8")
+        (self.folder / "log4j2.properties").write_text(LOGGING, encoding="utf-8")
+        self._format()
+        return self._java("-Xms128m", "-Xmx768m", "kafka.Kafka", str(self._properties))
 
     def _answers(self) -> bool:
         return bool(listeners(ports.LOOPBACK, self.port, timeout=2.0))
 
-    def _format(self, properties: Path) -> None:
-        """Give the data folder its cluster id, once. A format cut short is repeated under the same id."""
+    def _format(self) -> None:
+        """Give the data folder its cluster id, once; a format cut short is repeated."""
         done = self.folder / "formatted"
         if done.exists():
             return
-        chosen = self.folder / "cluster.id"
-        if not chosen.exists():
-            chosen.write_text(_cluster_id(), encoding="utf-8")
         quick = ["-Xmx256m", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]  # lives for a second: 0.9 s, not 1.5
         command = self._java(*quick, "kafka.tools.StorageTool", "format", "--standalone", "--ignore-formatted")
-        command += ["-t", chosen.read_text(encoding="utf-8"), "-c", str(properties)]
-        answer = _run(command, seconds=30.0)
+        answer = _run([*command, "-t", CLUSTER, "-c", str(self._properties)], seconds=30.0)
         if answer.returncode != 0:
             raise LocalError(
-                f"Kafka cannot format {self.folder / 'data'}: {_last_line(answer.stdout)}",
+                f"Kafka cannot format {self.folder / 'data'}: {last_words(answer.stdout)}",
                 f"start with an empty folder:  rm -r {self.folder}",
             )
         done.touch()
@@ -125,25 +119,19 @@ class LocalKafka(LocalServer):
     def _java(self, *arguments: str) -> list[str]:
         program = java()
         if program is None:
-            raise _error(_missing_java())
+            raise LocalError.of(NO_JAVA)
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}"
         return [program, logging, "-cp", f"{self._jars}/*", *arguments]
 
     @property
-    def _ports_file(self) -> Path:
-        return self.folder / "ports.json"
-
-    def _kept(self) -> dict[str, int]:
-        try:
-            return {str(name): int(number) for name, number in json.loads(self._ports_file.read_text()).items()}
-        except (OSError, ValueError, AttributeError):  # a new folder, or a file cut short: other ports do as well
-            return {}
+    def _properties(self) -> Path:
+        return self.folder / "server.properties"
 
 
 def available() -> str | None:
     """None when a Kafka can be started here, else why not and what to type."""
     if java() is None:
-        return _missing_java()
+        return NO_JAVA
     if not _complete(_cache()) and shutil.which("mvn") is None:
         return f"no Kafka jars in {_cache()} and no mvn to fetch them -> apt-get install maven   or   {WITHOUT}"
     return None
@@ -173,9 +161,8 @@ def fetch(seconds: float = 300.0) -> Path:
     folder = _cache()
     if _complete(folder):
         return folder
-    reason = available()
-    if reason is not None:
-        raise _error(reason)
+    if reason := available():
+        raise LocalError.of(reason)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with (
         resources.as_file(resources.files("penstock.local") / "pom.xml") as pom,
@@ -183,10 +170,10 @@ def fetch(seconds: float = 300.0) -> Path:
     ):
         target = Path(scratch, "jars")
         goal = ["dependency:copy-dependencies", "-DincludeScope=runtime", f"-DoutputDirectory={target}"]
-        answer = _run(["mvn", "-B", "-q", "-f", str(pom), *goal], seconds=max(seconds, 1.0))
+        answer = _run(["mvn", "-B", "-q", "-Dstyle.color=never", "-f", str(pom), *goal], seconds=max(seconds, 1.0))
         if answer.returncode != 0 or not _complete(target):
             raise LocalError(
-                f"Maven could not fetch Kafka {VERSION}: {_last_line(answer.stdout)}",
+                f"Maven could not fetch Kafka {VERSION}: {last_words(answer.stdout)}",
                 f"check the network, then try again   or   {WITHOUT}",
             )
         try:
@@ -203,28 +190,25 @@ def listeners(host: str, port: int, timeout: float) -> list[tuple[str, int]]:
     One Metadata request (version 1, no topics), spoken by hand: needs no client library. A broker counts only after
     the controller let it in, so from then on topics can be created, which an open port alone does not promise.
     """
-    name = b"penstock"
-    body = struct.pack(">hhih", 3, 1, 1, len(name)) + name + struct.pack(">i", 0)
-    answer = ports.exchange(host, port, struct.pack(">i", len(body)) + body, _whole, timeout)
-    (count,), at = struct.unpack_from(">i", answer, 8), 12
+    client = b"penstock"
+    request = struct.pack(">hhih", 3, 1, 1, len(client)) + client + struct.pack(">i", 0)
+    with ports.asked(host, port, struct.pack(">i", len(request)) + request, timeout) as link:
+        size = link.read(4)
+        length = int.from_bytes(size, "big")
+        if not 0 < length < LARGEST_RECORD:
+            raise ConnectionError(f"what listens there is not a plain Kafka listener: it answered {size!r}")
+        answer = link.read(length)
+    if len(answer) < length:
+        raise ConnectionResetError(f"{host}:{port} closed the connection after {len(answer)} bytes")
+    (count,), at = struct.unpack_from(">i", answer, 4), 8
     found = []
-    for _ in range(count):
+    for _ in range(count):  # node id, host, port, rack
         (length,) = struct.unpack_from(">h", answer, at + 4)
         name = answer[at + 6 : at + 6 + length]
         number, rack = struct.unpack_from(">ih", answer, at + 6 + length)
         found.append((name.decode(), int(number)))
         at += 6 + length + 6 + max(rack, 0)
     return found
-
-
-def _whole(answer: bytes) -> bool:
-    """Whether a Kafka response is complete: four bytes say how long the rest is."""
-    if len(answer) < 4:
-        return False
-    length: int = struct.unpack_from(">i", answer)[0]
-    if not 0 < length < LARGEST_RECORD:
-        raise ConnectionError(f"what listens there is not a plain Kafka listener: it answered {answer[:16]!r}")
-    return len(answer) >= 4 + length
 
 
 def _cache() -> Path:
@@ -236,46 +220,13 @@ def _complete(folder: Path) -> bool:
     return (folder / f"kafka_2.13-{VERSION}.jar").exists() and any(folder.glob("log4j-core-*.jar"))
 
 
-def _cluster_id() -> str:
-    """A random id as Kafka writes them: 16 bytes, URL-safe base64, no padding, no dash in front (an option to Java)."""
-    while True:
-        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not text.startswith("-"):
-            return text
-
-
-def _run(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+def _run(command: list[str], seconds: float) -> CompletedProcess[str]:
     """Run to the end within a time; standard output and error together."""
     try:
-        return subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        return run(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, text=True, errors="replace", timeout=seconds, check=False)
+    except TimeoutExpired as error:
         raise LocalError(
             f"{Path(command[0]).name} did not finish within {seconds:.0f} s", f"try again   or   {WITHOUT}"
         ) from error
     except OSError as error:
         raise LocalError(f"cannot run {command[0]}: {error}", WITHOUT) from error
-
-
-def _last_line(text: str) -> str:
-    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line).strip() for line in text.splitlines()]
-    lines = [line for line in lines if line]
-    return next((line for line in lines if "ERROR" in line), (lines or ["it said nothing"])[-1])
-
-
-def _missing_java() -> str:
-    install = "apt-get install default-jre-headless"
-    return f"no Java {OLDEST_JAVA} or later on PATH or in JAVA_HOME -> {install}   or   {WITHOUT}"
-
-
-def _error(reason: str) -> LocalError:
-    what, _, fix = reason.partition(" -> ")
-    return LocalError(what, fix)

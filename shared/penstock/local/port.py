@@ -2,43 +2,36 @@
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO
 
-__all__ = ["LOOPBACK", "exchange", "free", "http_ok", "is_free"]
+__all__ = ["LOOPBACK", "asked", "free", "http_ok", "is_free"]
 
 LOOPBACK = "127.0.0.1"  # never 0.0.0.0: what runs here has no password
 
 
 def free() -> int:
     """A port nobody listens on now. Another process may take it before the caller does, so callers retry."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+    with socket.create_server((LOOPBACK, 0)) as probe:
         return int(probe.getsockname()[1])
 
 
 def is_free(port: int) -> bool:
     """Whether a server could listen on this port now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do, so TIME_WAIT does not count
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError:
-            return False
-        return True
+    try:
+        socket.create_server((LOOPBACK, port)).close()  # reuses an address in TIME_WAIT, as servers do
+    except OSError:
+        return False
+    return True
 
 
-def exchange(host: str, port: int, request: bytes, whole: Callable[[bytes], bool], timeout: float) -> bytes:
-    """Send a request and read until the answer is whole; raises OSError when there is none in time."""
-    answer = b""
-    with socket.create_connection((host, port), timeout=timeout) as link:
-        link.settimeout(timeout)
+@contextmanager
+def asked(host: str, port: int, request: bytes, timeout: float) -> Iterator[BinaryIO]:
+    """Send a request; what comes back, to be read. OSError: nothing listens, or nothing came in time."""
+    with socket.create_connection((host, port), timeout=timeout) as link, link.makefile("rb") as answer:
         link.sendall(request)
-        while not whole(answer):
-            more = link.recv(4096)
-            if not more:
-                raise ConnectionResetError(f"{host}:{port} closed the connection after {len(answer)} bytes")
-            answer += more
-    return answer
+        yield answer
 
 
 async def http_ok(port: int, path: str, timeout: float = 1.0, host: str = LOOPBACK) -> bool:

@@ -7,9 +7,16 @@ from . import port as ports
 from .process import LocalError
 from .server import LocalServer
 
-__all__ = ["LocalRedis", "available", "ping"]
+__all__ = ["OPTIONS", "LocalRedis", "available"]
 
-INSTALL: Final = "install one:  apt-get install redis-server   or   brew install redis   or   docker compose up -d --wait redis"
+INSTALL: Final = "install one:  apt-get install redis-server   or   docker compose up -d --wait redis"
+
+OPTIONS: Final = {
+    "save": "",
+    "appendonly": "yes",
+    "appendfsync": "everysec",
+    "maxmemory-policy": "noeviction",  # state that silently disappears is worse than a refused write
+}
 
 
 class LocalRedis(LocalServer):
@@ -29,25 +36,17 @@ class LocalRedis(LocalServer):
         return f"redis://{ports.LOOPBACK}:{self.port}/0"
 
     def _prepare(self, deadline: float) -> None:
-        reason = available()
-        if reason is not None:
-            raise LocalError(*_split(reason))
+        if reason := available():
+            raise LocalError.of(reason)
 
     def _command(self) -> list[str]:
-        options = {
-            "bind": ports.LOOPBACK,
-            "port": str(self.port),
-            "daemonize": "no",
-            "dir": str(self.folder),
-            "save": "",
-            "appendonly": "yes",
-            "appendfsync": "everysec",
-            "maxmemory-policy": "noeviction",  # state that silently disappears is worse than a refused write
-        }
-        return [_program() or "redis-server", *(word for key, value in options.items() for word in (f"--{key}", value))]
+        places = {"bind": ports.LOOPBACK, "port": str(self.port), "dir": str(self.folder)}
+        options = (word for key, value in {**OPTIONS, **places}.items() for word in (f"--{key}", value))
+        return [_program() or "redis-server", *options]
 
     def _answers(self) -> bool:
-        return ping(ports.LOOPBACK, self.port, timeout=1.0)
+        with ports.asked(ports.LOOPBACK, self.port, b"PING\r\n", timeout=1.0) as answer:
+            return answer.readline().startswith(b"+PONG")  # an error while it still loads
 
 
 def available() -> str | None:
@@ -55,15 +54,5 @@ def available() -> str | None:
     return None if _program() else f"no redis-server on PATH -> {INSTALL}"
 
 
-def ping(host: str, port: int, timeout: float) -> bool:
-    """Whether a Redis answers there and has finished loading; raises OSError when nothing listens."""
-    return ports.exchange(host, port, b"PING\r\n", lambda answer: b"\n" in answer, timeout).startswith(b"+PONG")
-
-
 def _program() -> str | None:
     return shutil.which("redis-server") or shutil.which("valkey-server")
-
-
-def _split(reason: str) -> tuple[str, str]:
-    what, _, fix = reason.partition(" -> ")
-    return what, fix

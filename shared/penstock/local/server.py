@@ -1,7 +1,6 @@
 """A server process with a folder of its own on this machine: start and wait until it answers, stop, kill."""
 
 import atexit
-import subprocess
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -9,7 +8,7 @@ from types import TracebackType
 from typing import ClassVar, Final, Self
 
 from . import port as ports
-from .process import POLL, LocalError, end_group, launch, read_mark, write_mark
+from .process import POLL, Child, LocalError, Mark, end_group, last_words, launch, mark
 
 __all__ = ["LocalServer"]
 
@@ -31,7 +30,8 @@ class LocalServer(ABC):
         self.log = self.folder / f"{self.name}.log"
         self.port = port
         self._wanted_port = port
-        self._child: subprocess.Popen[bytes] | None = None
+        self._owner = self.folder / f"{self.name}.pid"
+        self._child: Child | None = None
         self._stopped = False
 
     @property
@@ -59,27 +59,21 @@ class LocalServer(ABC):
         deadline = time.monotonic() + self.start_seconds
         self._stopped = False
         self.folder.mkdir(parents=True, exist_ok=True)
-        other = read_mark(self._pid_file)
-        if other is not None:
-            raise LocalError(
-                f"{self.name} already runs on {self.folder} (process {other.pid})",
-                f"end it:  penstock down   or   kill {other.pid}",
-            )
+        self._refuse_twice()
         self._prepare(deadline)
         for attempt in range(1, ATTEMPTS + 1):
             self.port = self._choose_port()
-            seen = self.log.stat().st_size if self.log.exists() else 0
+            said = self.log.stat().st_size if self.log.exists() else 0
             self._child = launch(self._command(), log=self.log)
-            write_mark(self._pid_file, self._child.pid)
+            found = mark(self._child.pid)
+            self._owner.write_text(f"{found.pid} {found.started}" if found else "")
             atexit.register(self.stop)  # a clean exit ends it cleanly; any other exit, the kernel does (process.py)
             try:
-                if self._stopped:  # by another thread, while we prepared
-                    raise LocalError(f"{self.name} was stopped while it started", "start it again")
                 self._wait(deadline)
                 return self
             except BaseException as error:
                 self.kill()
-                taken = "address already in use" in self._log_since(seen).lower()
+                taken = b"address already in use" in self.log.read_bytes()[said:].lower()
                 if not (isinstance(error, LocalError) and taken and self._wanted_port == 0 and attempt < ATTEMPTS):
                     raise
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -111,9 +105,13 @@ class LocalServer(ABC):
     def _answers(self) -> bool:
         """Whether the server serves; raises OSError while nothing listens."""
 
-    @property
-    def _pid_file(self) -> Path:
-        return self.folder / f"{self.name}.pid"
+    def _refuse_twice(self) -> None:
+        words = self._owner.read_text().split() if self._owner.exists() else []
+        if len(words) == 2 and Mark(int(words[0]), words[1]).alive:
+            raise LocalError(
+                f"{self.name} already runs on {self.folder} (process {words[0]})",
+                f"end it:  penstock down   or   kill {words[0]}",
+            )
 
     def _choose_port(self) -> int:
         if self._wanted_port:
@@ -126,24 +124,24 @@ class LocalServer(ABC):
         return self.port if self.port and ports.is_free(self.port) else ports.free()
 
     def _wait(self, deadline: float) -> None:
-        child = self._child
-        assert child is not None
+        fix = f"read its log:  tail -50 {self.log}"
         while time.monotonic() < deadline:
-            if child.poll() is not None:
-                raise LocalError(
-                    f"{self.name} ended with code {child.returncode} while starting: {self._last_words()}",
-                    f"read its log:  tail -50 {self.log}",
-                )
+            if self._stopped:  # by another thread, while we prepare or wait
+                raise LocalError(f"{self.name} was stopped while it started", "start it again")
+            if not self.running:
+                code = self.collect()
+                raise LocalError(f"{self.name} ended with code {code} while starting: {self._last_words()}", fix)
             try:
                 if self._answers():
                     return
             except OSError:  # nothing listens yet
                 pass
             time.sleep(POLL)
-        raise LocalError(
-            f"{self.name} did not answer on port {self.port} within {self.start_seconds:.0f} s: {self._last_words()}",
-            f"read its log:  tail -50 {self.log}",
-        )
+        waited = f"{self.name} did not answer on port {self.port} within {self.start_seconds:.0f} s"
+        raise LocalError(f"{waited}: {self._last_words()}", fix)
+
+    def _last_words(self) -> str:
+        return last_words(self.log.read_text(encoding="utf-8", errors="replace"))
 
     def _end(self, grace: float) -> None:
         child = self._child
@@ -151,17 +149,6 @@ class LocalServer(ABC):
             return
         end_group(child.pid, grace)
         child.wait(timeout=10)  # already ended: collects it
-        self._pid_file.unlink(missing_ok=True)
+        self._owner.unlink(missing_ok=True)
         self._child = None
         atexit.unregister(self.stop)
-
-    def _log_since(self, offset: int) -> str:
-        with self.log.open("rb") as file:
-            file.seek(offset)
-            return file.read().decode("utf-8", "replace")
-
-    def _last_words(self) -> str:
-        """The line of the log that most likely names the cause."""
-        lines = [line.strip() for line in self._log_since(0).splitlines()[-60:] if line.strip()]
-        causes = [line for line in lines if "ERROR" in line or "FATAL" in line or "cannot start" in line.lower()]
-        return (causes or lines or ["its log is empty"])[-1]

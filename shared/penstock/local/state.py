@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -47,7 +47,7 @@ def write(folder: Path, processes: Iterable[Status]) -> None:
 
 def status(folder: Path) -> list[Status]:
     """Everything the folder's supervisor started, itself first; what does not run any more is `ended`."""
-    return [entry if entry.running else _ended(entry) for entry in _read(folder)]
+    return [entry if entry.running else replace(entry, state="ended") for entry in _read(folder)]
 
 
 def supervisor_of(folder: Path) -> int | None:
@@ -88,10 +88,6 @@ def _left(entry: Status) -> bool:
     if entry.running:
         return True
     return mark(entry.pid) is None and bool(group(entry.pid))
-
-
-def _ended(entry: Status) -> Status:
-    return Status(entry.name, entry.pid, entry.started, "ended", entry.url, entry.restarts)
 
 
 def _read(folder: Path) -> list[Status]:

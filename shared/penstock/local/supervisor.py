@@ -1,21 +1,20 @@
-"""Run a project's processes on one machine: in order, each waited for, restarted, all ended together."""
+"""Run a project's processes on one machine: each waited for, restarted, all ended together."""
 
 import asyncio
 import os
 import signal
-import subprocess
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Final
 
 from . import state
-from .process import LocalError, end_group, launch, mark
+from .process import Child, LocalError, end_group, last_words, launch, mark
 from .server import LocalServer
 
-__all__ = ["Process", "Restart", "Supervisor", "pause_after"]
+__all__ = ["Process", "Supervisor", "pause_after"]
 
 FIRST_PAUSE: Final = 0.2  # before the first restart: most crashes are over when the neighbour is back
 LONGEST_PAUSE: Final = 5.0  # a broken service must not take the machine from the healthy ones
@@ -26,24 +25,14 @@ MISUSED: Final = 2  # the exit code for a wrong setting or project: trying again
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One program to keep running. `env` comes on top of this process's; `ready` is asked until it says yes."""
+    """One program to keep running. `env` comes on top of this process's; `ready` is asked until it says yes, and must
+    answer soon."""
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[], Awaitable[bool]] | None = None
-    after: Sequence[str] = ()
     url: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Restart:
-    """A process ended by itself and is started again after `pause` seconds."""
-
-    name: str
-    code: int
-    lived: float
-    pause: float
 
 
 def pause_after(previous: float, lived: float) -> float:
@@ -58,7 +47,7 @@ def pause_after(previous: float, lived: float) -> float:
 
 
 class Supervisor:
-    """Servers (broker, Redis) first, then processes by their `after`; `down` in the opposite order.
+    """Servers (broker, Redis) first, then processes; `down` in the opposite order.
 
     What runs is kept in `folder/state.json`, so that another process can ask (`state.status`) and end it
     (`state.down`); each process writes to `folder/logs/<name>.log`.
@@ -75,15 +64,12 @@ class Supervisor:
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         self.folder = folder.absolute()
-        self.restarts: list[Restart] = []
-        self._processes = {process.name: process for process in _in_order(processes)}
-        self._servers = list(servers)
-        self._ready_seconds = ready_seconds
-        self._grace = grace
-        self._say = say
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._processes, self._servers = list(processes), list(servers)
+        self._ready_seconds, self._grace, self._say = ready_seconds, grace, say
+        self._children: dict[str, Child] = {}
         self._entries: dict[str, state.Status] = {}
-        self._ready = {name: asyncio.Event() for name in self._processes}
+        self._restarts: Counter[str] = Counter()
+        self._ready = {process.name: asyncio.Event() for process in processes}
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     async def up(self) -> None:
@@ -95,10 +81,9 @@ class Supervisor:
         await asyncio.to_thread(state.down, self.folder)  # what a killed supervisor left
         try:
             await asyncio.gather(*(self._start_server(server) for server in self._servers))
-            self._tasks = {name: asyncio.create_task(self._keep(process)) for name, process in self._processes.items()}
-            for server in self._servers:
-                self._tasks[server.name] = asyncio.create_task(self._keep_server(server))
-            await asyncio.gather(*(self._until_ready(name) for name in self._processes))
+            self._tasks = {process.name: asyncio.create_task(self._keep(process)) for process in self._processes}
+            self._tasks |= {server.name: asyncio.create_task(self._keep_server(server)) for server in self._servers}
+            await asyncio.gather(*(self._until_ready(name) for name in self._ready))
         except BaseException:
             await self.down()
             raise
@@ -145,39 +130,30 @@ class Supervisor:
             await asyncio.to_thread(state.down, self.folder)
 
     async def _keep(self, process: Process) -> None:
-        """Start a process when those before it are ready, and again whenever it ends."""
-        for name in process.after:
-            await self._ready[name].wait()
+        """Start a process, again whenever it ends, and say when it is ready."""
+        pause, log, ready = 0.0, self._log(process.name), self._ready[process.name]
+        while True:
+            began, asked = time.monotonic(), False
+            child = self._children[process.name] = launch(process.argv, log=log, env={**os.environ, **process.env})
+            self._note(process.name, child.pid, "starting", process.url)
+            while child.poll() is None:
+                if not asked and (process.ready is None or await process.ready()):
+                    asked = True
+                    ready.set()
+                    self._note(process.name, child.pid, "ready", process.url)
+                await asyncio.sleep(LOOK)
+            await asyncio.to_thread(end_group, child.pid, self._grace)  # what it may have left behind
+            if child.returncode == MISUSED and not ready.is_set():
+                raise self._failure(process.name, "ended with code 2")
+            pause = await self._pause(process.name, child.returncode, time.monotonic() - began, pause, log)
+
+    async def _keep_server(self, server: LocalServer) -> None:
         pause = 0.0
         while True:
             began = time.monotonic()
-            child = launch(process.argv, log=self._log(process.name), env={**os.environ, **process.env})
-            self._children[process.name] = child
-            self._note(process.name, child.pid, "starting", process.url)
-            asking = asyncio.create_task(self._ask(process, child))
-            try:
-                while child.poll() is None:
-                    if asking.done():
-                        asking.result()  # raises what `ready` raised: a mistake in it is not "not yet"
-                    await asyncio.sleep(LOOK)
-            finally:
-                asking.cancel()
-            await asyncio.to_thread(end_group, child.pid, self._grace)  # what it may have left behind
-            starting, lived = not self._ready[process.name].is_set(), time.monotonic() - began
-            if starting and child.returncode == MISUSED:
-                raise self._failure(process.name, "ended with code 2")
-            pause = pause_after(pause, lived)
-            await self._restart(Restart(process.name, child.returncode, lived, pause), self._log(process.name))
-
-    async def _keep_server(self, server: LocalServer) -> None:
-        pause, began = 0.0, time.monotonic()
-        while True:
             while server.running:
                 await asyncio.sleep(LOOK)
-            lived = time.monotonic() - began
-            pause = pause_after(pause, lived)
-            await self._restart(Restart(server.name, server.collect(), lived, pause), server.log)
-            began = time.monotonic()
+            pause = await self._pause(server.name, server.collect(), time.monotonic() - began, pause, server.log)
             try:
                 await self._start_server(server)
             except LocalError as error:  # said, and tried again after a longer pause
@@ -187,60 +163,33 @@ class Supervisor:
         await asyncio.to_thread(server.start)
         self._note(server.name, server.pid, "ready", f"{server.name}://127.0.0.1:{server.port}")
 
-    async def _restart(self, restart: Restart, log: Path) -> None:
-        self.restarts.append(restart)
-        ended = f"{restart.name} ended with code {restart.code} after {restart.lived:.1f} s"
-        self._say(f"{ended}; again in {restart.pause:.1f} s; why:  tail -50 {log}")
-        entry = self._entries[restart.name]
-        self._note(entry.name, entry.pid, "restarting", entry.url)
-        await asyncio.sleep(restart.pause)
-
-    async def _ask(self, process: Process, child: subprocess.Popen[bytes]) -> None:
-        """Ask a started process until it is ready."""
-        while process.ready is not None and not await process.ready():
-            await asyncio.sleep(LOOK)
-        self._ready[process.name].set()
-        self._note(process.name, child.pid, "ready", process.url)
+    async def _pause(self, name: str, code: int, lived: float, previous: float, log: Path) -> float:
+        """Tell that something ended by itself, wait before it is started again, and return for how long."""
+        pause = pause_after(previous, lived)
+        self._say(f"{name} ended with code {code} after {lived:.1f} s; again in {pause:.1f} s; why:  tail -50 {log}")
+        self._restarts[name] += 1
+        self._note(name, self._entries[name].pid, "restarting", self._entries[name].url)
+        await asyncio.sleep(pause)
+        return pause
 
     async def _until_ready(self, name: str) -> None:
         """Wait for one process; its own failure, or the time being over, is an error that names the log."""
-        ready = asyncio.create_task(self._ready[name].wait())
-        try:
-            await asyncio.wait({ready, self._tasks[name]}, timeout=self._ready_seconds, return_when=asyncio.FIRST_COMPLETED)
-            if not ready.done():
-                if self._tasks[name].done():
-                    await self._tasks[name]
-                raise self._failure(name, f"was not ready within {self._ready_seconds:.0f} s")
-        finally:
-            ready.cancel()
+        ready, keeping = asyncio.create_task(self._ready[name].wait()), self._tasks[name]
+        done, _ = await asyncio.wait({ready, keeping}, timeout=self._ready_seconds, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        if keeping in done:
+            keeping.result()
+        if not done:
+            raise self._failure(name, f"was not ready within {self._ready_seconds:.0f} s")
 
     def _failure(self, name: str, what: str) -> LocalError:
         log = self._log(name)
-        lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
-        last = next((line.strip() for line in reversed(lines) if line.strip()), "its log is empty")
-        return LocalError(f"{name} {what}: {last}", f"read its log:  tail -50 {log}")
+        return LocalError(f"{name} {what}: {last_words(log.read_text(errors='replace'))}", f"read its log:  tail -50 {log}")
 
     def _note(self, name: str, pid: int, status: str, url: str) -> None:
         found = mark(pid)
-        restarts = sum(restart.name == name for restart in self.restarts)
-        self._entries[name] = state.Status(name, pid, found.started if found else "", status, url, restarts)
+        self._entries[name] = state.Status(name, pid, found.started if found else "", status, url, self._restarts[name])
         state.write(self.folder, self._entries.values())
 
     def _log(self, name: str) -> Path:
         return self.folder / "logs" / f"{name}.log"
-
-
-def _in_order(processes: Sequence[Process]) -> list[Process]:
-    """The processes so that each comes after those it names; refuses unknown names and circles."""
-    named = {process.name: process for process in processes}
-    if len(named) != len(processes):
-        raise LocalError(f"two processes of one name among {[process.name for process in processes]}", "give each its own name")
-    for process in processes:
-        unknown = set(process.after) - set(named)
-        if unknown:
-            raise LocalError(f"{process.name} starts after {sorted(unknown)}, which is not there", f"name one of {sorted(named)}")
-    try:
-        order = list(TopologicalSorter({process.name: process.after for process in processes}).static_order())
-    except CycleError as error:
-        raise LocalError(f"processes wait for each other: {' -> '.join(error.args[1])}", "take one `after` away") from error
-    return [named[name] for name in order]

@@ -1,0 +1,61 @@
+"""How far readers are behind, by the positions that they commit to the broker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from .log import Log, Partition
+from .topics import Topics
+
+__all__ = ["Lag", "groups"]
+
+
+def groups(topics: Topics) -> dict[str, list[str]]:
+    """The consumer groups of a project, and the topics of which each commits positions."""
+    hops, models = topics.project.topology.hops, topics.project.models
+    statistics = [topics.statistics(model.name) for model in models]
+    found = {
+        "feature_store": [e.topic for h in hops for e in h.direct] + [topics.hop(h.key) for h in hops if h.upstream],
+        "inference": [topics.rows(m.scores) for m in models],
+        "monitoring": [topics.predictions(m.name) for m in models] + [m.label.event.topic for m in models],
+        "judge": [topics.partials],
+        "trainer": [topics.alarms, *statistics, topics.commands],
+        "registry": [topics.candidates, *statistics, topics.commands],
+    }
+    return {f"{topics.prefix}.{name}": read for name, read in found.items() if models or name == "feature_store"}
+
+
+class Lag:
+    """Counts the records that a project's readers have not done yet; `close` ends its connection."""
+
+    def __init__(self, bootstrap: str, log: Log, topics: Topics) -> None:
+        self._bootstrap, self._log, self._groups = bootstrap, log, groups(topics)
+        self._admin: Any = None
+
+    async def records(self) -> dict[str, int] | None:
+        """By group; None when the broker cannot say just now.
+
+        All zero is rest: who commits a position has sent what follows from it, and ends are asked for after positions, so
+        at that moment no record was on its way. What a clock record or a timer starts is not seen.
+        """
+        try:
+            if self._admin is None:
+                self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id="penstock-lag")
+                await self._admin.start()
+            done = {name: await self._admin.list_consumer_group_offsets(name) for name in self._groups}
+        except (KafkaError, OSError):
+            return None
+        ends = await self._log.ends(sorted({topic for read in self._groups.values() for topic in read}))
+        left = dict.fromkeys(self._groups, 0)
+        for name, read in self._groups.items():
+            at = {Partition(*place): found.offset for place, found in done[name].items()}
+            left[name] = sum(end - at.get(partition, 0) for partition, end in ends.items() if partition.topic in read)
+        return left
+
+    async def close(self) -> None:
+        if self._admin is not None:
+            await self._admin.close()
+            self._admin = None
