@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from penstock.agents import Agents
 from penstock.artefact import Artefacts
 from penstock.control import Control
 from penstock.errors import PenstockError, SettingError, Unreachable
-from penstock.event import Event
 from penstock.health import application
 from penstock.lane import Lane, now
 from penstock.log.kafka import KafkaLog
@@ -63,13 +62,7 @@ def inference(machine: Machine) -> None:
     from .inference.sessions import Sessions
 
     meters = Meters()
-    sessions = Sessions(machine.artefacts, meters)
-    online = OnlineFeatures(machine.topics, machine.store)
-
-    async def look(event: Event, decoded: Any) -> tuple[Sequence[str], Sequence[float | None], Mapping[str, list[int]]]:
-        values = await online.row(event, decoded)
-        return list(values), list(values.values()), {}
-
+    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).row
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
     machine.app = service.app(machine.topics, machine.log, sessions, meters, look)
 

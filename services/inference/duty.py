@@ -1,20 +1,29 @@
-"""Who is on duty for one model, with scorers in hand: the roster, less what cannot be loaded."""
+"""Who is on duty, with scorers in hand: what the models topic says, less what cannot be loaded."""
 
 from __future__ import annotations
 
-import msgspec
+import asyncio
+from collections.abc import Mapping
 
-from penstock.errors import Unreachable
+import msgspec
+import structlog
+
+from penstock.errors import Refused, Unreachable
+from penstock.lane import now as clock
+from penstock.log import Batch, Log, Partition
 from penstock.model import Model
+from penstock.patience import patiently
 from penstock.records import Decision
+from penstock.topics import Topics
 
 from .meters import Meters
-from .roster import ALIASES, Roster
+from .roster import ALIASES, Roster, Rosters
 from .scoring import Serving
 from .sessions import RETRY_SECONDS, Member, Sessions
 
-__all__ = ["Duty"]
+__all__ = ["Duties", "Duty", "Follower"]
 
+_SERVED = b"/served"
 _decode = msgspec.json.Decoder(Decision).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -25,20 +34,17 @@ class Duty:
     A version that cannot be loaded never takes over: the champion or online learner before it goes on, and a challenger
     that cannot be loaded answers nobody."""
 
-    def __init__(self, model: Model, sessions: Sessions, meters: Meters) -> None:
-        self.model, self._sessions, self._meters = model, sessions, meters
+    def __init__(self, model: Model, sessions: Sessions) -> None:
+        self.model, self._sessions = model, sessions
         self.roster = Roster()
         self.serving = Serving()
         self.served: Decision | None = None
         """The decision behind `serving.champion`; kept with the shard's state, so that a restart falls back on it."""
         self._retry: float | None = None
-        self._told: dict[str, str] = {}
 
     def follow(self, roster: Roster, now: float) -> None:
         """Take over a changed roster at once; `now` is the wall clock in seconds."""
-        self.roster = roster
-        self._retry = None
-        before = self.serving
+        self.roster, self._retry, before = roster, None, self.serving
         champion = self._load(roster.champion, now)
         if champion is not None:
             self.served = roster.champion
@@ -53,19 +59,9 @@ class Duty:
         self.serving = Serving(
             champion, challenger, roster.share if challenger else 0.0, self._load(roster.probation, now), online, weight
         )
-        self._load(roster.waiting, now)
-        self._say()
-
-    def kept(self) -> bytes | None:
-        """The champion in fact serving, when the roster names another: what a restart must know beside the roster."""
-        if self.served is None or self.served == self.roster.champion:
-            return None
-        return _encode(self.served)
-
-    def restore(self, kept: bytes | None, roster: Roster, now: float) -> None:
-        """Go on as `kept` and the roster say."""
-        self.served = _decode(kept) if kept else None
-        self.follow(roster, now)
+        self._load(roster.waiting, now)  # opened ahead of need
+        duties = {name: member.version for name in ALIASES if (member := getattr(self.serving, name)) is not None}
+        self._sessions.announce(self.model.name, duties)
 
     def retry(self, now: float) -> None:
         """Look again for files that could not be read, when it is time."""
@@ -81,17 +77,81 @@ class Duty:
             self._retry = now + RETRY_SECONDS
             return None
 
-    def _say(self) -> None:
-        """Log and count who is on duty, when that changed."""
-        duties: dict[str, str] = {}
-        for name in ALIASES:
-            member: Member | None = getattr(self.serving, name)
-            if member is not None:
-                duties[name] = member.version
-        if duties != self._told:
-            for name, version in self._told.items():
-                self._meters.serving.remove(self.model.name, name, version)
-            for name, version in duties.items():
-                self._meters.serving.labels(self.model.name, name, version).set(1)
-            self._told = duties
-            self._sessions.announce(self.model.name, duties)
+
+class Duties:
+    """Everybody's duties, by model, as of the newest record heard; `heard` is the position after it."""
+
+    def __init__(self, topics: Topics, sessions: Sessions, meters: Meters) -> None:
+        self.of = {model.name: Duty(model, sessions) for model in topics.project.models}
+        self.heard = 0
+        self._rosters = Rosters()
+        self._meters = meters
+        self._logger = structlog.get_logger(service="inference")
+
+    def hear(self, batch: Batch, now: float) -> bool:
+        """Take records of the models topic; whether any was new. Only the last word on a model is followed."""
+        before, changed = self.heard, set[str]()
+        for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
+            if offset < self.heard:
+                continue
+            self.heard = offset + 1
+            try:
+                changed.add(self._rosters.hear(key, value))
+            except Refused as refusal:
+                self._meters.decisions.inc()
+                self._logger.error("decision refused", offset=offset, cause=str(refusal), meaning="the roster stays as it is")
+        for name, duty in self.of.items():
+            if name in changed:
+                duty.follow(self._rosters.of(name), now)
+        return self.heard > before
+
+    def retry(self, now: float) -> None:
+        for duty in self.of.values():
+            duty.retry(now)
+
+    def table(self) -> dict[bytes, bytes]:
+        """What a restart must know: the aliases, and the champion in fact serving where the roster names another."""
+        table = dict(self._rosters.aliases)
+        for name, duty in self.of.items():
+            if duty.served is not None and duty.served != duty.roster.champion:
+                table[name.encode() + _SERVED] = _encode(duty.served)
+        return table
+
+    def restore(self, table: Mapping[bytes, bytes], heard: int, now: float) -> None:
+        """Go on as `table` says, with the records from `heard` on."""
+        self.heard = heard
+        self._rosters = Rosters.restored({key: value for key, value in table.items() if not key.endswith(_SERVED)})
+        for name, duty in self.of.items():
+            kept = table.get(name.encode() + _SERVED)
+            duty.served = _decode(kept) if kept else None
+            duty.follow(self._rosters.of(name), now)
+
+
+class Follower:
+    """Follows the models topic for the gateway: the same duties as the shards', without a partition of its own.
+    `ready` once everything that was there has been taken in."""
+
+    def __init__(self, topics: Topics, log: Log, sessions: Sessions, meters: Meters) -> None:
+        self.duties = Duties(topics, sessions, meters)
+        self.ready = not self.duties.of
+        self._models, self._log = Partition(topics.models, 0), log
+
+    async def run(self) -> None:
+        """Follow until cancelled. A log that is away is waited for; what was heard stays in force meanwhile."""
+        if self.duties.of:
+            await patiently(self._follow, structlog.get_logger(service="inference"))
+
+    async def _follow(self) -> None:
+        duties, topic = self.duties, self._models.topic
+        begin, end = (await self._log.begins([topic]))[self._models], (await self._log.ends([topic]))[self._models]
+        duties.heard = max(begin, duties.heard)
+        reader = await self._log.reader({self._models: duties.heard})
+        me = asyncio.current_task()
+        try:
+            while me is None or not me.cancelling():  # a client below may drop the cancellation, see Lane.run
+                self.ready = self.ready or duties.heard >= end
+                for batch in await reader.read(1000, 0.25):
+                    duties.hear(batch, clock())
+                duties.retry(clock())
+        finally:
+            await reader.close()

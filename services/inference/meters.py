@@ -1,12 +1,10 @@
-"""What this service counts for Prometheus. Touched once a batch or a request, never once a row."""
+"""What this service counts for Prometheus. Touched once a batch, never once a row."""
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 
 __all__ = ["Meters"]
-
-_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
 
 
 class Meters:
@@ -33,8 +31,4 @@ class Meters:
         )
         self.serving = Gauge(
             "penstock_serving", "1 for each version on duty.", ["model", "duty", "version"], registry=self.registry
-        )
-        self.requests = Counter("penstock_http_requests_total", "HTTP requests.", ["route", "status"], registry=self.registry)
-        self.seconds = Histogram(
-            "penstock_http_seconds", "Seconds to answer a request.", ["route"], buckets=_SECONDS, registry=self.registry
         )

@@ -6,6 +6,9 @@ follows  <p>.models                decisions; a swap takes effect between two ba
 writes   <p>.predictions.<model>, <p>.rows.<event>.dlq; closes predictions on <p>.clock
 state    positions, and the alias records as of then; artefacts are opened by digest, once a process
 serves   POST /predict/{model}, /v2 (Open Inference Protocol), /healthz, /readyz, /metrics, /openapi.json
+
+How a row becomes a prediction: `shard` reads it with `rows`, a `desk` asks `scoring`, which asks the versions on duty.
+Who is on duty: `roster` folds decisions, `duty` has `sessions` open their artefacts. `api` is the same over HTTP.
 """
 
 from __future__ import annotations
@@ -15,17 +18,16 @@ from collections.abc import Callable
 from fastapi import FastAPI
 
 from penstock.lane import Lane, now
-from penstock.log import Log, Send
+from penstock.log import Log
 from penstock.store import Store
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
-from .api import gateway
-from .follower import Follower
+from .api import Look, gateway
+from .duty import Follower
 from .meters import Meters
 from .sessions import Sessions
 from .shard import ScoringShard
-from .teller import Look, Publish
 
 __all__ = ["app", "lanes"]
 
@@ -60,18 +62,6 @@ def lanes(
     ]
 
 
-def app(
-    topics: Topics,
-    log: Log,
-    sessions: Sessions,
-    meters: Meters,
-    look: Look,
-    publish: Publish | None = None,
-) -> FastAPI:
-    """The gateway over the same sessions, in the same event loop. `look` reads features from the online store; answers
-    are recorded through `publish` (default: the log)."""
-
-    async def send(record: Send) -> None:
-        await log.send([record])
-
-    return gateway(topics, Follower(topics, log, sessions, meters), meters, look, publish or send)
+def app(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: Look) -> FastAPI:
+    """The gateway over the same sessions, in the same event loop. `look` reads features from the online store."""
+    return gateway(topics, log, Follower(topics, log, sessions, meters), meters, look)

@@ -7,7 +7,7 @@ River snapshot is a classifier of named inputs, squashed (`penstock.inputs`).
 from __future__ import annotations
 
 import collections
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from penstock.records import Candidate, Decision
 from .meters import Meters
 from .roster import ALIASES
 
-__all__ = ["LinearScorer", "Member", "OnnxScorer", "RiverScorer", "Scorer", "Sessions", "linear"]
+__all__ = ["Member", "OnnxScorer", "RiverScorer", "Scorer", "Sessions"]
 
 KEPT = 32
 """Scorers kept for reuse beyond those on duty; a boosted model of 150 trees takes some 5 MB."""
@@ -74,63 +74,33 @@ class OnnxScorer:
 
 
 class RiverScorer:
-    """Any River classifier, row by row."""
+    """River's LogisticRegression, with or without StandardScaler before it, as one matrix product: the numbers that
+    `predict_proba_one` gives row by row, to 1e-9."""
 
     def __init__(self, model: Any, names: Sequence[str]) -> None:
-        self._predict, self._names = model.predict_proba_one, tuple(names)
+        from river.compose import Pipeline
+        from river.linear_model import LogisticRegression
+        from river.optim.losses import Log
+        from river.preprocessing import StandardScaler
 
-    def score(self, X: Matrix) -> Floats:  # noqa: N803
-        names, predict = self._names, self._predict
-        rows = squashed(X).tolist()
-        return np.array([predict(dict(zip(names, row, strict=True))).get(True, 0.0) for row in rows], np.float64)
-
-
-class LinearScorer:
-    """A logistic regression of standardised inputs, as one matrix product: the same numbers as River to 1e-9."""
-
-    def __init__(self, means: Floats, scales: Floats, weights: Floats, intercept: float) -> None:
-        self._means, self._factors, self._intercept = means, weights * scales, intercept
+        *before, learner = model.steps.values() if type(model) is Pipeline else [model]
+        plain = all(type(step) is StandardScaler and step.window_size is None for step in before)
+        if type(learner) is not LogisticRegression or type(learner.loss) is not Log or not plain or len(before) > 1:
+            raise PenstockError("the River model is not LogisticRegression after at most one StandardScaler", "fit such a one")
+        weights = np.array([learner.weights.get(name, 0.0) for name in names], np.float64)
+        self._means, self._factors, self._intercept = np.zeros(len(names)), weights, float(learner.intercept)
+        for scaler in before:
+            self._means = np.array([scaler.means.get(name, 0.0) for name in names], np.float64)
+            if scaler.with_std:
+                variances = np.array([scaler.vars.get(name, 0.0) for name in names], np.float64)
+                scales = np.where(variances > 0, 1.0 / np.sqrt(np.where(variances > 0, variances, 1.0)), 0.0)
+                self._factors = weights * scales
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
         logits = (squashed(X) - self._means) @ self._factors + self._intercept
         with np.errstate(over="ignore"):
             found = 1.0 / (1.0 + np.exp(-logits))
         return np.where(logits < -30.0, 0.0, np.where(logits > 30.0, 1.0, found))  # as river.utils.math.sigmoid cuts
-
-
-def linear(model: Any, names: Sequence[str]) -> LinearScorer | None:
-    """The columnar twin of `StandardScaler | LogisticRegression` or of the latter alone; None for anything else."""
-    from river.compose import Pipeline
-    from river.linear_model import LogisticRegression
-    from river.optim.losses import Log
-    from river.preprocessing import StandardScaler
-
-    steps = list(model.steps.values()) if type(model) is Pipeline else [model]
-    if type(steps[-1]) is not LogisticRegression or type(steps[-1].loss) is not Log or len(steps) > 2:
-        return None
-    means, scales = np.zeros(len(names)), np.ones(len(names))
-    if len(steps) == 2:
-        scaler = steps[0]
-        if type(scaler) is not StandardScaler or scaler.window_size is not None:
-            return None
-        means = np.array([scaler.means.get(name, 0.0) for name in names], np.float64)
-        if scaler.with_std:
-            variances = np.array([scaler.vars.get(name, 0.0) for name in names], np.float64)
-            scales = np.where(variances > 0, 1.0 / np.sqrt(np.where(variances > 0, variances, 1.0)), 0.0)
-    weights = np.array([steps[-1].weights.get(name, 0.0) for name in names], np.float64)
-    return LinearScorer(means, scales, weights, float(steps[-1].intercept))
-
-
-def _onnx(data: bytes, names: Sequence[str]) -> Scorer:
-    return OnnxScorer(data, len(names))
-
-
-def _river(data: bytes, names: Sequence[str]) -> Scorer:
-    model = load_river(data)
-    return linear(model, names) or RiverScorer(model, names)
-
-
-_OPEN: dict[str, Callable[[bytes, Sequence[str]], Scorer]] = {"onnx": _onnx, "river": _river}
 
 
 class Sessions:
@@ -141,7 +111,7 @@ class Sessions:
         self._artefacts, self._meters = artefacts, meters
         self._open: collections.OrderedDict[tuple[str, tuple[str, ...]], Scorer] = collections.OrderedDict()
         self._told: set[tuple[str, str]] = set()
-        self._announced: dict[str, dict[str, str]] = {}
+        self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
 
     def member(self, decision: Decision, inputs: Sequence[str]) -> Member | None:
@@ -173,33 +143,45 @@ class Sessions:
             return None
 
     def announce(self, model: str, duties: dict[str, str]) -> None:
-        """Log who is on duty, once a change, however many shards follow it (snapshots come all day: no line)."""
+        """Say who is on duty, version by duty, once a change, however many shards follow it."""
+        before = self._on_duty.get(model, {})
+        if duties == before:
+            return
+        self._on_duty[model] = duties
+        for name, version in before.items() - duties.items():
+            self._meters.serving.remove(model, name, version)
+        for name, version in duties.items():
+            self._meters.serving.labels(model, name, version).set(1)
         lasting = {name: duties.get(name, "none") for name in ALIASES if name != "online"}
-        if self._announced.get(model) != lasting:
-            self._announced[model] = lasting
+        if lasting != {name: before.get(name, "none") for name in lasting}:  # snapshots come all day: no line
             self._logger.info("on duty", model=model, **lasting)
 
     def _scorer(self, candidate: Candidate) -> Scorer:
         key = (candidate.artefact.sha256, tuple(candidate.inputs))
-        found = self._open.get(key)
-        if found is None:
-            opener = _OPEN.get(candidate.artefact.format)
-            if opener is None:
-                raise PenstockError(f"its format {candidate.artefact.format!r} is not onnx or river", "register it again")
-            data = self._artefacts.get(candidate.artefact)
-            try:
-                found = opener(data, candidate.inputs)
-                _warm(found, len(candidate.inputs))
-            except PenstockError:
-                raise
-            except Exception as error:  # a runtime's own errors: whatever they are, the version cannot be served
-                first = str(error).strip().partition("\n")[0][:300]
-                raise PenstockError(f"it does not run: {type(error).__name__}: {first}", "fit it again") from None
-            self._open[key] = found
+        if key not in self._open:
+            self._open[key] = self._opened(candidate)
             while len(self._open) > KEPT:
                 self._open.popitem(last=False)
         self._open.move_to_end(key)
-        return found
+        return self._open[key]
+
+    def _opened(self, candidate: Candidate) -> Scorer:
+        kind, names = candidate.artefact.format, candidate.inputs
+        if kind not in ("onnx", "river"):
+            raise PenstockError(f"its format {kind!r} is not onnx or river", "register it again")
+        data = self._artefacts.get(candidate.artefact)
+        try:
+            scorer = OnnxScorer(data, len(names)) if kind == "onnx" else RiverScorer(load_river(data), names)
+            for rows in (8, 1):  # the first run is slow, and may fail: it happens here
+                found = scorer.score(np.zeros((rows, len(names)), np.float32))
+                if found.shape != (rows,) or not ((found >= 0) & (found <= 1)).all():
+                    raise PenstockError("it does not answer with one probability a row", "fit it again")
+        except PenstockError:
+            raise
+        except Exception as error:  # a runtime's own errors: whatever they are, the version cannot be served
+            first = str(error).strip().partition("\n")[0][:300]
+            raise PenstockError(f"it does not run: {type(error).__name__}: {first}", "fit it again") from None
+        return scorer
 
 
 def _columns(wanted: Sequence[str], inputs: Sequence[str]) -> tuple[int, ...] | None:
@@ -209,11 +191,3 @@ def _columns(wanted: Sequence[str], inputs: Sequence[str]) -> tuple[int, ...] | 
     if missing:
         raise PenstockError(f"it was fitted on {missing[0]}, which the project no longer has", "refit it on this project")
     return tuple(inputs.index(name) for name in wanted)
-
-
-def _warm(scorer: Scorer, inputs: int) -> None:
-    """The first run is slow (and may fail): it happens here, on zeros, then on one row."""
-    for rows in (8, 1):
-        found = scorer.score(np.zeros((rows, inputs), np.float32))
-        if found.shape != (rows,) or not ((found >= 0) & (found <= 1)).all():
-            raise PenstockError("it does not answer with one probability a row", "fit it again")

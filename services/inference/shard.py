@@ -1,47 +1,33 @@
-"""One partition of inference: scores every row with what the models topic says is in charge, publishes the answers."""
+"""One partition of inference: answers every row with what the models topic says is in charge.
+
+record --RowReader--> values --Desk.score--> scores --Desk.records--> predictions
+   `-- refused --> <p>.rows.<event>.dlq
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import structlog
 
 from penstock.deadletter import dead_letter
-from penstock.errors import Refused
-from penstock.event import Event
 from penstock.lane import FROM, SEQUENCE, Effects, Redelivered
-from penstock.log import Batch, Headers, Partition, Send
+from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers
-from penstock.model import Model
 from penstock.records import Clock
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .answers import AnswerWriter
-from .duty import Duty
+from .desk import Desk
+from .duty import Duties
 from .meters import Meters
-from .roster import Rosters
-from .rows import Inputs, RowReader, Rows, Values, matrix
-from .scoring import score
+from .rows import RowReader
 from .sessions import Sessions
 
 __all__ = ["ScoringShard"]
 
 _clock = msgspec.json.Decoder(Clock).decode
-_SERVED = b"/served"
-
-
-@dataclass(frozen=True)
-class _Desk:
-    """What answering one model takes."""
-
-    duty: Duty
-    inputs: Inputs
-    pick: Callable[[Values], Values] | None
-    writer: AnswerWriter
 
 
 class ScoringShard:
@@ -62,42 +48,29 @@ class ScoringShard:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.topics, self.number, self._meters, self._time = topics, number, meters, clock
-        project = topics.project
-        self._events: dict[str, Event] = {topics.rows(m.scores): m.scores for m in project.models}
+        self._duties = Duties(topics, sessions, meters)
         self._readers: dict[str, RowReader] = {}
-        self._desks: dict[str, list[_Desk]] = {}
-        source = f"/{project.name}/inference"
-        for topic, event in self._events.items():
-            models = [m for m in project.models if m.scores is event]
-            reader = self._readers[topic] = RowReader(event, models)
-            self._desks[topic] = [_desk(topics, m, reader, source, sessions, meters) for m in models]
-        self._duties = {desk.duty.model.name: desk.duty for desks in self._desks.values() for desk in desks}
-        self._frontiers = Frontiers({topic: tuple(writers) for topic in self._events})
-        self._rosters = Rosters()
-        self._saved_table: dict[bytes, bytes] = {}
-        self._models_read = 0
-        self._read: dict[str, int] = dict.fromkeys(self._events, 0)
+        self._desks: dict[str, list[Desk]] = {}
+        for event in dict.fromkeys(model.scores for model in topics.project.models):
+            models, topic = [model for model in topics.project.models if model.scores is event], topics.rows(event)
+            self._readers[topic] = RowReader(event, models)
+            self._desks[topic] = [Desk(topics, model, self._duties.of[model.name], meters) for model in models]
+        self._read = dict.fromkeys(self._readers, 0)
         self._redelivered = Redelivered()
+        self._frontiers = Frontiers(dict.fromkeys(self._read, tuple(writers)))
         self._closed = NEVER
+        self._saved_table: Mapping[bytes, bytes] = {}
         self._batches: list[Batch] = []
         self._now = 0.0
-        self._logger = structlog.get_logger(service="inference", shard=number)
-
-    # --- opening ------------------------------------------------------------------------------------------------------
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
         if saved.version:
             position: dict[str, Any] = msgspec.msgpack.decode(saved.position)
-            self._read |= {t: n for t, n in position["rows"].items() if t in self._read}
-            self._models_read = position["models"]
+            self._read |= {topic: offset for topic, offset in position["rows"].items() if topic in self._read}
             self._redelivered = Redelivered(position["seen"])
-            self._saved_table = dict(saved.table)
-            self._rosters = Rosters.restored({k: v for k, v in saved.table.items() if not k.endswith(_SERVED)})
-            for name, duty in self._duties.items():
-                duty.restore(saved.table.get(name.encode() + _SERVED), self._rosters.of(name), self._now)
-        return {Partition(topic, self.number): offset for topic, offset in self._read.items()}
-
-    # --- reading ------------------------------------------------------------------------------------------------------
+            self._saved_table = saved.table
+            self._duties.restore(saved.table, position["models"], self._now)
+        return self._positions()
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         self._batches += batches
@@ -106,125 +79,77 @@ class ScoringShard:
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
         batches, self._batches = self._batches, []
-        moved = False
-        for duty in self._duties.values():
-            duty.retry(self._now)
-        rows = []
+        self._duties.retry(self._now)
+        rows, moved = [], False
         for batch in batches:  # decisions first, so that a swap has no gap
             if batch.partition.topic == self.topics.models:
-                moved |= self._decide(batch)
+                moved |= self._duties.hear(batch, self._now)
             elif batch.partition.topic == self.topics.clock:
                 self._hear(batch)
             else:
                 rows.append(batch)
-        sends: list[Send] = []
-        for batch in rows:
-            sends += self._answer(batch)
-            self._read[batch.partition.topic] = batch.next
-            moved = True
+        sends = [send for batch in rows for send in self._answer(batch)]
+        self._read |= {batch.partition.topic: batch.next for batch in rows}
         closed = self._close()
-        if not moved and closed is None:
+        if not moved and not rows and closed is None:
             return None
-        return Effects(self._change(), sends, closed, {Partition(t, self.number): n for t, n in self._read.items()})
+        return Effects(self._change(), sends, closed, self._positions())
 
-    def _decide(self, batch: Batch) -> bool:
-        """Follow the models topic; what is included in the restored state is passed over."""
-        changed: dict[str, None] = {}
-        moved = False
-        for offset, key, value in zip(batch.offsets, batch.keys, batch.values, strict=True):
-            if offset < self._models_read:
-                continue
-            self._models_read, moved = offset + 1, True
-            try:
-                changed[self._rosters.hear(key, value)] = None
-            except Refused as refusal:
-                self._meters.decisions.inc()
-                self._logger.error("decision refused", offset=offset, cause=str(refusal), meaning="the roster stays as it is")
-        for name in changed:
-            if name in self._duties:
-                self._duties[name].follow(self._rosters.of(name), self._now)
-        return moved
+    def _answer(self, batch: Batch) -> list[Send]:
+        """The answers to the rows of a batch that were not had before, by each model; dead letters for what is no row."""
+        topic = batch.partition.topic
+        headers = batch.headers or [()] * len(batch)
+        new = [place for place, found in enumerate(headers) if self._redelivered.new(found)]
+        rows = self._readers[topic].read([batch.values[place] for place in new])
+        sends = []
+        for index, refusal in rows.refused.items():
+            place = new[index]
+            kept = tuple(header for header in headers[place] if header[0] not in (FROM, SEQUENCE))
+            self._meters.refused.labels(refusal.reason).inc()
+            sends.append(
+                dead_letter(
+                    self.topics.dead_letters(topic), batch.partition, batch.offsets[place], batch.keys[place],
+                    batch.values[place], kept, refusal, "inference",
+                )
+            )  # fmt: skip
+        if not rows.ids:
+            return sends
+        places = [new[index] for index in rows.places]
+        entities = [(batch.keys[place] or b"").decode("utf-8", "replace") for place in places]
+        traces = [next((value for name, value in headers[place] if name == "traceparent"), b"") for place in places]
+        for desk in self._desks[topic]:
+            pick = self._readers[topic].picker(desk.model)
+            values = rows.values if pick is None else list(map(pick, rows.values))
+            scored = desk.score(values, entities)
+            latency = max(0.0, self._time() - self._now) if self._time is not None else 0.0
+            sends += desk.records(rows.ids, entities, rows.times, values, scored, latency, traces)
+        return sends
 
     def _hear(self, batch: Batch) -> None:
         """Keep what the clock says of the rows that are read here."""
-        for value in batch.values:
-            if value is None:
-                continue
-            clock = _clock(value)
+        for clock in map(_clock, filter(None, batch.values)):
             ends = {
                 topic: {self.number: numbers[self.number]}
                 for topic, numbers in clock.ends.items()
                 if topic in self._read and self.number in numbers
             }
-            if ends:
-                self._frontiers.hear(Clock(publisher=clock.publisher, before=clock.before, ends=ends))
+            self._frontiers.hear(msgspec.structs.replace(clock, ends=ends))
 
     def _close(self) -> int | None:
         """The time before which all rows have been answered, when it moved."""
-        closed = min((self._frontiers.at(Partition(t, self.number), n) for t, n in self._read.items()), default=NEVER)
+        closed = min((self._frontiers.at(partition, n) for partition, n in self._positions().items()), default=NEVER)
         if closed <= self._closed:
             return None
         self._closed = closed
         return closed
 
-    # --- answering ----------------------------------------------------------------------------------------------------
-
-    def _answer(self, batch: Batch) -> list[Send]:
-        topic = batch.partition.topic
-        offsets, keys, values, headers, traces = self._new(batch)
-        rows = self._readers[topic].read(values)
-        sends = []
-        for place, refusal in rows.refused.items():
-            self._meters.refused.labels(refusal.reason).inc()
-            sends.append(
-                dead_letter(
-                    self.topics.dead_letters(topic), batch.partition, offsets[place], keys[place], values[place],
-                    tuple(h for h in headers[place] if h[0] not in (FROM, SEQUENCE)), refusal, "inference",
-                )
-            )  # fmt: skip
-        if rows.ids:
-            entities = [(keys[place] or b"").decode("utf-8", "replace") for place in rows.places]
-            traced = [traces[place] for place in rows.places]
-            for desk in self._desks[topic]:
-                sends += self._score(desk, rows, entities, traced)
-        return sends
-
-    def _new(self, batch: Batch) -> tuple[list[int], list[bytes | None], list[bytes | None], list[Headers], list[bytes]]:
-        """The records not had before, as columns, with their traceparent."""
-        headers = batch.headers or [()] * len(batch)
-        places = [i for i, found in enumerate(headers) if self._redelivered.new(found)]
-        traces = [next((v for name, v in headers[i] if name == "traceparent"), b"") for i in places]
-        return (
-            [batch.offsets[i] for i in places],
-            [batch.keys[i] for i in places],
-            [batch.values[i] for i in places],
-            [headers[i] for i in places],
-            traces,
-        )
-
-    def _score(self, desk: _Desk, rows: Rows, entities: list[str], traces: list[bytes]) -> list[Send]:
-        model = desk.duty.model
-        values = rows.values if desk.pick is None else list(map(desk.pick, rows.values))
-        scored = score(model.name, matrix(values, len(model.inputs)), entities, desk.duty.serving)
-        latency = max(0.0, self._time() - self._now) if self._time is not None else 0.0
-        return desk.writer.write(rows.ids, entities, rows.times, values, scored, latency, traces)
-
-    # --- saving -------------------------------------------------------------------------------------------------------
+    def _positions(self) -> dict[Partition, int]:
+        return {Partition(topic, self.number): offset for topic, offset in self._read.items()}
 
     def _change(self) -> Change:
-        table: dict[bytes, bytes] = dict(self._rosters.aliases)
-        for name, duty in self._duties.items():
-            if (kept := duty.kept()) is not None:
-                table[name.encode() + _SERVED] = kept
-        old = self._saved_table
-        changed: dict[bytes, bytes | None] = {k: v for k, v in table.items() if old.get(k) != v}
+        old, table = self._saved_table, self._duties.table()
+        changed: dict[bytes, bytes | None] = {key: value for key, value in table.items() if old.get(key) != value}
         changed |= dict.fromkeys(old.keys() - table.keys())
         self._saved_table = table
-        position = {"rows": self._read, "models": self._models_read, "seen": self._redelivered.seen}
+        position = {"rows": self._read, "models": self._duties.heard, "seen": self._redelivered.seen}
         return Change(msgspec.msgpack.encode(position), table=changed)
-
-
-def _desk(topics: Topics, model: Model, reader: RowReader, source: str, sessions: Sessions, meters: Meters) -> _Desk:
-    inputs = Inputs(model)
-    writer = AnswerWriter(topics.predictions(model.name), source, inputs, model.name, meters)
-    return _Desk(Duty(model, sessions, meters), inputs, reader.of(model), writer)

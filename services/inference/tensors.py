@@ -25,27 +25,23 @@ class _Tensor(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    data: msgspec.Raw
-    parameters: dict[str, str | float | bool] | None = None
+    data: list[float | list[float | None] | None]
+    """Flat, or nested by rows."""
 
 
 class _Wanted(msgspec.Struct, frozen=True):
     name: str
-    parameters: dict[str, str | float | bool] | None = None
 
 
 class InferRequest(msgspec.Struct, frozen=True):
-    """The body of `infer`."""
+    """The body of `infer`; parameters and other fields are ignored."""
 
     inputs: list[_Tensor]
     id: str | None = None
-    parameters: dict[str, str | float | bool] | None = None
     outputs: list[_Wanted] | None = None
 
 
 _request = msgspec.json.Decoder(InferRequest).decode
-_flat = msgspec.json.Decoder(list[float | None]).decode
-_nested = msgspec.json.Decoder(list[list[float | None]]).decode
 
 
 def infer_request(body: bytes, width: int) -> tuple[InferRequest, Matrix]:
@@ -71,27 +67,18 @@ def _matrix(tensor: _Tensor, width: int) -> Matrix:
     shape = tensor.shape
     if len(shape) != 2 or shape[1] != width or shape[0] < 0:
         raise Refused("schema", f"input {INPUT!r} has shape [-1, {width}], not {shape}")
-    values = _values(tensor.data, width)
+    values: Sequence[Any] = tensor.data
+    rows = [row for row in values if isinstance(row, list)]
+    if rows:
+        if len(rows) < len(values) or any(len(row) != width for row in rows):
+            raise Refused("schema", f"input {INPUT!r} is nested, and not every row has {width} values")
+        values = [value for row in rows for value in row]
     if len(values) != shape[0] * width:
         raise Refused("schema", f"input {INPUT!r} has {len(values)} values, but its shape {shape} says {shape[0] * width}")
     wide = np.array(values, np.float64).reshape(shape)
     if (np.abs(wide) > _LARGEST).any():
         raise Refused("range", f"input {INPUT!r} has a value that FP32 cannot hold")
     return wide.astype(np.float32)
-
-
-def _values(data: msgspec.Raw, width: int) -> list[float | None]:
-    try:
-        return _flat(data)
-    except msgspec.ValidationError as error:
-        first = error
-    try:
-        rows = _nested(data)
-    except msgspec.ValidationError:
-        raise Refused("schema", f"input {INPUT!r}: {first}") from None
-    if any(len(row) != width for row in rows):
-        raise Refused("schema", f"input {INPUT!r} is nested, and not every row has {width} values")
-    return [value for row in rows for value in row]
 
 
 def infer_answer(asked: InferRequest, model: str, version: str, scores: Sequence[float]) -> dict[str, Any]:

@@ -97,10 +97,10 @@ _MARK = object()
 _PLAIN = (bool, int, float, str, type(None))
 _CONSTANTS: dict[str, Callable[[], Any]] = {
     "NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_SET": set, "EMPTY_TUPLE": tuple,
+    "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple,
 }  # fmt: skip
 _LITERALS = {"SHORT_BINUNICODE", "BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2}
 _DICTS = (dict, collections.OrderedDict, collections.Counter, collections.defaultdict)
 
 
@@ -178,7 +178,7 @@ class _Machine:
             raise _refused(f"calls {_kind(function)}")
         for arg in args:
             made = id(arg) in self._made and function.__name__ == "VectorDict"  # its initializer
-            if type(arg) not in (*_PLAIN, *_DICTS, set) and not made and self._names.get(id(arg)) not in FACTORIES:
+            if type(arg) not in (*_PLAIN, *_DICTS) and not made and self._names.get(id(arg)) not in FACTORIES:
                 raise _refused(f"calls {_kind(function)} with {_kind(arg)}")
         self._stack.append(function(*args))
 
@@ -202,22 +202,12 @@ class _Machine:
         value, key = self._stack.pop(), self._stack.pop()
         self.put([key, value])
 
-    def appended(self, items: list[Any]) -> None:
-        target = self._stack[-1]
-        if type(target) is not list:
-            raise _refused(f"appends to {_kind(target)}")
-        target += items
-
-    def members(self, items: list[Any]) -> list[str]:
+    def frozen(self) -> None:
+        """FROZENSET: names."""
+        items = self._marked()
         if not all(type(item) is str for item in items):
             raise _refused("keeps something other than text in a set")
-        return items
-
-    def added(self) -> None:
-        items, target = self.members(self._marked()), self._stack[-1]
-        if type(target) is not set:
-            raise _refused(f"adds to {_kind(target)}")
-        target.update(items)
+        self._stack.append(frozenset(items))
 
 
 _HANDLERS: dict[str, Callable[[_Machine], None]] = {
@@ -227,10 +217,7 @@ _HANDLERS: dict[str, Callable[[_Machine], None]] = {
     "BUILD": _Machine.built,
     "SETITEM": _Machine.put_one,
     "SETITEMS": lambda m: m.put(m._marked()),
-    "APPEND": lambda m: m.appended([m._stack.pop()]),
-    "APPENDS": lambda m: m.appended(m._marked()),
-    "ADDITEMS": _Machine.added,
-    "FROZENSET": lambda m: m._stack.append(frozenset(m.members(m._marked()))),
+    "FROZENSET": _Machine.frozen,
     "TUPLE": lambda m: m._stack.append(tuple(m._marked())),
 }
-"""Everything that is not a value. There is no other instruction: no GLOBAL, INST, OBJ, EXT, PERSID, NEWOBJ_EX."""
+"""Everything that is not a value, and all that snapshots use: no GLOBAL, INST, OBJ, EXT, PERSID, NEWOBJ_EX, no lists."""

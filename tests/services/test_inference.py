@@ -1,237 +1,30 @@
-"""Inference answers every row once, with what the registry says, whatever crashes, is swapped or is tampered with."""
+"""Inference answers every row once, with what the registry says, whatever crashes or is repeated."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import random
 import subprocess
 import sys
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import timedelta
 
 import msgspec
-import numpy as np
 import pytest
+from tests.services.air import MODELS, ROWS, START, TOPICS, Driven, Flight, Origin, World, answers, batch, flight, late
 
 import penstock as ps
-from penstock.artefact import Artefacts, dump_river
 from penstock.deadletter import cause_of
-from penstock.event import event_of
-from penstock.inputs import squashed
-from penstock.lane import FROM, SEQUENCE, Effects, Lane, stamped
+from penstock.lane import FROM, SEQUENCE, Lane, stamped
 from penstock.log import Batch, Headers, Log, Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Artefact, Candidate, Clock, Decision, Prediction, Row
+from penstock.records import Clock
 from penstock.services.inference import service
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.roster import bucket
 from penstock.services.inference.sessions import Sessions
-from penstock.services.inference.shard import ScoringShard
-from penstock.store import Change, Saved
+from penstock.store import Change
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
-
-
-@ps.event("flights")
-class Flight:
-    flight: ps.Id[str]
-    origin: ps.Key[str]
-    distance: float
-    seats: int | None
-    night: bool
-    at: ps.EventTime
-
-
-@ps.event("arrivals")
-class Arrival:
-    flight: ps.Key[str]
-    late: bool
-    at: ps.EventTime
-
-
-@ps.features(by=Flight.origin)
-class Origin:
-    flights_1h = ps.count(Flight, over="1h")
-    mean_distance = ps.mean(Flight.distance, over="30d")
-
-
-LABEL = ps.label(Arrival.late, within="48h")
-
-
-@ps.model(scores=Flight, features=[Origin, Flight.distance, Flight.night, Flight.seats], label=LABEL)
-def late() -> ps.Learner:
-    raise NotImplementedError
-
-
-@ps.model(scores=Flight, features=[Flight.distance], label=LABEL)
-def long() -> ps.Learner:
-    raise NotImplementedError
-
-
-TOPICS = Topics(ps.Project("air", [late, long]), 1)
-ROWS = Partition(TOPICS.rows(event_of(Flight)), 0)
-MODELS, CLOCK = Partition(TOPICS.models, 0), Partition(TOPICS.clock, 0)
-START = datetime(2024, 1, 1, tzinfo=UTC)
-
-
-# --- a small world --------------------------------------------------------------------------------------------------
-
-
-def fitted(width: int, seed: int) -> tuple[Any, bytes]:
-    from skl2onnx import to_onnx
-    from skl2onnx.common.data_types import FloatTensorType
-    from sklearn.ensemble import HistGradientBoostingClassifier
-
-    drawn = np.random.default_rng(seed)
-    inputs = drawn.normal(size=(400, width)).astype(np.float32) * 100
-    inputs[drawn.random(inputs.shape) < 0.1] = np.nan
-    labels = np.nan_to_num(inputs[:, 0]) + drawn.normal(size=400) * 50 > 0
-    model = HistGradientBoostingClassifier(max_iter=8, random_state=seed).fit(inputs, labels)
-    exported = to_onnx(
-        model, initial_types=[("X", FloatTensorType([None, width]))], options={id(model): {"zipmap": False}},
-        target_opset={"": 17, "ai.onnx.ml": 3},
-    )  # fmt: skip
-    return model, exported.SerializeToString()
-
-
-def learnt(names: Sequence[str], seed: int = 0) -> Any:
-    from river import compose, linear_model, optim, preprocessing
-
-    model = compose.Pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(optimizer=optim.SGD(0.05)))
-    drawn = random.Random(seed)
-    for _ in range(200):
-        x = {name: drawn.gauss(0, 2) for name in names}
-        model.learn_one(x, x[names[0]] > 0)
-    return model
-
-
-class World:
-    """Artefacts fitted once for all tests."""
-
-    def __init__(self, folder: Path) -> None:
-        self.artefacts = Artefacts(folder)
-        self.models: dict[str, Any] = {}
-        self.stored: dict[str, Artefact] = {}
-        for seed, version in enumerate(("v1", "v2", "v3")):
-            self.models[version], data = fitted(len(late.inputs), seed)
-            self.stored[version] = self.artefacts.put(data, "onnx")
-        self.models["online-1"] = learnt(late.inputs)
-        self.stored["online-1"] = self.artefacts.put(dump_river(self.models["online-1"]), "river")
-
-    def decision(self, version: str, kind: str = "champion", share: float = 1.0, **fields: Any) -> Decision:
-        candidate = Candidate(
-            id=f"c-{version}", model=fields.get("model", "late"), version=version, kind="full", at=START,
-            artefact=fields.get("artefact") or self.stored[version], inputs=list(fields.get("inputs", late.inputs)),
-            weights=fields.get("weights", {}), edges={}, reference={}, metrics={}, run="r", fingerprint="f",
-        )  # fmt: skip
-        return Decision(
-            id=f"{kind}-{version}", model=candidate.model, kind=kind, version=version, at=START, actor="registry",
-            reason="", share=share, expected="", evidence={}, candidate=candidate,
-        )  # fmt: skip
-
-    def said(self, alias: str, version: str | None, kind: str = "champion", share: float = 1.0, **fields: Any) -> Send:
-        value = None if version is None else msgspec.json.encode(self.decision(version, kind, share, **fields))
-        return Send(TOPICS.models, f"{fields.get('model', 'late')}/{alias}".encode(), value)
-
-    def expected(self, version: str, sent: Send) -> float:
-        """What a version answers for a row, by the library that fitted it."""
-        row = msgspec.json.decode(sent.value or b"", type=Row)
-        event, features = json.loads(bytes(row.event)), json.loads(bytes(row.features))
-        values = [features[n] if n in features else event.get(n.partition(".")[2]) for n in late.inputs]
-        matrix = np.array([[np.nan if v is None else float(v) for v in values]], np.float32)
-        if version.startswith("online"):
-            x = dict(zip(late.inputs, squashed(matrix)[0].tolist(), strict=True))
-            return float(self.models[version].predict_proba_one(x)[True])
-        return float(self.models[version].predict_proba(matrix)[0, 1])
-
-
-@pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("artefacts"))
-
-
-def flight(n: int, **changes: Any) -> Send:
-    """A finished row as the feature store publishes it."""
-    drawn = random.Random(n)
-    event: dict[str, Any] = {
-        "flight": f"f{n}", "origin": f"o{n % 40}", "distance": round(drawn.uniform(-300, 300), 1),
-        "night": drawn.random() < 0.5, "at": (START + timedelta(minutes=n)).isoformat(), "unknown": {"x": [1]},
-    }  # fmt: skip
-    if n % 3:
-        event["seats"] = drawn.choice([None, drawn.randrange(400)])
-    features = {
-        "Origin.mean_distance": None if n % 5 == 0 else drawn.uniform(-99, 99),
-        "Origin.flights_1h": float(n % 7),
-    }
-    row = Row(
-        id=f"f{n}", time=START + timedelta(minutes=n), event=msgspec.Raw(msgspec.json.encode(event | changes)),
-        features=msgspec.Raw(msgspec.json.encode(features)), cursor={"source": [0, n]},
-    )  # fmt: skip
-    headers: Headers = ((FROM, b"feature_store.0"), (SEQUENCE, b"%d" % n))
-    if n % 10 == 0:
-        headers = (("traceparent", b"00-%032x-%016x-01" % (n + 1, n + 1)), *headers)
-    return Send(ROWS.topic, event["origin"].encode(), msgspec.json.encode(row), headers)
-
-
-def batch(partition: Partition, first: int, sends: Sequence[Send]) -> Batch:
-    return Batch(
-        partition, range(first, first + len(sends)), [s.key for s in sends], [s.value for s in sends],
-        [s.headers for s in sends],
-    )  # fmt: skip
-
-
-class Driven:
-    """A shard driven by hand, with a store that can crash after or before it writes."""
-
-    def __init__(self, world: World) -> None:
-        self.world = world
-        self.saved = Saved()
-        self.sent: list[Send] = []
-        self.closed: list[int] = []
-        self.counts = {ROWS: 0, MODELS: 0, CLOCK: 0}
-        self.open()
-
-    def open(self) -> dict[Partition, int]:
-        self.meters = Meters()
-        self.shard = ScoringShard(TOPICS, 0, Sessions(self.world.artefacts, self.meters), self.meters, ["feature_store.0"])
-        return dict(self.shard.open(self.saved))
-
-    def take(self, *sends: Send, now: float = 0.0) -> list[Send]:
-        """One turn with new records, in the order in which a lane hands them over."""
-        batches = []
-        for partition in (MODELS, CLOCK, ROWS):
-            if mine := [s for s in sends if s.topic == partition.topic]:
-                batches.append(batch(partition, self.counts[partition], mine))
-                self.counts[partition] += len(mine)
-        self.shard.take(batches, now)
-        effects = self.shard.step([])
-        return [] if effects is None else self.write(effects)
-
-    def write(self, effects: Effects) -> list[Send]:
-        table = {**self.saved.table}
-        for key, value in effects.change.table.items():
-            table.pop(key, None)
-            if value is not None:
-                table[key] = value
-        self.saved = Saved(self.saved.version + 1, effects.change.position, b"", table)
-        self.sent += effects.sends
-        if effects.closed is not None:
-            self.closed.append(effects.closed)
-        return effects.sends
-
-
-@pytest.fixture
-def driven(world: World) -> Driven:
-    return Driven(world)
-
-
-def answers(sends: Sequence[Send], model: str = "late") -> list[Prediction]:
-    found = [s for s in sends if s.topic == TOPICS.predictions(model)]
-    return [msgspec.json.decode(s.value or b"", type=Prediction) for s in found]
-
 
 # --- answering ------------------------------------------------------------------------------------------------------
 
@@ -346,125 +139,6 @@ class TestBadRows:
     def test_a_wrong_traceparent_does_no_harm(self, driven: Driven) -> None:
         row = flight(1)._replace(headers=(("traceparent", b"\xff" * 60),))
         assert len(answers(driven.take(row))) == 1
-
-
-# --- swaps ----------------------------------------------------------------------------------------------------------
-
-
-SPOILT = ("tampered", "cut short", "missing", "not a model", "other width", "other inputs", "wicked")
-
-
-class TestSwaps:
-    def test_leave_no_gap(self, driven: Driven) -> None:
-        world = driven.world
-        driven.take(world.said("champion", "v1"))
-        for n in range(0, 200, 20):
-            swap = [world.said("champion", f"v{n // 20 % 3 + 1}")]
-            driven.take(*swap, *(flight(i) for i in range(n, n + 20)))
-        found = answers(driven.sent)
-        assert [p.id for p in found] == [f"f{n}" for n in range(200)]
-        assert [p.version for p in found] == [f"v{n // 20 % 3 + 1}" for n in range(200)]
-        for n, prediction in enumerate(found):
-            assert prediction.score == pytest.approx(world.expected(prediction.version, flight(n)), abs=1e-6)
-
-    @pytest.mark.parametrize("how", SPOILT)
-    def test_to_an_artefact_that_cannot_be_trusted_do_not_happen(self, driven: Driven, how: str) -> None:
-        world = driven.world
-        driven.take(world.said("champion", "v1"))
-        said = spoilt(world, how)
-        try:
-            found = answers(driven.take(said, flight(0), flight(1)))
-            assert [(p.version, set(p.scores)) for p in found] == [("v1", {"v1"})] * 2
-            assert sum(s.value for m in driven.meters.artefacts.collect() for s in m.samples if "total" in s.name) == 1
-            driven.open()
-            found = answers(driven.take(flight(2)))
-            assert [p.version for p in found] == ["v1"], "a restart falls back on the same version"
-        finally:
-            mended(world)
-        (found_now,) = answers(driven.take(world.said("champion", "v3"), flight(3)))
-        assert found_now.version == "v3"
-
-    def test_to_a_challenger_that_cannot_be_trusted_leave_the_champion_alone(self, driven: Driven, tmp_path: Path) -> None:
-        world = driven.world
-        spoilt(world, "tampered")
-        try:
-            sends = driven.take(world.said("champion", "v1"), world.said("challenger", "v2", "canary", 0.9), flight(0))
-        finally:
-            mended(world)
-        assert [(p.version, p.variant, set(p.scores)) for p in answers(sends)] == [("v1", "champion", {"v1"})]
-
-    def test_happen_late_when_the_file_comes_late(self, driven: Driven) -> None:
-        world = driven.world
-        path = world.artefacts.root / world.stored["v2"].uri
-        kept = path.read_bytes()
-        path.unlink()
-        driven.take(world.said("champion", "v1"))
-        assert [p.version for p in answers(driven.take(world.said("champion", "v2"), flight(0), now=100.0))] == ["v1"]
-        path.write_bytes(kept)
-        assert [p.version for p in answers(driven.take(flight(1), now=101.0))] == ["v1"]
-        assert [p.version for p in answers(driven.take(flight(2), now=106.0))] == ["v2"]
-
-    def test_to_a_bad_snapshot_keep_the_online_learner_that_was_there(self, driven: Driven) -> None:
-        world, weights = driven.world, {"batch": 0.5, "online": 0.5}
-        driven.take(world.said("champion", "v1"), world.said("online", "online-1", "snapshot", weights=weights))
-        wicked = world.artefacts.put(b"\x80\x05cos\nsystem\n.", "river")
-        (found,) = answers(driven.take(world.said("online", "online-2", "snapshot", artefact=wicked, weights=weights), flight(0)))
-        assert found.weights == {"v1": 0.5, "online-1": 0.5}
-
-    def test_a_version_fitted_before_an_input_was_added_goes_on(self, driven: Driven) -> None:
-        names = ["Flight.distance", "Origin.flights_1h"]
-        old = driven.world.artefacts.put(dump_river(learnt(names)), "river")
-        said = driven.world.said("champion", "online-0", artefact=old, inputs=names)
-        (found,) = answers(driven.take(said, flight(4)))
-        x = {"Flight.distance": json.loads(bytes(found.inputs))["Flight.distance"], "Origin.flights_1h": 4.0}
-        values = squashed(np.array([list(x.values())], np.float32))[0].tolist()
-        assert found.score == pytest.approx(learnt(names).predict_proba_one(dict(zip(names, values, strict=True)))[True])
-
-    def test_an_undecodable_decision_is_counted_and_changes_nothing(self, driven: Driven) -> None:
-        driven.take(driven.world.said("champion", "v1"))
-        sends = driven.take(Send(TOPICS.models, b"late/champion", b"{"), flight(0))
-        assert [p.version for p in answers(sends)] == ["v1"]
-        assert driven.meters.decisions._value.get() == 1
-
-    def test_back_after_a_roll_back_need_no_file(self, driven: Driven) -> None:
-        world = driven.world
-        driven.take(world.said("champion", "v1"))
-        driven.take(world.said("champion", "v2"), world.said("probation", "v1", "retired"))
-        path = world.artefacts.root / world.stored["v1"].uri
-        path.rename(path.with_suffix(".gone"))
-        try:
-            (found,) = answers(driven.take(world.said("champion", "v1"), world.said("probation", None), flight(0)))
-        finally:
-            path.with_suffix(".gone").rename(path)
-        assert found.version == "v1"
-
-
-def spoilt(world: World, how: str) -> Send:
-    """The decision that makes v2 champion, with something wrong."""
-    path = world.artefacts.root / world.stored["v2"].uri
-    if not path.with_suffix(".kept").exists():
-        path.with_suffix(".kept").write_bytes(path.read_bytes())
-    data = path.read_bytes()
-    if how == "tampered":
-        path.write_bytes(data[:1000] + bytes([data[1000] ^ 1]) + data[1001:])
-    elif how == "cut short":
-        path.write_bytes(data[:-1])
-    elif how == "missing":
-        path.unlink()
-    elif how == "not a model":
-        return world.said("champion", "v2", artefact=world.artefacts.put(b"\x08\x08", "onnx"))
-    elif how == "other width":
-        return world.said("champion", "v2", artefact=world.artefacts.put(fitted(3, 1)[1], "onnx"))
-    elif how == "other inputs":
-        return world.said("champion", "v2", inputs=["Gone.feature", *late.inputs[1:]])
-    elif how == "wicked":
-        return world.said("champion", "v2", artefact=world.artefacts.put(b"\x80\x05cos\nsystem\n.", "river"))
-    return world.said("champion", "v2")
-
-
-def mended(world: World) -> None:
-    path = world.artefacts.root / world.stored["v2"].uri
-    path.write_bytes(path.with_suffix(".kept").read_bytes())
 
 
 # --- crashes, repeats, time -----------------------------------------------------------------------------------------

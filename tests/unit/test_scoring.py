@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from river import compose, linear_model, optim, preprocessing
 
+from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix, squashed
 from penstock.services.inference.roster import bucket
 from penstock.services.inference.scoring import Scored, Serving, score
-from penstock.services.inference.sessions import LinearScorer, Member, RiverScorer, linear
+from penstock.services.inference.sessions import Member, RiverScorer
 
 
 @dataclass(frozen=True)
@@ -166,11 +167,20 @@ class TestColumnarTwin:
             model.learn_one(dict(zip(names[:-1], squashed(row)[0].tolist(), strict=True)), row[0, 0] > row[0, 1])
         rows = np.array([[drawn.choice([drawn.gauss(0, 100), math.nan, 1e38, -1e38, 0.0]) for _ in names] for _ in range(300)])
         matrix = rows.astype(np.float32)
-        found = linear(model, names)
-        assert isinstance(found, LinearScorer)
-        np.testing.assert_allclose(found.score(matrix), RiverScorer(model, names).score(matrix), rtol=0, atol=1e-9)
+        one_by_one = [model.predict_proba_one(dict(zip(names, row, strict=True)))[True] for row in squashed(matrix).tolist()]
+        np.testing.assert_allclose(RiverScorer(model, names).score(matrix), one_by_one, rtol=0, atol=1e-9)
 
-    def test_is_not_offered_for_what_it_does_not_cover(self) -> None:
-        assert linear(compose.Pipeline(preprocessing.MinMaxScaler(), linear_model.LogisticRegression()), ["a"]) is None
-        assert linear(linear_model.LogisticRegression(loss=optim.losses.Hinge()), ["a"]) is None
-        assert linear(preprocessing.StandardScaler(window_size=3) | linear_model.LogisticRegression(), ["a"]) is None
+    @pytest.mark.parametrize(
+        "model",
+        [
+            preprocessing.MinMaxScaler() | linear_model.LogisticRegression(),
+            linear_model.LogisticRegression(loss=optim.losses.Hinge()),
+            preprocessing.StandardScaler(window_size=3) | linear_model.LogisticRegression(),
+            preprocessing.StandardScaler() | preprocessing.StandardScaler() | linear_model.LogisticRegression(),
+            preprocessing.StandardScaler(),
+        ],
+        ids=["another scaler", "another loss", "a rolling scaler", "two scalers", "no learner"],
+    )
+    def test_refuses_what_it_does_not_cover(self, model: Any) -> None:
+        with pytest.raises(PenstockError, match="is not LogisticRegression"):
+            RiverScorer(model, ["a"])
