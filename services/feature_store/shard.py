@@ -13,7 +13,6 @@ from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers, Released
 from penstock.online import state_key
-from penstock.records import Clock
 from penstock.store import Change, Saved
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
@@ -27,7 +26,6 @@ from .row import RowWriter
 __all__ = ["FeatureShard"]
 
 Ints = npt.NDArray[np.int64]
-_clock = msgspec.json.Decoder(Clock).decode
 
 
 class FeatureShard:
@@ -50,7 +48,7 @@ class FeatureShard:
         self._read: dict[str, int] = {}
         self._newest: dict[tuple[str, str], int] = {}
         """Newest block number read, per hop topic and source."""
-        self._frontiers = Frontiers({}, only=self._homes)
+        self._frontiers = Frontiers(self._homes, number)
         self._heard: dict[str, float] = {}
         self._closed_times: dict[str, int] = {}
         self._version = 0
@@ -85,9 +83,7 @@ class FeatureShard:
         for batch in batches:
             topic = batch.partition.topic
             if topic == self.topics.clock:
-                for value in batch.values:
-                    if value is not None:
-                        self._frontiers.hear(_clock(value))
+                self._frontiers.follow(batch)
             elif topic in self._homes:
                 self._take_events(topic, batch, now)
                 self._heard[topic] = now
@@ -95,7 +91,7 @@ class FeatureShard:
                 self._take_blocks(topic, batch)
         for topic, key in self._homes.items():
             merge = self.hops[key].merge
-            closed = self._frontiers.at(Partition(topic, self.number), self._read[topic])
+            closed = self._frontiers.at(topic, self._read[topic])
             if closed > self._closed_times.get(topic, NEVER):
                 self._closed_times[topic] = closed
                 self._heard[topic] = now

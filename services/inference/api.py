@@ -24,7 +24,7 @@ from starlette.requests import ClientDisconnect
 from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.event import Event
 from penstock.health import application
-from penstock.lane import now
+from penstock.lane import FROM, SEQUENCE, now
 from penstock.log import Log
 from penstock.online import Reading
 from penstock.topics import Topics
@@ -68,6 +68,7 @@ def gateway(topics: Topics, log: Log, follower: Follower, meters: Meters, look: 
     waiting = "still reading which versions are in charge"
     app = application(f"Penstock inference: {topics.project.name}", lambda: "" if follower.ready else waiting, meters.registry)
     app.version = _VERSION
+    source = (FROM, f"/{topics.project.name}/gateway".encode())
     desks = {m.name: Desk(topics, m, follower.duties.of[m.name], meters) for m in topics.project.models}
     decoders = {event: EventDecoder(event) for event in {desk.model.scores for desk in desks.values()}}
 
@@ -113,7 +114,8 @@ def gateway(topics: Topics, log: Log, follower: Follower, meters: Meters, look: 
         given = request.headers.get("traceparent", "")
         trace = given if _TRACE.fullmatch(given) else ""
         moment, latency = getattr(event, scores.time.name), time.perf_counter() - began
-        await log.send(desk.records([id_], [entity], [moment], [values], scored, latency, [trace.encode()]))
+        for record in desk.records([id_], [entity], [moment], [values], scored, latency, [trace.encode()]):
+            await log.send([record._replace(headers=(*record.headers, source, (SEQUENCE, id_.encode())))])
         said = {
             "id": id_,
             "score": scored.score[0],

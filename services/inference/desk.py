@@ -39,7 +39,6 @@ class Desk:
         self._topic = topics.predictions(model.name)
         self._head: Headers = (
             ("ce_specversion", b"1.0"),
-            ("ce_source", f"/{topics.project.name}/inference".encode()),
             ("ce_type", b"penstock.prediction.v1"),
             ("content-type", b"application/json"),
         )
@@ -66,7 +65,8 @@ class Desk:
         latency: float,
         traces: Sequence[bytes],
     ) -> list[Send]:
-        """One record a row, under the id of its event. `traces` are W3C traceparent headers (empty: none) and passed on."""
+        """One record a row, keyed by the id of its event; who sends it adds CloudEvents' source and id. `traces` are W3C
+        traceparent headers (empty: none) and passed on."""
         topic, model, head, inputs = self._topic, self.model.name, self._head, self._inputs
         sends = []
         for id_, key, time, value, served, scores, answer, bucket, trace in zip(
@@ -88,7 +88,5 @@ class Desk:
                 latency=latency,
                 trace=trace[3:35].decode("ascii", "replace"),
             )
-            name = id_.encode()
-            headers = (*head, ("ce_id", name), ("ce_time", _encode(time)[1:-1]))
-            sends.append(Send(topic, name, _encode(record), (*headers, ("traceparent", trace)) if trace else headers))
+            sends.append(Send(topic, id_.encode(), _encode(record), (*head, ("traceparent", trace)) if trace else head))
         return sends

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from penstock.deadletter import dead_letter
-from penstock.lane import FROM, SEQUENCE, Effects, Redelivered
+from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers
 from penstock.records import Clock
@@ -57,7 +57,7 @@ class ScoringShard:
             self._desks[topic] = [Desk(topics, model, self._duties.of[model.name], meters) for model in models]
         self._read = dict.fromkeys(self._readers, 0)
         self._redelivered = Redelivered()
-        self._frontiers = Frontiers(dict.fromkeys(self._read, tuple(writers)))
+        self._frontiers = Frontiers(self._read, number, dict.fromkeys(self._read, writers))
         self._closed = NEVER
         self._saved_table: Mapping[bytes, bytes] = {}
         self._batches: list[Batch] = []
@@ -85,7 +85,7 @@ class ScoringShard:
             if batch.partition.topic == self.topics.models:
                 moved |= self._duties.hear(batch, self._now)
             elif batch.partition.topic == self.topics.clock:
-                self._hear(batch)
+                self._frontiers.follow(batch)
             else:
                 rows.append(batch)
         sends = [send for batch in rows for send in self._answer(batch)]
@@ -104,12 +104,11 @@ class ScoringShard:
         sends = []
         for index, refusal in rows.refused.items():
             place = new[index]
-            kept = tuple(header for header in headers[place] if header[0] not in (FROM, SEQUENCE))
             self._meters.refused.labels(refusal.reason).inc()
             sends.append(
                 dead_letter(
                     self.topics.dead_letters(topic), batch.partition, batch.offsets[place], batch.keys[place],
-                    batch.values[place], kept, refusal, "inference",
+                    batch.values[place], headers[place], refusal, "inference",
                 )
             )  # fmt: skip
         if not rows.ids:
@@ -125,19 +124,9 @@ class ScoringShard:
             sends += desk.records(rows.ids, entities, rows.times, values, scored, latency, traces)
         return sends
 
-    def _hear(self, batch: Batch) -> None:
-        """Keep what the clock says of the rows that are read here."""
-        for clock in map(_clock, filter(None, batch.values)):
-            ends = {
-                topic: {self.number: numbers[self.number]}
-                for topic, numbers in clock.ends.items()
-                if topic in self._read and self.number in numbers
-            }
-            self._frontiers.hear(msgspec.structs.replace(clock, ends=ends))
-
     def _close(self) -> int | None:
         """The time before which all rows have been answered, when it moved."""
-        closed = min((self._frontiers.at(partition, n) for partition, n in self._positions().items()), default=NEVER)
+        closed = min((self._frontiers.at(topic, n) for topic, n in self._read.items()), default=NEVER)
         if closed <= self._closed:
             return None
         self._closed = closed

@@ -24,7 +24,6 @@ from penstock.codec import EventDecoder
 from penstock.event import Event, to_micros
 from penstock.log import Batch, Partition, partition_of
 from penstock.merge import NEVER, Frontiers, Merge, Released
-from penstock.records import Clock
 from penstock.telemetry import trace_of
 
 from .ledger import Answer
@@ -87,7 +86,7 @@ class Intake:
         self._feeds = {
             topic: Feed(Partition(topic, number), rank, decoder) for rank, (topic, decoder) in enumerate(decoders.items())
         }
-        self._frontiers = Frontiers(dict.fromkeys(predictions, writers), only=self._feeds)
+        self._frontiers = Frontiers(self._feeds, number, dict.fromkeys(predictions, writers))
         self._decode = msgspec.json.Decoder(Answer).decode
         self.versions: dict[str, set[str]] = {topic: set() for topic in predictions}
         """Topic -> fitted versions whose answers were read; the caller empties it."""
@@ -125,9 +124,9 @@ class Intake:
                     self._labels(feed, feed.decoder, batch, now)
                 feed.heard = now
             elif batch.partition.topic == self._clock:
-                self._hear(batch)
+                self._frontiers.follow(batch)
         for topic, feed in self._feeds.items():
-            closed = self._frontiers.at(feed.at, feed.track.next)
+            closed = self._frontiers.at(topic, feed.track.next)
             if feed.decoder is None:
                 self._unstage(feed, closed)
             self._merge.close(topic, closed)
@@ -137,16 +136,6 @@ class Intake:
 
     def release(self) -> Released:
         return self._merge.release()
-
-    def _hear(self, batch: Batch) -> None:
-        """Keep what the clock says of our partition."""
-        for value in batch.values:
-            try:
-                clock = msgspec.json.decode(value or b"", type=Clock)
-            except UNREADABLE:
-                continue
-            ours = {topic: {self._number: ends[self._number]} for topic, ends in clock.ends.items() if self._number in ends}
-            self._frontiers.hear(msgspec.structs.replace(clock, ends=ours))
 
     def _unstage(self, feed: Feed, closed: int) -> None:
         """Let the predictions go whose time is closed."""

@@ -10,14 +10,16 @@ over partitions does not show, as long as each source is in order of time. What 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from .log import Partition
+from .log import Batch
 from .records import Clock
 
 __all__ = ["NEVER", "TRUSTED_SECONDS", "Column", "Frontiers", "Merge", "Released", "column"]
@@ -26,6 +28,8 @@ NEVER = -(1 << 62)
 TRUSTED_SECONDS = 60.0
 """A publisher that closes times is waited for this long: it may pause, or its broker; what waits meanwhile is in order."""
 Times = npt.NDArray[np.int64]
+
+_clock = msgspec.json.Decoder(Clock).decode
 
 
 Column = npt.NDArray[Any]
@@ -248,39 +252,42 @@ def _order(when: Times, rank: Times, ids: Column) -> npt.NDArray[np.intp] | None
 
 
 class Frontiers:
-    """Which times have been closed for which partition, from the records of the clock topic.
+    """Which times have been closed for partition `number` of `topics`, from the records of the clock topic.
 
     For a user's topic any publisher may close a time. For a topic of ours, `writers` names the publishers that all must.
-    `only` are the topics listened to (None: all).
 
-    >>> closed = Frontiers({})
+    >>> closed = Frontiers(["payments"], number=0)
     >>> closed.hear(Clock(publisher="me", before=100, ends={"payments": {0: 7}}))
-    >>> closed.at(Partition("payments", 0), 6) == NEVER, closed.at(Partition("payments", 0), 7)
+    >>> closed.at("payments", 6) == NEVER, closed.at("payments", 7)
     (True, 100)
     """
 
-    def __init__(self, writers: Mapping[str, Sequence[str]], only: Collection[str] | None = None) -> None:
-        self._writers, self._only = writers, only
-        self._heard: dict[Partition, dict[str, list[tuple[int, int]]]] = {}
+    def __init__(self, topics: Iterable[str], number: int, writers: Mapping[str, Sequence[str]] | None = None) -> None:
+        self._number, self._writers = number, writers or {}
+        self._heard: dict[str, dict[str, list[tuple[int, int]]]] = {topic: {} for topic in topics}
+        """Per topic and publisher (position, time) pairs that grow; the first may be reached already."""
+
+    def follow(self, batch: Batch) -> None:
+        """Hear what a batch of the clock topic says; what is no Clock is passed by."""
+        for value in batch.values:
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self.hear(_clock(value or b""))
 
     def hear(self, clock: Clock) -> None:
-        for topic, ends in clock.ends.items():
-            if self._only is not None and topic not in self._only:
-                continue
-            for number, end in ends.items():
-                history = self._heard.setdefault(Partition(topic, number), {}).setdefault(clock.publisher, [])
-                if not history or clock.before > history[-1][1]:
-                    history.append((end, clock.before))
+        for topic, publishers in self._heard.items():
+            end = clock.ends.get(topic, {}).get(self._number)
+            history = publishers.setdefault(clock.publisher, []) if end is not None else []
+            if end is not None and (not history or clock.before > history[-1][1]):
+                history.append((end, clock.before))
 
-    def at(self, partition: Partition, position: int) -> int:
+    def at(self, topic: str, position: int) -> int:
         """The newest time closed for a reader that has read up to `position`."""
-        heard = self._heard.get(partition, {})
         reached = {}
-        for publisher, history in heard.items():
+        for publisher, history in self._heard[topic].items():
             while len(history) > 1 and history[1][0] <= position:
                 history.pop(0)
             if history[0][0] <= position:
                 reached[publisher] = history[0][1]
-        if partition.topic in self._writers:
-            return min((reached.get(writer, NEVER) for writer in self._writers[partition.topic]), default=NEVER)
+        if topic in self._writers:
+            return min((reached.get(writer, NEVER) for writer in self._writers[topic]), default=NEVER)
         return max(reached.values(), default=NEVER)

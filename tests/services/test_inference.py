@@ -83,12 +83,7 @@ class TestAnswers:
 
     def test_are_cloud_events_and_pass_the_trace_on(self, driven: Driven) -> None:
         first, second = (dict(s.headers) for s in driven.take(flight(10), flight(11)) if s.topic.endswith("late"))
-        assert (first["ce_specversion"], first["ce_type"], first["ce_id"]) == (
-            b"1.0",
-            b"penstock.prediction.v1",
-            b"f10",
-        )
-        assert (first["ce_time"], first["ce_source"]) == (b"2024-01-01T00:10:00Z", b"/air/inference")
+        assert (first["ce_specversion"], first["ce_type"]) == (b"1.0", b"penstock.prediction.v1")
         assert first["traceparent"] == b"00-%032x-%016x-01" % (11, 11)
         assert "traceparent" not in second
         assert [p.trace for p in answers(driven.sent)] == [f"{11:032x}", ""]
@@ -128,8 +123,7 @@ class TestBadRows:
         cause = cause_of(letter.headers)
         assert (letter.key, letter.value, cause["dlq.offset"], cause["dlq.topic"]) == (b"o1", value, "1", ROWS.topic)
         assert cause["dlq.reason"] in ("decode", "schema")
-        assert dict(letter.headers)["own"] == b"kept"
-        assert not {name for name, _ in letter.headers} & {FROM, SEQUENCE}
+        assert letter.headers[: len(bad.headers)] == bad.headers, "its headers are untouched"
 
     def test_numbers_that_float32_cannot_hold_are_answered(self, driven: Driven) -> None:
         (found,) = answers(driven.take(driven.world.said("champion", "v1"), flight(1, distance=1e300)))

@@ -127,11 +127,12 @@ def test_a_closed_time_covers_every_event_sent_before_it() -> None:
     assert (first.publisher, first.before, second.before) == ("mine", 6, 9)
     assert sum(first.ends["weather"].values()) == 3
     assert {Partition("weather", n): end for n, end in second.ends["weather"].items()} == ends
-    heard = Frontiers({})
-    heard.hear(first)
-    assert {heard.at(Partition("weather", n), end) for n, end in first.ends["weather"].items()} == {6}
+    heard = {n: Frontiers(["weather"], n) for n in first.ends["weather"]}
+    for frontiers in heard.values():
+        frontiers.hear(first)
+    assert {heard[n].at("weather", end) for n, end in first.ends["weather"].items()} == {6}
     busy = next(n for n, end in first.ends["weather"].items() if end)
-    assert heard.at(Partition("weather", busy), first.ends["weather"][busy] - 1) == NEVER
+    assert heard[busy].at("weather", first.ends["weather"][busy] - 1) == NEVER
 
 
 def test_closing_one_kind_of_event_says_nothing_about_the_others() -> None:
