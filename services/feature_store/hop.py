@@ -76,7 +76,7 @@ class HopPartition:
         if self.hop.key == ENTRY or not len(due):
             return []
         self._entities = self._names(self._by, due.ranks, Rows(*due.columns).events)
-        return sorted({e for e in set(self._entities) - self.panes.known if e is not None})
+        return self.panes.unknown(self._entities)
 
     def _names(self, by: Mapping[Event, Any], ranks: Ints, events: Column) -> list[str | None]:
         """The entity of each event by the columns of `by`; None where a part of it is missing."""
@@ -138,7 +138,7 @@ class HopPartition:
         known = self._partitions
         if len(known) > 1_000_000:
             known.clear()
-        for entity in set(entities) - known.keys():
+        for entity in set(entities).difference(known):  # not `- keys()`, which copies all keys
             known[entity] = partition_of(entity.encode(), self.count)
         return [known[entity] for entity in entities]
 

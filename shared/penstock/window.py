@@ -17,7 +17,7 @@ Python give the same bits.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -289,15 +289,12 @@ class Panes:
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def known(self) -> Set[str]:
-        """The entities that are in memory."""
-        return self._slots.keys()
+    def unknown(self, entities: Iterable[str | None]) -> list[str]:
+        """Those that are not in memory, each once; None is nobody."""
+        return sorted(e for e in set(entities).difference(self._slots) if e is not None)
 
     def slots(self, entities: Sequence[Any]) -> Ints:
-        """The slots of entities, given to new ones."""
-        for entity in set(entities) - self._slots.keys():
-            self.slot(entity)
+        """The slots of entities that are in memory."""
         return np.fromiter(map(self._slots.__getitem__, entities), np.int64, len(entities))
 
     def slot(self, entity: str) -> int:
