@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from tests.services.cars import CARS, DAY, START
+
 from penstock.event import to_micros
 from penstock.picture import Picture
 from penstock.services.demo import MOST_LAG, MOST_UNDECIDED, at_rest, keeps_up
-from tests.services.cars import CARS, DAY, START
 
 DONE = dict.fromkeys(
     ("cars.feature_store", "cars.inference", "cars.monitoring", "cars.judge", "cars.trainer", "cars.registry"), 0
