@@ -84,7 +84,9 @@ def monitoring(machine: Machine) -> None:
 def trainer(machine: Machine) -> None:
     from .trainer.service import Trainer
 
-    _control(machine, Trainer(machine.topics, machine.log, machine.artefacts, background=True, clock=now))
+    _control(
+        machine, Trainer(machine.topics, machine.log, machine.artefacts, background=True, seed=machine.settings.seed, clock=now)
+    )
 
 
 def registry(machine: Machine) -> None:

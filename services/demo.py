@@ -5,17 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import math
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import structlog
 
 from penstock import audit as check
@@ -23,11 +20,13 @@ from penstock.artefact import Artefacts
 from penstock.audit import Audit
 from penstock.cli import screen
 from penstock.cli.live import Live
+from penstock.cli.options import project_of
+from penstock.cli.publish import inspected
 from penstock.cli.supervising import processes
 from penstock.duration import DAY, HOUR
 from penstock.errors import DefinitionError
 from penstock.event import from_micros, to_micros
-from penstock.files import EventFile
+from penstock.files import Inspection, in_folder, refusals
 from penstock.lag import Lag
 from penstock.local import kafka as local_kafka
 from penstock.local import port, state
@@ -37,15 +36,15 @@ from penstock.local.server import LocalServer
 from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
 from penstock.picture import Picture
-from penstock.project import Project, load
+from penstock.project import Project
 from penstock.publish import Publisher, sampled
 from penstock.settings import SERVICES, Settings
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .embedded import Event, scoring, slices
+from .simulate import in_order, slice_of, summary, worse
 from .simulate import simulate as run_simulation
-from .simulate import slice_of, summary
 
 __all__ = ["Platform", "at_rest", "connected", "demo", "drive", "publish", "running", "services", "simulate", "until"]
 
@@ -69,15 +68,15 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
     """Replay flights; exit code 0 only if every part of the loop really happened."""
     from penstock.examples.flights.data import events
 
-    project = load(settings.project)
+    project = project_of(settings)
     kafka, why = _where(embedded)
     text = f"{PLACES[kafka]} ({why})"
-    screen.answer({"type": "runs_on", "text": text}) if json else screen.say(text)
+    screen.answer({"type": "runs_on", "text": text}, text)
     stream = list(events(days))
 
     async def work(live: Live) -> Audit:
         if not kafka:
-            return await _embedded(project, stream, live)
+            return await _embedded(project, stream, live, settings.seed)
         folder = (settings.data / "demo").absolute()
         if state.supervisor_of(folder) is not None:
             raise LocalError(f"another demo runs in {folder}", "wait for its end, or choose another folder:  PENSTOCK_DATA=...")
@@ -88,17 +87,29 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
     return _shown(f"penstock demo: {days} days of flights", stream, work, json, demanding=True)
 
 
-def simulate(settings: Settings, folder: Path, days: int | None, json: bool) -> int:
-    """The whole loop in one process from a folder of files, one per event."""
-    project = load(settings.project)
-    stream = _from_files(project, folder, days)
-    return _shown(f"penstock simulate: {project.name}", stream, lambda live: _embedded(project, stream, live), json, False)
+def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool) -> int:
+    """The whole loop in one process from a folder of files, one per event; exit code 1 where rows were left out."""
+    project = project_of(settings)
+    found = inspected(in_folder(folder, project.events, utc))
+    stream = in_order(project, found, days)
+    if not stream:
+        raise DefinitionError(f"{folder} holds no event that can be read", "compare its files with the fields:  penstock check")
+    title = f"penstock simulate: {project.name}"
+    return _shown(title, stream, lambda live: _embedded(project, stream, live, settings.seed), json, False, found)
 
 
-def _shown(title: str, stream: Sequence[Event], work: Callable[[Live], Awaitable[Audit]], json: bool, demanding: bool) -> int:
+def _shown(
+    title: str,
+    stream: Sequence[Event],
+    work: Callable[[Live], Awaitable[Audit]],
+    json: bool,
+    demanding: bool,
+    files: Sequence[Inspection] = (),
+) -> int:
     """Run it while people watch, and say what the audit found; the exit code."""
     gc.set_threshold(100_000, 50, 100)  # as in `__main__`
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))  # the screen tells the story
+    screen.hush()  # clients that lose their broker when all ends say so at length
     began = time.perf_counter()
 
     async def run() -> Audit:
@@ -109,13 +120,17 @@ def _shown(title: str, stream: Sequence[Event], work: Callable[[Live], Awaitable
     found = asyncio.run(run())
     seconds = time.perf_counter() - began
     wrong = missing_parts(found) if demanding else list(found.complaints)
-    if json:
-        screen.answer({**summary(found, seconds), "complaints": wrong})
-        return 1 if wrong else 0
-    screen.say(f"\nchecked from the topics alone, after {seconds:.1f} s:")
-    for line in [*check.lines(found), *(f"WRONG: {complaint}" for complaint in wrong)]:
-        screen.say(f"  {line}")
-    return 1 if wrong else 0
+    bad = sum(len(each.bad) for each in files)
+    lines = [*check.lines(found), *([] if demanding else (f"WORSE: {what}" for what in worse(found)))]
+    lines += [f"WRONG: {complaint}" for complaint in wrong]
+    if bad:
+        lines.append(f"LEFT OUT: {screen.count(bad, 'row')} of the files could not be read; the first ones are named above")
+    screen.answer(
+        {**summary(found, seconds), "refused": bad, "refusals": refusals(files), "complaints": wrong},
+        f"\nchecked from the topics alone, after {seconds:.1f} s:",
+        (f"  {line}" for line in lines),
+    )
+    return 1 if wrong or bad else 0
 
 
 def _where(embedded: bool | None) -> tuple[bool, str]:
@@ -130,11 +145,11 @@ def _where(embedded: bool | None) -> tuple[bool, str]:
     raise LocalError.of(missing)
 
 
-async def _embedded(project: Project, stream: Sequence[Event], live: Live) -> Audit:
+async def _embedded(project: Project, stream: Sequence[Event], live: Live, seed: int) -> Audit:
     def watch(picture: Picture, published: int, micros: int) -> None:
         live.update(picture, published, from_micros(micros))
 
-    done = await run_simulation(project, stream, watch=watch)
+    done = await run_simulation(project, stream, watch=watch, seed=seed)
     live.update(done.picture, len(stream), from_micros(stream[-1][3]), final=True)
     return done.audit
 
@@ -170,6 +185,7 @@ def services(
     ports = {service: port.free() for service in SERVICES}
     here = settings.model_copy(update={"data": folder, **{f"{service}_port": number for service, number in ports.items()}})
     told = {f"PENSTOCK_{service.upper()}_PORT": str(number) for service, number in ports.items()}
+    told["PENSTOCK_SEED"] = str(settings.seed)
     named = [
         replace(process, env={**process.env, **told, "PENSTOCK_INSTANCE": process.name})
         for process in processes(here, list(SERVICES), kafka, redis)
@@ -275,33 +291,4 @@ def missing_parts(found: Audit) -> list[str]:
     ):
         if not n:
             said.append(f"no {what}")
-    for name in ("first_model", "prior"):
-        better = [(found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")]
-        for measure, sign, title in better:
-            served, other = measure.get("served"), measure.get(name)
-            if served is None or other is None:
-                said.append(f"{title} of {name if served is not None else 'served'} could not be computed")
-            elif sign * (served - other) <= 0:
-                said.append(f"{title} served {served:.4f} is not better than {name.replace('_', ' ')} {other:.4f}")
-    return said
-
-
-def _from_files(project: Project, folder: Path, days: int | None) -> list[Event]:
-    """Events of a folder with one file per event topic, checked, in order of time."""
-    found: list[tuple[int, int, str, Event]] = []
-    for event in project.events:
-        paths = [folder / f"{event.topic}{end}" for end in (".jsonl", ".csv", ".parquet", ".jsonl.gz", ".csv.gz")]
-        path = next((path for path in paths if path.exists()), None)
-        if path is None:
-            raise DefinitionError(
-                f"{folder} has no file for the event {event!r}",
-                f"add {event.topic}.jsonl (or .csv, .parquet) with one event a row",
-            )
-        file, rank, named = EventFile(path, event), project.topology.rank[event], (event.id or event.key).name
-        for key, value, micros in file.records(file.inspect(datetime.now(UTC).timestamp())):
-            found.append((micros, rank, str(msgspec.json.decode(value)[named]), (event.topic, key, value, micros)))
-    found.sort(key=lambda event: event[:3])
-    if not found:
-        raise DefinitionError(f"no event in {folder} could be read", "check the files with: penstock publish EVENT --file F")
-    last = math.inf if days is None else found[0][0] + days * DAY
-    return [event for micros, _, _, event in found if micros < last]
+    return said + worse(found, demanding=True)

@@ -51,6 +51,7 @@ class Embedded:
         log: Log | None = None,
         store: Store | None = None,
         archive: bool = False,
+        seed: int = 0,
     ) -> None:
         self.project, self.topics = project, Topics(project, partitions)
         self.log: Log = log or MemoryLog()
@@ -66,7 +67,7 @@ class Embedded:
         self.controls: list[ControlLoop] = []
         if project.models:
             self.controls = [
-                ControlLoop(Trainer(self.topics, self.log, self.artefacts), self.log, "trainer"),
+                ControlLoop(Trainer(self.topics, self.log, self.artefacts, seed=seed), self.log, "trainer"),
                 ControlLoop(Registry(self.topics), self.log, "registry"),
             ]
         self.archive = Archive(self.topics, self.log, folder / "tables") if archive else None

@@ -8,14 +8,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from penstock.audit import Audit, audit
 from penstock.duration import DAY, HOUR
+from penstock.files import Inspection
 from penstock.picture import Picture
 from penstock.project import Project
 
 from .embedded import FOREVER, Embedded, Event, scoring, slices
 
-__all__ = ["Finished", "simulate"]
+__all__ = ["Finished", "in_order", "simulate", "worse"]
 
 
 class Finished:
@@ -23,6 +26,21 @@ class Finished:
 
     def __init__(self, machine: Embedded, found: Audit, picture: Picture, seconds: float) -> None:
         self.machine, self.audit, self.picture, self.seconds = machine, found, picture, seconds
+
+
+def in_order(project: Project, found: Sequence[Inspection], days: int | None = None) -> list[Event]:
+    """The events of files, of the first `days` only, in stream order: by time, kind and id."""
+    rows: list[tuple[int, int, str, Event]] = []
+    for each in found:
+        event = each.file.event
+        named = msgspec.defstruct("Named", [("name", str)], rename={"name": (event.id or event.key).name})
+        decode, rank = msgspec.json.Decoder(named, strict=False).decode, project.topology.rank[event]
+        for key, value, micros in each.records():
+            name: str = decode(value).name  # type: ignore[attr-defined]
+            rows.append((micros, rank, name, (event.topic, key, value, micros)))
+    rows.sort(key=lambda row: row[:3])
+    end = rows[0][0] + days * DAY if rows and days is not None else FOREVER
+    return [row[3] for row in rows if row[0] < end]
 
 
 def slice_of(project: Project) -> int:
@@ -38,10 +56,12 @@ async def simulate(
     partitions: int = 1,
     archive: bool = False,
     watch: Callable[[Picture, int, int], None] | None = None,
+    seed: int = 0,
 ) -> Finished:
-    """Run a project over events in order of time. `watch(picture, published, microseconds)` is called as it goes."""
+    """Run a project over events in order of time. `watch(picture, published, microseconds)` is called as it goes, with the
+    time up to which all is out and has had its effects."""
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
-        machine = Embedded(project, folder or Path(scratch), partitions, archive=archive)
+        machine = Embedded(project, folder or Path(scratch), partitions, archive=archive, seed=seed)
         began = time.perf_counter()
         await machine.start()
         picture = Picture(machine.topics)
@@ -52,7 +72,7 @@ async def simulate(
             published += len(part)
             if watch is not None:
                 await picture.watch(machine.log)
-                watch(picture, published, part[-1][3])
+                watch(picture, published, part[-1][3] if before == FOREVER else before)
         if not events:
             await machine.publish([], FOREVER)
             await machine.settle()
@@ -60,6 +80,21 @@ async def simulate(
         seconds = time.perf_counter() - began
         await picture.watch(machine.log)
         return Finished(machine, await audit(machine.log, machine.topics, scoring(machine.artefacts, project)), picture, seconds)
+
+
+def worse(found: Audit, demanding: bool = False) -> list[str]:
+    """Where the answers served were worse than the prior, or than the first model kept unchanged; `demanding`: not better."""
+    said = []
+    for name in ("first_model", "prior"):
+        for measure, sign, title in ((found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")):
+            served, other = measure.get("served"), measure.get(name)
+            if served is None or other is None:
+                if demanding:
+                    said.append(f"{title} of {name if served is not None else 'served'} could not be computed")
+            elif sign * (served - other) < 0 or (demanding and served == other):
+                word = "not better" if demanding else "worse"
+                said.append(f"{title} served {served:.4f} is {word} than {name.replace('_', ' ')} {other:.4f}")
+    return list(dict.fromkeys(said))
 
 
 def summary(found: Audit, seconds: float) -> dict[str, Any]:
@@ -82,5 +117,6 @@ def summary(found: Audit, seconds: float) -> dict[str, Any]:
         "retrains_by_alarm": found.retrains_by_alarm,
         "promotions": found.promotions,
         "seconds": round(seconds, 1),
+        "worse": worse(found),
         "complaints": found.complaints,
     }

@@ -8,24 +8,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from penstock.codec import entity_of
+from penstock.codec import entities_of
 from penstock.event import Event
 from penstock.log import partition_of
-from penstock.merge import Merge, Released
+from penstock.merge import Column, Merge, Released
 from penstock.topology import ENTRY, Hop, Topology
 from penstock.window import Panes, Plan, Shape
 
-from .block import Item
+from .block import Rows
 
-__all__ = ["HopPartition"]
+__all__ = ["HopPartition", "width_of"]
 
 Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+
+def width_of(topology: Topology) -> int:
+    """How many values the widest row has."""
+    return max((len(topology.columns(event)) for event in topology.reads), default=0)
 
 
 class HopPartition:
     """State of hop `hop`, partition `number` of `count`: the merge of its sources and the panes of its entities.
 
-    `release` says what is due and which entities it needs; `work` processes it.
+    `release` says which entities the events that are due need; `work` processes them.
     """
 
     def __init__(self, topology: Topology, hop: Hop, number: int, count: int) -> None:
@@ -33,21 +39,24 @@ class HopPartition:
         self.index = [h.key for h in topology.hops].index(hop.key)
         self.direct = [event.topic for event in hop.direct]
         self.upstream = [f"{key}.{shard}" for key in hop.upstream for shard in range(count)]
+        self.downstream = [other.key for other in topology.hops if hop.key in other.upstream]
         self.merge = Merge([*self.direct, *self.upstream])
         self.applied = 0
         """Events processed here so far; what cursors count."""
         self.shape = Shape(hop.views)
         self.plan = Plan(self.shape)
         self.panes = Panes(self.shape)
-        self.done: dict[str, tuple[int, ...]] = {}
-        """Per upstream source the newest block of which rows were released, and how many of its rows."""
-        self._due = Released(np.empty(0, np.int64), np.empty(0, np.int64), [], [])
+        self._due: Released | None = None
         self._entities: list[str | None] = []
         self._partitions: dict[str, int] = {}
         self._by = {event: topology.by[hop.key, event] for event in topology.events if (hop.key, event) in topology.by}
-        self._reads = {
-            event: np.array([name in topology.columns(event) for name in self.plan.columns], bool) for event in topology.reads
-        }
+        self._reads: dict[Event, tuple[npt.NDArray[np.bool_], int]] = {}
+        """Per event whose row has values of this hop: which ones, and where they begin in the row."""
+        for event in topology.reads:
+            chosen = [name in topology.columns(event) for name in self.plan.columns]
+            if any(chosen):
+                first = topology.columns(event).index(self.plan.columns[chosen.index(True)])
+                self._reads[event] = np.array(chosen), first
         self._empty = self._nothing()
 
     def _nothing(self) -> Floats:
@@ -62,73 +71,82 @@ class HopPartition:
 
     def release(self) -> list[str]:
         """Take what is due from the merge; the entities whose state is not in memory yet."""
-        self._due = self.merge.release()
-        for item in self._due.items:
-            if item.origin is not None:
-                self.done[item.origin[0]] = item.origin[1:]
+        due = self._due = self.merge.release()
         self._entities = []
-        if self.hop.key == ENTRY:
+        if self.hop.key == ENTRY or not len(due):
             return []
-        events = self.topology.events
-        self._entities = [entity_of(self._by[events[item.rank]], item.decoded) for item in self._due.items]
-        return sorted({e for e in self._entities if e is not None and not self.panes.known(e)})
+        self._entities = self._names(self._by, due.ranks, Rows(*due.columns).events)
+        return sorted({e for e in set(self._entities) - self.panes.known if e is not None})
 
-    def work(self) -> Iterable[tuple[int, str, Item]]:
-        """Process what was released; (effective time, id, item) in order, values and cursor added."""
-        due, events = self._due, self.topology.events
-        self._due = Released(np.empty(0, np.int64), np.empty(0, np.int64), [], [])
-        if not len(due):
-            return []
+    def _names(self, by: Mapping[Event, Any], ranks: Ints, events: Column) -> list[str | None]:
+        """The entity of each event by the columns of `by`; None where a part of it is missing."""
+        kinds = np.unique(ranks).tolist()
+        if len(kinds) == 1:
+            return entities_of(by[self.topology.events[kinds[0]]], events.tolist())
+        names = np.empty(len(ranks), object)
+        for rank in kinds:
+            where = np.flatnonzero(ranks == rank)
+            names[where] = entities_of(by[self.topology.events[rank]], events[where].tolist())
+        found: list[str | None] = names.tolist()
+        return found
+
+    def work(self) -> Released | None:
+        """Process what was released, in place: values and cursors are added to its rows."""
+        due, self._due = self._due, None
+        if due is None or not len(due):
+            return None
         if self.hop.key != ENTRY:
-            self._compute(due, events)
-        return zip(due.times.tolist(), due.ids, due.items, strict=True)
+            self._compute(due, Rows(*due.columns))
+        return due
 
-    def _compute(self, due: Released, events: Sequence[Event]) -> None:
-        items: list[Item] = due.items
-        ranks = due.ranks
+    def _compute(self, due: Released, rows: Rows) -> None:
+        n = len(due)
         present = np.array([e is not None for e in self._entities], bool)
-        slots = np.array([0 if e is None else self.panes.slot(e) for e in self._entities], np.int64)
-        n = len(items)
-        times = np.empty(n, np.int64)
         kinds = np.full(n, -1, np.int64)
         values = np.full((n, max(len(self.shape.tracks), 1)), np.nan)
         want = np.zeros(n, np.int64)
-        groups: list[tuple[Event, npt.NDArray[np.intp], list[Any]]] = []
-        for rank in np.unique(ranks).tolist():
-            event, where = events[rank], np.flatnonzero(ranks == rank)
-            decoded = [items[i].decoded for i in where.tolist()]
-            groups.append((event, where, decoded))
-            times[where] = [items[i].micros for i in where.tolist()]
-            want[where] = event in self._reads and bool(self._reads[event].any())
+        groups: list[tuple[Event, Ints | slice, list[Any]]] = []
+        ranks = np.unique(due.ranks).tolist()
+        for rank in ranks:
+            event = self.topology.events[rank]
+            where = np.flatnonzero(due.ranks == rank) if len(ranks) > 1 else slice(None)
+            decoded = rows.events[where].tolist()
+            want[where] = event in self._reads
             if event in self.shape.events:
                 kinds[where] = self.shape.events.index(event)
                 values[where] = self.shape.values(event, decoded)
-        rows = np.broadcast_to(self._empty, (n, len(self._empty)))
-        some = np.flatnonzero(present)
-        if len(some):
-            found, _ = self.panes.apply(slots[some], times[some], kinds[some], values[some], want[some])
-            rows = rows.copy()
-            rows[some] = found
+            if event in self._reads:
+                groups.append((event, where, decoded))
+        if present.all():
+            windows, _ = self.panes.apply(self.panes.slots(self._entities), rows.times, kinds, values, want)
+        else:
+            windows, some = np.tile(self._empty, (n, 1)), np.flatnonzero(present)
+            slots = self.panes.slots([e for e in self._entities if e is not None])
+            windows[some], _ = self.panes.apply(slots, rows.times[some], kinds[some], values[some], want[some])
         before = self.applied + np.cumsum(present) - present
         self.applied += int(present.sum())
+        at = 2 + 2 * self.index
         for event, where, decoded in groups:
-            chosen = self._reads.get(event)
-            if chosen is None or not chosen.any():
-                continue
-            complete = self.plan.complete(rows[where], event, decoded)[:, chosen]
-            for line, i in zip(complete, where.tolist(), strict=True):
-                item = items[i]
-                item.features = line if item.features is None or not len(item.features) else np.concatenate([item.features, line])
-                item.cursor = (*item.cursor, self.index, self.number, int(before[i]))
+            chosen, first = self._reads[event]
+            complete = self.plan.complete(windows[where], event, decoded)
+            rows.features[where, first : first + int(chosen.sum())] = complete if chosen.all() else complete[:, chosen]
+            rows.cursors[where, at] = self.number
+            rows.cursors[where, at + 1] = before[where]
 
-    def target(self, entity: str) -> int:
-        """The partition of an entity (remembered: murmur2 in Python costs microseconds)."""
-        found = self._partitions.get(entity)
-        if found is None:
-            if len(self._partitions) > 1_000_000:
-                self._partitions.clear()
-            found = self._partitions[entity] = partition_of(entity.encode(), self.count)
-        return found
+    def targets(self, entities: Sequence[str]) -> list[int]:
+        """The partitions of entities (remembered: murmur2 in Python costs microseconds)."""
+        known = self._partitions
+        if len(known) > 1_000_000:
+            known.clear()
+        for entity in set(entities) - known.keys():
+            known[entity] = partition_of(entity.encode(), self.count)
+        return [known[entity] for entity in entities]
+
+    def route(self, by: Mapping[Event, Any], due: Released, where: Ints) -> Ints:
+        """The partitions of the next hop, by whose columns `by`, that rows `where` go to; a missing entity goes by its id."""
+        events = Rows(*due.columns).events
+        names = self._names(by, due.ranks[where], events[where])
+        return np.array(self.targets([i if e is None else e for e, i in zip(names, due.ids[where], strict=True)]), np.int64)
 
     def position(self) -> dict[str, Any]:
         """What to save: with it and the records from the first pending ones on, the partition goes on exactly."""
@@ -138,12 +156,12 @@ class HopPartition:
             "late": self.merge.late,
             "seen": self.merge.seen(),
             "closed": self.merge.closings(self.upstream),
-            "done": self.done,
+            "done": {source: done for source, done in self.merge.done.items() if source in self.upstream},
         }
 
     def resume(self, saved: Mapping[str, Any]) -> None:
         self.merge.released, self.applied, self.merge.late = saved["released"], saved["applied"], saved["late"]
-        self.done = {source: tuple(done) for source, done in saved["done"].items()}
+        self.merge.done = {source: tuple(done) for source, done in saved["done"].items()}
         for source, seen in saved["seen"].items():
             self.merge.resume(source, seen)
         for source, closed in saved["closed"].items():
@@ -154,6 +172,7 @@ class HopPartition:
         """Everything with a smaller effective time has left this partition."""
         return self.merge.released
 
-    def downstream(self) -> Iterable[str]:
-        """The hops that hear from this one."""
-        return [hop.key for hop in self.topology.hops if self.hop.key in hop.upstream]
+    def offset(self, sources: Iterable[str], read: int) -> int:
+        """The first record of these sources' topic that is not fully processed, when it was read up to `read`."""
+        pending = (self.merge.first_pending(source) for source in sources)
+        return min((at for at in pending if at is not None), default=read)

@@ -10,13 +10,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from penstock.inputs import InputsDecoder, Matrix, counted
+from penstock.inputs import InputsDecoder, counted
 
-__all__ = ["Binner", "Counts"]
-
-Counts = npt.NDArray[np.int64]
+__all__ = ["Binner"]
 
 
 class Binner:
@@ -29,29 +26,20 @@ class Binner:
         self.reference = {name: list(reference[name]) for name in fit}
         self._decoder = InputsDecoder(fit)
 
-    @property
-    def names(self) -> list[str]:
-        return list(self._edges)
-
-    def empty(self) -> dict[str, Counts]:
-        return {name: np.zeros(len(edges) + 2, np.int64) for name, edges in self._edges.items()}
-
-    def add(self, into: dict[str, Counts], rows: Sequence[Any]) -> int:
-        """Count rows of inputs; returns how many could not be read (they are counted nowhere else)."""
-        unread = 0
+    def count(self, rows: Sequence[Any]) -> tuple[dict[str, list[int]], int]:
+        """Counts per bin by input, and how many rows could not be read (they are counted nowhere else)."""
+        readable = rows
         try:
             matrix = self._decoder.matrix(rows)
         except msgspec.MsgspecError:
-            single = [self._single(raw) for raw in rows]
-            readable = [row for row in single if row is not None]
-            unread = len(rows) - len(readable)
-            matrix = np.concatenate(readable) if readable else np.empty((0, len(self._edges)), np.float32)
-        for i, (name, edges) in enumerate(self._edges.items()):
-            into[name] += np.asarray(counted(matrix[:, i], edges), np.int64)  # type: ignore[arg-type]
-        return unread
+            readable = [row for row in rows if self._fits(row)]
+            matrix = self._decoder.matrix(readable)
+        columns = zip(self._edges.items(), matrix.T, strict=True)
+        return {name: counted(column, edges) for (name, edges), column in columns}, len(rows) - len(readable)  # type: ignore[arg-type]
 
-    def _single(self, raw: Any) -> Matrix | None:
+    def _fits(self, row: Any) -> bool:
         try:
-            return self._decoder.matrix([raw])
+            self._decoder.matrix([row])
         except msgspec.MsgspecError:
-            return None
+            return False
+        return True

@@ -4,16 +4,17 @@ Label events arrive in order of time, as users publish them. Predictions do not:
 the feature store, by every partition of inference. So predictions wait here until inference has closed their time (all
 its partitions have, on the clock topic), and go on sorted by time and id; nothing of how they arrived is left.
 
-Silent topics. A label topic that is silent for `idle_after` seconds of wall clock, and whose time nobody closes, is
-passed. Inference always closes its times: when it does not it is away, and labels wait for its answers however long
-that takes (passed, a backlog of labels would run past its horizon and find no answers).
+Silent topics. A label topic that answers have waited for in vain is passed, after a wall-clock wait (see Merge.silent);
+a quiet start passes none, or a history published at once would find its answers before its labels, and lose these.
+Inference always closes its times: when it does not it is away, and labels wait for its answers however long that takes
+(passed, a backlog of labels would run past its horizon and find no answers).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from heapq import heappop, heappush
 from itertools import repeat
-from operator import itemgetter
 from typing import Any
 
 import msgspec
@@ -43,17 +44,17 @@ class SavedIntake(msgspec.Struct):
 
 
 class Feed:
-    """Our partition of one topic. `decoder` is that of the label event, None for predictions. `last` is the time of the
-    newest record, `heard` the wall clock when it came, `closed` the newest time that was closed."""
+    """Our partition of one topic. `decoder` is that of the label event, None for predictions, which wait in `staged`, a
+    heap by time, id and offset. `last` is the time of the newest record, `heard` the wall clock when it came."""
 
-    __slots__ = ("at", "closed", "decoder", "heard", "last", "rank", "staged", "track")
+    __slots__ = ("at", "decoder", "heard", "last", "rank", "staged", "track")
 
     def __init__(self, at: Partition, rank: int, decoder: EventDecoder | None) -> None:
         self.at, self.rank, self.decoder = at, rank, decoder
-        self.track = Track()
-        self.staged: list[tuple[int, str, Item]] = []
-        self.last = self.closed = NEVER
-        self.heard = 0.0
+        self.track = Track(SavedTrack())
+        self.staged: list[tuple[int, str, int, Item]] = []
+        self.last = NEVER
+        self.heard: float | None = None
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -88,8 +89,7 @@ class Intake:
         }
         self._frontiers = Frontiers(dict.fromkeys(predictions, writers), only=self._feeds)
         self._decode = msgspec.json.Decoder(Answer).decode
-        self._moved = self._started = False
-        self.versions: dict[str, set[str]] = {}
+        self.versions: dict[str, set[str]] = {topic: set() for topic in predictions}
         """Topic -> fitted versions whose answers were read; the caller empties it."""
         self.restore(SavedIntake())
 
@@ -97,9 +97,8 @@ class Intake:
         """Go on after what was saved; returns where to read on."""
         self._merge = Merge(self._feeds, saved.released)
         for topic, feed in self._feeds.items():
-            feed.track = Track(saved.tracks.get(topic))
-            if topic in saved.seen:
-                self._merge.resume(topic, saved.seen[topic])
+            feed.track = Track(saved.tracks.get(topic, SavedTrack()))
+            self._merge.resume(topic, saved.seen.get(topic, NEVER))
         return self.positions()
 
     def saved(self) -> SavedIntake:
@@ -117,23 +116,24 @@ class Intake:
 
     def take(self, batches: Sequence[Batch], now: float) -> None:
         """Accept records of our partition and of the clock topic; others are passed by."""
-        if not self._started:
-            self._started = True
-            for feed in self._feeds.values():
-                feed.heard = now
         for batch in batches:
-            if batch.partition.topic == self._clock:
+            feed = self._feeds.get(batch.partition.topic)
+            if feed is not None:
+                if feed.decoder is None:
+                    self._predictions(feed, batch)
+                else:
+                    self._labels(feed, feed.decoder, batch, now)
+                feed.heard = now
+            elif batch.partition.topic == self._clock:
                 self._hear(batch)
-            elif batch.partition.topic in self._feeds:
-                self._accept(self._feeds[batch.partition.topic], batch, now)
-        self._gate(now)
-
-    def _accept(self, feed: Feed, batch: Batch, now: float) -> None:
-        if feed.decoder is None:
-            self._predictions(feed, batch)
-        else:
-            self._labels(feed, feed.decoder, batch, now)
-        feed.heard, self._moved = now, True
+        for topic, feed in self._feeds.items():
+            closed = self._frontiers.at(feed.at, feed.track.next)
+            if feed.decoder is None:
+                self._unstage(feed, closed)
+            self._merge.close(topic, closed)
+            if feed.decoder is not None:
+                feed.heard = now if feed.heard is None else feed.heard
+                self._merge.silent(topic, feed.heard, now, self._idle_after)
 
     def release(self) -> Released:
         return self._merge.release()
@@ -146,52 +146,37 @@ class Intake:
             except UNREADABLE:
                 continue
             ours = {topic: {self._number: ends[self._number]} for topic, ends in clock.ends.items() if self._number in ends}
-            self._frontiers.hear(Clock(publisher=clock.publisher, before=clock.before, ends=ours))
-            self._moved = True
+            self._frontiers.hear(msgspec.structs.replace(clock, ends=ours))
 
-    def _gate(self, now: float) -> None:
-        """Tell the merge which times are closed and which topics to pass."""
-        for topic, feed in self._feeds.items():
-            if self._moved:
-                closed = self._frontiers.at(feed.at, feed.track.next)
-                if closed > NEVER:
-                    feed.closed = max(feed.closed, closed)
-                    self._unstage(feed)
-                    self._merge.close(topic, closed)
-            if feed.decoder is not None:
-                silent = now - feed.heard > self._idle_after
-                self._merge.idle(topic, silent and feed.closed <= self._merge.released)
-        self._moved = False
-
-    def _unstage(self, feed: Feed) -> None:
+    def _unstage(self, feed: Feed, closed: int) -> None:
         """Let the predictions go whose time is closed."""
-        if feed.staged:
-            ready = [one for one in feed.staged if one[0] < feed.closed]
-            feed.staged = [one for one in feed.staged if one[0] >= feed.closed]
-            ready.sort(key=_TIME_AND_ID)
-            self._push(feed, [name for _, name, _ in ready], [item for _, _, item in ready])
+        ids, items = [], []
+        while feed.staged and feed.staged[0][0] < closed:
+            _, name, _, item = heappop(feed.staged)
+            ids.append(name)
+            items.append(item)
+        self._push(feed, ids, items)
 
     def _predictions(self, feed: Feed, batch: Batch) -> None:
-        track, decode, staged = feed.track, self._decode, feed.staged
-        versions = self.versions.setdefault(batch.partition.topic, set())
+        track, decode, staged, versions = feed.track, self._decode, feed.staged, self.versions[feed.at.topic]
         headers: Any = batch.headers or repeat(())
         for offset, key, value, head in zip(batch.offsets, batch.keys, batch.values, headers, strict=False):
             if not track.read(offset, head):
                 continue
             try:
                 record = decode(value)  # type: ignore[arg-type]
-                time = feed.last = to_micros(record.time)
+                time = to_micros(record.time)
             except UNREADABLE as error:
-                staged.append((feed.last, "", Item(feed, offset, feed.last, None, (key, value, head, str(error)))))
+                item = Item(feed, offset, feed.last, None, (key, value, head, str(error)))
+                heappush(staged, (feed.last, "", offset, item))
                 continue
+            feed.last = time
             if record.digest:
                 versions.add(record.version)
-            if value is not None and (
-                trace := trace_of(head)
-            ):  # kept with the answer until its truth is known, however long that takes
-                record = msgspec.structs.replace(record, traceparent=trace)
+            if value and (trace := trace_of(head)):  # kept with the answer until its truth is known, however long that takes
                 value = b'%s,"traceparent":"%s"}' % (value[: value.rindex(b"}")], trace.encode())
-            staged.append((time, record.id, Item(feed, offset, time, record, value)))
+                record = decode(value)
+            heappush(staged, (time, record.id, offset, Item(feed, offset, time, record, value)))
 
     def _labels(self, feed: Feed, decoder: EventDecoder, batch: Batch, now: float) -> None:
         name, moment = decoder.event.key.name, decoder.event.time.name
@@ -201,11 +186,11 @@ class Intake:
             if not feed.track.read(offset, ()):
                 continue
             answers = str(getattr(record, name)) if record is not None else ""
-            if record is None or self._misplaced(key, answers):
-                items.append(Item(feed, offset, feed.last, None, None))
-            else:
+            if self._misplaced(key, answers):
+                record = None
+            if record is not None:
                 feed.last = to_micros(getattr(record, moment))
-                items.append(Item(feed, offset, feed.last, record, None))
+            items.append(Item(feed, offset, feed.last, record, None))
             ids.append(answers)
         self._push(feed, ids, items)
 
@@ -215,10 +200,6 @@ class Intake:
         return key != found and partition_of(found, self._partitions) != self._number
 
     def _push(self, feed: Feed, ids: list[str], items: list[Item]) -> None:
-        if items:
-            times = np.array([item.time for item in items], np.int64)
-            ranks = np.full(len(items), feed.rank, np.int64)
-            self._merge.push(feed.at.topic, times, ranks, ids, [item.offset for item in items], items)
-
-
-_TIME_AND_ID = itemgetter(0, 1)
+        times = np.array([item.time for item in items], np.int64)
+        ranks = np.full(len(items), feed.rank, np.int64)
+        self._merge.push(feed.at.topic, times, ranks, ids, [item.offset for item in items], items)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import structlog
 
-from penstock.duration import DAY
+from penstock.duration import DAY, spoken
 from penstock.event import from_micros
 from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
@@ -22,8 +22,8 @@ from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .alarm import Watch, alarm
-from .quality import area, mean_loss, prior_loss, total, total_paired
-from .verdict import Habits, Past, Period, Verdict, answers, drift, merged, prior_of, skill, skill_of
+from .quality import added, area, mean_loss, prior_loss
+from .verdict import PRIOR_LEAST, Habits, Past, Period, Verdict, answers, drift, incomparable, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 
 __all__ = ["PRIOR_OVER", "JudgeShard"]
@@ -33,23 +33,23 @@ PRIOR_OVER = 7 * DAY
 
 
 class _Open(msgspec.Struct):
-    """A window for which not every shard has reported."""
+    """A window for which not every shard has reported; `bins` and `baseline` are by version."""
 
     end: int
     quality: dict[str, Quality] = {}
     paired: dict[str, Paired] = {}
+    between: dict[str, dict[str, Paired]] = {}
     counts: dict[str, int] = {}
     bins: dict[str, dict[str, list[int]]] = {}
     baseline: dict[str, dict[str, list[int]]] = {}
 
     def add(self, partial: Partial) -> None:
-        self.quality = total([self.quality, partial.quality])
-        self.paired = total_paired([self.paired, partial.paired])
-        words = self.counts.keys() | partial.counts.keys()
-        self.counts = {word: self.counts.get(word, 0) + partial.counts.get(word, 0) for word in sorted(words)}
+        for name in ("quality", "paired", "between", "counts"):
+            setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
-            self.bins[partial.reference] = merged(self.bins.get(partial.reference, {}), partial.inputs)
-            self.baseline[partial.reference] = partial.baseline or self.baseline.get(partial.reference, {})
+            self.bins = added(self.bins, {partial.reference: partial.inputs})
+        if partial.baseline:
+            self.baseline[partial.reference] = partial.baseline
 
 
 class _State(msgspec.Struct):
@@ -92,11 +92,20 @@ class Case:
     def _close(self, start: int, window: _Open) -> tuple[Statistic, list[Alarm]]:
         state, served = self.state, window.quality.get(SERVED, Quality())
         before = window.quality.get(NOBODY, Quality())
-        prior = prior_of(state.past, start - PRIOR_OVER)
-        labels = served.n + before.n, served.positives + before.positives
-        known = None if prior is None else prior_loss(prior, served.n, served.positives)
+        labels, positives = served.n + before.n, served.positives + before.positives
+        prior, known = prior_of(state.past, start - PRIOR_OVER)
+        loss = None if prior is None else prior_loss(prior, served.n, served.positives)
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
-        state.past.append(Past(start, served.n, served.loss, known, *labels))
+        state.past.append(Past(start, served.n, served.loss, loss, labels, positives))
+        recent = [p for p in state.past if p.start >= window.end - self._over]
+        value = skill_of(recent).value
+        missing = {}
+        if prior is None:
+            missing["prior"] = f"{known} labels became known in the {spoken(PRIOR_OVER)} before; {PRIOR_LEAST} are needed"
+        if loss is None or served.n <= 0:
+            missing["prior_loss"] = incomparable([state.past[-1]])
+        if value is None:
+            missing["skill"] = f"{incomparable(recent)} (of the last {spoken(self._over)})"
         shifts, verdicts = self._verdicts(start, window)
         statistic = Statistic(
             id=f"{self.name}/{from_micros(start).isoformat()}",
@@ -105,14 +114,16 @@ class Case:
             end=from_micros(window.end),
             quality=window.quality,
             paired=window.paired,
-            log_loss={v: loss for v, q in window.quality.items() if (loss := mean_loss(q)) is not None},
+            log_loss={v: mean for v, q in window.quality.items() if (mean := mean_loss(q)) is not None},
             auc={version: area(q) for version, q in window.quality.items()},
             prior=prior,
-            prior_loss=known / served.n if known is not None and served.n > 0 else None,
-            skill=skill_of(state.past, window.end - self._over)[0],
+            prior_loss=None if loss is None or served.n <= 0 else loss / served.n,
+            skill=value,
             drift=shifts,
             counts=window.counts,
             reference=max(window.bins, key=lambda v: (answers(window.bins[v]), v), default=""),
+            between=window.between,
+            missing=missing,
         )
         return statistic, self._alarms(window.end, verdicts)
 

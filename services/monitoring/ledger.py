@@ -14,6 +14,9 @@ processed at t + w or before. What becomes of each record, and the word under wh
     blank         a label event without a value
     malformed     a record that cannot be read            disordered   a record that came after its time had passed
     unread        inputs that could not be read for the bins
+
+An answer is kept for two horizons (in the second its id alone), a parked label for one: so at most the answers of two
+horizons and the labels of one, however long labels are wrong or missing. What cannot be read is not kept.
 """
 
 from __future__ import annotations
@@ -157,7 +160,10 @@ class Ledger:
         while agenda and agenda[0][0] < now:
             moment, name, parked = heapq.heappop(agenda)
             if parked:
-                self._orphan(moment, name)
+                if name in self._parked and self._parked[name][2] == moment:  # no answer has claimed it since
+                    del self._parked[name]
+                    self.counts["orphan"] += 1
+                    self.table[self._prefix + b"l" + name.encode()] = None
                 continue
             entry, field = self._answers[name], self._prefix + b"a" + name.encode()
             if entry.state == SPENT:
@@ -169,13 +175,6 @@ class Ledger:
             entry.state, entry.deadline, entry.answer, entry.value = SPENT, moment + self.within, None, b""
             heapq.heappush(agenda, (entry.deadline, name, 0))
             self.table[field] = _HEAD.pack(SPENT, entry.deadline)
-
-    def _orphan(self, moment: int, name: str) -> None:
-        """Give a parked label up, unless an answer has claimed it since."""
-        if name in self._parked and self._parked[name][2] == moment:
-            del self._parked[name]
-            self.counts["orphan"] += 1
-            self.table[self._prefix + b"l" + name.encode()] = None
 
     def _silence(self, entry: _Entry) -> None:
         if self._otherwise is None:

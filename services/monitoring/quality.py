@@ -7,15 +7,19 @@ Probabilities are clipped to [1e-6, 1 - 1e-6] first: one confident error costs a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate, zip_longest
 from math import log
+from typing import Any, TypeVar
 
+import msgspec
+
+from penstock.quality import CLIP
 from penstock.records import Paired, Quality
 
-__all__ = ["BINS", "CLIP", "GRAIN", "Sums", "area", "mean_loss", "pair", "prior_loss", "total", "total_paired"]
+__all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "prior_loss"]
 
-CLIP = 1e-6
+T = TypeVar("T")
+
 BINS = 200
 GRAIN = float(1 << 26)
 
@@ -34,43 +38,31 @@ def loss_of(score: float, label: bool) -> float:
     return round(-log(score if label else 1.0 - score) * GRAIN) / GRAIN
 
 
-class Sums:
-    """The sums of one version in one window. `sign` -1 takes an outcome back, when a correction replaces its label."""
+class Sums(msgspec.Struct):
+    """The Quality of one version in a window under way."""
 
-    __slots__ = ("bins_false", "bins_true", "loss", "n", "positives", "squares")
-
-    def __init__(self, quality: Quality | None = None) -> None:
-        self.n = quality.n if quality else 0
-        self.positives = quality.positives if quality else 0
-        self.loss = quality.loss if quality else 0.0
-        self.squares = quality.squares if quality else 0.0
-        self.bins_true = list(quality.bins_true) if quality and quality.bins_true else [0] * BINS
-        self.bins_false = list(quality.bins_false) if quality and quality.bins_false else [0] * BINS
+    n: int = 0
+    positives: int = 0
+    loss: float = 0.0
+    squares: float = 0.0
+    bins_true: list[int] = msgspec.field(default_factory=lambda: [0] * BINS)
+    bins_false: list[int] = msgspec.field(default_factory=lambda: [0] * BINS)
 
     def add(self, score: float, label: bool, sign: int = 1) -> float:
-        """Count one answer against its truth; returns its loss."""
+        """Count one answer against its truth; returns its loss. `sign` -1 takes an outcome back, when a correction
+        replaces its label."""
         score = clipped(score)
         loss = loss_of(score, label)
         miss = score - label
         self.n += sign
+        self.positives += sign * label
         self.loss += sign * loss
         self.squares += sign * (round(miss * miss * GRAIN) / GRAIN)
-        if label:
-            self.positives += sign
-            self.bins_true[int(score * BINS)] += sign
-        else:
-            self.bins_false[int(score * BINS)] += sign
+        (self.bins_true if label else self.bins_false)[int(score * BINS)] += sign
         return loss
 
     def frozen(self) -> Quality:
-        return Quality(
-            n=self.n,
-            positives=self.positives,
-            loss=self.loss,
-            squares=self.squares,
-            bins_true=self.bins_true,
-            bins_false=self.bins_false,
-        )
+        return Quality(**msgspec.structs.asdict(self))
 
 
 def pair(known: Paired, difference: float, sign: int = 1) -> Paired:
@@ -79,39 +71,24 @@ def pair(known: Paired, difference: float, sign: int = 1) -> Paired:
     return Paired(n=known.n + sign, sum=known.sum + sign * difference, squares=known.squares + sign * square)
 
 
-def total(parts: Iterable[Mapping[str, Quality]]) -> dict[str, Quality]:
-    """Sums by version over partitions or windows, versions in order of name."""
-    found: dict[str, Quality] = {}
-    for part in parts:
-        for version, q in part.items():
-            known = found.get(version)
-            found[version] = q if known is None else _added(known, q)
-    return dict(sorted(found.items()))
+def added(a: T, b: T) -> T:
+    """Two shares of a window as one: records field by field, mappings key by key (in order of keys), lists place by
+    place.
 
-
-def _added(a: Quality, b: Quality) -> Quality:
-    return Quality(
-        n=a.n + b.n,
-        positives=a.positives + b.positives,
-        loss=a.loss + b.loss,
-        squares=a.squares + b.squares,
-        bins_true=_columns(a.bins_true, b.bins_true),
-        bins_false=_columns(a.bins_false, b.bins_false),
-    )
-
-
-def _columns(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    return [x + y for x, y in zip_longest(a, b, fillvalue=0)]
-
-
-def total_paired(parts: Iterable[Mapping[str, Paired]]) -> dict[str, Paired]:
-    """Paired differences by version over partitions or windows."""
-    found: dict[str, Paired] = {}
-    for part in parts:
-        for version, p in part.items():
-            known = found.get(version, Paired())
-            found[version] = Paired(n=known.n + p.n, sum=known.sum + p.sum, squares=known.squares + p.squares)
-    return dict(sorted(found.items()))
+    >>> added({"v1": [1, 2]}, {"v1": [10, 20, 30], "v0": [5]})
+    {'v0': [5], 'v1': [11, 22, 30]}
+    """
+    one: Any = a
+    other: Any = b
+    if isinstance(a, dict):
+        found = {**one, **other, **{key: added(one[key], other[key]) for key in one.keys() & other.keys()}}
+        return dict(sorted(found.items()))  # type: ignore[return-value]
+    if isinstance(a, list):
+        return [x + y for x, y in zip_longest(one, other, fillvalue=0)]  # type: ignore[return-value]
+    if isinstance(a, msgspec.Struct):
+        fields = {name: added(getattr(one, name), getattr(other, name)) for name in a.__struct_fields__}
+        return type(a)(**fields)
+    return one + other  # type: ignore[no-any-return]
 
 
 def mean_loss(quality: Quality) -> float | None:

@@ -55,13 +55,14 @@ def stability(now: Sequence[int], reference: Sequence[int]) -> float:
     return float(np.sum((p - q) * np.log(p / q)))
 
 
-def shift_of(now: Sequence[int], reference: Sequence[int], alpha: float) -> Shift | None:
-    """The shift of one input; None where either side is empty or the bins differ, hence nothing can be said."""
+def shift_of(now: Sequence[int], reference: Sequence[int], alpha: float, floor: float = 0.0) -> Shift | None:
+    """The shift of one input, material above `floor`; None where either side is empty or the bins differ, hence nothing
+    can be said."""
     n, m = sum(now), sum(reference)
     if n <= 0 or m <= 0 or len(now) != len(reference):
         return None
     critical = sqrt(-log(alpha / 2) / 2) * sqrt(1 / n + 1 / m)
-    return Shift(ks=distance(now, reference), psi=stability(now, reference), critical=critical, n=n)
+    return Shift(ks=distance(now, reference), psi=stability(now, reference), critical=critical, n=n, floor=floor)
 
 
 def habit_of(earlier: Sequence[float]) -> float:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from penstock.lane import FROM, SEQUENCE, Redelivered
+from penstock.lane import Redelivered
 from penstock.log import Headers
 
 __all__ = ["SavedTrack", "Track"]
@@ -28,7 +28,7 @@ class SavedTrack(msgspec.Struct, array_like=True):
 class Track:
     """Follows records from being read to being applied.
 
-    >>> track = Track()
+    >>> track = Track(SavedTrack())
     >>> [track.read(offset, ()) for offset in (0, 1, 2)]
     [True, True, True]
     >>> track.apply(1)
@@ -39,32 +39,21 @@ class Track:
     [True, False, True]
     """
 
-    def __init__(self, saved: SavedTrack | None = None) -> None:
-        saved = saved or SavedTrack()
+    def __init__(self, saved: SavedTrack) -> None:
         self.next = saved.position
         """The position after the newest record that was read."""
-        self._repeats = Redelivered(saved.numbers)
-        self._numbers = dict(saved.numbers)
-        self._under_way: deque[tuple[int, str, int]] = deque()
-        self._applied: set[int] = set()
-        self._before = {offset for first, end in saved.applied for offset in range(first, end)}
+        self._read, self._passed = Redelivered(saved.numbers), Redelivered(saved.numbers)
+        self._under_way: deque[tuple[int, Headers]] = deque()
+        self._applied = {offset for first, end in saved.applied for offset in range(first, end)}
 
     def read(self, offset: int, headers: Headers) -> bool:
         """Take note of the next record; whether it is still to be applied: neither applied before nor a repeat."""
         self.next = offset + 1
-        new = True
-        if headers:
-            headers = headers[-2:]  # a lane numbers at the end
-            new = self._repeats.new(headers)
-            self._under_way.append((offset, *_origin(headers)))
-        else:
-            self._under_way.append((offset, "", -1))
-        if self._before and offset in self._before:
-            self._before.discard(offset)
-            new = False
-        if not new:
+        number = headers[-2:]  # a lane numbers at the end
+        self._under_way.append((offset, number))
+        if not self._read.new(number):
             self._applied.add(offset)
-        return new
+        return offset not in self._applied
 
     def apply(self, offset: int) -> None:
         self._applied.add(offset)
@@ -74,15 +63,13 @@ class Track:
         """The oldest record that is not applied."""
         under_way, applied = self._under_way, self._applied
         while under_way and under_way[0][0] in applied:
-            offset, writer, number = under_way.popleft()
+            offset, number = under_way.popleft()
             applied.discard(offset)
-            if number > self._numbers.get(writer, -1):
-                self._numbers[writer] = number
+            self._passed.new(number)
         return under_way[0][0] if under_way else self.next
 
     def saved(self) -> SavedTrack:
-        position = self.position
-        return SavedTrack(position, _ranges(sorted(self._applied | self._before)), dict(self._numbers))
+        return SavedTrack(self.position, _ranges(sorted(self._applied)), dict(self._passed.seen))
 
 
 def _ranges(offsets: Iterable[int]) -> list[tuple[int, int]]:
@@ -94,10 +81,3 @@ def _ranges(offsets: Iterable[int]) -> list[tuple[int, int]]:
         else:
             found.append((offset, offset + 1))
     return found
-
-
-def _origin(headers: Headers) -> tuple[str, int]:
-    """Who numbered a record, and with what; ("", -1) when nobody did. As `lane.Redelivered` reads it."""
-    if len(headers) < 2 or headers[0][0] != FROM or headers[1][0] != SEQUENCE or not headers[1][1].isdigit():
-        return "", -1
-    return headers[0][1].decode("utf-8", "replace"), int(headers[1][1])

@@ -13,9 +13,10 @@ import msgspec
 from penstock.policy import Drift, Skill
 from penstock.records import Shift
 
+from .quality import added
 from .shift import LEAST_VALUES, MOST_WINDOWS, alpha_of, habit_of, shift_of
 
-__all__ = ["PRIOR_LEAST", "Habits", "Past", "Period", "Verdict", "drift", "prior_of", "skill", "skill_of"]
+__all__ = ["PRIOR_LEAST", "Habits", "Past", "Period", "Verdict", "drift", "incomparable", "prior_of", "skill", "skill_of"]
 
 PRIOR_LEAST = 30
 """Fewer outcomes than this give no label rate: the prior would swing between sure and unsure."""
@@ -49,9 +50,8 @@ class Period(msgspec.Struct):
 
     def add(self, bins: Mapping[str, dict[str, list[int]]], baseline: Mapping[str, dict[str, list[int]]]) -> None:
         for version, inputs in bins.items():
-            known = self.bins.get(version)
-            self.bins[version] = merged(known, inputs) if known else inputs
-            self.baseline[version] = baseline[version]
+            self.bins[version] = added(self.bins.get(version, {}), inputs)
+            self.baseline[version] = baseline.get(version, {})
 
     @property
     def reference(self) -> str:
@@ -64,12 +64,6 @@ class Habits(msgspec.Struct):
 
     reference: str = ""
     earlier: dict[str, list[float]] = {}
-
-
-def merged(a: Mapping[str, list[int]], b: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    """Counts per bin, added by input."""
-    both = {name: [x + y for x, y in zip(a[name], b[name], strict=True)] for name in a.keys() & b.keys()}
-    return dict(sorted({**a, **b, **both}.items()))
 
 
 def answers(inputs: Mapping[str, list[int]]) -> int:
@@ -91,12 +85,12 @@ def drift(monitor: Drift, period: Period, habits: Habits) -> tuple[Verdict, dict
     shifts: dict[str, Shift] = {}
     ranked: list[tuple[float, str, dict[str, Any]]] = []
     for name in names:
-        shift = shift_of(now[name], then[name], alpha)
+        earlier = habits.earlier.setdefault(name, [])
+        floor = max(monitor.material, habit_of(earlier))
+        shift = shift_of(now[name], then[name], alpha, floor)
         if shift is None:
             continue
         shifts[name] = shift
-        earlier = habits.earlier.setdefault(name, [])
-        floor = max(monitor.material, habit_of(earlier))
         if shift.n >= LEAST_VALUES:
             earlier.append(shift.ks)
             del earlier[:-MOST_WINDOWS]
@@ -113,24 +107,43 @@ def drift(monitor: Drift, period: Period, habits: Habits) -> tuple[Verdict, dict
     return Verdict(ranked[0][0] < -1 if ranked else None, evidence), shifts
 
 
-def prior_of(past: Sequence[Past], since: int) -> float | None:
-    """The label rate over the windows that began at `since` or later; None with too few outcomes."""
+def prior_of(past: Sequence[Past], since: int) -> tuple[float | None, int]:
+    """The label rate over the windows that began at `since` or later, None with too few labels; and how many there
+    are."""
     n, positives = sum(p.labels for p in past if p.start >= since), sum(p.positives for p in past if p.start >= since)
-    return positives / n if n >= PRIOR_LEAST and 0 <= positives <= n else None
+    return (positives / n if n >= PRIOR_LEAST and 0 <= positives <= n else None), n
 
 
-def skill_of(past: Sequence[Past], since: int) -> tuple[float | None, int, float, float]:
-    """1 - loss / prior's loss over the windows since, with the outcomes, the loss and the prior's loss behind it.
+class Skillfulness(NamedTuple):
+    """1 - loss / prior's loss, and the outcomes and summed losses behind it. `value` is None where nothing is known, or
+    the prior was never wrong."""
 
-    Windows without a prior count on neither side. None where nothing is known, or the prior was never wrong."""
-    known = [p for p in past if p.start >= since and p.prior is not None]
+    value: float | None
+    n: int
+    loss: float
+    prior: float
+
+
+def skill_of(past: Sequence[Past]) -> Skillfulness:
+    """The skill over windows. Those without a prior count on neither side."""
+    known = [p for p in past if p.prior is not None]
     n, loss, prior = sum(p.n for p in known), sum(p.loss for p in known), sum(p.prior or 0.0 for p in known)
-    return (1.0 - loss / prior if n > 0 and prior > 0 else None), n, loss, prior
+    return Skillfulness(1.0 - loss / prior if n > 0 and prior > 0 else None, n, loss, prior)
+
+
+def incomparable(past: Sequence[Past]) -> str:
+    """Why windows say nothing of how the model and the prior compare."""
+    labels = sum(p.labels for p in past)
+    if sum(p.n for p in past) > 0:
+        return "no prior to compare with"
+    if labels > 0:
+        return f"no label of a model's answer: {labels} became known, all of answers given before there was a model"
+    return "no label became known"
 
 
 def skill(monitor: Skill, past: Sequence[Past], end: int) -> Verdict:
     """Skill below the floor on enough outcomes."""
-    value, n, loss, prior = skill_of(past, end - monitor.over)
+    value, n, loss, prior = skill_of([p for p in past if p.start >= end - monitor.over])
     if value is None or n < monitor.least:
         return Verdict(None, {})
     evidence = {"skill": value, "floor": monitor.floor, "n": n, "log_loss": loss / n, "prior_loss": prior / n}

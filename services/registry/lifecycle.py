@@ -29,7 +29,7 @@ import msgspec
 from penstock import duration
 from penstock.errors import Refused
 from penstock.model import Model
-from penstock.policy import Gate, Stage
+from penstock.policy import LONGEST, Gate, Stage
 from penstock.records import Candidate, Command, Decision, Statistic
 
 from .trial import Trial
@@ -40,9 +40,6 @@ CHAMPION, CHALLENGER, PROBATION, ONLINE = "champion", "challenger", "probation",
 
 State = Mapping[str, Decision]
 Change = tuple[str, Decision | None]
-
-LONGEST = 3
-"""A stage with too few labels is extended up to this many times its length, and this many windows, then given up."""
 
 SAFETY = (Gate(margin=0.0, confidence=3.0),)
 """What a new champion is held to when the project declares no gate. Looked at once a window, hence three errors."""

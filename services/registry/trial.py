@@ -1,8 +1,12 @@
 """Trial: one version against another on the same events, as sums that grow by one closed window at a time.
 
-A statistic pairs each version with what was served: d(v) = log loss of v - log loss of the answer served. The
-difference of two versions is d(subject) - d(against). Its standard error is bounded by the sum of both standard errors
-(the triangle inequality for standard deviations: the covariance is not in the statistic), hence never too small.
+A statistic has the differences in log loss of any two versions that were asked about the same events: their mean and
+its standard error are exact.
+
+Statistics older than that pair each version with what was served only, d(v) = log loss of v - log loss of the answer
+served. There the difference is d(subject) - d(against), and its standard error is bounded by the sum of both standard
+errors (the triangle inequality for standard deviations: the covariance is not in the statistic), hence never too small.
+A trial may hold windows of both kinds: the exact ones add nothing to the sums of the other version.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def error(self) -> float:
-        """Standard error of the mean, from above."""
+        """Standard error of the mean; from above where old statistics are inside."""
         mine = _deviation(self.n, self.sum, self.squares)
         other = _deviation(self.n, self.other_sum, self.other_squares)
         return (mine + other) / math.sqrt(max(self.n, 1))
@@ -65,16 +69,20 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def grown(self, statistic: Statistic) -> Trial:
         """With one more closed window; itself when that window is inside already.
 
-        Where the other version was scored on more events of the window, its sums are scaled down to the subject's
-        count, so that no window weighs more for one than for the other. A window without either adds time and no
-        evidence.
+        A window without either version adds time and no evidence. Of an old statistic, where the other version may have
+        been scored on more events, its sums are scaled down to the subject's count, so that no window weighs more for
+        one than for the other.
         """
         if statistic.end <= self.until:
             return self
-        mine = statistic.paired.get(self.subject, Paired())
-        other = statistic.paired.get(self.against, Paired())
-        n = mine.n if mine.n > 0 and other.n > 0 else 0  # corrections alone may leave a window below 0
-        share = n / other.n if n else 0.0
+        if statistic.between is None:
+            mine = statistic.paired.get(self.subject, Paired())
+            other = statistic.paired.get(self.against, Paired())
+            n = mine.n if mine.n > 0 and other.n > 0 else 0  # corrections alone may leave a window below 0
+        else:
+            mine, other = statistic.versus(self.subject, self.against), Paired()
+            n = max(mine.n, 0)
+        share = n / other.n if n and other.n else 0.0
         return msgspec.structs.replace(
             self,
             until=statistic.end,

@@ -25,7 +25,7 @@ from penstock.project import Project
 from penstock.records import Artefact, Candidate, Run
 
 from .examples import Examples, Rows
-from .fitting import SEED, Unfit, fit
+from .fitting import Unfit, fit
 from .school import School
 from .triggers import Job, Triggers
 
@@ -67,7 +67,7 @@ class _Work:
 
 
 class Desk:
-    """`threads` are for one fit. `clock` measures how long jobs take; without it they take 0 seconds."""
+    """`threads` and `seed` are for one fit. `clock` measures how long jobs take; without it they take 0 seconds."""
 
     def __init__(
         self,
@@ -76,12 +76,14 @@ class Desk:
         outcomes: str,
         artefacts: Artefacts,
         threads: int = 1,
+        seed: int = 0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.model, self.outcomes = model, outcomes
         self.examples = Examples(model.inputs)
         self.triggers, self.numbers = Triggers(), Numbers()
-        self._project, self._artefacts, self._threads, self._clock = project, artefacts, threads, clock
+        self._project, self._artefacts, self._clock = project, artefacts, clock
+        self._threads, self._seed = threads, seed
         learner = model.build()
         self.school = School(learner.online, model.inputs, learner.sharpness, learner.half_life)
         self._batch = learner.batch is not None
@@ -108,7 +110,7 @@ class Desk:
             cause=job.cause,
             at=from_micros(job.at),
             parameters=work.parameters,
-            seed=SEED,
+            seed=self._seed,
             data=work.data,
             code=self._project.fingerprint,
             environment=_environment(),
@@ -124,7 +126,7 @@ class Desk:
             raise Unfit("a full fit needs a learner with batch=")
         rows = self.examples.window(job.at, job.window)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
-        fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads)
+        fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads, self._seed)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
         work.artefact = self._artefacts.put(fitted.onnx, "onnx")

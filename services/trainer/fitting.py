@@ -20,10 +20,8 @@ from penstock.inputs import Matrix, counted, edges_of
 from penstock.model import BatchLearner
 from penstock.quality import auc, log_loss
 
-__all__ = ["SEED", "Fitted", "Unfit", "fit"]
+__all__ = ["Fitted", "Unfit", "fit"]
 
-SEED = 0
-"""Given to every `random_state` of the learner that the project leaves open."""
 LEAST = 100
 """Fewer rows than this are no basis for a model."""
 SAMPLE = 20_000
@@ -56,9 +54,11 @@ def fit(
     X: Matrix,  # noqa: N803
     label: npt.NDArray[np.bool_],
     threads: int = 1,
+    seed: int = 0,
 ) -> Fitted:
     """Fit on `X` float32 (rows, inputs) and `label` (rows,). Raises Unfit.
 
+    `seed` fixes what the project leaves to chance: every open `random_state`, also inside pipelines.
     One thread by default: histogram boosting on two ran five times slower beside other work on two cores.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -67,7 +67,7 @@ def fit(
         raise Unfit(f"{len(label)} rows; at least {LEAST} are needed")
     if label.all() or not label.any():
         raise Unfit(f"all {len(label)} labels are {bool(label[0])}")
-    _seed(learner)
+    _seed(learner, seed)
     with threadpool_limits(threads):
         try:
             learner.fit(X, label)
@@ -100,12 +100,11 @@ def fit(
     )
 
 
-def _seed(learner: Any) -> None:
-    """Fix what the project leaves to chance, also inside pipelines."""
+def _seed(learner: Any, seed: int) -> None:
     if hasattr(learner, "get_params"):
         settings = learner.get_params(deep=True)
         open_ = [n for n, v in settings.items() if n.rpartition("__")[2] == "random_state" and v is None]
-        learner.set_params(**dict.fromkeys(open_, SEED))
+        learner.set_params(**dict.fromkeys(open_, seed))
 
 
 def _converted(learner: Any, name: str, width: int) -> bytes:

@@ -42,7 +42,7 @@ EMPTY_READS = 30
 
 class Trainer:
     """The control of this service (see penstock.control). With `background`, fits run in a thread, so that the event
-    loop goes on meanwhile; without, a job is done when the turn is (simulate). `threads` and `clock`: see Desk."""
+    loop goes on meanwhile; without, a job is done when the turn is (simulate). `threads`, `seed` and `clock`: see Desk."""
 
     def __init__(
         self,
@@ -51,12 +51,13 @@ class Trainer:
         artefacts: Artefacts,
         background: bool = False,
         threads: int = 1,
+        seed: int = 0,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._topics, self._background = topics, background
         self._working: asyncio.Future[Made] | None = None
         self.desks = {
-            model.name: Desk(model, topics.project, topics.outcomes(model.name), artefacts, threads, clock)
+            model.name: Desk(model, topics.project, topics.outcomes(model.name), artefacts, threads, seed, clock)
             for model in topics.project.models
         }
         self._statistics = {topics.statistics(name): desk for name, desk in self.desks.items()}

@@ -8,29 +8,30 @@ is harmless as every reader drops it; it is reported all the same.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from operator import itemgetter
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from .codec import EventDecoder, entity_of
+from .duration import DAY
 from .event import Event, to_micros
 from .feature import hop_of
-from .lane import FROM, SEQUENCE
+from .lane import numbered
 from .log import Headers, Log, Partition
 from .quality import auc, log_loss
-from .records import Decision, Outcome, Statistic
+from .records import Alarm, Decision, Outcome, Run, Statistic
 from .topics import Topics
 
 __all__ = ["Audit", "audit"]
 
 Floats = npt.NDArray[np.float64]
 Scorer = Callable[[Decision, npt.NDArray[np.float32]], Floats]
-DAY = 86_400_000_000
+T = TypeVar("T")
 
 
 @dataclass
@@ -68,24 +69,23 @@ class Audit:
 
 
 Record = tuple[Partition, int, bytes | None, bytes | None, Headers]
+Placed = tuple[int, int, Any]
+"""An event with the partition and offset of its record."""
 
 
 async def read_all(log: Log, topic: str) -> list[Record]:
     """Every record of a topic that is there now."""
-    ends = await log.ends([topic])
-    begins = await log.begins([topic])
-    left = {p: end for p, end in ends.items() if end > begins[p]}
+    begins, ends = await log.begins([topic]), await log.ends([topic])
+    left = {p for p, end in ends.items() if end > begins[p]}
     found: list[Record] = []
-    if not left:
-        return found
     reader = await log.reader({p: begins[p] for p in left})
     try:
         while left:
             for batch in await reader.read(20_000, 5.0):
                 headers = batch.headers or ((),) * len(batch)
                 found += zip([batch.partition] * len(batch), batch.offsets, batch.keys, batch.values, headers, strict=True)
-                if batch.next >= left.get(batch.partition, 0):
-                    left.pop(batch.partition, None)
+                if batch.next >= ends[batch.partition]:
+                    left.discard(batch.partition)
     finally:
         await reader.close()
     return found
@@ -93,72 +93,60 @@ async def read_all(log: Log, topic: str) -> list[Record]:
 
 async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit:
     """Check a finished run. `scorer` scores inputs with the version of a decision: the first one, to be judged unchanged."""
-    found = Audit()
-    project, topology = topics.project, topics.project.topology
-    dead = {}
-    present = set(await log.describe())
+    found, project = Audit(), topics.project
+    events: dict[Event, list[Placed]] = {}
     for event in project.events:
         letters = await read_all(log, topics.dead_letters(event.topic))
-        dead[event] = {(p.number, int(dict(h)["dlq.offset"])) for p, _, _, _, h in letters}
-        found.dead_lettered += len(dead[event])
-        found.double(len(letters) - len(dead[event]), f"dead letters of {event.topic}")
-    events: dict[Event, list[tuple[int, int, Any]]] = {}
-    for event in project.events:
+        dead = {(p.number, int(dict(headers)["dlq.offset"])) for p, _, _, _, headers in letters}
+        found.dead_lettered += len(dead)
+        found.double(len(letters) - len(dead), f"dead letters of {event.topic}")
         decode = msgspec.json.Decoder(EventDecoder(event).struct).decode
         records = await read_all(log, event.topic)
         found.events_in += len(records)
-        events[event] = [(p.number, o, decode(v or b"")) for p, o, _, v, _ in records if (p.number, o) not in dead[event]]
-    order = _canonical(topology.rank, events)
-    for event in topology.reads:
-        rows = _distinct(found, await read_all(log, topics.rows(event)))
+        events[event] = [(p.number, o, decode(v or b"")) for p, o, _, v, _ in records if (p.number, o) not in dead]
+
+    async def distinct(topic: str, kind: type[T]) -> list[T]:
+        return _distinct(found, await read_all(log, topic), kind)
+
+    for event in project.topology.reads:
+        rows = await distinct(topics.rows(event), dict[str, Any])
         found.rows += len(rows)
-        decoded = [msgspec.json.decode(v) for v in rows]
-        sources = Counter(tuple(r["cursor"]["source"]) for r in decoded)
-        wanted = {(p, o) for p, o, _ in events[event]}
-        found.lose(len(wanted - set(sources)), f"{event.topic} events that became neither a row nor a dead letter")
-        found.double(sum(sources.values()) - len(set(sources)), f"rows of {event.topic}")
-        _effects(found, topics, event, events, order, decoded)
+        sources = {tuple(row["cursor"]["source"]) for row in rows}
+        lost = {(p, o) for p, o, _ in events[event]} - sources
+        found.lose(len(lost), f"{event.topic} events that became neither a row nor a dead letter")
+        found.double(len(rows) - len(sources), f"rows of {event.topic}")
+        _effects(found, topics, event, events, rows)
+    decisions = await distinct(topics.models, Decision) if project.models else []
     for model in project.models:
-        values = _distinct(found, await read_all(log, topics.predictions(model.name)))
-        ids = Counter(msgspec.json.decode(v, type=_Id).id for v in values)
-        found.predictions += len(ids)
-        found.double(sum(ids.values()) - len(ids), f"predictions of {model.name}")
-        asked = {str(getattr(e, (model.scores.id or model.scores.key).name)) for _, _, e in events[model.scores]}
-        found.lose(len(asked - set(ids)), f"rows without a prediction of {model.name}")
-        outcomes = [
-            msgspec.json.decode(v, type=Outcome) for v in _distinct(found, await read_all(log, topics.outcomes(model.name)))
-        ]
-        first = [o for o in outcomes if o.corrects is None]
-        answered = Counter(o.id for o in first)
-        found.outcomes += len(answered)
-        found.double(len(first) - len(answered), f"outcomes of {model.name}")
+        asked = {_id(model.scores, e): _time(model.scores, e) for _, _, e in events[model.scores]}
+        predictions = await distinct(topics.predictions(model.name), _Id)
+        answered = {prediction.id for prediction in predictions}
+        found.predictions += len(answered)
+        found.double(len(predictions) - len(answered), f"predictions of {model.name}")
+        found.lose(len(asked.keys() - answered), f"rows without a prediction of {model.name}")
+        outcomes = [o for o in await distinct(topics.outcomes(model.name), Outcome) if o.corrects is None]
+        known = {outcome.id for outcome in outcomes}
+        found.outcomes += len(known)
+        found.double(len(outcomes) - len(known), f"outcomes of {model.name}")
         label = model.label.event
-        labelled = {str(getattr(e, label.key.name)): to_micros(getattr(e, label.time.name)) for _, _, e in events.get(label, ())}
-        when = {
-            str(getattr(e, (model.scores.id or model.scores.key).name)): to_micros(getattr(e, model.scores.time.name))
-            for _, _, e in events[model.scores]
-        }
-        due = {i for i, t in labelled.items() if i in when and t <= when[i] + model.label.within}
-        found.lose(len(due - set(answered)), f"labels of {model.name} that met their prediction nowhere")
-        statistics = [
-            msgspec.json.decode(v, type=Statistic) for v in _distinct(found, await read_all(log, topics.statistics(model.name)))
-        ]
+        labelled = {str(getattr(e, label.key.name)): _time(label, e) for _, _, e in events.get(label, ())}
+        due = {name for name, time in labelled.items() if name in asked and time <= asked[name] + model.label.within}
+        found.lose(len(due - known), f"labels of {model.name} that met their prediction nowhere")
+        statistics = await distinct(topics.statistics(model.name), Statistic)
         found.statistics += len(statistics)
         closed = max((to_micros(s.end) for s in statistics), default=0)
         counted = sum(s.quality["served"].n for s in statistics if "served" in s.quality)
-        known = sum(1 for o in first if to_micros(max(o.labelled, o.time)) < closed and o.version != "none")
-        found.lose(max(known - counted, 0), f"outcomes of {model.name} in no statistic")
-        found.double(max(counted - known, 0), f"outcomes of {model.name} in statistics")
-        decisions = [msgspec.json.decode(v, type=Decision) for _, _, _, v, _ in await read_all(log, topics.models) if v]
+        due_there = sum(to_micros(max(o.labelled, o.time)) < closed and o.version != "none" for o in outcomes)
+        found.lose(max(due_there - counted, 0), f"outcomes of {model.name} in no statistic")
+        found.double(max(counted - due_there, 0), f"outcomes of {model.name} in statistics")
         mine = {d.id: d for d in decisions if d.model == model.name}.values()
         found.promotions += sum(d.kind == "champion" and bool(d.expected) and not d.evidence.get("rolled_back") for d in mine)
-        _judge(found, model.name, first, list(mine), scorer)
-    if topics.alarms in present and project.models:
-        alarms = [msgspec.json.decode(v) for _, _, _, v, _ in await read_all(log, topics.alarms) if v]
-        found.alarms = len({a["id"] for a in alarms if a["state"] == "raised"})
-        runs = {r["id"]: r for r in (msgspec.json.decode(v) for _, _, _, v, _ in await read_all(log, topics.runs) if v)}
-        found.retrains = sum(r["kind"] == "full" for r in runs.values())
-        found.retrains_by_alarm = sum(r["kind"] == "full" and r["cause"].startswith("alarm:") for r in runs.values())
+        _judge(found, model.name, outcomes, list(mine), scorer)
+    if project.models:
+        found.alarms = len({a.id for a in await distinct(topics.alarms, Alarm) if a.state == "raised"})
+        fits = {run.id: run.cause for run in await distinct(topics.runs, Run) if run.kind == "full"}
+        found.retrains = len(fits)
+        found.retrains_by_alarm = sum(cause.startswith("alarm:") for cause in fits.values())
     return found
 
 
@@ -166,70 +154,55 @@ class _Id(msgspec.Struct):
     id: str
 
 
-def _distinct(found: Audit, records: list[Record]) -> list[bytes]:
+def _id(event: Event, e: Any) -> str:
+    return str(getattr(e, (event.id or event.key).name))
+
+
+def _time(event: Event, e: Any) -> int:
+    return to_micros(getattr(e, event.time.name))
+
+
+def _distinct(found: Audit, records: list[Record], kind: type[T]) -> list[T]:
     """The values, each numbered record once."""
     seen, values = set(), []
     for _, _, _, value, headers in records:
-        if value is None:
-            continue
-        number = tuple(v for n, v in headers if n in (FROM, SEQUENCE))
-        if number and number in seen:
+        number = numbered(headers)
+        if number is not None and number in seen:
             found.redelivered += 1
-            continue
-        seen.add(number)
-        values.append(value)
+        elif value is not None:
+            seen.add(number)
+            values.append(msgspec.json.decode(value, type=kind))
     return values
 
 
-def _canonical(rank: dict[Event, int], events: dict[Event, list[tuple[int, int, Any]]]) -> dict[tuple[Event, int, int], int]:
-    """Each event's place in stream time: (time, kind, id)."""
-    keyed = []
-    for event, found in events.items():
-        name, time = (event.id or event.key).name, event.time.name
-        keyed += [(to_micros(getattr(e, time)), rank[event], str(getattr(e, name)), event, p, o) for p, o, e in found]
-    keyed.sort(key=lambda k: (k[0], k[1], k[2], k[4], k[5]))
-    return {(event, p, o): place for place, (_, _, _, event, p, o) in enumerate(keyed)}
-
-
-def _effects(
-    found: Audit,
-    topics: Topics,
-    event: Event,
-    events: dict[Event, Any],
-    order: dict[Any, int],
-    rows: list[dict[str, Any]],
-) -> None:
+def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, list[Placed]], rows: list[dict[str, Any]]) -> None:
     """Every count in every row against the events themselves (for streams in order of time)."""
-    topology = topics.project.topology
-    source = {(p, o): e for p, o, e in events[event]}
-    for view in topology.reads[event]:
-        for feature in view.features:
-            if feature.kind != "count":
-                continue
-            history: dict[str, list[tuple[int, int]]] = {}
-            columns = view.by[feature.event]
-            for p, o, e in events[feature.event]:
-                entity = entity_of(columns, e)
-                if entity is not None:
-                    history.setdefault(entity, []).append(
-                        (order[feature.event, p, o], to_micros(getattr(e, feature.event.time.name)))
-                    )
-            arrays = {entity: np.array(sorted(h), np.int64) for entity, h in history.items()}
-            hop, name = hop_of(feature.over), f"{view.name}.{feature.name}"
-            less = more = 0
-            for row in rows:
-                p, o = row["cursor"]["source"]
-                e = source[p, o]
-                entity = entity_of(view.by[event], e)
-                own = arrays.get(entity) if entity is not None else None
-                expected = 0
-                if own is not None:
-                    start = (to_micros(getattr(e, event.time.name)) - feature.over) // hop * hop
-                    expected = int(np.searchsorted(own[:, 0], order[event, p, o]) - np.searchsorted(own[:, 1], start))
-                less += row["features"][name] < expected
-                more += row["features"][name] > expected
-            found.lose(less, f"events missing from {name} (rows that show too few)")
-            found.double(more, f"events in {name} (rows that show too many)")
+    rank = topics.project.topology.rank
+    placed = [((_time(kind, e), rank[kind], _id(kind, e), p, o), (kind, p, o)) for kind in events for p, o, e in events[kind]]
+    order = {source: place for place, (_, source) in enumerate(sorted(placed, key=itemgetter(0)))}
+    asked = {(p, o): e for p, o, e in events[event]}
+    counts = [(v, f) for v in topics.project.topology.reads[event] for f in v.features if f.kind == "count"]
+    for view, feature in counts:
+        history: dict[str, list[tuple[int, int]]] = {}
+        for p, o, e in events[feature.event]:
+            entity = entity_of(view.by[feature.event], e)
+            if entity is not None:
+                history.setdefault(entity, []).append((order[feature.event, p, o], _time(feature.event, e)))
+        arrays = {entity: np.array(sorted(h), np.int64).T.copy() for entity, h in history.items()}
+        hop, name = hop_of(feature.over), f"{view.name}.{feature.name}"
+        less = more = 0
+        for row in rows:
+            p, o = row["cursor"]["source"]
+            entity = entity_of(view.by[event], asked[p, o])
+            expected = 0
+            if entity in arrays:
+                start = (_time(event, asked[p, o]) - feature.over) // hop * hop
+                places, times = arrays[entity]
+                expected = int(np.searchsorted(places, order[event, p, o]) - np.searchsorted(times, start))
+            less += row["features"][name] < expected
+            more += row["features"][name] > expected
+        found.lose(less, f"events missing from {name} (rows that show too few)")
+        found.double(more, f"events in {name} (rows that show too many)")
 
 
 def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:

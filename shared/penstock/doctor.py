@@ -22,7 +22,7 @@ from .local import kafka as local_kafka
 from .local import port as local_port
 from .local import redis as local_redis
 
-__all__ = ["Check", "examine", "exit_code"]
+__all__ = ["SECONDS", "Check", "endpoint", "examine", "exit_code", "reason", "without_password"]
 
 SECONDS: Final = 2.0  # for whoever is asked over the network; a healthy local one answers in milliseconds
 PYTHONS: Final = ((3, 11), (3, 14))  # from, and below; as pyproject.toml says and a test compares
@@ -104,27 +104,21 @@ def broker(bootstrap: str | None) -> Check:
     for address in bootstrap.split(","):
         began = time.monotonic()
         try:
-            host, port = _address(address)
-            found = local_kafka.listeners(host, port, SECONDS)
+            found = local_kafka.listeners(*endpoint(address), SECONDS)
         except (OSError, ValueError) as error:
-            problem = f"{address}: {_reason(error)}"
+            problem = f"{address}: {reason(error)}"
             continue
         taken = f"{address}  {len(found)} broker(s)  round trip {(time.monotonic() - began) * 1000:.0f} ms"
         if not found:
-            return Check(
-                "kafka",
-                False,
-                f"{address} listens, but no broker is in service yet",
-                "wait, then again:  penstock doctor",
-            )
+            what = f"{address} listens, but no broker is in service yet"
+            return Check("kafka", False, what, "wait, then again:  penstock doctor")
         for name, number in found:
-            if not _reachable(name, number):
-                return Check(
-                    "kafka",
-                    False,
-                    f"{address} answers, but sends clients to {name}:{number}, which cannot be reached from here",
-                    f"use the listener meant for this machine, or correct advertised.listeners of the broker ({name})",
-                )
+            try:
+                socket.create_connection((name, number), timeout=SECONDS).close()
+            except OSError:
+                what = f"{address} answers, but sends clients to {name}:{number}, which cannot be reached from here"
+                fix = f"use the listener meant for this machine, or correct advertised.listeners of the broker ({name})"
+                return Check("kafka", False, what, fix)
         return Check("kafka", True, taken)
     return Check("kafka", False, problem, START)
 
@@ -144,8 +138,8 @@ def redis(url: str | None) -> Check:
             taken = (time.monotonic() - began) * 1000
             facts = client.info()
     except (RedisError, OSError, ValueError) as error:
-        return Check("redis", False, f"{_without_password(url)}: {_reason(error)}", START)
-    detail = f"{_without_password(url)}  {facts.get('redis_version', '?')}  round trip {taken:.1f} ms"
+        return Check("redis", False, f"{without_password(url)}: {reason(error)}", START)
+    detail = f"{without_password(url)}  {facts.get('redis_version', '?')}  round trip {taken:.1f} ms"
     policy = facts.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         what = f"{detail}, but maxmemory-policy is {policy}: it would drop state when full"
@@ -155,23 +149,21 @@ def redis(url: str | None) -> Check:
 
 def clock(redis_url: str | None) -> Check:
     """This machine's clock beside Redis's, the one other clock at hand."""
-    try:
-        from redis import Redis, RedisError
-    except ImportError:
-        return Check("clock", None, "no Redis client to compare with")
     if not redis_url:
         return Check("clock", None, f"{time.strftime('%Y-%m-%d %H:%M:%S %Z')}; no other clock to compare with")
     try:
+        from redis import Redis
+
         with Redis.from_url(redis_url, socket_timeout=SECONDS, socket_connect_timeout=SECONDS) as client:
             client.ping()  # so that connecting is not part of what is measured
             before = time.time()
             seconds, microseconds = client.time()
             after = time.time()
-    except (RedisError, OSError, ValueError) as error:
-        return Check("clock", None, f"no other clock to compare with: {_reason(error)}")
+    except Exception as error:  # told as Redis's own failure
+        return Check("clock", None, f"no other clock to compare with: {reason(error)}")
     skew = seconds + microseconds / 1e6 - (before + after) / 2
-    detail = f"{skew * 1000:+.0f} ms against Redis"
-    return Check("clock", abs(skew) < MOST_SKEW, detail, "" if abs(skew) < MOST_SKEW else "timedatectl set-ntp true")
+    well = abs(skew) < MOST_SKEW
+    return Check("clock", well, f"{skew * 1000:+.0f} ms against Redis", "" if well else "timedatectl set-ntp true")
 
 
 def free_port(name: str, port: int) -> Check:
@@ -211,7 +203,7 @@ def docker() -> Check:
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Check("docker", None, f"does not answer: {_reason(error)}", "start the Docker daemon")
+        return Check("docker", None, f"does not answer: {reason(error)}", "start the Docker daemon")
     if answer.returncode != 0:
         return Check("docker", None, "installed, but its daemon does not answer", "start the Docker daemon")
     return Check("docker", True, answer.stdout.strip())
@@ -253,32 +245,34 @@ def _required(requirements: Sequence[str], extra: str) -> set[str]:
 
 def _installed(name: str) -> bool:
     try:
-        metadata.version(name)
+        return bool(metadata.version(name))
     except metadata.PackageNotFoundError:
         return False
-    return True
 
 
-def _address(text: str) -> tuple[str, int]:
+def endpoint(text: str) -> tuple[str, int]:
+    """Host and port of `host:port`.
+
+    >>> endpoint("[::1]:9092")
+    ('::1', 9092)
+    """
     host, _, port = text.strip().rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError("not written as host:port")
+        raise ValueError(f"{text!r} is not written as host:port")
     return host.strip("[]"), int(port)
 
 
-def _reachable(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port), timeout=SECONDS).close()
-    except OSError:
-        return False
-    return True
+def without_password(url: str) -> str:
+    """A URL that may be shown.
+
+    >>> without_password("redis://ada:lovelace@cache:6379/0")
+    'redis://***@cache:6379/0'
+    """
+    return re.sub(r"//[^/]*@", "//***@", url)
 
 
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^@/]*@", "//***@", url)
-
-
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why nobody answered, in words."""
     if isinstance(error, TimeoutError | subprocess.TimeoutExpired) or "timed out" in str(error).lower():
         return f"no answer within {SECONDS:.0f} s"
     if "refused" in str(error).lower():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import DefinitionError
+from .mistake import mistake
 
 __all__ = ["DAY", "HOUR", "MINUTE", "SECOND", "micros", "spoken"]
 
@@ -23,11 +23,10 @@ def micros(text: str) -> int:
     >>> micros("90s"), micros("1h")
     (90000000, 3600000000)
     """
-    match = _TEXT.fullmatch(text.strip())
+    match = _TEXT.fullmatch(str(text).strip())
     if not match or int(match[1]) == 0:
-        raise DefinitionError(
-            f'"{text}" is not a length of time', 'write a whole number and a unit: "20ms", "90s", "5m", "1h", "7d"'
-        )
+        mistake(f'"{text}" is not a length of time', 'write a whole number and a unit: "20ms", "90s", "5m", "1h", "7d"')
+        return DAY
     return int(match[1]) * _UNITS[match[2]]
 
 

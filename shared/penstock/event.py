@@ -20,6 +20,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from .errors import DefinitionError
+from .mistake import mistake, nearest, together
 
 __all__ = ["Column", "Event", "EventTime", "Id", "Key", "column_of", "event", "event_of", "from_micros", "to_micros"]
 
@@ -69,6 +70,21 @@ class Column:
         return f"{self.event.type.__name__}.{self.name}"
 
 
+class NoColumn(DefinitionError, AttributeError):
+    """`Payment.amont`: a column that the event has not."""
+
+
+class _Columns(type):
+    """The type of event classes, so that a misspelt column is answered with the nearest one."""
+
+    def __getattr__(cls, name: str) -> Any:
+        event = cls.__dict__.get("__penstock_event__")
+        if event is None or name.startswith("_"):
+            raise AttributeError(f"type object {cls.__name__!r} has no attribute {name!r}")
+        mistake(f"{event!r} has no column {name}", nearest(name, event.columns), NoColumn)
+        return Column(event, name, bool, "number", False)  # fits wherever a column is asked for
+
+
 class Event:
     """What Penstock knows of an event class: topic, columns, and which of them is id, key and time."""
 
@@ -76,7 +92,6 @@ class Event:
         self.type, self.topic = cls, topic
         self.columns: dict[str, Column] = {}
         roles: dict[str, list[Column]] = {"id": [], "key": [], "time": []}
-        problems = []
         for name, hint in get_type_hints(cls, include_extras=True).items():
             marks = [a for a in get_args(hint)[1:] if isinstance(a, _Role)] if get_origin(hint) is Annotated else []
             bare = get_args(hint)[0] if marks else hint
@@ -84,8 +99,8 @@ class Event:
             optional = len(inner) == 1 and inner != [bare]
             if len(inner) != 1 or inner[0] not in _PLAIN:
                 known = "str, int, float, bool, datetime or one of them | None"
-                problems.append(f"{cls.__name__}.{name}: {bare} is not a column type; use {known}")
-                continue
+                mistake(f"{cls.__name__}.{name}: {getattr(bare, '__name__', bare)} is not a column type", f"use {known}")
+                inner = [str if marks else bool]
             column = Column(self, name, inner[0], _PLAIN[inner[0]], optional)
             self.columns[name] = column
             for mark in marks:
@@ -94,13 +109,12 @@ class Event:
             found = roles[role]
             if len(found) > 1 or (many and not found):
                 hint = {"time": "ps.EventTime", "key": "ps.Key[str]", "id": "ps.Id[str]"}[role]
-                problems.append(f"{cls.__name__} has {len(found)} {role} columns; mark exactly one as {hint}")
+                mistake(f"{cls.__name__} has {len(found)} {role} columns", f"mark exactly one as {hint}")
         for column in (*roles["key"], *roles["id"]):
             if column.type not in (str, int):
-                problems.append(f"{column}: an id or key is str or int, not {column.type.__name__}")
-        if problems:
-            raise DefinitionError("; ".join(problems), f"correct the class {cls.__name__}")
-        self.key, self.time = roles["key"][0], roles["time"][0]
+                mistake(f"{column} is an id or key, and {column.type.__name__}", "declare it as str or int")
+        stand_in = Column(self, "missing", str, "text", False)
+        self.key, self.time = (roles["key"] or [stand_in])[0], (roles["time"] or [stand_in])[0]
         self.id = roles["id"][0] if roles["id"] else None
 
     def __repr__(self) -> str:
@@ -109,11 +123,14 @@ class Event:
 
 @dataclass_transform(frozen_default=True)
 def event(topic: str) -> Callable[[type[T]], type[T]]:
-    """Declare an event and the topic it is published to. DefinitionError names every wrong column at once."""
+    """Declare an event and the topic it is published to; DefinitionError names what is wrong with its columns."""
 
     def declare(cls: type[T]) -> type[T]:
-        made: Any = dataclasses.dataclass(frozen=True, slots=True)(cls)
-        made.__penstock_event__ = Event(made, topic)
+        body = {name: value for name, value in vars(cls).items() if name not in ("__dict__", "__weakref__")}
+        columned = _Columns(cls.__name__, cls.__bases__, {**body, "__qualname__": cls.__qualname__})
+        made: Any = dataclasses.dataclass(frozen=True, slots=True)(columned)
+        with together():
+            made.__penstock_event__ = Event(made, topic)
         return made  # type: ignore[no-any-return]
 
     return declare
@@ -129,6 +146,8 @@ def event_of(cls: type) -> Event:
 
 def column_of(reference: object) -> Column:
     """The Column behind `Payment.amount` (at run time the slot of the dataclass, which knows its class and its name)."""
+    if isinstance(reference, Column):
+        return reference
     owner, name = getattr(reference, "__objclass__", None), getattr(reference, "__name__", "")
     if owner is None:
         raise DefinitionError(f"{reference!r} is not a column", "refer to it as Event.column, such as Payment.amount")

@@ -17,13 +17,16 @@ the wire); an empty window counts 0, sums to 0, and has no mean, minimum, maximu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dis
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 from . import duration
 from .errors import DefinitionError
 from .event import Column, Event, column_of, event_of
+from .mistake import mistake, nearest
 
 __all__ = [
     "Derived",
@@ -53,35 +56,36 @@ def hop_of(length: int) -> int:
     return duration.HOUR if length < 12 * duration.DAY else duration.DAY
 
 
-class Feature(Generic[T_co]):
-    """A windowed aggregate: on the view class a reference, on a row its value. `over` is 0 where there is no window."""
+class _Value(Generic[T_co]):
+    """One value of a row: on the view class a reference, on a row the number."""
 
-    def __init__(self, kind: str, event: Event, column: Column | None, over: str = "") -> None:
-        self.kind, self.event, self.column = kind, event, column
-        self.over = duration.micros(over) if over else 0
-        self.name, self.view = "", ""
-        self.owner: type = object
-        if self.over and self.over < (hop := hop_of(self.over)):
-            raise DefinitionError(
-                f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"'
-            )
-        if column is not None and column.kind != "number":
-            raise DefinitionError(
-                f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column"
-            )
+    owner: type = object
+    name, view = "", ""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.owner, self.name, self.view = owner, name, owner.__name__
 
     @overload
-    def __get__(self, row: None, owner: type) -> Feature[T_co]: ...
+    def __get__(self, row: None, owner: type) -> Self: ...
     @overload
     def __get__(self, row: object, owner: type) -> T_co: ...
-    def __get__(self, row: object | None, owner: type) -> Feature[T_co] | T_co:
+    def __get__(self, row: object | None, owner: type) -> Self | T_co:
         return self if row is None else row.__dict__[self.name]
 
     def __repr__(self) -> str:
         return f"{self.view}.{self.name}"
+
+
+class Feature(_Value[T_co]):
+    """A windowed aggregate; `over` is 0 where there is no window."""
+
+    def __init__(self, kind: str, event: Event, column: Column | None, over: str | None = None) -> None:
+        self.kind, self.event, self.column = kind, event, column
+        self.over = 0 if over is None else duration.micros(over)
+        if self.over and self.over < (hop := hop_of(self.over)):
+            mistake(f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"')
+        if column is not None and column.kind != "number":
+            mistake(f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column")
 
     def spelled(self) -> str:
         """As it was written, for fingerprints and pages."""
@@ -89,29 +93,30 @@ class Feature(Generic[T_co]):
         return f"{self.kind}({source}{f', over={duration.spoken(self.over)!r}' if self.over else ''})"
 
 
-class Derived(Generic[T_co]):
+class Derived(_Value[T_co]):
     """Arithmetic over a row of the view and, when the method takes one more argument, the event being answered."""
 
     def __init__(self, body: Callable[..., T_co]) -> None:
-        self.body, self.name, self.view = body, body.__name__, ""
-        self.owner: type = object
+        self.body, self.name = body, body.__name__
         self.__doc__ = body.__doc__
         hints = [h for n, h in getattr(body, "__annotations__", {}).items() if n not in ("return", "self")]
         self.wants_event = len(hints) == 1
         self.event_hint: Any = hints[0] if hints else None
 
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.owner, self.name, self.view = owner, name, owner.__name__
-
-    @overload
-    def __get__(self, row: None, owner: type) -> Derived[T_co]: ...
-    @overload
-    def __get__(self, row: object, owner: type) -> T_co: ...
-    def __get__(self, row: object | None, owner: type) -> Derived[T_co] | T_co:
-        return self if row is None else row.__dict__[self.name]
-
-    def __repr__(self) -> str:
-        return f"{self.view}.{self.name}"
+    def check(self, features: Sequence[str], events: Iterable[Event]) -> None:
+        """Note every name that the body reads and that is neither a feature above it nor a column of the event."""
+        code = self.body.__code__
+        if code.co_argcount != 1 + self.wants_event:
+            mistake(f"{self!r} is given a row, and an event if it names one", "write it as (self) or (self, now: Payment)")
+        hinted = [event.columns for event in events if self.event_hint in (event.type, event.type.__name__)]
+        known = dict(zip(code.co_varnames, [features, *hinted], strict=False))
+        for loaded, read in itertools.pairwise(dis.get_instructions(code)):
+            owner = loaded.argval if loaded.opname.startswith("LOAD_FAST") else None
+            if read.opname == "LOAD_ATTR" and owner in known and read.argval not in known[owner]:
+                line = (loaded.positions.lineno if loaded.positions else None) or code.co_firstlineno
+                mistake(
+                    f"{self!r}: {owner} has no {read.argval}", nearest(read.argval, known[owner]), at=(code.co_filename, line)
+                )
 
 
 def derived(body: Callable[..., T]) -> Derived[T]:
@@ -146,7 +151,7 @@ def max(column: float | None, over: str) -> Feature[float]:  # noqa: A001
 
 def last(column: float | None) -> Feature[float]:
     """The value with the greatest event time so far (of ties the one processed last); NaN before the first."""
-    return _over("last", column, "")
+    return _over("last", column, None)
 
 
 def since_last(event: type) -> Feature[float]:
@@ -154,7 +159,7 @@ def since_last(event: type) -> Feature[float]:
     return Feature("since_last", event_of(event), None)
 
 
-def _over(kind: str, column: object, over: str) -> Feature[float]:
+def _over(kind: str, column: object, over: str | None) -> Feature[float]:
     found = column_of(column)
     return Feature(kind, found.event, found, over)
 
@@ -177,7 +182,7 @@ class View:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all values of a row, windows first, then derived."""
-        return tuple([f"{self.name}.{f.name}" for f in self.features] + [f"{self.name}.{d.name}" for d in self.derived])
+        return tuple(map(repr, (*self.features, *self.derived)))
 
     @property
     def updates(self) -> tuple[Event, ...]:
@@ -195,19 +200,20 @@ def features(by: object) -> Callable[[type[T]], type[T]]:
         for alternative in alternatives:
             columns = tuple(column_of(c) for c in (alternative if isinstance(alternative, tuple) else (alternative,)))
             if len({c.event for c in columns}) != 1:
-                raise DefinitionError(
-                    f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple"
-                )
+                mistake(f"{cls.__name__}: a compound key mixes events {columns}", "name columns of one event per tuple")
             keys[columns[0].event] = columns
         items = list(cls.__dict__.values())
         found = tuple(item for item in items if isinstance(item, Feature))
-        missing = sorted({repr(f.event) for f in found if f.event not in keys})
-        if missing:
-            raise DefinitionError(
-                f"{cls.__name__} has features over {', '.join(missing)}, but `by` names no column of it",
-                f"add it: by=[..., {missing[0]}.<column>]",
+        for missing in sorted({repr(f.event) for f in found if f.event not in keys}):
+            mistake(
+                f"{cls.__name__} has features over {missing}, but `by` names no column of it",
+                f"add it: by=[..., {missing}.<column>]",
             )
         view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)))
+        known = [feature.name for feature in found]
+        for item in view.derived:
+            item.check(known, keys)
+            known.append(item.name)
         cls.__penstock_view__ = view  # type: ignore[attr-defined]
         return cls
 

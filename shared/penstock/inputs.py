@@ -53,14 +53,18 @@ def squashed(matrix: Matrix) -> Floats:
 
 
 def edges_of(values: npt.NDArray[np.floating[Any]], bins: int = BINS) -> list[float]:
-    """Edges between bins of about equal count, at most `bins` - 1 and ascending; none where all values are equal.
+    """Edges between bins of about equal count, at most `bins` - 1 and ascending; none without values.
 
-    An edge lies half-way between two values that occur, never on one, so that rounding a value (float32 in training,
-    the JSON number in monitoring) does not move it to another bin.
+    Where all values are equal, one edge on each side of that value, so that any other will show. Else an edge lies
+    half-way between two values that occur, never on one, so that rounding a value (float32 in training, the JSON number
+    in monitoring) does not move it to another bin.
     """
     present = np.sort(np.asarray(values[np.isfinite(values)], np.float64))
     if not len(present):
         return []
+    if present[0] == present[-1]:
+        beside = max(abs(present[0]) * 1e-6, float(np.finfo(np.float32).tiny))  # more than rounding to float32 moves it
+        return [float(present[0] - beside), float(present[0] + beside)]
     cuts = np.unique(present[np.arange(1, bins) * len(present) // bins])
     below = np.searchsorted(present, cuts, "left")
     cuts, below = cuts[below > 0], below[below > 0]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from . import duration
-from .errors import DefinitionError
 from .event import Column, Event, column_of
+from .mistake import mistake
 
 __all__ = ["Label", "label"]
 
@@ -32,5 +32,5 @@ def label(column: bool | float, within: str, otherwise: bool | None = None) -> L
     """The truth about a scored event: a yes/no column of the event that answers it."""
     found = column_of(column)
     if found.type is not bool:
-        raise DefinitionError(f"label({found!r}): the column holds {found.type.__name__}", "a label is a bool column")
+        mistake(f"label({found!r}): the column holds {found.type.__name__}", "a label is a bool column")
     return Label(found, duration.micros(within), otherwise)

@@ -16,6 +16,8 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from operator import itemgetter
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -27,11 +29,13 @@ from .records import Clock
 from .store import Change, Fenced, Saved, Store
 from .telemetry import Meters, Tracing, trace_of
 
-__all__ = ["Effects", "Lane", "Redelivered", "Shard", "now"]
+__all__ = ["Effects", "Lane", "Redelivered", "Shard", "now", "numbered"]
 
 T = TypeVar("T")
 
-FROM, SEQUENCE = "penstock-from", "penstock-seq"
+FROM, SEQUENCE = "ce_source", "ce_id"
+"""Source and id name a CloudEvent; who has had both may drop it. Lanes use them so: their shard's name, and a number that
+grows. (The sources of others hold a slash.)"""
 
 
 def now() -> float:
@@ -66,6 +70,21 @@ class Shard(Protocol):
         ...
 
 
+def numbered(headers: Headers) -> tuple[str, int] | None:
+    """The shard that sent a record and the number that it gave it; None for records of others.
+
+    >>> numbered((("ce_type", b"penstock.row.v1"), ("ce_source", b"feature_store.3"), ("ce_id", b"17")))
+    ('feature_store.3', 17)
+    """
+    source = number = None
+    for name, value in headers:
+        if name == FROM and value and b"/" not in value:
+            source = value.decode("utf-8", "replace")
+        elif name == SEQUENCE and value and value.isdigit():
+            number = int(value)
+    return None if source is None or number is None else (source, number)
+
+
 class Redelivered:
     """Drops records that a shard has had before: sources number what they send, so a number that does not grow is a repeat."""
 
@@ -74,14 +93,10 @@ class Redelivered:
 
     def new(self, headers: Headers) -> bool:
         """Whether a record with these headers is new; records that nobody numbered always are."""
-        source = number = None
-        for name, value in headers:
-            if name == FROM and value:
-                source = value.decode("utf-8", "replace")
-            elif name == SEQUENCE and value and value.isdigit():
-                number = int(value)
-        if source is None or number is None:
+        found = numbered(headers)
+        if found is None:
             return True
+        source, number = found
         if number <= self.seen.get(source, -1):
             return False
         self.seen[source] = number
@@ -89,15 +104,34 @@ class Redelivered:
 
 
 def stamped(shard: str, version: int, sends: Sequence[Send]) -> list[Send]:
-    """The sends of a shard's write `version`, numbered; the same write gives the same numbers.
+    """The sends of a shard's write `version`, numbered; the same write gives the same numbers. Dead letters go as they are,
+    with the headers of whoever published them: the position they come from is their name.
 
     2**20 records a step is far above what a read of 4,096 records can produce.
     """
     source, first = (FROM, shard.encode()), version << 20
     return [
         Send(topic, key, value, (*headers, source, (SEQUENCE, b"%d" % number)), partition)
+        if topic[-4:] != ".dlq"
+        else Send(topic, key, value, headers, partition)
         for number, (topic, key, value, headers, partition) in enumerate(sends, first)
     ]
+
+
+def packed(sends: Sequence[Send]) -> bytes:
+    """Sends as the outbox keeps them: those of one topic with the same headers together, for they are many."""
+    groups = [
+        (*of, [(key, value, partition) for _, key, value, _, partition in group])
+        for of, group in groupby(sends, key=itemgetter(0, 3))
+    ]
+    return msgspec.msgpack.encode(groups) if groups else b""
+
+
+def unpacked(outbox: bytes) -> list[Send]:
+    """The inverse of `packed`."""
+    kind = list[tuple[str, Headers, list[tuple[bytes | None, bytes | None, int | None]]]]
+    groups = msgspec.msgpack.decode(outbox, type=kind)
+    return [Send(topic, key, value, headers, number) for topic, headers, group in groups for key, value, number in group]
 
 
 class Lane:
@@ -175,7 +209,7 @@ class Lane:
         if effects is None:
             return False
         self._trace(effects.sends, began)
-        effects.change.outbox = msgspec.msgpack.encode(effects.sends) if effects.sends else b""
+        effects.change.outbox = packed(effects.sends)
         version = await self._patient(lambda: self._store.write(name, self._versions[number], effects.change))
         self._versions[number] = version
         await self._publish(name, version, effects.sends)
@@ -230,7 +264,7 @@ class Lane:
             shard = self._make(number)
             positions = shard.open(saved)
             if saved.outbox:
-                await self._publish(name, saved.version, msgspec.msgpack.decode(saved.outbox, type=list[Send]))
+                await self._publish(name, saved.version, unpacked(saved.outbox))
             for partition, offset in positions.items():
                 member.seek(partition, offset)
             self.shards[number], self._versions[number] = shard, saved.version

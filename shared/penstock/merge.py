@@ -9,8 +9,10 @@ over partitions does not show, as long as each source is in order of time. What 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +20,7 @@ import numpy.typing as npt
 from .log import Partition
 from .records import Clock
 
-__all__ = ["NEVER", "TRUSTED_SECONDS", "Frontiers", "Merge", "Released"]
+__all__ = ["NEVER", "TRUSTED_SECONDS", "Column", "Frontiers", "Merge", "Released", "column"]
 
 NEVER = -(1 << 62)
 TRUSTED_SECONDS = 60.0
@@ -26,47 +28,78 @@ TRUSTED_SECONDS = 60.0
 Times = npt.NDArray[np.int64]
 
 
+Column = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
 class Released:
-    """What a merge let go: parallel columns in order. `source` indexes the merge's sources."""
+    """What a merge let go, in order: effective times, ranks, ids, and the columns that were pushed beside them."""
 
-    __slots__ = ("ids", "items", "ranks", "times")
-
-    def __init__(self, times: Times, ranks: npt.NDArray[np.int64], ids: list[str], items: list[Any]) -> None:
-        self.times, self.ranks, self.ids, self.items = times, ranks, ids, items
+    times: Times
+    ranks: Times
+    ids: Column
+    columns: tuple[Column, ...]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.times)
+
+
+class _Chunk(NamedTuple):
+    """Records of one source that came together. `marks[i]` says where record i lies in its source."""
+
+    times: Times
+    ranks: Times
+    ids: Column
+    marks: npt.NDArray[np.int64]
+    columns: tuple[Column, ...]
+
+    def part(self, rows: slice) -> _Chunk:
+        return _Chunk(self.times[rows], self.ranks[rows], self.ids[rows], self.marks[rows], tuple(c[rows] for c in self.columns))
 
 
 class _Source:
-    """A queue of columns. `seen` is its newest E, `closed` the newest published closing time."""
+    """A queue of chunks. `seen` is its newest E, `closed` the newest published closing time."""
 
-    __slots__ = ("closed", "idle", "ids", "items", "offsets", "ranks", "seen", "times")
+    __slots__ = ("chunks", "closed", "idle", "pending", "seen")
 
     def __init__(self) -> None:
         self.seen = self.closed = NEVER
         self.idle = False
-        self.times: Times = np.empty(0, np.int64)
-        self.ranks: npt.NDArray[np.int64] = np.empty(0, np.int64)
-        self.ids: list[str] = []
-        self.items: list[Any] = []
-        self.offsets: list[int] = []
+        self.chunks: deque[_Chunk] = deque()
+        self.pending = 0
 
     @property
     def frontier(self) -> int:
         return max(self.seen, self.closed)
+
+    @property
+    def first(self) -> int | None:
+        """The E of the oldest record that waits."""
+        return int(self.chunks[0].times[0]) if self.chunks else None
+
+    def before(self, time: int) -> list[_Chunk]:
+        """Take what has a smaller E."""
+        taken = []
+        while self.chunks and self.chunks[0].times[0] < time:
+            chunk = self.chunks.popleft()
+            cut = int(np.searchsorted(chunk.times, time, "left"))
+            if cut < len(chunk.times):
+                self.chunks.appendleft(chunk.part(slice(cut, None)))
+            taken.append(chunk.part(slice(cut)))
+            self.pending -= cut
+        return taken
 
 
 class Merge:
     """Merges named sources.
 
     >>> merge = Merge(["a", "b"])
-    >>> merge.push("a", np.array([10, 30]), np.array([0, 0]), ["x", "y"], [0, 1], ["a10", "a30"])
-    >>> merge.push("b", np.array([20]), np.array([0]), ["z"], [0], ["b20"])
-    >>> merge.release().items
+    >>> merge.push("a", [10, 30], 0, ["x", "y"], [0, 1], ["a10", "a30"])
+    >>> merge.push("b", [20], 0, ["z"], [0], ["b20"])
+    >>> merge.release().columns[0].tolist()
     ['a10']
     >>> merge.close("b", 40)
-    >>> merge.release().items
+    >>> merge.release().columns[0].tolist()
     ['b20']
     """
 
@@ -75,32 +108,35 @@ class Merge:
         self.released = released
         """Everything with a smaller E has been released; what still comes with one is late and takes this as its E."""
         self.late = 0
+        self.done: dict[str, tuple[int, ...]] = {}
+        """Per source the mark of the newest record released."""
         self._waiting = 0.0, released
         """Since when, and at which released time, records have been waiting."""
 
     def push(
         self,
         source: str,
-        times: Times,
-        ranks: npt.NDArray[np.int64],
-        ids: list[str],
-        offsets: list[int],
-        items: list[Any],
+        times: npt.ArrayLike,
+        ranks: npt.ArrayLike,
+        ids: Sequence[str] | Column,
+        marks: npt.ArrayLike,
+        *columns: Sequence[Any] | Column,
     ) -> None:
-        """Append records of a source, in its order. `times` are own times in microseconds."""
-        if not len(times):
+        """Append records of a source, in its order: own times in microseconds, a rank each (or one for all), ids, where they
+        lie in the source (numbers; the first is an offset), and any columns."""
+        own = np.asarray(times, np.int64)
+        n = len(own)
+        if not n:
             return
         queue = self._sources[source]
-        floor = max(queue.seen, self.released)
-        effective = np.maximum.accumulate(np.maximum(times, floor))
-        self.late += int(np.count_nonzero(times < effective))
+        effective = np.maximum.accumulate(np.maximum(own, max(queue.seen, self.released)))
+        self.late += int(np.count_nonzero(own < effective))
         queue.seen = int(effective[-1])
         queue.idle = False
-        queue.times = np.concatenate([queue.times, effective])
-        queue.ranks = np.concatenate([queue.ranks, ranks])
-        queue.ids += ids
-        queue.items += items
-        queue.offsets += offsets
+        queue.pending += n
+        marked = np.asarray(marks, np.int64).reshape(n, -1)
+        ranked = np.broadcast_to(np.asarray(ranks, np.int64), n)
+        queue.chunks.append(_Chunk(effective, ranked, column(ids), marked, tuple(map(column, columns))))
 
     def close(self, source: str, before: int) -> None:
         """Nothing earlier than `before` will come from this source."""
@@ -120,7 +156,7 @@ class Merge:
         queue = self._sources[source]
         limit = after if queue.closed == NEVER else max(after, TRUSTED_SECONDS)
         waited = now - max(heard, self._waiting[0])
-        queue.idle = waited > limit and self.pending > len(queue.items) and queue.frontier <= self.released
+        queue.idle = waited > limit and self.pending > queue.pending and queue.frontier <= self.released
 
     def resume(self, source: str, seen: int) -> None:
         """Restore a source's newest E after a restart."""
@@ -128,7 +164,8 @@ class Merge:
 
     def seen(self) -> dict[str, int]:
         """The newest E *released or pending* per source that has one; saved with the position."""
-        return {name: int(q.times[0]) if len(q.times) else q.seen for name, q in self._sources.items() if q.seen > NEVER}
+        found = {name: q.seen if q.first is None else q.first for name, q in self._sources.items()}
+        return {name: seen for name, seen in found.items() if seen > NEVER}
 
     def closings(self, sources: Iterable[str]) -> dict[str, int]:
         """The closed time of each source, as far as it holds when its pending records are read again."""
@@ -136,7 +173,7 @@ class Merge:
         for name in sources:
             queue = self._sources[name]
             if queue.closed > NEVER:
-                found[name] = min(queue.closed, int(queue.times[0])) if len(queue.times) else queue.closed
+                found[name] = queue.closed if queue.first is None else min(queue.closed, queue.first)
         return found
 
     @property
@@ -150,41 +187,46 @@ class Merge:
 
     def first_pending(self, source: str) -> int | None:
         """The offset of the oldest record not released; None when the queue is empty."""
-        offsets = self._sources[source].offsets
-        return offsets[0] if offsets else None
+        chunks = self._sources[source].chunks
+        return int(chunks[0].marks[0, 0]) if chunks else None
 
     @property
     def pending(self) -> int:
-        return sum(len(q.items) for q in self._sources.values())
+        return sum(q.pending for q in self._sources.values())
 
     def release(self) -> Released:
         """Everything strictly below the frontier, in order."""
         before = self.frontier
-        if before > self.released:
-            self.released = before
-        times, ranks, ids, items = [], [], [], []
-        for queue in self._sources.values():
-            cut = int(np.searchsorted(queue.times, before, "left"))
-            if cut:
-                times.append(queue.times[:cut])
-                ranks.append(queue.ranks[:cut])
-                ids += queue.ids[:cut]
-                items += queue.items[:cut]
-                queue.times, queue.ranks = queue.times[cut:], queue.ranks[cut:]
-                del queue.ids[:cut], queue.items[:cut], queue.offsets[:cut]
-        if not times:
-            return Released(np.empty(0, np.int64), np.empty(0, np.int64), [], [])
-        when, rank = np.concatenate(times), np.concatenate(ranks)
-        if len(when) > 1:
-            order = _order(when, rank, ids)
-            if order is not None:
-                when, rank = when[order], rank[order]
-                places = order.tolist()
-                ids, items = [ids[i] for i in places], [items[i] for i in places]
-        return Released(when, rank, ids, items)
+        self.released = max(self.released, before)
+        chunks: list[_Chunk] = []
+        for name, queue in self._sources.items():
+            taken = queue.before(before)
+            if taken:
+                self.done[name] = tuple(taken[-1].marks[-1].tolist())
+                chunks += taken
+        if not chunks:
+            return NOTHING
+        times, ranks, ids = (_joined(parts) for parts in zip(*(chunk[:3] for chunk in chunks), strict=True))
+        columns = tuple(map(_joined, zip(*(chunk.columns for chunk in chunks), strict=True)))
+        order = _order(times, ranks, ids)
+        if order is None:
+            return Released(times, ranks, ids, columns)
+        return Released(times[order], ranks[order], ids[order], tuple(c[order] for c in columns))
 
 
-def _order(when: Times, rank: npt.NDArray[np.int64], ids: list[str]) -> npt.NDArray[np.intp] | None:
+NOTHING = Released(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, object), ())
+
+
+def column(values: Sequence[Any] | Column) -> Column:
+    """Values as an array of objects, unless they are an array."""
+    return values if isinstance(values, np.ndarray) else np.fromiter(values, object, len(values))
+
+
+def _joined(parts: Sequence[Column]) -> Column:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _order(when: Times, rank: Times, ids: Column) -> npt.NDArray[np.intp] | None:
     """The stable order by (E, rank, id), or None when it is that already. Only ties look at ids."""
     ahead, behind = when[:-1], when[1:]
     tied = ahead == behind

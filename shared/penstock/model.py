@@ -11,15 +11,16 @@ The function is called by the trainer only, so put heavy imports inside it.
 from __future__ import annotations
 
 import inspect
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from .errors import DefinitionError
 from .event import Column, Event, event_of
 from .feature import Derived, Feature, View, references, view_of
 from .label import Label
-from .policy import Gate, Incremental, Monitor, Retrain, Stage, stages
+from .mistake import mistake, together
+from .policy import Drift, Gate, Incremental, Monitor, Retrain, Stage
 
 __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
 
@@ -53,7 +54,7 @@ class Learner:
 
     def __post_init__(self) -> None:
         if self.batch is None and self.online is None:
-            raise DefinitionError("a Learner without a learner", "give batch=, online= or both")
+            mistake("a Learner without a learner", "give batch=, online= or both")
 
 
 @dataclass(frozen=True)
@@ -105,36 +106,33 @@ def model(
 
     def declare(build: Callable[[], Learner]) -> Model:
         event = event_of(scores)
-        items: list[Column | Feature[float] | Derived[float]] = []
-        views: list[View] = []
-        problems = []
-        for entry in features:
-            for item in references(entry):
-                items.append(item)
-                if isinstance(item, Feature | Derived):
-                    views.append(view_of(item.owner))
-                if isinstance(item, Column):
-                    if item.event is not event:
-                        problems.append(f"{item!r} is not a column of {event!r}, the event that is scored")
-                    if item.kind != "number":
-                        problems.append(f"{item!r} holds {item.kind}: an input is a number (make a view by it, or encode it)")
-        problems += [
-            f"input {name} is listed twice"
-            for name in sorted({repr(i) for i in items})
-            if [repr(i) for i in items].count(name) > 1
-        ]
-        problems += [
-            f"{v.name} has no `by` column of {event!r}, so no entity to look up"
-            for v in dict.fromkeys(views)
-            if event not in v.by
-        ]
-        if event.id is None:
-            problems.append(f"{event!r} is scored and needs an id that labels can answer: mark a column ps.Id[str]")
-        if problems:
-            raise DefinitionError(f"model {build.__name__}: " + "; ".join(problems), "correct the @ps.model(...) above it")
+        items = [item for entry in features for item in references(entry)]
+        views = tuple(dict.fromkeys(view_of(item.owner) for item in items if not isinstance(item, Column)))
+        said = f"model {build.__name__}"
+        with together():
+            for item in items:
+                if isinstance(item, Column) and item.event is not event:
+                    mistake(f"{said}: {item!r} is no column of {event!r}, the event that is scored", "make a window of it")
+                if isinstance(item, Column) and item.kind != "number":
+                    mistake(f"{said}: {item!r} holds {item.kind}, and an input is a number", "make a view by it, or encode it")
+            for name, times in Counter(map(repr, items)).items():
+                if times > 1:
+                    mistake(f"{said}: input {name} is listed twice", "list it once")
+            for view in views:
+                if event not in view.by:
+                    mistake(
+                        f"{said}: no column of {event!r} names the entity of {view.name}", "add one to its `by`, or leave it out"
+                    )
+            for name in sorted({n for m in monitors if isinstance(m, Drift) for n in m.inputs} - set(map(repr, items))):
+                mistake(f"{said}: drift watches {name}, which is no input of the model", "add it to features, or leave it out")
+            if event.id is None:
+                mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")
+            shares = [stage.share for stage in rollout]
+            if shares != sorted(shares):
+                mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
-            build.__name__, event, tuple(items), tuple(dict.fromkeys(views)), label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), stages(rollout),
+            build.__name__, event, tuple(items), views, label, build,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout),
         )  # fmt: skip
 
     return declare

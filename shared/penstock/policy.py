@@ -8,14 +8,15 @@ rollout    shadow(...), canary(...)               stages, in order
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from . import duration
-from .errors import DefinitionError
 from .feature import references
+from .mistake import mistake
 
 __all__ = [
+    "LONGEST",
     "Drift",
     "Every",
     "Gate",
@@ -49,10 +50,7 @@ class Drift:
     every: int
     material: float
     false_alarms_per_month: float
-
-    @property
-    def signal(self) -> str:
-        return "drift"
+    signal: ClassVar[str] = "drift"
 
 
 @dataclass(frozen=True)
@@ -64,10 +62,7 @@ class Skill:
     over: int
     every: int
     least: int = 500
-
-    @property
-    def signal(self) -> str:
-        return "skill"
+    signal: ClassVar[str] = "skill"
 
 
 Monitor = Drift | Skill
@@ -76,7 +71,7 @@ Monitor = Drift | Skill
 def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarms_per_month: float = 1.0) -> Drift:
     """Watch the distribution of inputs (views, features, columns; none means all of the model's)."""
     if not 0 < material < 1 or false_alarms_per_month <= 0:
-        raise DefinitionError(
+        mistake(
             f"drift(material={material}, false_alarms_per_month={false_alarms_per_month})",
             "material lies between 0 and 1, false_alarms_per_month above 0",
         )
@@ -87,7 +82,7 @@ def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarm
 def skill(floor: float, over: str = "7d", every: str = "1d", least: int = 500) -> Skill:
     """Watch the answers against the prior, once the labels are known."""
     if not -1 <= floor < 1:
-        raise DefinitionError(f"skill(floor={floor})", "the floor lies between -1 and 1; 0 is as good as the prior")
+        mistake(f"skill(floor={floor})", "the floor lies between -1 and 1; 0 is as good as the prior")
     return Skill(floor, duration.micros(over), duration.micros(every), least)
 
 
@@ -162,6 +157,10 @@ def no_worse(by: float, least: int = 200) -> Gate:
     return Gate(by, least=least)
 
 
+LONGEST = 3
+"""A stage with too few labels is extended up to this many times its length, and this many windows, then given up."""
+
+
 @dataclass(frozen=True)
 class Stage:
     """One step of a rollout: the share of entities answered by the candidate (0: shadow), for how long."""
@@ -178,13 +177,5 @@ def shadow(lasts: str) -> Stage:
 def canary(share: float, lasts: str) -> Stage:
     """Answer a fixed share of the entities with the candidate."""
     if not 0 < share < 1:
-        raise DefinitionError(f"canary({share}): not a share", "write a number between 0 and 1, such as canary(0.05, '1h')")
+        mistake(f"canary({share}): not a share", "write a number between 0 and 1, such as canary(0.05, '1h')")
     return Stage(share, duration.micros(lasts))
-
-
-def stages(rollout: Sequence[Stage]) -> tuple[Stage, ...]:
-    """A rollout in order; shares may only grow."""
-    shares = [stage.share for stage in rollout]
-    if shares != sorted(shares):
-        raise DefinitionError(f"rollout shares fall: {shares}", "order the stages so that each answers at least as many")
-    return tuple(rollout)

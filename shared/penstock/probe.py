@@ -1,21 +1,26 @@
-"""Does a derived feature mean the same for one row as for many? Services evaluate it on arrays, `replay` row by row.
+"""Probe: the code in a project file is tried. Do models return learners, and do derived features mean the same for one row
+as for many?
 
-A body with `if`, `math.sqrt` or `max` works on one of the two only. Both are tried on drawn rows, with missing values
-(NaN), zeros and large numbers among them, and compared.
+Services evaluate a derived feature on arrays, `replay` row by row; a body with `if`, `math.sqrt` or `max` works on one of
+the two only. Both are tried on drawn rows, with missing values (NaN), zeros and large numbers among them, and compared.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
+
+from .mistake import Mistake, stopped
+from .model import Learner
 
 if TYPE_CHECKING:
     from .event import Event
     from .feature import Derived, View
     from .project import Project
 
-__all__ = ["probe"]
+__all__ = ["learners", "probe"]
 
 DRAWN: Final = 64
 """Rows; the first few hold the values that go wrong most often."""
@@ -24,15 +29,45 @@ AWKWARD: Final = (0.0, 1.0, -1.0, math.nan, 1e12, 1e-9)
 
 SEED: Final = 7
 
+NUMPY: Final = "write it with numpy arithmetic, such as np.where(...) instead of if"
 
-def probe(project: Project) -> list[str]:
-    """What is wrong with the derived features of a project, in words; empty when nothing is."""
+
+def probe(project: Project) -> list[Mistake]:
+    """What is wrong with the derived features of a project."""
     found = []
-    for hop in project.topology.hops:
-        for view in hop.views:
-            for item in view.derived:
-                found += _differences(view, item, _events(project, view, item))
+    for view in (view for hop in project.topology.hops for view in hop.views):
+        for item in view.derived:
+            events = _events(project, view, item)
+            problem = next(filter(None, (_difference(view, item, event) for event in events)), "")
+            if not events:
+                problem = f"asks for {item.event_hint}, but no row of that event reads {view.name}: it is always missing"
+            if problem:
+                found.append(_at(item.body, f"{item!r} {problem}"))
     return found
+
+
+def learners(project: Project) -> tuple[dict[str, Learner], list[Mistake]]:
+    """What the models return, by name, and what is wrong with it. A model that needs a package which is not installed here is
+    left out."""
+    made: dict[str, Learner] = {}
+    wrong = []
+    for model in project.models:
+        try:
+            learner: object = model.build()
+        except ModuleNotFoundError:
+            continue
+        except Exception as error:
+            wrong.append(stopped(error))
+            continue
+        if isinstance(learner, Learner):
+            made[model.name] = learner
+        else:
+            wrong.append(_at(model.build, f"{model.name}() returns no learner; end it with: return ps.Learner(batch=...)"))
+    return made, wrong
+
+
+def _at(body: Callable[..., object], what: str) -> Mistake:
+    return Mistake(body.__code__.co_filename, body.__code__.co_firstlineno, what)
 
 
 def _events(project: Project, view: View, item: Derived[float]) -> list[Event | None]:
@@ -40,16 +75,6 @@ def _events(project: Project, view: View, item: Derived[float]) -> list[Event | 
     if not item.wants_event:
         return [None]
     return [e for e, views in project.topology.reads.items() if view in views and item.event_hint in (e.type, e.type.__name__)]
-
-
-def _differences(view: View, item: Derived[float], events: list[Event | None]) -> list[str]:
-    if not events:
-        return [f"{item!r} asks for {item.event_hint}, but no row of that event reads {view.name}, so it is always missing"]
-    for event in events:
-        problem = _difference(view, item, event)
-        if problem:
-            return [f"{item!r} {problem}"]
-    return []
 
 
 def _difference(view: View, item: Derived[float], event: Event | None) -> str:
@@ -64,7 +89,7 @@ def _difference(view: View, item: Derived[float], event: Event | None) -> str:
         try:
             many = np.broadcast_to(np.asarray(_call(item, row, now), float), (DRAWN,))
         except Exception as error:
-            return f"fails on arrays: {type(error).__name__}: {error}"
+            return f"fails on arrays: {type(error).__name__}: {error}; {NUMPY}"
         for index in range(DRAWN):
             one = {name: float(values[index]) for name, values in row.items()}
             this = None if now is None else {name: float(values[index]) for name, values in now.items()}
@@ -75,7 +100,7 @@ def _difference(view: View, item: Derived[float], event: Event | None) -> str:
             except Exception as error:
                 return f"fails on one row: {type(error).__name__}: {error}"
             if not _same(single, float(many[index])):
-                return f"is {single:.6g} for one row and {many[index]:.6g} among many, for {one | (this or {})}"
+                return f"is {single:.6g} for one row and {many[index]:.6g} among many, for {one | (this or {})}; {NUMPY}"
     return ""
 
 

@@ -7,57 +7,57 @@ import importlib
 import importlib.util
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
 
 import msgspec
 
 from .errors import DefinitionError
 from .event import Event, event_of
 from .feature import View, view_of
+from .mistake import mistake, nearest, stopped, together, told
 from .model import Model
 from .topology import Topology
 
 __all__ = ["Project", "load"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,48}")
+_LAST_LINE = 'project = ps.Project("name", [model])'
 
 
 class Project:
     """`ps.Project("payments", [fraud])`; `rows={Payment: [Card]}` asks for rows of events that no model scores.
 
-    DefinitionError lists every problem found, in words, before anything starts.
+    DefinitionError lists every mistake, in words, before anything starts.
     """
 
     def __init__(self, name: str, models: Sequence[Model] = (), rows: Mapping[type, Sequence[type]] | None = None) -> None:
-        problems = []
-        if not _NAME.fullmatch(name):
-            problems.append(f"{name!r} is not a project name (lower-case letters, digits, - and _; topics begin with it)")
-        names = [m.name for m in models]
-        problems += [f"two models are called {n}" for n in sorted({n for n in names if names.count(n) > 1})]
-        if not models and not rows:
-            problems.append("nothing to do: give a model, or rows={Event: [View]}")
+        self.name, self.models = name, tuple(models)
         reads: dict[Event, dict[View, None]] = {}
         for model in models:
+            if not isinstance(model, Model):
+                raise DefinitionError(f"{model!r} is not a model", "decorate the function with @ps.model(...)")
             reads.setdefault(model.scores, {}).update(dict.fromkeys(model.views))
         for cls, views in (rows or {}).items():
-            reads.setdefault(event_of(cls), {}).update(dict.fromkeys(view_of(v) for v in views))
-        self.name, self.models = name, tuple(models)
-        labels = [model.label.event for model in models]
-        try:
-            self.topology = Topology([(event, tuple(views)) for event, views in reads.items()], labels)
-        except DefinitionError as error:
-            problems.append(f"{error} ({error.fix})")
-        else:
-            problems += self._clashes()
-        if problems:
-            raise DefinitionError(f"project {name}: " + "; ".join(problems), "correct the project file and run: penstock check")
-
-    def _clashes(self) -> list[str]:
-        topics = [event.topic for event in self.topology.events]
-        found = [f"two events share the topic {t}" for t in sorted({t for t in topics if topics.count(t) > 1})]
-        return found + [
-            f"topic {t} begins with the project's name, which is reserved" for t in topics if t.startswith(self.name + ".")
-        ]
+            reads.setdefault(event_of(cls), {}).update(dict.fromkeys(map(view_of, views)))
+        with together():
+            if not _NAME.fullmatch(name):
+                mistake(f"{name!r} is not a project name", "topics begin with it: lower-case letters, digits, - and _")
+            if not reads:
+                mistake("nothing to do", "give a model, or rows={Event: [View]}")
+            for twice in _repeated(model.name for model in models):
+                mistake(f"two models are called {twice}", "rename one")
+            self.topology = Topology(
+                [(event, tuple(views)) for event, views in reads.items()], [model.label.event for model in models]
+            )
+            topics = [event.topic for event in self.events]
+            for twice in _repeated(topics):
+                mistake(f"two events share the topic {twice}", "give each its own")
+            for topic in topics:
+                if topic.startswith(f"{name}."):
+                    mistake(f"topic {topic} begins with the project's name, which is reserved", "rename the topic or the project")
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -66,10 +66,7 @@ class Project:
     def model(self, name: str) -> Model:
         found = next((m for m in self.models if m.name == name), None)
         if found is None:
-            raise DefinitionError(
-                f"no model {name!r} in project {self.name}",
-                f"it has: {', '.join(m.name for m in self.models) or 'none'}",
-            )
+            raise DefinitionError(f"no model {name!r} in project {self.name}", nearest(name, [m.name for m in self.models]))
         return found
 
     @property
@@ -88,28 +85,39 @@ class Project:
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 
+def _repeated(names: Iterable[str]) -> list[str]:
+    return sorted(name for name, times in Counter(names).items() if times > 1)
+
+
 def load(module: str) -> Project:
-    """The `project` of a module ("penstock.examples.flights") or of a file ("fraud.py")."""
-    if module.endswith(".py"):
-        spec = importlib.util.spec_from_file_location(module.removesuffix(".py").replace("/", "_").lstrip("._"), module)
-        if spec is None or spec.loader is None:
-            raise DefinitionError(f"{module} cannot be read", "give the path of a Python file with `project = ps.Project(...)`")
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[spec.name] = loaded
+    """The `project` of a module ("penstock.examples.flights") or of a file ("fraud.py").
+
+    DefinitionError lists every mistake with its file and line.
+    """
+    if module.endswith(".py") and not Path(module).is_file():
+        raise DefinitionError(f"no such file: {module}", f"give the path of a Python file with {_LAST_LINE}")
+    with together() as mistakes:
         try:
-            spec.loader.exec_module(loaded)
-        except FileNotFoundError as error:
-            raise DefinitionError(
-                f"no such file: {module}", "give the path of a Python file with `project = ps.Project(...)`"
-            ) from error
-    else:
-        try:
-            loaded = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise DefinitionError(
-                f"{error}", "name an importable module (or a .py file) with `project = ps.Project(...)`"
-            ) from error
+            loaded = _read(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+        except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+                raise DefinitionError(str(error), f"name an importable module (or a .py file) with {_LAST_LINE}") from error
+            raise told([*mistakes, stopped(error)]) from error
+        finally:  # what was made with stand-ins is not to be found by a later import
+            wrong = {mistake.file for mistake in mistakes}
+            for name in [name for name, made in sys.modules.items() if getattr(made, "__file__", None) in wrong]:
+                del sys.modules[name]
     found = getattr(loaded, "project", None)
     if not isinstance(found, Project):
-        raise DefinitionError(f"{module} has no `project`", 'end the file with: project = ps.Project("name", [model])')
+        raise DefinitionError(f"{module} has no `project`", f"end the file with: {_LAST_LINE}")
     return found
+
+
+def _read(file: Path) -> ModuleType:
+    """Run a file as a module, named after its path."""
+    spec = importlib.util.spec_from_file_location(str(file.with_suffix("")).replace("/", "_").lstrip("._"), file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -105,7 +105,7 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """Differences in log loss, version minus what was served, on the same events."""
+    """Differences in log loss between two answers to the same events: sums that add across partitions and windows."""
 
     n: int = 0
     sum: float = 0.0
@@ -124,6 +124,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     quality: dict[str, Quality]
     """By version; `served` is what was answered."""
     paired: dict[str, Paired]
+    """By version, minus what was served."""
     inputs: dict[str, list[int]]
     """Counts per bin of the champion's reference edges; the last bin counts missing values."""
     reference: str
@@ -135,6 +136,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""
     baseline: dict[str, list[int]] = {}
     """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
+    between: dict[str, dict[str, Paired]] = {}
+    """Version -> each version of a greater name that was asked about the same event; the first minus the second."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -160,15 +163,27 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     end: datetime
     quality: dict[str, Quality]
     paired: dict[str, Paired]
+    """By version, minus what was served."""
     log_loss: dict[str, float]
     auc: dict[str, float | None]
     prior: float | None
     """The label rate of the windows before, which the prior answers with."""
     prior_loss: float | None
+    """Mean log loss of the prior on the outcomes that were served."""
     skill: float | None
     drift: dict[str, Shift]
     counts: dict[str, int]
     reference: str
+    between: dict[str, dict[str, Paired]] | None = None
+    """As in Partial; null in records older than the field."""
+    missing: dict[str, str] = {}
+    """Why `prior`, `prior_loss` or `skill` is null, in words."""
+
+    def versus(self, version: str, other: str) -> Paired:
+        """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
+        between = self.between or {}
+        turned = between.get(other, {}).get(version, Paired())
+        return between.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):

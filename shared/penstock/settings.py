@@ -55,6 +55,9 @@ class Settings(BaseSettings):
     idle_after: float = Field(5.0, gt=0)
     """Seconds of silence after which a source whose publisher closes no times is passed; what then comes late is counted."""
 
+    seed: int = Field(0, ge=0, lt=1 << 32)
+    """Given to every `random_state` of a batch learner that the project leaves open; same seed, same decisions."""
+
     http_host: str = "127.0.0.1"
     """Address that HTTP servers bind. Anything but loopback is open to the network: put a gateway with keys in front."""
 

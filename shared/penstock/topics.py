@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -60,92 +61,58 @@ class Topics:
 
     def contracts(self) -> list[Contract]:
         """All of them; what `topics apply`, the schemas, the pictures and the tests are made from."""
-        n = self.partitions
+        n, topology = self.partitions, self.project.topology
         labels = {model.label.event for model in self.project.models}
-        found = []
-        for event in self.project.events:
-            readers = ("feature_store", "monitoring") if event in labels else ("feature_store",)
-            found.append(Contract(Topic(event.topic, n), event.key.name, event, ("you",), readers))
-        found.append(
-            Contract(
-                Topic(self.clock, 1, compacted=True),
-                "publisher",
-                records.Clock,
-                ("you", "feature_store", "inference"),
-                ("feature_store", "monitoring"),
-            )
-        )
+        found = [
+            _contract(e.topic, n, e.key.name, e, "you", "feature_store monitoring" if e in labels else "feature_store")
+            for e in self.project.events
+        ]
+        publishers, readers = "you feature_store inference", "feature_store monitoring"
+        found.append(_contract(self.clock, 1, "publisher", records.Clock, publishers, readers, compacted=True))
         found += [
-            Contract(Topic(self.hop(hop.key), n, max_bytes=16 << 20), "none", None, ("feature_store",), ("feature_store",))
-            for hop in self.project.topology.hops
+            _contract(self.hop(hop.key), n, "none", None, "feature_store", "feature_store", max_bytes=16 << 20)
+            for hop in topology.hops
             if hop.upstream
         ]
-        found += [
-            Contract(Topic(self.rows(e), n), e.key.name, records.Row, ("feature_store",), ("inference",))
-            for e in self.project.topology.reads
-        ]
+        found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", "inference") for e in topology.reads]
         for model in self.project.models:
-            found.append(
-                Contract(
-                    Topic(self.predictions(model.name), n),
-                    "event id",
-                    records.Prediction,
-                    ("inference",),
-                    ("monitoring", "you"),
-                )
-            )
-            found.append(
-                Contract(
-                    Topic(self.outcomes(model.name), n),
-                    "event id",
-                    records.Outcome,
-                    ("monitoring",),
-                    ("trainer", "you"),
-                )
-            )
-            found.append(
-                Contract(
-                    Topic(self.statistics(model.name), 1),
-                    "window",
-                    records.Statistic,
-                    ("monitoring",),
-                    ("trainer", "registry", "dashboard", "you"),
-                )
-            )
+            name = model.name
+            found += [
+                _contract(self.predictions(name), n, "event id", records.Prediction, "inference", "monitoring you"),
+                _contract(self.outcomes(name), n, "event id", records.Outcome, "monitoring", "trainer you"),
+                _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
+            ]
         if self.project.models:
             found += [
-                Contract(Topic(self.partials, 1), "model", records.Partial, ("monitoring",), ("monitoring",)),
-                Contract(Topic(self.alarms, 1), "model", records.Alarm, ("monitoring",), ("trainer", "registry", "dashboard")),
-                Contract(Topic(self.runs, 1), "run id", records.Run, ("trainer",), ("registry", "dashboard")),
-                Contract(
-                    Topic(self.candidates, 1, max_bytes=4 << 20),
-                    "model",
-                    records.Candidate,
-                    ("trainer",),
-                    ("registry",),
-                ),
-                Contract(
-                    Topic(self.models, 1, compacted=True, max_bytes=4 << 20),
+                _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring"),
+                _contract(self.alarms, 1, "model", records.Alarm, "monitoring", "trainer registry dashboard"),
+                _contract(self.runs, 1, "run id", records.Run, "trainer", "registry dashboard"),
+                _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
+                _contract(
+                    self.models,
+                    1,
                     "model / version",
                     records.Decision,
-                    ("registry",),
-                    ("inference", "monitoring", "trainer", "dashboard"),
+                    "registry",
+                    "inference monitoring trainer dashboard",
+                    compacted=True,
+                    max_bytes=4 << 20,
                 ),
-                Contract(Topic(self.commands, 1), "model", records.Command, ("you",), ("registry", "trainer")),
+                _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
             ]
-        found.append(Contract(Topic(self.archive, 1), "table", records.Commit, ("feature_store",), ("trainer", "you")))
+        found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "trainer you"))
         named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
-        found += [
-            Contract(
-                Topic(self.dead_letters(t.name), t.partitions, max_bytes=16 << 20),
-                "as it came",
-                None,
-                ("any",),
-                ("you",),
-            )
-            for t in named
+        return found + [
+            _contract(self.dead_letters(topic.name), topic.partitions, "as it came", None, "any", "you", max_bytes=16 << 20)
+            for topic in named
         ]
-        return found
 
     def all(self) -> list[Topic]:
         return [contract.topic for contract in self.contracts()]
+
+
+def _contract(
+    name: str, partitions: int, key: str, record: type[msgspec.Struct] | Event | None, writes: str, reads: str, **more: Any
+) -> Contract:
+    """`writes` and `reads` name services; `more` is said of the topic."""
+    return Contract(Topic(name, partitions, **more), key, record, tuple(writes.split()), tuple(reads.split()))

@@ -11,9 +11,9 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .errors import DefinitionError
 from .event import Column, Event
 from .feature import View
+from .mistake import mistake
 
 __all__ = ["ENTRY", "Hop", "Route", "Topology"]
 
@@ -47,7 +47,7 @@ class Topology:
         views = list(dict.fromkeys(view for _, read in rows for view in read))
         names = [view.name for view in views]
         for name in sorted({n for n in names if names.count(n) > 1}):
-            raise DefinitionError(f"two views are called {name}", "rename one: names of views are names of columns")
+            mistake(f"two views are called {name}", "rename one: names of views are names of columns")
         keys = list(dict.fromkeys(view.key for view in views))
         self.events = tuple(dict.fromkeys([*self.reads, *(e for view in views for e in view.updates), *others]))
         self.rank = {event: index for index, event in enumerate(self.events)}
@@ -62,14 +62,14 @@ class Topology:
             for event, columns in view.by.items():
                 known = self.by.setdefault((view.key, event), columns)
                 if known != columns:
-                    raise DefinitionError(
+                    mistake(
                         f"views by {view.key} name the entity of {event!r} in two ways: {known} and {columns}",
                         "use the same column in each `by`, or other column names for another entity",
                     )
         direct = {
-            e: r.path[0] if r.path and self.by[r.path[0], e] == (e.key,) else ENTRY
-            for e, r in self.routes.items()
-            if r.path or r.row
+            event: route.path[0] if route.path and self.by.get((route.path[0], event)) == (event.key,) else ENTRY
+            for event, route in self.routes.items()
+            if route.path or route.row
         }
         upstream: dict[str, set[str]] = {key: set() for key in keys}
         for event, route in self.routes.items():
@@ -88,16 +88,11 @@ class Topology:
             if key != ENTRY or ENTRY in direct.values()
         )
 
-    def hop(self, key: str) -> Hop:
-        return next(hop for hop in self.hops if hop.key == key)
-
     def after(self, event: Event, key: str) -> str | None:
         """The next hop of an event after `key`; None when its way ends there."""
-        path = self.routes[event].path
-        if key == ENTRY:
-            return path[0] if path else None
-        index = path.index(key) + 1
-        return path[index] if index < len(path) else None
+        way = (ENTRY, *self.routes[event].path)
+        following = way[way.index(key) + 1 :]
+        return following[0] if following else None
 
     def columns(self, event: Event) -> tuple[str, ...]:
         """The names of the values in a row of this event, in the order in which its hops add them."""

@@ -17,7 +17,8 @@ Python give the same bits.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,17 @@ def _apply(
                 head = moment // hop
                 if merged[slot, base] != head + 1:
                     n, total, least, most = 0.0, 0.0, np.inf, -np.inf
-                    for k in range((moment - window_length[w]) // hop, head):
-                        tile = at + (k % size) * TILE
+                    first = (moment - window_length[w]) // hop
+                    tile, end = at + (first % size) * TILE, at + size * TILE  # a division per tile would cost more than the rest
+                    for k in range(first, min(head, np.int64(before) // hop + 1)):  # nothing is newer than the newest event
                         if state[slot, tile] == k + 1:
                             n += state[slot, tile + 1]
                             total += state[slot, tile + 2]
                             least = min(least, state[slot, tile + 3])
                             most = max(most, state[slot, tile + 4])
+                        tile += TILE
+                        if tile == end:
+                            tile = at
                     merged[slot, base] = head + 1
                     merged[slot, base + 1], merged[slot, base + 2] = n, total
                     merged[slot, base + 3], merged[slot, base + 4] = least, most
@@ -236,12 +241,14 @@ class Shape:
         matrix = np.full((len(decoded), max(len(self.tracks), 1)), np.nan)
         for t, (kind, column) in enumerate(self.tracks):
             if kind is event:
-                if column is None:
-                    matrix[:, t] = 1.0
-                else:
-                    name = column.name
-                    matrix[:, t] = [np.nan if (v := getattr(d, name)) is None else v for d in decoded]
+                matrix[:, t] = 1.0 if column is None else numbers(column, decoded)
         return matrix
+
+
+def numbers(column: Column, decoded: Sequence[Any]) -> Floats:
+    """A column of events as float64, NaN where missing."""
+    values = map(attrgetter(column.name), decoded)
+    return np.fromiter((np.nan if v is None else v for v in values) if column.optional else values, np.float64, len(decoded))
 
 
 class _Growing:
@@ -282,8 +289,16 @@ class Panes:
     def __len__(self) -> int:
         return len(self._names)
 
-    def known(self, entity: str) -> bool:
-        return entity in self._slots
+    @property
+    def known(self) -> Set[str]:
+        """The entities that are in memory."""
+        return self._slots.keys()
+
+    def slots(self, entities: Sequence[Any]) -> Ints:
+        """The slots of entities, given to new ones."""
+        for entity in set(entities) - self._slots.keys():
+            self.slot(entity)
+        return np.fromiter(map(self._slots.__getitem__, entities), np.int64, len(entities))
 
     def slot(self, entity: str) -> int:
         found = self._slots.get(entity)
@@ -322,28 +337,34 @@ class Panes:
             return heads, tails, cut
         shape, touched = self.shape, np.unique(np.concatenate(self._touched))
         open_at = shape.ring_at + (self._state[touched, 1].astype(np.int64)[:, None] // shape.ring_hop % shape.ring_size) * TILE
-        cells = (open_at[:, :, None] + np.arange(TILE)).reshape(len(touched), -1)
-        blob = np.concatenate([self._state[touched, : shape.head], np.take_along_axis(self._state[touched], cells, 1)], 1)
-        size, flat = blob.shape[1] * 8, blob.tobytes()
+        cells = np.empty((len(touched), shape.head + TILE * len(shape.ring_at)), np.int64)
+        cells[:, : shape.head] = np.arange(shape.head)
+        cells[:, shape.head :] = (open_at[:, :, None] + np.arange(TILE)).reshape(len(touched), -1)
+        cells += touched[:, None] * shape.words
+        size, flat = cells.shape[1] * 8, self._state.ravel().take(cells).tobytes()
         names = [self._names[s] for s in touched.tolist()]
-        heads = {name: flat[i * size : (i + 1) * size] for i, name in enumerate(names)}
+        heads = dict(zip(names, [flat[i : i + size] for i in range(0, len(flat), size)], strict=True))
         if self._log:
-            entries = np.unique(np.concatenate(self._log), axis=0)
+            entries = np.concatenate(self._log)
+            entries = entries[np.lexsort(entries.T[::-1])]
+            entries = entries[np.append(True, (entries[1:] != entries[:-1]).any(axis=1))]
             body = self._entries(entries)
             keep = body[:, 1] == entries[:, 2] + 1  # a tile overwritten since by a newer hop is in no window any more
             entries, body = entries[keep], body[keep]
-            edges = np.flatnonzero(np.diff(entries[:, 0], prepend=-1))
-            for start, stop in zip(edges.tolist(), [*edges[1:].tolist(), len(entries)][: len(edges)], strict=True):
-                slot = int(entries[start, 0])
-                name = self._names[slot]
-                self._tails[slot] += stop - start
-                if self._tails[slot] > 2 * shape.ring_size.sum():
-                    whole = self._whole(slot)
-                    cut.append(name)
-                    self._tails[slot] = len(whole)
-                    tails[name] = whole.tobytes()
-                else:
-                    tails[name] = body[start:stop].tobytes()
+            starts = np.flatnonzero(np.diff(entries[:, 0], prepend=-1))
+            slots, counts = entries[starts, 0], np.diff(starts, append=len(entries))
+            self._tails[slots] += counts
+            tiles, width = body.tobytes(), body.shape[1] * 8
+            names = [self._names[s] for s in slots.tolist()]
+            tails = {
+                name: tiles[at : at + count * width]
+                for name, at, count in zip(names, (starts * width).tolist(), counts.tolist(), strict=True)
+            }
+            for slot in slots[self._tails[slots] > 2 * shape.ring_size.sum()].tolist():
+                whole = self._whole(slot)
+                cut.append(self._names[slot])
+                self._tails[slot] = len(whole)
+                tails[self._names[slot]] = whole.tobytes()
         self._touched, self._log = [], []
         return heads, tails, cut
 
@@ -424,10 +445,8 @@ def _evaluate(item: Derived[float], row: _Columns, event: Event, decoded: Sequen
     if item.wants_event:
         if item.event_hint not in (event.type, event.type.__name__):
             return np.full(n, np.nan)
-        numeric = [c.name for c in event.columns.values() if c.kind == "number"]
-        now = _Columns(
-            {name: np.array([np.nan if (v := getattr(d, name)) is None else v for d in decoded], float) for name in numeric}
-        )
+        numeric = [c for c in event.columns.values() if c.kind == "number"]
+        now = _Columns({column.name: numbers(column, decoded) for column in numeric})
         arguments: tuple[Any, ...] = (row, now)
     else:
         arguments = (row,)

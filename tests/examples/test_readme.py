@@ -9,6 +9,7 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from penstock.cli import app
+from penstock.trap import traps
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
@@ -40,7 +41,9 @@ def test_its_python_runs() -> None:
     sys.modules["readme_cards"] = module
     for block in blocks:
         exec(compile(block, str(README), "exec"), module.__dict__)
-    assert module.__dict__["project"].model("fraud").inputs[-1] == "Card.surge"
+    fraud = module.__dict__["project"].model("fraud")
+    assert fraud.inputs[-1] == "Card.surge"
+    assert traps(fraud, fraud.build()) == []
 
 
 def test_every_command_that_it_shows_exists() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -11,10 +13,12 @@ import pytest
 
 import penstock as ps
 from penstock.deadletter import cause_of
-from penstock.log import Partition, Send
+from penstock.log import Batch, Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Clock
 from penstock.services.feature_store.service import lanes
+from penstock.services.feature_store.shard import FeatureShard
+from penstock.store import Saved
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
 
@@ -137,3 +141,27 @@ def test_a_record_in_the_wrong_partition_is_dead_lettered_with_the_right_one() -
 def test_an_optional_column_may_be_absent_and_an_unknown_one_present() -> None:
     log, _ = asyncio.run(published([good("a"), good("b", note=None), good("c", extra={"x": 1})]))
     assert not log._stores[Partition("taps.dlq", 0)].values
+
+
+def test_memory_stays_flat_however_much_is_refused() -> None:
+    """A shard keeps nothing of what it refuses: after twenty times as many bad records it holds as much as before."""
+    shard = FeatureShard(Topics(project, 1), 0, None)
+    shard.open(Saved())
+    bad = [value for name, (value, _) in BAD.items() if name != "10 MiB"]
+    shard.take([Batch(Partition("taps", 0), [0], [b"c"], [good("first")])], NOW.timestamp())
+    at, held = 1, []
+    tracemalloc.start()
+    try:
+        for rounds in (5, 100):
+            for _ in range(rounds):
+                batch = Batch(Partition("taps", 0), range(at, at + len(bad)), [b"c"] * len(bad), bad)
+                at += len(bad)
+                shard.take([batch], NOW.timestamp())
+                effects = shard.step([])
+                assert effects is not None and len(effects.sends) == len(bad), "each one leaves as a dead letter, at once"
+                del effects, batch
+            gc.collect()
+            held.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert held[1] - held[0] < 20_000, f"2,400 refused records left {held[1] - held[0]:,} bytes behind"

@@ -238,6 +238,10 @@ def _event(topic: str, value: bytes) -> Any:
     return (Ride if topic == "rides" else Rating)(**said)
 
 
+def _released(merge: Merge) -> list[str]:
+    return [name for column in merge.release().columns for name in column.tolist()]
+
+
 def test_a_quiet_start_passes_no_source_and_a_silent_one_is_passed_after_its_wait() -> None:
     merge = Merge(["rides", "ratings"])
     merge.silent("ratings", heard=0.0, now=60.0, after=5.0)
@@ -245,7 +249,7 @@ def test_a_quiet_start_passes_no_source_and_a_silent_one_is_passed_after_its_wai
     released = []
     for now in (61.0, 65.0, 67.0):
         merge.silent("ratings", heard=0.0, now=now, after=5.0)
-        released.append(merge.release().items)
+        released.append(_released(merge))
     assert released == [[], [], ["first"]], "silence counts from when there was something to wait with"
 
 
@@ -255,4 +259,4 @@ def test_a_publisher_that_closes_times_may_pause() -> None:
     merge.push("rides", np.array([10, 20]), np.array([0, 0]), ["x", "y"], [0, 1], ["first", "second"])
     for now, due in ((1.0, []), (2.0, []), (60.0, []), (63.0, ["first"])):
         merge.silent("ratings", heard=0.0, now=now, after=5.0)
-        assert merge.release().items == due, f"after {now} s"
+        assert _released(merge) == due, f"after {now} s"

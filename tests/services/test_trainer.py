@@ -226,6 +226,26 @@ def test_reading_ahead_and_interleaving_change_nothing_but_positions(tmp_path: P
         assert without_positions(runs) == without_positions(once[1])
 
 
+def drawing(**fixed: Any) -> Topics:
+    """A learner that draws its inputs by chance."""
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    def chancy() -> ps.Learner:
+        return ps.Learner(batch=HistGradientBoostingClassifier(max_iter=10, max_features=0.5, **fixed))
+
+    return topics(chancy, ps.every("3d"))
+
+
+def test_a_seed_decides_what_the_project_leaves_to_chance(tmp_path: Path) -> None:
+    def fitted(seed: int, **fixed: Any) -> tuple[list[str], list[int]]:
+        candidates, runs = played(Stage(tmp_path, drawing(**fixed), seed=seed), 3, outcomes(4))
+        return [c.artefact.sha256 for c in candidates], [r.seed for r in runs]
+
+    assert fitted(7) == fitted(7) != fitted(8)
+    assert (fitted(7)[1], fitted(8)[1]) == ([7], [8])
+    assert fitted(7, random_state=1)[0] == fitted(8, random_state=1)[0], "what the project fixes stays fixed"
+
+
 def test_fits_in_a_thread_are_the_same(tmp_path: Path) -> None:
     once, threaded = everything(Stage(tmp_path / "a"), 4), everything(Stage(tmp_path / "b", background=True), 4)
     assert once == threaded

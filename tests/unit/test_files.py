@@ -11,7 +11,7 @@ import pytest
 
 from penstock.errors import DefinitionError
 from penstock.event import Event
-from penstock.files import EventFile
+from penstock.files import EventFile, in_folder, merged, refusals
 from penstock.project import load
 
 PROJECT = load("penstock.examples.flights")
@@ -23,7 +23,7 @@ def event(topic: str) -> Event:
 
 
 def values(file: EventFile) -> list[dict[str, Any]]:
-    return [json.loads(value) for _, value, _ in file.records(file.inspect(NOW))]
+    return [json.loads(value) for _, value, _ in file.inspect(NOW).records()]
 
 
 def reasons(file: EventFile) -> list[tuple[int, str, str]]:
@@ -39,7 +39,7 @@ def test_json_lines_are_taken_byte_for_byte_and_blank_ones_are_none(tmp_path: Pa
     path = tmp_path / "weather.jsonl"
     path.write_bytes(b"\n" + line + b"\r\n\n")
     file = EventFile(path, event("weather"))
-    assert [(key, value) for key, value, _ in file.records(file.inspect(NOW))] == [(b"JFK", line)]
+    assert [(key, value) for key, value, _ in file.inspect(NOW).records()] == [(b"JFK", line)]
 
 
 def test_a_file_out_of_order_is_sorted_and_rows_of_one_time_keep_their_order(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_every_bad_line_is_reported_with_its_number_and_cause_and_the_others_are
         (7, "schema"),
     ]
     assert found.rows == 8
-    assert len(list(file.records(found))) == 2
+    assert len(list(found.records())) == 2
 
 
 CSV = """flight_id,origin,delay,late,departed_at,note
@@ -118,6 +118,44 @@ def test_packed_files_and_files_from_spreadsheets_are_read(tmp_path: Path) -> No
     assert [row["origin"] for row in values(EventFile(path, event("weather")))] == ["JFK"]
 
 
+def test_json_lines_whose_times_have_no_zone_are_utc_when_that_is_said_and_else_stand_as_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "weather.jsonl"
+    zoned = b'{"origin":  "JFK", "observed_at": "2013-01-01T07:00:00+01:00"}'
+    path.write_bytes(b'{"origin": "JFK", "observed_at": "2013-01-01T05:00:00", "note": 1}\n' + zoned + b"\n{oops\n")
+    found = EventFile(path, event("weather"), utc=True).inspect(NOW)
+    assert [(number, refusal.reason) for number, refusal in found.refused] == [(3, "decode")]
+    first, second = found.records()
+    assert json.loads(first[1]) == {"origin": "JFK", "observed_at": "2013-01-01T05:00:00Z", "note": 1}
+    assert second[1] == zoned
+    assert len(EventFile(path, event("weather")).inspect(NOW).bad) == 2
+
+
+def test_the_files_of_a_folder_are_merged_in_order_of_time_and_a_missing_one_is_told(tmp_path: Path) -> None:
+    kinds = [event("weather"), event("departed")]
+    (tmp_path / "weather.csv").write_text("origin,observed_at\nJFK,2013-01-01T12:00:00Z\nEWR,2013-01-01T09:00:00Z\n")
+    with pytest.raises(DefinitionError, match="no file for the event Departed") as missing:
+        in_folder(tmp_path, kinds)
+    assert "departed.jsonl" in missing.value.fix
+    (tmp_path / "departed.jsonl.gz").write_bytes(gzip.compress(json.dumps(DEPARTED).encode()))
+    found = [file.inspect(NOW) for file in in_folder(tmp_path, kinds)]
+    assert [(kind.topic, record[0]) for kind, record in merged(found)] == [
+        ("weather", b"EWR"),
+        ("departed", b"JFK"),
+        ("weather", b"JFK"),
+    ]
+
+
+def test_people_are_told_the_first_rows_that_are_left_out_and_how_many_more(tmp_path: Path) -> None:
+    path = tmp_path / "weather.csv"
+    path.write_text("origin,observed_at,colour\n" + "JFK,never,blue\n" * 12)
+    found = EventFile(path, event("weather")).inspect(NOW)
+    lines = list(found.lines())
+    assert lines[0].startswith("left out  weather.csv line 2: schema: column observed_at: 'never' is no time")
+    assert lines[10:] == ["left out  ... and 2 more of weather.csv", "weather.csv: not fields of Weather, so not sent: colour"]
+    assert len(refusals([found])) == 12
+    assert refusals([found])[0]["row"] == 2
+
+
 def test_text_that_is_no_utf8_is_a_bad_row_and_not_the_end(tmp_path: Path) -> None:
     path = tmp_path / "weather.csv"
     path.write_bytes(b"origin,temp,observed_at\n\xff\xfe,1,2013-01-01T07:00:00Z\nJFK,1,2013-01-01T07:00:00Z\n")
@@ -141,7 +179,7 @@ def test_parquet_is_read_with_its_times_and_missing_numbers(tmp_path: Path) -> N
     frame.to_parquet(path)
     file = EventFile(path, event("weather"))
     assert [(row["origin"], row["temp"]) for row in values(file)] == [("JFK", 1.5), ("EWR", None)]
-    assert next(time for _, _, time in file.records(file.inspect(NOW))) == 1357023600000001
+    assert next(time for _, _, time in file.inspect(NOW).records()) == 1357023600000001
     assert [number for number, _, _ in reasons(file)] == [3]
     assert file.inspect(NOW).ignored == ("extra",)
 

@@ -28,9 +28,16 @@ def test_no_edge_is_a_value_so_rounding_moves_nothing() -> None:
 
 def test_missing_and_infinite_values_and_columns_of_one_value() -> None:
     assert edges_of(np.array([np.nan, np.nan])) == []
-    assert edges_of(np.ones(100)) == []
     assert counted(np.array([1.0, np.nan, np.inf]), []) == [2, 1]
     assert np.isfinite(edges_of(np.array([1.0, 2.0, np.inf, -np.inf] * 20))).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -3e-5, 1e9])
+def test_what_was_constant_shows_any_other_value_and_itself_as_before(value: float) -> None:
+    edges = edges_of(np.full(100, value))
+    others = [value * (1 - 1e-5) - 1e-9, value * (1 + 1e-5) + 1e-9]
+    assert counted(np.array([value, np.float32(value), np.nan]), edges) == [0, 2, 0, 1]
+    assert counted(np.array(others), edges) == [1, 0, 1, 0]
 
 
 def test_online_learners_see_values_of_any_size_and_missing_ones_as_zero() -> None:

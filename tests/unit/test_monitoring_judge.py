@@ -193,6 +193,18 @@ def test_without_a_drift_monitor_drift_is_measured_and_nobody_alarmed() -> None:
     assert bench.alarms == []
 
 
+def test_a_shift_is_published_with_the_floor_that_the_alarm_holds_it_against() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d", material=0.05)))
+    for day in range(7):
+        bench.hear(shifted(day, 0.6))
+    floors = [s.drift["Ask.size"].floor for s in bench.statistics]
+    assert floors == [0.05] * 5 + [pytest.approx(0.125)] * 2, "five windows make a habit"
+    for statistic in bench.statistics:
+        shift = statistic.drift["Ask.size"]
+        raised = [a for a in bench.alarms if a.at == statistic.end and a.evidence["shifted"]]
+        assert bool(raised) == (shift.ks > max(shift.critical, shift.floor or 0.0))
+
+
 def test_skill_compares_with_the_label_rate_of_the_week_before() -> None:
     bench = Bench(topics_of(ps.skill(-0.05, over="2d", least=50)))
     for day, score in enumerate([0.25, 0.25, 0.25, 0.9, 0.9, 0.25, 0.25, 0.25]):
@@ -229,6 +241,32 @@ def test_answers_without_a_model_count_for_the_label_rate_only() -> None:
     assert "served" not in bench.statistics[0].quality
     assert bench.statistics[1].prior == 0.25
     assert bench.statistics[1].skill == pytest.approx(0.0, abs=1e-6)
+    assert bench.statistics[1].missing == {}
+
+
+def test_a_number_that_is_missing_comes_with_the_reason() -> None:
+    bench = Bench(topics_of(ps.skill(0.0, over="2d")))
+    before, few = outcomes(100, 25, 0.5)["served"], outcomes(20, 5, 0.5)["served"]
+    history = [{"none": few}, {"none": before}, {}, outcomes(100, 25, 0.25)]
+    bench.hear(*(partial(day, quality=quality) for day, quality in enumerate(history)))
+    nobody = "no label of a model's answer: {} became known, all of answers given before there was a model"
+    assert [s.missing for s in bench.statistics] == [
+        {
+            "prior": "0 labels became known in the 7d before; 30 are needed",
+            "prior_loss": nobody.format(20),
+            "skill": nobody.format(20) + " (of the last 2d)",
+        },
+        {
+            "prior": "20 labels became known in the 7d before; 30 are needed",
+            "prior_loss": nobody.format(100),
+            "skill": nobody.format(120) + " (of the last 2d)",
+        },
+        {"prior_loss": "no label became known", "skill": nobody.format(100) + " (of the last 2d)"},
+        {},
+    ]
+    bench = Bench(topics_of())
+    bench.hear(partial(0, quality=outcomes(100, 25, 0.25)))
+    assert bench.statistics[0].missing["prior_loss"] == "no prior to compare with"
 
 
 def test_a_jump_over_empty_windows_moves_time_on() -> None:
@@ -252,3 +290,14 @@ def test_what_is_not_a_partial_is_passed_by() -> None:
     effects = shard.step(())
     assert effects is not None
     assert [s.topic for s in effects.sends] == [topics.statistics("good")]
+
+
+def test_what_the_judge_remembers_is_bounded() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d"), ps.skill(0.0, over="14d", least=10)))
+    sizes = []
+    for day in range(900):
+        bench.hear(
+            msgspec.structs.replace(shifted(day, 0.5 + 0.1 * (day % 3), version=f"v{day // 400}"), quality=outcomes(5, 2, 0.4))
+        )
+        sizes.append(len(bench.saved.position))
+    assert max(sizes[500:]) <= max(sizes[:400]) + 64, "a year of distances for one reference, the weeks that skill looks back on"

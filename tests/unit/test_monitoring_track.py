@@ -25,7 +25,7 @@ def partition(rng: random.Random, n: int) -> list[Headers]:
         if number and rng.random() < 0.3:
             number -= rng.randrange(1, min(number, 4) + 1)
         sent[writer] = max(sent.get(writer, -1), number)
-        found.append((("ce_id", b"x"), (FROM, writer.encode()), (SEQUENCE, b"%d" % number)))
+        found.append((("ce_type", b"x"), (FROM, writer.encode()), (SEQUENCE, b"%d" % number)))
     return found
 
 
@@ -35,7 +35,7 @@ def test_every_record_is_applied_once_over_any_restarts(seed: int) -> None:
     records = partition(rng, 80)
     first = {headers[-2:]: offset for offset, headers in reversed(list(enumerate(records))) if len(headers) > 1}
     wanted = {offset for offset, headers in enumerate(records) if len(headers) < 2 or first[headers[-2:]] == offset}
-    track, saved, committed, pending = Track(), SavedTrack(), list[int](), list[int]()
+    track, saved, committed, pending = Track(SavedTrack()), SavedTrack(), list[int](), list[int]()
     applied: list[int] = []
     while track.next < len(records) or pending:
         if rng.random() < 0.08:  # a crash: what was not saved is undone

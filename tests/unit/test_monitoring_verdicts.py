@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +15,7 @@ from penstock.inputs import counted, edges_of
 from penstock.policy import Drift, Skill
 from penstock.quality import auc
 from penstock.records import Quality
-from penstock.services.monitoring.quality import BINS, CLIP, Sums, area, loss_of, mean_loss, total
+from penstock.services.monitoring.quality import BINS, CLIP, Sums, added, area, loss_of, mean_loss
 from penstock.services.monitoring.shift import alpha_of, distance, habit_of, shift_of
 from penstock.services.monitoring.verdict import Habits, Past, Period, drift, prior_of, skill, skill_of
 
@@ -191,7 +192,7 @@ def test_sums_add_to_the_same_bits_in_any_order() -> None:
     whole = summed(scores, labels)
     order = rng.permutation(5_000)
     parts = np.array_split(order, 7)
-    assert total([{"served": summed(scores[p], labels[p])} for p in parts])["served"] == whole
+    assert reduce(added, [summed(scores[p], labels[p]) for p in parts]) == whole
     exact = -np.mean(np.log(np.where(labels, scores, 1 - scores)))
     assert mean_loss(whole) == pytest.approx(exact, abs=1e-8)
 
@@ -221,15 +222,17 @@ def test_skill_is_judged_on_enough_outcomes_only() -> None:
 
 def test_skill_looks_back_as_far_as_it_says() -> None:
     windows = [past(500, 99.0, start=0), past(500, 50.0, start=7 * DAY)]
-    assert skill_of(windows, DAY)[:2] == (0.5, 500)
-    assert skill_of(windows, 0)[0] == pytest.approx(1 - 149 / 200)
-    assert skill_of(windows, 9 * DAY)[0] is None
+    monitor = Skill(0.1, 7 * DAY, DAY)
+    assert skill(monitor, windows, 8 * DAY).evidence["skill"] == 0.5
+    assert skill(monitor, windows, 7 * DAY).evidence["skill"] == pytest.approx(1 - 149 / 200)
+    assert skill(monitor, windows, 16 * DAY).bad is None
+    assert skill_of([]).value is None
 
 
 def test_a_prior_needs_outcomes() -> None:
-    assert prior_of([past(29, 1.0)], 0) is None
-    assert prior_of([past(30, 1.0)], 0) == 0.5
-    assert prior_of([], 0) is None
+    assert prior_of([past(29, 1.0)], 0) == (None, 29)
+    assert prior_of([past(30, 1.0)], 0) == (0.5, 30)
+    assert prior_of([], 0) == (None, 0)
 
 
 def test_monitors_are_declared_in_the_language() -> None:

@@ -1,14 +1,14 @@
 """The `penstock` command.
 
 Exit codes: 0 ok, 1 failed, 2 used wrongly (command line, settings, project file), 3 a broker or Redis cannot be
-reached, 130 ended by Ctrl-C. Every command takes `--json`. Anything heavy is imported inside the command that needs it.
+reached, 130 ended by Ctrl-C. Every command takes `--project` and `--json`, which writes errors as JSON, too. Anything
+heavy is imported inside the command that needs it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -16,9 +16,9 @@ from typer.core import TyperGroup
 
 from ..errors import PenstockError
 from ..log import LogError
-from . import screen
+from . import config, deadletters, loop, processes, publish, schemas, screen, topics
 from .broker import refusal
-from .options import ProjectName, chosen
+from .options import ProjectName, chosen, command
 
 __all__ = ["app", "main"]
 
@@ -31,40 +31,40 @@ class _Commands(TyperGroup):
             return super().main(args, prog_name, standalone_mode=False, **extra)
         try:
             code = super().main(args, prog_name, standalone_mode=False, **extra)
-        except (PenstockError, LogError) as error:
-            if chosen.debug:
-                raise
-            told = refusal(error) if isinstance(error, LogError) else error
-            screen.complain(str(told), told.fix)
-            code = told.exit_code
-        except (KeyboardInterrupt, typer.Abort):
-            screen.note("stopped")
-            code = 130
+            if code == 130:  # Typer's word for Ctrl-C
+                screen.note("stopped")
         except BrokenPipeError:  # the reader of a pipe has seen enough
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = 1
         except Exception as error:
-            code = self._unexpected(error)
+            code = _told(error)
         sys.exit(code if isinstance(code, int) else 0)
 
-    def _unexpected(self, error: Exception) -> int:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            screen.say(str(getattr(error, "message", "")))
-            return 2
-        if hasattr(error, "format_message"):  # a usage error: Typer carries a Click of its own, or uses Click's
-            context = getattr(error, "ctx", None)
-            command = context.command_path if context is not None else "penstock"
-            screen.complain(error.format_message().replace("Value error, ", ""), f"{command} --help")
-            return int(getattr(error, "exit_code", 2))
-        if chosen.debug:
-            raise error
-        missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
-        if missing and not missing.startswith("penstock"):
-            screen.complain(f"this needs the package {missing}, which is not installed", 'pip install "penstock[all]"')
-            return 1
+
+def _told(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        screen.say(str(getattr(error, "message", "")))
+        return 2
+    if hasattr(error, "format_message"):  # a usage error: Typer carries a Click of its own, or uses Click's
+        context = getattr(error, "ctx", None)
+        words = context.command_path if context is not None else "penstock"
+        screen.complain(error.format_message().replace("Value error, ", ""), f"{words} --help")
+        return int(getattr(error, "exit_code", 2))
+    if screen.form.debug:
+        raise error
+    if isinstance(error, LogError):
+        error = refusal(error)
+    if isinstance(error, PenstockError):
+        screen.complain(str(error), error.fix)
+        return error.exit_code
+    missing = getattr(error, "name", None) if isinstance(error, ModuleNotFoundError) else None
+    if missing and not missing.startswith("penstock"):
+        screen.complain(f"this needs the package {missing}, which is not installed", 'pip install "penstock[all]"')
+    else:
         words = " ".join(sys.argv[1:])
         screen.complain(f"unexpected: {type(error).__name__}: {error}", f"see where:  penstock --debug {words}")
-        return 1
+    return 1
 
 
 app = typer.Typer(
@@ -79,40 +79,42 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from .config import version
-
-        version()
+        screen.form.json = False
+        config.version()
         raise typer.Exit
 
 
 @app.callback()
 def _before(
     project: ProjectName = None,
-    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from (a traceback).")] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show where an error comes from (a traceback), and what client libraries log.")
+    ] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    chosen.project, chosen.debug = project, debug
+    chosen.project, screen.form.debug, screen.form.json = project, debug, False
+    if debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG)
 
 
-def _register() -> None:
-    """In the order in which `penstock --help` lists them."""
-    from . import config, deadletters, loop, processes, publish, schemas, topics
-
-    commands: list[Callable[..., None]] = [loop.demo, loop.simulate]
-    commands += [processes.up, processes.down, processes.status, processes.logs, processes.run, processes.doctor]
-    commands += [config.check, config.topology, publish.publish]
-    for command in commands:
-        app.command()(command)
-    app.add_typer(topics.app, name="topics")
-    app.add_typer(deadletters.app, name="dlq")
-    app.add_typer(schemas.app, name="schemas")
-    app.add_typer(config.app, name="config")
-    app.command()(config.version)
-
-
-_register()
+# In the order in which `penstock --help` lists them.
+command(app)(loop.demo)
+command(app, takes_project=True)(loop.simulate)
+command(app, takes_project=True)(processes.up)
+for _plain in (processes.down, processes.status, processes.logs, processes.run, processes.doctor):
+    command(app)(_plain)
+command(app, takes_project=True)(config.check)
+command(app, takes_project=True)(config.topology)
+command(app)(publish.publish)
+app.add_typer(topics.app, name="topics")
+app.add_typer(deadletters.app, name="dlq")
+app.add_typer(schemas.app, name="schemas")
+app.add_typer(config.app, name="config")
+command(app)(config.version)
 
 
 def main() -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..errors import DefinitionError, SettingError
+from ..errors import SettingError
 from . import screen
-from .options import InJson, ProjectName, chosen, project_of, settings_of, topics_of
+from .options import chosen, command, project_of, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..topics import Topics
@@ -36,29 +35,22 @@ def _group() -> None:
     """The settings in force."""
 
 
-@app.command()
+@command(app)
 def show(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="A table of all settings and their defaults, as in the README.")
     ] = False,
-    json: InJson = False,
 ) -> None:
     """Every setting: its value and where it came from. Secrets are masked."""
     found = settings_found()
-    wrong = [f for f in found if f.wrong]
     if markdown:
         screen.say("| variable | default | meaning |\n| --- | --- | --- |")
         for f in found:
             screen.say(f"| `{f.variable}` | {f'`{f.default}`' if f.default != '' else 'empty'} | {f.meaning} |")
         return
-    if json:
-        screen.answer({"settings": [f._asdict() for f in found]})
-    else:
-        for line in screen.rows(
-            [(f.variable, str(f.value) if str(f.value) else "(empty)", f.source, f.wrong and f"WRONG: {f.wrong}") for f in found]
-        ):
-            screen.say(line)
-    if wrong:
+    table = [(f.variable, str(f.value) or "(empty)", f.source, f.wrong and f"WRONG: {f.wrong}") for f in found]
+    screen.answer({"settings": [f._asdict() for f in found]}, screen.rows(table))
+    if wrong := [f for f in found if f.wrong]:
         names = ", ".join(f.variable for f in wrong)
         raise SettingError(
             f"{screen.count(len(wrong), 'setting')} cannot be used: {names}",
@@ -71,190 +63,148 @@ def settings_found() -> list[Found]:
     from dotenv import dotenv_values
     from pydantic import SecretStr, ValidationError
 
+    from ..doctor import without_password
     from ..settings import Settings
 
+    given: dict[str, str | None] = {"penstock_project": chosen.project} if chosen.project else {}
+    places: dict[str, dict[str, str | None]] = {
+        "--project": given,
+        "environment": {name.lower(): value for name, value in os.environ.items()},
+        ".env": {name.lower(): value for name, value in dotenv_values(".env").items()},
+    }
+    values: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    given: dict[str, Any] = {"project": chosen.project} if chosen.project else {}
     try:
-        values = Settings(**given).model_dump()
+        values = Settings(**({"project": chosen.project} if chosen.project else {})).model_dump()  # type: ignore[arg-type]
     except ValidationError as error:
-        values = {}
         problems = {str(e["loc"][0]).lower(): e["msg"].lower() for e in error.errors()}
-    environment = {name.lower(): (name, value) for name, value in os.environ.items()}
-    file = {name.lower(): (name, value) for name, value in dotenv_values(".env").items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, SecretStr):
+            url = value.get_secret_value()
+            return without_password(url) if "://" in url else "*" * len(url)
+        return value if isinstance(value, int | float) else str(value)
+
     found = []
     for name, field in Settings.model_fields.items():
-        choices = getattr(field.validation_alias, "choices", [f"PENSTOCK_{name.upper()}"])
-        variable, source, raw = str(choices[0]), "default", None
-        for place, label in ((environment, "environment"), (file, ".env")):
-            hit = next((place[str(c).lower()] for c in choices if str(c).lower() in place), None)
-            if hit is not None:
-                variable, raw, source = hit[0], hit[1], label
-                break
-        if name == "project" and chosen.project:
-            raw, source = chosen.project, "--project"
-        secret = isinstance(field.default, SecretStr)
-        default = field.default.get_secret_value() if secret else field.default
-        value = values.get(name, raw if raw is not None else default)
-        plain = value.get_secret_value() if isinstance(value, SecretStr) else value
-        wrong = next((problems[str(c).lower()] for c in (name, *choices) if str(c).lower() in problems), "")
-        found.append(
-            Found(
-                variable,
-                _masked(str(plain)) if secret else _plain(plain),
-                source,
-                _plain(default),
-                " ".join((field.description or "").split()),
-                wrong,
-            )
-        )
+        choices = [str(c) for c in getattr(field.validation_alias, "choices", [f"PENSTOCK_{name.upper()}"])]
+        set_here = [(label, place[c.lower()]) for label, place in places.items() for c in choices if c.lower() in place]
+        source, raw = set_here[0] if set_here else ("default", field.default)
+        masked = isinstance(field.default, SecretStr) and isinstance(raw, str)
+        value = plain(values.get(name, SecretStr(str(raw)) if masked else raw))
+        wrong = next((problems[c.lower()] for c in (name, *choices) if c.lower() in problems), "")
+        meaning = " ".join((field.description or "").split())
+        found.append(Found(choices[0], value, source, plain(field.default), meaning, wrong))
     return found
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float | str | bool) or value is None else str(value)
-
-
-def _masked(url: str) -> str:
-    """A URL without its password; anything else that is secret, not at all."""
-    from .processes import screen_url
-
-    return screen_url(url) if "://" in url else "**********" if url else ""
-
-
-def version(json: InJson = False) -> None:
+def version() -> None:
     """Show the version of Penstock and of what it runs on."""
     import platform
     from importlib import metadata
 
-    names = ("aiokafka", "redis", "numpy", "onnxruntime", "river", "scikit-learn")
-    found = {}
-    for name in names:
+    def installed(name: str) -> str:
         try:
-            found[name] = metadata.version(name)
+            return metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    own, python, system = (
-        metadata.version("penstock"),
-        platform.python_version(),
-        f"{platform.system()} {platform.machine()}",
+            return "not installed"
+
+    packages = {name: installed(name) for name in ("aiokafka", "redis", "numpy", "onnxruntime", "river", "scikit-learn")}
+    own, python, system = installed("penstock"), platform.python_version(), f"{platform.system()} {platform.machine()}"
+    screen.answer(
+        {"penstock": own, "python": python, "system": system, "packages": packages},
+        f"penstock {own}   python {python}   {system}",
+        screen.rows(list(packages.items())),
     )
-    if json:
-        screen.answer({"penstock": own, "python": python, "system": system, "packages": found})
-        return
-    screen.say(f"penstock {own}   python {python}   {system}")
-    for line in screen.rows(list(found.items())):
-        screen.say(line)
 
 
-def check(project: ProjectName = None, json: InJson = False) -> None:
+def check() -> None:
     """Check a project file, and try its derived features.
 
-    Names, types and policies are validated together; derived features must mean the same for one row and for many.
+    Every mistake is told at once, with its line. Derived features must mean the same for one row and for many. A warning is
+    about what is allowed and will hardly do what was meant, such as a rollout that is over before labels come.
     """
-    from ..probe import probe
-
-    settings = settings_of(project)
-    declared = project_of(settings)
-    topics = topics_of(settings)
-    findings = probe(declared)
-    views = [view for hop in declared.topology.hops for view in hop.views]
-    if json:
-        screen.answer(
-            {
-                "project": declared.name,
-                "fingerprint": declared.fingerprint,
-                "events": [e.topic for e in declared.events],
-                "views": {v.name: v.columns for v in views},
-                "models": {m.name: m.inputs for m in declared.models},
-                "topics": [t.name for t in topics.all()],
-                "problems": findings,
-            }
-        )
-    else:
-        screen.say(f"project {declared.name}   fingerprint {declared.fingerprint[:16]}")
-        table = [
-            (
-                f"event {e!r}",
-                f"topic {e.topic}, key {e.key.name}, id {e.id.name if e.id else 'none'}, time {e.time.name}",
-            )
-            for e in declared.events
-        ]
-        table += [(f"view {v.name}", f"by {v.key}: {len(v.features)} windows, {len(v.derived)} derived") for v in views]
-        table += [
-            (
-                f"model {m.name}",
-                f"scores {m.scores!r} from {len(m.inputs)} inputs, label {m.label.column!r} within {_spoken(m.label.within)}",
-            )
-            for m in declared.models
-        ]
-        for line in screen.rows(table):
-            screen.say(line)
-        for line in picture(topics)[:1]:
-            screen.say(line)
-    if findings:
-        raise DefinitionError(
-            "; ".join(findings),
-            "write it with numpy arithmetic, such as np.where(...) instead of if, and run: penstock check",
-        )
-    if not json:
-        derived = screen.count(sum(len(v.derived) for v in views), "derived feature")
-        screen.say(f"ok: {derived} checked on single rows and on arrays")
-
-
-def _spoken(length: int) -> str:
     from ..duration import spoken
+    from ..mistake import told
+    from ..probe import learners, probe
+    from ..trap import traps
 
-    return spoken(length)
+    settings = project_settings()
+    project, topics = project_of(settings), topics_of(settings)
+    made, wrong = learners(project)
+    wrong += probe(project)
+    warnings = [trap for model in project.models for trap in traps(model, made.get(model.name))]
+    views = [view for hop in project.topology.hops for view in hop.views]
+    derived = sum(len(v.derived) for v in views)
+    table = [
+        (f"event {e!r}", f"topic {e.topic}, key {e.key.name}, id {e.id.name if e.id else 'none'}, time {e.time.name}")
+        for e in project.events
+    ]
+    table += [(f"view {v.name}", f"by {v.key}: {len(v.features)} windows, {len(v.derived)} derived") for v in views]
+    for m in project.models:
+        label = f"label {m.label.column!r} within {spoken(m.label.within)}"
+        table.append((f"model {m.name}", f"scores {m.scores!r} from {len(m.inputs)} inputs, {label}"))
+    screen.answer(
+        {
+            "project": project.name,
+            "fingerprint": project.fingerprint,
+            "events": [e.topic for e in project.events],
+            "views": {v.name: v.columns for v in views},
+            "models": {m.name: m.inputs for m in project.models},
+            "topics": [t.name for t in topics.all()],
+            "problems": [str(mistake) for mistake in wrong],
+            "warnings": warnings,
+        },
+        f"project {project.name}   fingerprint {project.fingerprint[:16]}",
+        screen.rows(table),
+        _way(topics),
+        [f"{screen.paint('warning', 'yellow')}  {warning}" for warning in warnings],
+        [] if wrong else f"ok: {screen.count(derived, 'derived feature')} checked on single rows and on arrays",
+    )
+    if wrong:
+        raise told(wrong)
 
 
 def topology(
     as_mermaid: Annotated[bool, typer.Option("--mermaid", help="A picture that GitHub and others draw.")] = False,
-    project: ProjectName = None,
-    json: InJson = False,
 ) -> None:
     """Draw services and topics: who writes what, who reads it."""
-    topics = topics_of(settings_of(project))
-    if json:
-        screen.answer({"topics": [{"topic": c.topic.name, "writes": c.writes, "reads": c.reads} for c in topics.contracts()]})
-        return
-    for line in mermaid(topics) if as_mermaid else picture(topics):
-        screen.say(line)
+    topics = topics_of(project_settings())
+    facts = [{"topic": c.topic.name, "writes": c.writes, "reads": c.reads} for c in topics.contracts()]
+    screen.answer({"topics": facts}, mermaid(topics) if as_mermaid else picture(topics))
+
+
+def _way(topics: Topics) -> str:
+    hops = [hop.key for hop in topics.project.topology.hops]
+    return f"events pass, where they have such a key:  {' -> '.join(hops) or 'no hop'}"
 
 
 def picture(topics: Topics) -> list[str]:
     """The topology as text: the way of events through the hops, then topics in the order in which data flows."""
-    hops = [hop.key for hop in topics.project.topology.hops]
-    lines = [f"events pass, where they have such a key:  {' -> '.join(hops) or 'no hop'}", ""]
     table = [("written by", "", "topic", "", "read by")]
-    for contract in topics.contracts():
-        if contract.writes != ("any",):
-            table.append((", ".join(contract.writes), "->", contract.topic.name, "->", ", ".join(contract.reads)))
-    lines += screen.rows(table)
-    return [*lines, "", "what cannot be taken goes to <topic>.dlq, with the cause:  penstock dlq list"]
+    for c in topics.contracts():
+        if c.writes != ("any",):
+            table.append((", ".join(c.writes), "->", c.topic.name, "->", ", ".join(c.reads)))
+    dead = "what cannot be taken goes to <topic>.dlq, with the cause:  penstock dlq list"
+    return [_way(topics), "", *screen.rows(table), "", dead]
 
 
 def mermaid(topics: Topics) -> list[str]:
-    """The topology as a Mermaid flow chart: services are boxes, topics are pipes."""
-    contracts = [c for c in topics.contracts() if c.writes != ("any",)]
-    services = dict.fromkeys(name for c in contracts for name in (*c.writes, *c.reads))
+    """The topology as a Mermaid flow chart: services are boxes, topics are pipes; topics with the same
+    writers and readers share one, or nobody could read the picture."""
+    groups: dict[Any, list[str]] = {}
+    for c in topics.contracts():
+        if c.writes != ("any",):
+            groups.setdefault((c.writes, c.reads), []).append(c.topic.name)
+    services = dict.fromkeys(name for writes, reads in groups for name in (*writes, *reads))
     lines = ["flowchart LR"]
     lines += [f"  {_node(name)}({name})" if name == "you" else f"  {_node(name)}[{name.replace('_', ' ')}]" for name in services]
-    for group in _grouped(contracts):
-        names = [c.topic.name for c in group]
+    for (writes, reads), names in groups.items():
         node = _node("topic_" + names[0])
         lines.append(f'  {node}[("{"<br/>".join(names)}")]')
-        lines += [f"  {_node(writer)} --> {node}" for writer in group[0].writes]
-        lines += [f"  {node} --> {_node(reader)}" for reader in group[0].reads]
+        lines += [f"  {_node(writer)} --> {node}" for writer in writes]
+        lines += [f"  {node} --> {_node(reader)}" for reader in reads]
     return lines
-
-
-def _grouped(contracts: Sequence[Any]) -> list[list[Any]]:
-    """Topics with the same writers and readers share a node, or nobody could read the picture."""
-    groups: dict[Any, list[Any]] = {}
-    for contract in contracts:
-        groups.setdefault((contract.writes, contract.reads), []).append(contract)
-    return list(groups.values())
 
 
 def _node(name: str) -> str:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, Final
+from collections.abc import Sequence
+from typing import Annotated, Final
 
 import typer
 
-from ..deadletter import cause_of
-from ..errors import PenstockError
-from ..log import Log, Send
+from ..deadletter import REPLAY, cause_of, name_of, revived
+from ..log import Log, Partition, Send, partition_of
 from . import broker, screen
-from .options import InJson, ProjectName, settings_of, topics_of
+from .options import command, project_settings, settings_of, topics_of
 
-__all__ = ["app", "revived"]
+__all__ = ["app"]
 
 app = typer.Typer(help="Records that could not be taken, and why.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -27,10 +27,10 @@ DlqTopic = Annotated[str, typer.Argument(metavar="TOPIC", help="The topic, or it
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those with this reason, such as schema.")]
 
 
-@app.command(name="list")
-def list_(project: ProjectName = None, json: InJson = False) -> None:
+@command(app, "list")
+def list_() -> None:
     """Count dead letters by topic and reason."""
-    settings = settings_of(project)
+    settings = project_settings()
     declared = [t.name for t in topics_of(settings).all() if t.name.endswith(".dlq")]
 
     async def work(log: Log) -> dict[str, Counter[str]]:
@@ -38,121 +38,103 @@ def list_(project: ProjectName = None, json: InJson = False) -> None:
         found: dict[str, Counter[str]] = {}
         for topic in declared:
             if topic in there:
-                begins, ends = await log.begins([topic]), await log.ends([topic])
-                async for letter in broker.records(log, begins, ends):
-                    found.setdefault(topic, Counter())[cause_of(letter.headers).get("dlq.reason", "unknown")] += 1
+                reasons = [cause_of(letter.headers).get("dlq.reason", "unknown") async for letter in broker.held(log, topic)]
+                if reasons:
+                    found[topic] = Counter(reasons)
         return found
 
     found = broker.use(settings, work, "reading dead letters")
-    if json:
-        screen.answer(
-            {
-                "topics": [
-                    {"topic": topic, "records": sum(reasons.values()), "reasons": reasons} for topic, reasons in found.items()
-                ]
-            }
-        )
-        return
-    if not found:
-        screen.say("no dead letters")
-        return
-    for line in screen.rows(
-        [(topic, f"{n:,}", reason) for topic, reasons in found.items() for reason, n in reasons.most_common()]
-    ):
-        screen.say(line)
-    screen.say(f"-> penstock dlq show {next(iter(found)).removesuffix('.dlq')}")
+    topics = [{"topic": topic, "records": sum(reasons.values()), "reasons": reasons} for topic, reasons in found.items()]
+    table = [(topic, f"{n:,}", reason) for topic, reasons in found.items() for reason, n in reasons.most_common()]
+    screen.answer({"topics": topics}, screen.rows(table) or "no dead letters")
+    if found:
+        screen.note(f"-> penstock dlq show {next(iter(found)).removesuffix('.dlq')}")
 
 
-@app.command()
+@command(app)
 def show(
     topic: DlqTopic,
     reason: Reason = None,
     most: Annotated[int, typer.Option("--max", min=1, help="At most so many, the oldest first.")] = 20,
-    json: InJson = False,
 ) -> None:
     """Show dead letters, their cause and where they came from."""
-    settings = settings_of()
-
-    async def work(log: Log) -> tuple[list[broker.Found], int]:
-        letters = await _letters(log, topic, reason)
-        return letters[:most], len(letters)
-
-    letters, count = broker.use(settings, work, "reading dead letters")
-    if json:
-        for letter in letters:
-            screen.answer({**broker.as_json(letter), "cause": cause_of(letter.headers)})
-        return
-    for letter in letters:
+    letters = broker.use(settings_of(), lambda log: _letters(log, topic, reason), "reading dead letters")
+    for letter in letters[:most]:
         cause = cause_of(letter.headers)
         place = f"{cause.get('dlq.topic', '?')}/{cause.get('dlq.partition', '?')} at {cause.get('dlq.offset', '?')}"
-        screen.say(f"{screen.paint(cause.get('dlq.reason', 'unknown'), 'red')}  {cause.get('dlq.error', '')}")
-        screen.say(f"  {place}, refused by {cause.get('dlq.service', '?')}")
-        screen.say(f"  {screen.printable(letter.key)}  {screen.printable(letter.value, WIDTH)}")
-    if not count:
-        screen.say(f"no dead letters of {topic.removesuffix('.dlq')}{f' with reason {reason}' if reason else ''}")
-    elif count > len(letters):
-        screen.say(f"{len(letters)} of {count:,}; more:  --max {count}")
+        again = f", sent again as {cause[REPLAY]}" if REPLAY in cause else ""
+        screen.answer(
+            {**broker.as_json(letter), "cause": cause},
+            f"{screen.paint(cause.get('dlq.reason', 'unknown'), 'red')}  {cause.get('dlq.error', '')}",
+            f"  {place}, refused by {cause.get('dlq.service', '?')}{again}",
+            f"  {screen.printable(letter.key)}  {screen.printable(letter.value, WIDTH)}",
+        )
+    if not letters:
+        screen.note(f"no dead letters of {_spoken(topic, reason)}")
+    elif len(letters) > most:
+        screen.note(f"{most} of {len(letters):,}; more:  --max {len(letters)}")
 
 
-@app.command()
+@command(app)
 def replay(
     topic: DlqTopic,
     reason: Reason = None,
+    again: Annotated[bool, typer.Option("--again", help="Those too that were sent before.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be sent.")] = False,
-    json: InJson = False,
 ) -> None:
     """Send dead letters again, to where they came from.
 
-    As they were: do this after the cause was removed.
-    They stay in the dead-letter topic, so replaying twice sends them twice; of a repeated event id one is counted.
+    As they were: do this after the cause was removed. Each is sent once: the record that is sent carries the header dlq.replay
+    with the place of its dead letter, and what is found under that mark is left out, unless --again. What is refused again is
+    a new dead letter.
     """
-    settings = settings_of()
 
-    async def work(log: Log) -> Counter[str]:
-        sends = [revived(letter) for letter in await _letters(log, topic, reason)]
-        if not dry_run:
-            for start in range(0, len(sends), AT_ONCE):
-                await log.send(sends[start : start + AT_ONCE])
-        return Counter(send.topic for send in sends)
+    async def work(log: Log) -> tuple[Counter[str], int]:
+        letters = await _letters(log, topic, reason)
+        before = set() if again else await _marks(log, letters)
+        sends = [revived(*letter) for letter in letters if name_of(letter.partition, letter.offset) not in before]
+        for start in range(0, 0 if dry_run else len(sends), AT_ONCE):
+            await log.send(sends[start : start + AT_ONCE])
+        return Counter(send.topic for send in sends), len(letters) - len(sends)
 
-    of = f"{topic.removesuffix('.dlq')}{f' with reason {reason}' if reason else ''}"
-    _report(broker.use(settings, work, "sending dead letters again"), of, dry_run, json)
-
-
-def _report(sent: Counter[str], of: str, dry_run: bool, json: bool) -> None:
-    if json:
-        screen.answer({"sent": sum(sent.values()), "topics": sent, "dry_run": dry_run})
-        return
+    sent, left = broker.use(settings_of(), work, "sending dead letters again")
     word = "would be sent" if dry_run else "sent"
-    for name, number in sent.items():
-        screen.say(f"{screen.count(number, 'record')} {word} to {name}")
-    if not sent:
-        screen.say(f"no dead letters of {of}: nothing sent")
+    lines = [f"{screen.count(number, 'record')} {word} to {name}" for name, number in sent.items()]
+    if left:
+        lines.append(f"{screen.count(left, 'record')} left out, sent before; to send them once more:  --again")
+    screen.answer(
+        {"sent": sum(sent.values()), "sent_before": left, "topics": sent, "dry_run": dry_run},
+        lines or f"no dead letters of {_spoken(topic, reason)}: nothing sent",
+    )
 
 
 async def _letters(log: Log, topic: str, reason: str | None) -> list[broker.Found]:
     name = topic if topic.endswith(".dlq") else f"{topic}.dlq"
     broker.known(name, {t: n for t, n in (await log.describe()).items() if t.endswith(".dlq")})
-    begins, ends = await log.begins([name]), await log.ends([name])
-    found = [letter async for letter in broker.records(log, begins, ends)]
+    found = [letter async for letter in broker.held(log, name)]
     return [letter for letter in found if reason is None or cause_of(letter.headers).get("dlq.reason") == reason]
 
 
-def revived(letter: broker.Found) -> Send:
-    """The original record of a dead letter: its key, value and headers, without the cause and without the number under
-    which a service sent it to the dead-letter topic (readers would take it for a repeat). Its key chooses the partition
-    anew."""
-    from ..lane import FROM, SEQUENCE
+async def _marks(log: Log, letters: Sequence[broker.Found]) -> set[str]:
+    """The names of dead letters that were sent again, read where these would be sent: a partition from the first position
+    that one of them had there on, because a record is sent again after it was refused."""
+    counts, starts = await log.describe(), dict[Partition, int]()
+    for letter in letters:
+        cause, send = cause_of(letter.headers), revived(*letter)
+        place = _target(send, counts[broker.known(send.topic, counts)])
+        own = str(place.number) == cause.get("dlq.partition")
+        first = int(cause["dlq.offset"]) if own and "dlq.offset" in cause else 0
+        starts[place] = min(first, starts.get(place, first))
+    topics = sorted({place.topic for place in starts})
+    begins, ends = await log.begins(topics), await log.ends(topics)
+    starts = {place: max(start, begins[place]) for place, start in starts.items()}
+    return {cause_of(found.headers).get(REPLAY, "") async for found in broker.records(log, starts, ends)}
 
-    cause = cause_of(letter.headers)
-    if "dlq.topic" not in cause:
-        place = f"{letter.partition.topic}/{letter.partition.number} at {letter.offset}"
-        raise PenstockError(
-            f"{place} has no header dlq.topic: it was not written by Penstock",
-            f"penstock dlq show {letter.partition.topic}",
-        )
-    headers = tuple(
-        (name, value) for name, value in letter.headers if not name.startswith("dlq.") and name not in (FROM, SEQUENCE)
-    )
-    number: Any = int(cause["dlq.partition"]) if letter.key is None and "dlq.partition" in cause else None
-    return Send(cause["dlq.topic"], letter.key, letter.value, headers, number)
+
+def _target(send: Send, partitions: int) -> Partition:
+    """Where the record would be written; one without key keeps its partition."""
+    return Partition(send.topic, partition_of(send.key or b"", partitions) if send.partition is None else send.partition)
+
+
+def _spoken(topic: str, reason: str | None) -> str:
+    return f"{topic.removesuffix('.dlq')}{f' with reason {reason}' if reason else ''}"

@@ -8,6 +8,8 @@ from collections import deque
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from ..picture import Happening, Picture
 
 __all__ = ["Live"]
@@ -16,6 +18,8 @@ COLOURS = {
     "alarm": "red", "fit": "cyan", "champion": "bold green", "rejected": "yellow",
     "rolled back": "red", "shadow": "blue", "canary": "blue", "retired": "dim",
 }  # fmt: skip
+STEPS = ("alarm", "fit", "registered", "canary", "champion", "retired", "rejected", "rolled back", "shadow")
+"""What follows from what at one moment of stream time: topics are heard one after the other, and told as one story."""
 NEWEST = 14
 EVERY = {"rich": 0.12, "plain": 2.0, "json": 1.0}
 """Seconds between two drawings."""
@@ -28,6 +32,7 @@ class Live:
         self.title, self.start, self.end, self.total = title, start, end, total
         self.form = "json" if json else "rich" if sys.stdout.isatty() else "plain"
         self._drawn = 0.0
+        self._told = start
         self._said = 0
         self._rates: deque[tuple[float, int]] = deque(maxlen=40)
         self._screen: Any = None
@@ -57,22 +62,11 @@ class Live:
         self._drawn = moment
         if self.form == "rich":
             self._screen.update(self._draw(picture, published, now))
-        elif self.form == "plain":
-            print(
-                f"{now:%Y-%m-%d}  {published:,}/{self.total:,} events  {self.rate:,.0f}/s   {_flow(picture)}",
-                flush=True,
-            )
-        else:
-            _print_json(
-                {
-                    "type": "progress",
-                    "at": now,
-                    "published": published,
-                    "total": self.total,
-                    "per_second": round(self.rate),
-                    **picture.counts,
-                }
-            )
+            return
+        self._told = max(self._told, now)
+        fact = {"at": self._told, "published": published, "total": self.total, "per_second": round(self.rate)}
+        line = f"{self._told:%Y-%m-%d}  {published:,}/{self.total:,} events  {self.rate:,.0f}/s   {_flow(picture)}"
+        self._say(line, {"type": "progress", **fact, **picture.counts})
 
     @property
     def rate(self) -> float:
@@ -83,19 +77,13 @@ class Live:
     def _tell(self, picture: Picture) -> None:
         new = picture.heard - self._said
         self._said = picture.heard
-        for happening in picture.happenings[-new:] if new else []:
-            if self.form == "json":
-                _print_json(
-                    {
-                        "type": "happening",
-                        "at": happening.at,
-                        "kind": happening.kind,
-                        "model": happening.model,
-                        "text": happening.text,
-                    }
-                )
-            else:
-                print(f"{happening.at:%Y-%m-%d}  {happening.kind:<11} {happening.text}", flush=True)
+        for happening in sorted(picture.happenings[-new:] if new else [], key=_place):
+            self._told = max(self._told, happening.at)
+            fact = {"at": happening.at, "kind": happening.kind, "model": happening.model, "text": happening.text}
+            self._say(f"{happening.at:%Y-%m-%d}  {happening.kind:<11} {happening.text}", {"type": "happening", **fact})
+
+    def _say(self, line: str, fact: dict[str, Any]) -> None:
+        print(msgspec.json.encode(fact).decode() if self.form == "json" else line, flush=True)
 
     def _draw(self, picture: Picture, published: int, now: datetime) -> Any:
         from rich.console import Group
@@ -120,10 +108,14 @@ class Live:
         fits = f"fits {picture.retrains}   snapshots {picture.snapshots}"
         facts.add_row("so far", f"alarms {picture.alarms}   {fits}   promotions {picture.promotions}")
         story = Table.grid(padding=(0, 2))
-        for happening in picture.happenings[-NEWEST:]:
+        for happening in sorted(picture.happenings[-NEWEST:], key=_place):
             style = COLOURS.get(happening.kind, "")
             story.add_row(f"{happening.at:%d %b}", Text(happening.kind, style=style), Text(_short(happening)))
         return Panel(Group(head, "", facts, "", story), title=self.title, border_style="dim")
+
+
+def _place(happening: Happening) -> tuple[datetime, int]:
+    return happening.at, STEPS.index(happening.kind) if happening.kind in STEPS else len(STEPS)
 
 
 def _standing(picture: Picture, model: str) -> str:
@@ -149,9 +141,3 @@ def _flow(picture: Picture) -> str:
         "   ".join(f"{name} {counts.get(name, 0):,}" for name in ("rows", "predictions", "outcomes", "dead letters"))
         + f"   lag {lag:,}"
     )
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    import msgspec
-
-    print(msgspec.json.encode(value).decode(), flush=True)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from .options import InJson, ProjectName, settings_of
+from . import screen
+from .options import chosen, project_settings, settings_of
 
 __all__ = ["demo", "simulate"]
+
+MACHINE = "penstock.services.demo"
+FLIGHTS = "penstock.examples.flights"
 
 
 def demo(
     days: Annotated[int, typer.Option(min=1, max=365, help="Days of flights to replay.")] = 60,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=(1 << 32) - 1, help="Seed of the learners; default: PENSTOCK_SEED.")
+    ] = None,
     embedded: Annotated[
         bool | None,
         typer.Option("--embedded/--kafka", help="In this process, or on Kafka and Redis; default: the most real that is here."),
@@ -22,34 +29,28 @@ def demo(
     partitions: Annotated[
         int | None, typer.Option(min=1, max=256, help="Partitions of the topics; default: PENSTOCK_PARTITIONS.")
     ] = None,
-    project: ProjectName = None,
-    json: InJson = False,
 ) -> None:
     """See the whole loop on real flights."""
-    settings = settings_of(project)
-    _leave(_machine().demo(settings, days=days, embedded=embedded, partitions=partitions or settings.partitions, json=json))
+    settings = settings_of().model_copy(update={"project": chosen.project or FLIGHTS})
+    if seed is not None:
+        settings = settings.model_copy(update={"seed": seed})
+    number = partitions or settings.partitions
+    code = import_module(MACHINE).demo(settings, days=days, embedded=embedded, partitions=number, json=screen.form.json)
+    raise typer.Exit(code)
 
 
 def simulate(
-    project: Annotated[str, typer.Argument(metavar="PROJECT", help="Module or .py file with `project = ps.Project(...)`.")],
     folder: Annotated[
         Path,
         typer.Option("--input", metavar="DIR", help="Folder with one file per event: <topic>.csv, .parquet or .jsonl."),
     ],
     days: Annotated[int | None, typer.Option(min=1, help="Only the first days of it.")] = None,
-    json: InJson = False,
+    utc: Annotated[bool, typer.Option("--utc", help="Times without a zone are UTC (else such rows are refused).")] = False,
 ) -> None:
     """Run the whole loop on files of your own, in one process.
 
-    As fast as it can, in memory, labels at their own times; two runs give the same decisions.
+    As fast as it can, in memory, labels at their own times; two runs give the same decisions. Rows that do not fit are
+    reported and left out (exit code 1).
     """
-    _leave(_machine().simulate(settings_of(project), folder, days=days, json=json))
-
-
-def _machine() -> Any:
-    return import_module("penstock.services.demo")
-
-
-def _leave(code: int | None) -> None:
-    if code:
-        raise typer.Exit(code)
+    settings = project_settings()
+    raise typer.Exit(import_module(MACHINE).simulate(settings, folder, days=days, utc=utc, json=screen.form.json))

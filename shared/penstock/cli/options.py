@@ -1,35 +1,53 @@
-"""The options that commands share, and what they choose: the settings and the project."""
+"""What every command shares: the options --project and --json, and with them the settings and the project."""
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
-import traceback
+from collections.abc import Callable
 from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ..errors import DefinitionError, PenstockError
+from . import screen
 
 if TYPE_CHECKING:
     from ..project import Project
     from ..settings import Settings
     from ..topics import Topics
 
-__all__ = ["Chosen", "InJson", "ProjectName", "Service", "chosen", "project_of", "settings_of", "topics_of"]
+__all__ = [
+    "PROJECT_FILE",
+    "ProjectName",
+    "Service",
+    "chosen",
+    "command",
+    "project_of",
+    "project_settings",
+    "settings_of",
+    "topics_of",
+]
 
 ProjectName = Annotated[
     str | None,
     typer.Option(
         "--project",
         metavar="MODULE|FILE.py",
-        help="What to work on; default: the setting PENSTOCK_PROJECT.",
+        help="What to work on; default: PENSTOCK_PROJECT, else the project that is up here.",
         show_default=False,
     ),
 ]
+ProjectWord = Annotated[
+    str | None, typer.Argument(metavar="PROJECT", help="Module or .py file, as with --project.", show_default=False)
+]
 InJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+
+
+PROJECT_FILE: Final = "project"
+"""In the data folder: which project `penstock up` runs."""
 
 
 class Service(StrEnum):
@@ -44,39 +62,68 @@ class Service(StrEnum):
 
 
 class Chosen:
-    """What was given before the command: `penstock --project fraud.py --debug topics list`."""
+    """The project that was named: `penstock --project fraud.py check`, `penstock check --project fraud.py`."""
 
-    def __init__(self) -> None:
-        self.project: str | None = None
-        self.debug = False
+    project: str | None = None
 
 
 chosen: Final = Chosen()
 
 
-def settings_of(project: str | None = None) -> Settings:
-    """The settings in force, with the project that was named on the command line."""
+def command(
+    app: typer.Typer, name: str | None = None, takes_project: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command with the options that all have; `takes_project` lets its first word name the project, too."""
+    shared: dict[str, tuple[Any, Any]] = {"project": (ProjectName, None), "json": (InJson, False)}
+    first: dict[str, tuple[Any, Any]] = {"word": (ProjectWord, None)} if takes_project else {}
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(project: str | None, json: bool, word: str | None = None, **given: Any) -> None:
+            chosen.project = word or project or chosen.project
+            screen.form.json = json
+            function(**given)
+
+        own = inspect.signature(function, eval_str=True).parameters
+        kinds = {n: (p.annotation, p.default) for n, p in own.items()}
+        parameters = [
+            inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for n, (kind, default) in {**first, **kinds, **shared}.items()
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # where Typer looks for options
+        app.command(name)(run)
+        return function
+
+    return register
+
+
+def settings_of() -> Settings:
+    """The settings in force."""
     from ..settings import load
 
-    name = project or chosen.project
-    return load(project=name) if name else load()
+    return load(project=chosen.project) if chosen.project else load()
+
+
+def project_settings() -> Settings:
+    """The settings for commands that work on a project: where none was named, the one that is up here, which is said."""
+    from ..local import state
+
+    settings = settings_of()
+    kept = settings.data / PROJECT_FILE
+    if "project" in settings.model_fields_set or not kept.exists() or state.supervisor_of(settings.data) is None:
+        return settings
+    running = kept.read_text()
+    screen.note(f"project {running}, which is up in {settings.data}")
+    return settings.model_copy(update={"project": running})
 
 
 def project_of(settings: Settings) -> Project:
-    """The project; DefinitionError names the line of the file that is wrong."""
+    """The project; DefinitionError names the lines of the file that are wrong."""
     from ..project import load
 
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # so that a module in the working folder is found, as `python -m` finds it
-    name = settings.project
-    try:
-        return load(name)
-    except PenstockError:
-        raise
-    except Exception as error:
-        raise DefinitionError(
-            f"{_place(name, error)}: {type(error).__name__}: {error}", "correct that line and run: penstock check"
-        ) from error
+    return load(settings.project)
 
 
 def topics_of(settings: Settings) -> Topics:
@@ -84,14 +131,3 @@ def topics_of(settings: Settings) -> Topics:
     from ..topics import Topics
 
     return Topics(project_of(settings), settings.partitions)
-
-
-def _place(name: str, error: Exception) -> str:
-    """Where the user's own code went wrong: the last frame in the project's file, else the last of all."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}, line {error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    tail = Path(name).name if name.endswith(".py") else name.rpartition(".")[2]
-    own = [f for f in frames if tail in (Path(f.filename).name, Path(f.filename).stem, Path(f.filename).parent.name)]
-    frame = (own or frames)[-1]
-    return f"{frame.filename}, line {frame.lineno}"

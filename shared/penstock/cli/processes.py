@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
+import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
-from ..errors import PenstockError, Unreachable
-from . import screen
-from .options import InJson, ProjectName, Service, project_of, settings_of
+from ..errors import PenstockError
+from . import broker, screen
+from .options import Service, project_of, project_settings, settings_of
 
 __all__ = ["doctor", "down", "logs", "run", "status", "up"]
 
@@ -24,13 +27,14 @@ SERVERS: Final = ("kafka", "redis", "supervisor")
 OURS: Final = ".penstock"
 """The usual name of the data folder: what is in a folder of this name is ours."""
 
-MADE: Final = frozenset(("demo", "faust", "kafka", "logs", "models", "redis", "state.json", "state.new", "tables"))
+MADE: Final = frozenset(("demo", "faust", "kafka", "logs", "models", "project", "redis", "state.json", "state.new", "tables"))
 """What Penstock makes in a data folder of another name, where other things may be."""
 
 LAST_SECONDS: Final = 5.0
 """For a supervisor that has ended all others to end itself."""
 
 LOOKS: Final = {True: ("ok", "green"), False: ("FAIL", "red"), None: ("-", "dim")}
+COLOURS: Final = {"ready": "green", "ended": "red", "restarting": "yellow"}
 
 
 def up(
@@ -38,8 +42,6 @@ def up(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", help="Return when all are ready; they go on in the background.")
     ] = False,
-    project: ProjectName = None,
-    json: InJson = False,
 ) -> None:
     """Start Kafka, Redis and every service here.
 
@@ -48,30 +50,25 @@ def up(
     """
     from . import supervising
 
-    settings = settings_of(project)
+    settings = settings_of()
     names = [str(name) for name in only or Service]
-    show = screen.answer if json else supervising.show
     if detach:
-        supervising.in_background(settings, names, show)
+        supervising.in_background(settings, names)
     else:
-        supervising.in_foreground(settings, project_of(settings), names, show)
+        asyncio.run(supervising.in_foreground(settings, project_of(settings), names))
 
 
 def down(
     wipe: Annotated[
         bool, typer.Option("--wipe", help="Remove the data folder too: logs, models, tables, the broker's data.")
     ] = False,
-    json: InJson = False,
 ) -> None:
     """End everything that runs here."""
-    import asyncio
-
     from .. import local
     from ..local import state
     from ..local.process import mark, wait_until
 
-    settings = settings_of()
-    folder = settings.data.resolve()
+    folder = settings_of().data.resolve()
     doomed = wiped(folder) if wipe else []
 
     def end() -> list[str]:
@@ -81,22 +78,16 @@ def down(
             wait_until(lambda: mark(supervisor) is None, LAST_SECONDS)
         return found
 
-    async def ending() -> list[str]:
-        return await screen.patiently(asyncio.to_thread(end), "ending services, then Kafka and Redis")
-
-    ended = asyncio.run(ending())
+    ended = asyncio.run(screen.patiently(asyncio.to_thread(end), "ending services, then Kafka and Redis"))
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
-    if json:
-        screen.answer({"ended": ended, "wiped": [str(path) for path in doomed]})
-        return
-    screen.say(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {folder}")
-    for path in doomed:
-        screen.say(f"removed {path}")
+    lines = [f"ended: {', '.join(ended)}" if ended else f"nothing was running in {folder}"]
+    lines += [f"removed {path}" for path in doomed]
     if wipe and not doomed:
-        screen.say(f"there is nothing of Penstock's in {folder}")
+        lines.append(f"there is nothing of Penstock's in {folder}")
     elif not wipe and folder.exists():
-        screen.say(f"kept {folder}; remove it:  penstock down --wipe")
+        lines.append(f"kept {folder}; remove it:  penstock down --wipe")
+    screen.answer({"ended": ended, "wiped": [str(path) for path in doomed]}, lines)
 
 
 def wiped(folder: Path) -> list[Path]:
@@ -111,69 +102,39 @@ def wiped(folder: Path) -> list[Path]:
     return [folder] if folder.name == OURS else sorted(path for path in folder.iterdir() if path.name in MADE)
 
 
-def status(project: ProjectName = None, json: InJson = False) -> None:
+def status() -> None:
     """Show what runs here.
 
     And which broker, Redis and folder these commands look at. Exit code 0 when all that was started is ready.
     """
     from .. import local
+    from ..doctor import without_password
 
-    settings = settings_of(project)
+    settings = project_settings()
     folder = settings.data.absolute()
     found = local.status(folder)
-    urls = {entry.name: entry.url for entry in found if entry.running}
-    kafka = settings.kafka_bootstrap_servers or urls.get("kafka", "").removeprefix("kafka://")
-    redis = screen_url(settings.redis_url.get_secret_value()) or urls.get("redis", "")
+    kafka, redis = broker.servers(settings)
     ready = bool(found) and all(entry.state == "ready" for entry in found)
-    if json:
-        processes = [{"name": e.name, "state": e.state, "pid": e.pid, "restarts": e.restarts, "url": e.url} for e in found]
-        screen.answer(
-            {
-                "ready": ready,
-                "project": settings.project,
-                "data": str(folder),
-                "kafka": kafka,
-                "redis": redis,
-                "processes": processes,
-            }
-        )
-    else:
-        screen.say(f"project {settings.project}   kafka {kafka or 'none'}   redis {redis or 'none'}   data {folder}")
-        for line in process_lines(found):
-            screen.say(line)
-        if not found:
-            screen.say("nothing runs here")
-            screen.note("-> penstock up")
-        elif not ready:
-            late = next(entry for entry in found if entry.state != "ready")
-            screen.note(f"-> penstock {'up' if late.state == 'ended' else f'logs {late.name}'}")
+    facts = {"project": settings.project, "kafka": kafka, "redis": without_password(redis), "data": str(folder)}
+    processes = [{"name": e.name, "state": e.state, "pid": e.pid, "restarts": e.restarts, "url": e.url} for e in found]
+    table = [(e.name, f"pid {e.pid}", e.url, screen.count(e.restarts, "restart") if e.restarts else "") for e in found]
+    states = [f"  {screen.paint(f'{e.state:10}', COLOURS.get(e.state, 'dim'))}" for e in found]
+    lines = [state + row for state, row in zip(states, screen.rows(table), strict=True)]
+    screen.answer(
+        {"ready": ready, **facts, "processes": processes},
+        "   ".join(f"{name} {value or 'none'}" for name, value in facts.items()),
+        lines or "nothing runs here",
+    )
+    if not ready:
+        late = next((entry for entry in found if entry.state != "ready"), None)
+        screen.note("-> penstock up" if late is None or late.state == "ended" else f"-> penstock logs {late.name}")
     raise typer.Exit(0 if ready else 1)
-
-
-def screen_url(url: str) -> str:
-    """A URL without its password."""
-    head, at, tail = url.rpartition("@")
-    return f"{head.partition('//')[0]}//***@{tail}" if at else url
-
-
-def process_lines(found: list[Any]) -> list[str]:
-    """Processes as lines of a table."""
-    table = []
-    for entry in found:
-        restarts = screen.count(entry.restarts, "restart") if entry.restarts else ""
-        table.append((entry.state, entry.name, f"pid {entry.pid}", entry.url, restarts))
-    lines = screen.rows(table) if table else []
-    colours = {"ready": "green", "ended": "red", "restarting": "yellow"}
-    return [
-        line.replace(e.state, screen.paint(e.state, colours.get(e.state, "dim")), 1) for line, e in zip(lines, found, strict=True)
-    ]
 
 
 def logs(
     service: Annotated[str, typer.Argument(help="A service, or kafka, redis, supervisor.")],
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what is written from now on.")] = False,
     number: Annotated[int, typer.Option("--number", "-n", min=0, help="How many of the newest lines.")] = 50,
-    json: InJson = False,
 ) -> None:
     """Show what a service wrote."""
     folder = settings_of().data
@@ -182,17 +143,16 @@ def logs(
         if service not in (*Service, *SERVERS):
             raise PenstockError(f"there is no service {service}", f"one of: {', '.join((*Service, *SERVERS))}")
         raise PenstockError(f"{service} has written nothing here yet ({path} does not exist)", "penstock up")
-    if not path.stat().st_size and not json:
+    if not path.stat().st_size:
         screen.note(f"{path} is empty: {service} had nothing to say")
+    if follow:
+        screen.note(f"following {path}; Ctrl-C ends it")
     for line in _lines(path, number, follow):
-        screen.answer({"service": service, "line": line}) if json else screen.say(line)
+        screen.answer({"service": service, "line": line}, line)
 
 
 def _lines(path: Path, number: int, follow: bool) -> Iterator[str]:
     """The newest lines of a file, then, when it is followed, every new one; a file that was cut is read anew."""
-    import time
-    from collections import deque
-
     with path.open("rb") as file:
         for line in deque(file, number):
             yield line.decode("utf-8", "replace").rstrip("\n")
@@ -200,14 +160,12 @@ def _lines(path: Path, number: int, follow: bool) -> Iterator[str]:
         while follow:
             if path.exists() and path.stat().st_size < file.tell():
                 file.seek(0)
-            rest += file.read()
-            *whole, rest = rest.split(b"\n")
-            for line in whole:
-                yield line.decode("utf-8", "replace")
+            *whole, rest = (rest + file.read()).split(b"\n")
+            yield from (line.decode("utf-8", "replace") for line in whole)
             time.sleep(FOLLOW)
 
 
-def run(service: Annotated[Service, typer.Argument()], project: ProjectName = None, json: InJson = False) -> None:
+def run(service: Annotated[Service, typer.Argument()]) -> None:
     """Run one service in this process, as in a container.
 
     Until SIGTERM or Ctrl-C. It logs JSON when not on a terminal.
@@ -215,8 +173,7 @@ def run(service: Annotated[Service, typer.Argument()], project: ProjectName = No
     import os
     from importlib import import_module
 
-    settings = settings_of(project)
-    os.environ["PENSTOCK_PROJECT"] = settings.project  # the service reads the settings itself
+    os.environ["PENSTOCK_PROJECT"] = project_settings().project  # the service reads the settings itself
     try:
         machine = import_module("penstock.services.__main__")
     except ModuleNotFoundError as error:
@@ -228,17 +185,16 @@ def run(service: Annotated[Service, typer.Argument()], project: ProjectName = No
     machine.run(str(service))
 
 
-def doctor(project: ProjectName = None, json: InJson = False) -> None:
+def doctor() -> None:
     """Look for problems here, and say what to type."""
     from dataclasses import asdict
 
     from .. import doctor as examination
     from ..local import status as running
 
-    settings = settings_of(project)
-    up_here = {entry.name: entry for entry in running(settings.data) if entry.running}
-    kafka = settings.kafka_bootstrap_servers or (up_here["kafka"].url.removeprefix("kafka://") if "kafka" in up_here else None)
-    redis = settings.redis_url.get_secret_value() or (up_here["redis"].url if "redis" in up_here else None)
+    settings = settings_of()
+    up_here = {entry.name for entry in running(settings.data) if entry.running}
+    kafka, redis = broker.servers(settings)
     checks = examination.examine(
         bootstrap=kafka,
         redis_url=redis,
@@ -246,20 +202,13 @@ def doctor(project: ProjectName = None, json: InJson = False) -> None:
         data=settings.data,
     )
     code = examination.exit_code(checks)
-    if json:
-        screen.answer({"exit_code": code, "checks": [asdict(check) for check in checks]})
-        raise typer.Exit(code)
+    lines = []
     for check in checks:
         word, colour = LOOKS[check.ok]
-        screen.say(f"  {screen.paint(f'{word:4}', colour)}  {check.name:22}  {check.detail}")
+        lines.append(f"  {screen.paint(f'{word:4}', colour)}  {check.name:22}  {check.detail}")
         if check.fix:
-            screen.say(f"        -> {check.fix}")
+            lines.append(f"        -> {check.fix}")
     wrong = sum(check.ok is False for check in checks)
-    screen.say(f"{screen.count(wrong, 'problem')}" if wrong else "no problems")
+    told = screen.count(wrong, "problem") if wrong else "no problems"
+    screen.answer({"exit_code": code, "checks": [asdict(check) for check in checks]}, lines, told)
     raise typer.Exit(code)
-
-
-def unreachable(reason: str) -> Unreachable:
-    """A reason of `local` ("what -> what to type") as an error."""
-    what, _, fix = reason.partition(" -> ")
-    return Unreachable(what, fix)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json as jsons
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from ..errors import PenstockError
 from . import screen
-from .options import InJson, ProjectName, settings_of, topics_of
+from .options import command, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..settings import Settings
@@ -24,23 +24,18 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-HTTP: Final = {"openapi.json": "penstock.services.inference.api"}
-"""File -> the module whose `openapi()` describes the interface; left out while the module has none."""
-
 Folder = Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files are.", show_default=True)]
 
 
-@app.command()
+@command(app)
 def export(
     to: Folder = Path("schemas"),
     breaking: Annotated[
         bool, typer.Option("--breaking", help="Write them even where they break who reads or writes by the old ones.")
     ] = False,
-    project: ProjectName = None,
-    json: InJson = False,
 ) -> None:
     """Write the files; refuses a change that breaks a version."""
-    new = wanted(settings_of(project))
+    new = wanted(project_settings())
     broken = _broken(to, new)
     if broken and not breaking:
         raise PenstockError(f"{screen.count(len(broken), 'change')} would break readers or writers: {'; '.join(broken)}", _MEND)
@@ -51,40 +46,28 @@ def export(
     gone = _stale(to, new)
     for name in gone:
         (to / name).unlink()
-    if json:
-        screen.answer({"folder": str(to), "files": len(new), "written": changed, "removed": gone})
-        return
-    for name in changed:
-        screen.say(f"  wrote {to / name}")
-    for name in gone:
-        screen.say(f"  removed {to / name}")
-    screen.say(f"{screen.count(len(new), 'file')} in {to}, {len(changed)} written")
+    screen.answer(
+        {"folder": str(to), "files": len(new), "written": changed, "removed": gone},
+        (f"  wrote {to / name}" for name in changed),
+        (f"  removed {to / name}" for name in gone),
+        f"{screen.count(len(new), 'file')} in {to}, {len(changed)} written",
+    )
 
 
-@app.command()
-def check(to: Folder = Path("schemas"), project: ProjectName = None, json: InJson = False) -> None:
+@command(app)
+def check(to: Folder = Path("schemas")) -> None:
     """Compare the files with the code.
 
     Exit code 1 where they differ, and where a change breaks who reads or writes by the old ones.
     """
-    new = wanted(settings_of(project))
+    new = wanted(project_settings())
     differing = [name for name, text in new.items() if _read(to / name) != text]
     differing += _stale(to, new)
     broken = _broken(to, new)
-    if json:
-        screen.answer({"folder": str(to), "files": len(new), "differing": differing, "breaking": broken})
-    else:
-        for name in differing:
-            why = (
-                "is missing"
-                if not (to / name).exists()
-                else "differs from the code"
-                if name in new
-                else "is of no topic any more"
-            )
-            screen.say(f"  {to / name} {why}")
-        for change in broken:
-            screen.say(f"  {screen.paint('breaking', 'red')}  {change}")
+    lines = [f"  {to / name} {_why(to / name, new)}" for name in differing]
+    lines += [f"  {screen.paint('breaking', 'red')}  {change}" for change in broken]
+    well = f"ok: {screen.count(len(new), 'file')} in {to} are what the code says"
+    screen.answer({"folder": str(to), "files": len(new), "differing": differing, "breaking": broken}, lines or well)
     if broken:
         raise PenstockError(f"{screen.count(len(broken), 'change')} would break readers or writers of {to}", _MEND)
     if differing:
@@ -92,8 +75,12 @@ def check(to: Folder = Path("schemas"), project: ProjectName = None, json: InJso
             f"{screen.count(len(differing), 'file')} in {to} are not what the code says",
             f"penstock schemas export --to {to}   and commit them",
         )
-    if not json:
-        screen.say(f"ok: {screen.count(len(new), 'file')} in {to} are what the code says")
+
+
+def _why(path: Path, new: dict[str, str]) -> str:
+    if not path.exists():
+        return "is missing"
+    return "differs from the code" if path.name in new else "is of no topic any more"
 
 
 _MEND: Final = "keep the old field and add an optional one; or, knowing who breaks:  penstock schemas export --breaking"
@@ -105,21 +92,8 @@ def wanted(settings: Settings) -> dict[str, str]:
 
     # As many partitions as are declared by default, so that one's own setting does not change the files.
     found = files(topics_of(settings.model_copy(update={"partitions": type(settings).model_fields["partitions"].default})))
-    for name, module in HTTP.items():
-        described = _openapi(module)
-        if described is not None:
-            found[name] = text(described)
+    found["openapi.json"] = text(import_module("penstock.services.inference.api").openapi())
     return dict(sorted(found.items()))
-
-
-def _openapi(module: str) -> dict[str, Any] | None:
-    try:
-        describe = getattr(import_module(module), "openapi", None)
-    except ModuleNotFoundError as error:
-        if error.name is not None and not error.name.startswith("penstock"):
-            raise PenstockError(f"openapi.json needs the package {error.name}", 'pip install "penstock[all]"') from error
-        return None
-    return describe() if describe is not None else None
 
 
 def _broken(folder: Path, new: dict[str, str]) -> list[str]:

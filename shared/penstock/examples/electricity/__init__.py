@@ -69,7 +69,6 @@ def up() -> ps.Learner:
             max_iter=60,
             max_leaf_nodes=15,
             early_stopping=False,  # pyright: ignore[reportArgumentType]  (scikit-learn has no types)
-            random_state=0,
         ),
         online=preprocessing.StandardScaler() | linear_model.LogisticRegression(),
         half_life=500,

@@ -138,7 +138,6 @@ def late() -> ps.Learner:
             min_samples_leaf=200,
             l2_regularization=10.0,
             early_stopping=False,  # pyright: ignore[reportArgumentType]  (scikit-learn has no types)
-            random_state=0,
         ),
         online=preprocessing.StandardScaler() | linear_model.LogisticRegression(optim.SGD(0.001)),
         sharpness=100.0,

@@ -1,0 +1,113 @@
+"""The book of one model on one partition: its ledger, its window under way, the references of its versions.
+
+Time only grows; before anything of a later time is entered, `elapse` closes the windows that end by then.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.event import from_micros
+from penstock.log import Send
+from penstock.model import Model
+from penstock.records import Outcome
+from penstock.topics import Topics
+
+from .bins import Binner
+from .intake import Item
+from .ledger import Ledger, Settled
+from .window import Window, length_of
+
+__all__ = ["MOST_EMPTY", "Book"]
+
+MOST_EMPTY = 10_000
+"""A jump over more empty windows than this is reported as one record."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Book:
+    """What is to be published is appended to `sends`. `window` is None until a first time is known; `references` are the
+    bins of the versions that are known, None where a version has none or was waited for in vain."""
+
+    def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
+        self.name, self.length = model.name, length_of(model)
+        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise)
+        self.window: Window | None = None
+        self.references: dict[str, Binner | None] = {}
+        self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
+        self._unbinned: dict[str, list[Any]] = {}
+
+    def answer(self, now: int, item: Item) -> None:
+        answer = item.record
+        if self.ledger.answer(now, item.time, answer, item.raw) and answer.digest:
+            self._unbinned.setdefault(answer.version, []).append(answer.inputs)
+
+    def label(self, now: int, item: Item) -> None:
+        label = getattr(item.record, self._column.name)
+        if label is None:
+            self.ledger.counts["blank"] += 1
+        else:
+            self.ledger.label(now, item.time, str(getattr(item.record, self._column.event.key.name)), label)
+
+    def elapse(self, now: int) -> None:
+        """Close the windows that end by `now`, and let the deadlines before it pass."""
+        assert self.window is not None
+        while (end := (self.window.start // self.length + 1) * self.length) <= now:  # also of one begun under another length
+            self.ledger.expire(end)
+            self._report(self.drain(), end)
+            quiet = self.ledger.quiet(now) // self.length * self.length
+            if quiet - end > MOST_EMPTY * self.length:
+                self._report(Window(end), quiet)
+                end = quiet
+            self.window = Window(end)
+        self.ledger.expire(now)
+
+    def drain(self) -> Window:
+        """Publish what was settled, and count it and the inputs in the window under way, which is returned."""
+        ledger, window = self.ledger, self.window
+        assert window is not None
+        for settled in ledger.settled:
+            window.judge(settled)
+            self._publish(settled)
+        ledger.settled.clear()
+        for version, rows in self._unbinned.items():
+            binner = self.references.get(version)
+            if binner is not None:
+                counts, unread = binner.count(rows)
+                ledger.counts["unread"] += unread
+                window.bin(version, counts)
+        self._unbinned.clear()
+        for word, count in ledger.counts.items():
+            if count:
+                window.counts[word] = window.counts.get(word, 0) + count
+                ledger.counts[word] = 0
+        return window
+
+    def _report(self, window: Window, end: int) -> None:
+        baselines = {version: binner.reference for version, binner in self.references.items() if binner}
+        for partial in window.partials(self.name, end, self._number, self._topics.partitions, baselines):
+            self._sends.append(Send(self._topics.partials, self.name.encode(), _encode(partial)))
+
+    def _publish(self, settled: Settled) -> None:
+        answer = settled.answer
+        outcome = Outcome(
+            id=answer.id,
+            key=answer.key,
+            model=self.name,
+            time=answer.time,
+            labelled=from_micros(settled.labelled),
+            label=settled.label,
+            answered=settled.answered,
+            inputs=answer.inputs,
+            score=answer.score,
+            scores=answer.scores,
+            version=answer.version,
+            variant=answer.variant,
+            corrects=settled.corrects,
+        )
+        headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
+        topic = self._topics.outcomes(self.name)
+        self._sends.append(Send(topic, answer.id.encode(), _encode(outcome), headers, self._number))

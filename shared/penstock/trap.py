@@ -1,0 +1,101 @@
+"""Traps: what a model may declare and yet will hardly do what was meant. `penstock check` warns of them.
+
+A label comes at any time until `within`, and silence counts only then (`otherwise=`). So with `otherwise=` what is known of
+the newest answers is one-sided, and a span of time is judged fairly when it is at least twice `within`: then half of its
+answers have had their whole time. The rules:
+
+    rollout    the first stage is that long; where silence means nothing, `within` fits into the longest that a stage with too
+               few labels is extended to. Later stages go on with its evidence
+    rollout    a candidate in shadow is replaced by the next fit, so shadow is shorter than the time between fits
+    rollout    stages without gates, and gates without stages, decide nothing
+    retrain    the first fit is due, and `on=` reaches back, after that long
+    retrain    what learns has a trigger, what triggers has a learner, alarms have a monitor
+    monitors   what is judged every week is judged over a week
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .duration import spoken
+from .model import Learner, Model
+from .policy import LONGEST, Every, Incremental, OnAlarm, Skill
+
+__all__ = ["traps"]
+
+
+def traps(model: Model, learner: Learner | None = None) -> list[str]:
+    """In words, each with what to change. `learner` is what the model's function returned, if it could be called."""
+    found = [*_rollout(model), *_retrain(model), *_monitors(model), *(_learner(model, learner) if learner else ())]
+    return [f"model {model.name}: {trap}" for trap in found]
+
+
+def _rollout(model: Model) -> Iterator[str]:
+    within, silence, stages = model.label.within, model.label.otherwise, model.rollout
+    if bool(stages) != bool(model.gates):
+        yield (
+            "a rollout without gates lets every candidate pass; add gates=[ps.no_worse(by=0.01)]"
+            if stages
+            else "gates are looked at in a rollout, and there is none; add rollout=[ps.shadow(...)]"
+        )
+    if not stages:
+        return
+    first, horizon = spoken(stages[0].lasts), spoken(within)
+    if silence is not None and stages[0].lasts < 2 * within:
+        yield (
+            f"the first stage of the rollout is over after {first}, and silence counts as {silence} only after {horizon}, so "
+            f'candidates are judged on quick labels; begin with ps.shadow("{spoken(2 * within)}"), or shorten within='
+        )
+    elif stages[0].lasts * LONGEST < within:
+        yield (
+            f"the first stage of the rollout gives up after {LONGEST} times {first}, and labels may take {horizon}; "
+            f'begin with ps.shadow("{horizon}"), or shorten within='
+        )
+    shadow = sum(stage.lasts for stage in stages if not stage.share)
+    between = min((t.period for t in model.retrain.triggers if not isinstance(t, Incremental)), default=0)
+    if between and shadow >= between:
+        yield (
+            f"a fit may come every {spoken(between)} and replaces the candidate in shadow, which takes {spoken(shadow)}, so none "
+            f"gets through; refit less often, or shorten the shadow"
+        )
+
+
+def _retrain(model: Model) -> Iterator[str]:
+    within, silence = model.label.within, model.label.otherwise
+    full = [trigger for trigger in model.retrain.triggers if not isinstance(trigger, Incremental)]
+    if not model.retrain.triggers:
+        yield 'nothing ever fits it, so it never answers; add retrain=ps.every("7d")'
+    if any(isinstance(t, OnAlarm) for t in full) and not model.monitors:
+        yield "ps.on_alarm waits for alarms, and no monitor raises any; add monitors=[ps.drift(), ps.skill(floor=0.0)]"
+    first = min((t.first for t in full if isinstance(t, Every)), default=min((t.period for t in full), default=2 * within))
+    enough = within if silence is None else 2 * within
+    if silence is not None and first < enough:
+        yield (
+            f"the first fit comes after {spoken(first)}, and silence counts as {silence} after {spoken(within)}, so it learns "
+            f'from quick labels; write ps.every(..., first="{spoken(enough)}")'
+        )
+    for window in sorted({t.window for t in full if 0 < t.window < enough}):
+        yield (
+            f'on="{spoken(window)}" keeps events so new that their labels, which may take {spoken(within)}, are missing; '
+            f'write on="{spoken(enough)}" or longer'
+        )
+
+
+def _monitors(model: Model) -> Iterator[str]:
+    for monitor in model.monitors:
+        if isinstance(monitor, Skill) and monitor.over < monitor.every:
+            over, every = spoken(monitor.over), spoken(monitor.every)
+            yield f'skill looks at the last {over} once in {every} and misses the time between; write over="{every}" or longer'
+
+
+def _learner(model: Model, learner: Learner) -> Iterator[str]:
+    triggers = model.retrain.triggers
+    full, online = any(not isinstance(t, Incremental) for t in triggers), model.incremental is not None
+    if online and learner.online is None:
+        yield "ps.incremental needs an online learner; return ps.Learner(..., online=...), or leave it out of retrain="
+    if learner.online is not None and not online:
+        yield 'the online learner is never served; add retrain=... | ps.incremental("6h")'
+    if full and learner.batch is None:
+        yield "ps.every and ps.on_alarm fit a batch learner; return ps.Learner(batch=..., ...), or leave them out of retrain="
+    if learner.batch is not None and triggers and not full:
+        yield 'the batch learner is never fitted; add retrain=... | ps.every("7d")'

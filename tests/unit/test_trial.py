@@ -1,0 +1,84 @@
+"""A trial: what is known of one version against another, from sums of paired differences."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+
+import pytest
+
+from penstock.policy import Gate
+from penstock.records import Paired, Statistic
+from penstock.services.registry.trial import Trial
+
+START = datetime(2026, 3, 1, tzinfo=UTC)
+DAY = timedelta(days=1)
+
+
+def summed(differences: list[float]) -> Paired:
+    return Paired(n=len(differences), sum=sum(differences), squares=sum(d * d for d in differences))
+
+
+def window(day: int, losses: list[dict[str, float]], old: bool = False) -> Statistic:
+    """A closed window of these events, each with the losses of the versions asked and of what was `served`."""
+    versions = sorted({version for event in losses for version in event} - {"served"})
+    between: dict[str, dict[str, Paired]] = {}
+    for one, other in combinations(versions, 2):
+        both = [event[one] - event[other] for event in losses if one in event and other in event]
+        between.setdefault(one, {})[other] = summed(both)
+    paired = {v: summed([event[v] - event["served"] for event in losses if v in event]) for v in versions}
+    return Statistic(
+        id=f"s-{day}", model="late", start=START + (day - 1) * DAY, end=START + day * DAY, quality={}, paired=paired,
+        log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift={}, counts={}, reference="",
+        between=None if old else between,
+    )  # fmt: skip
+
+
+def events(rng: random.Random, n: int, gap: float) -> list[dict[str, float]]:
+    """Losses with heavy noise in common; what is served is half v1 and half an online learner of its own mind."""
+    found = []
+    for _ in range(n):
+        v1 = rng.expovariate(2)
+        found.append({"v1": v1, "v2": v1 + rng.gauss(gap, 0.02), "served": (v1 + rng.expovariate(2)) / 2})
+    return found
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_mean_and_error_are_those_of_the_differences_event_by_event(turned: bool) -> None:
+    subject, against = ("v1", "v2") if turned else ("v2", "v1")
+    trial = Trial(subject=subject, against=against, until=START)
+    losses = [events(random.Random(day), 300, 0.01) for day in range(3)]
+    for day, made in enumerate(losses, 1):
+        trial = trial.grown(window(day, made))
+    gaps = [event[subject] - event[against] for made in losses for event in made]
+    mean = sum(gaps) / len(gaps)
+    assert trial.n == 900
+    assert trial.mean == pytest.approx(mean)
+    assert trial.error == pytest.approx(math.sqrt(sum((g - mean) ** 2 for g in gaps)) / len(gaps))
+
+
+def test_a_version_that_is_a_little_worse_is_caught_whatever_is_served_beside_it() -> None:
+    made = events(random.Random(1), 1_000, 0.01)
+    trial = Trial(subject="v2", against="v1", until=START)
+    assert trial.grown(window(1, made)).verdict([Gate(0.002)]) == "fail"
+    assert trial.grown(window(1, made, old=True)).verdict([Gate(0.002)]) == "pass", "the bound alone would let it through"
+
+
+def test_only_events_that_both_were_asked_about_are_evidence() -> None:
+    easy = [{"v1": 0.1, "served": 0.1} for _ in range(500)]
+    hard = [{"v1": 0.9, "v2": 0.8 + 0.001 * (i % 2), "served": 0.9} for i in range(500)]
+    trial = Trial(subject="v2", against="v1", until=START).grown(window(1, easy + hard))
+    assert (trial.n, trial.mean) == (500, pytest.approx(-0.0995))
+    apart = Trial(subject="v2", against="v1", until=START).grown(window(1, [*easy, {"v2": 0.8, "served": 0.8}]))
+    assert (apart.n, apart.windows) == (0, 1)
+
+
+def test_old_and_new_windows_of_one_trial_add_up() -> None:
+    first, second = events(random.Random(1), 400, 0.0), events(random.Random(2), 400, 0.0)
+    trial = Trial(subject="v2", against="v1", until=START).grown(window(1, first, old=True)).grown(window(2, second))
+    gaps = [event["v2"] - event["v1"] for event in first + second]
+    mean = sum(gaps) / len(gaps)
+    assert (trial.n, trial.mean) == (800, pytest.approx(mean))
+    assert trial.error >= math.sqrt(sum((g - mean) ** 2 for g in gaps)) / len(gaps)
