@@ -172,7 +172,7 @@ def faust_app(control: Control, name: str, bootstrap: str, log: Log, folder: str
         broker_session_timeout=10.0,
         broker_heartbeat_interval=3.0,
         broker_max_poll_interval=300.0,
-        broker_commit_interval=1.0,
+        broker_commit_interval=0.2,  # few records; whoever waits for a decision sees by it that there is none
         producer_request_timeout=30.0,
         producer_linger=0.02,
         stream_buffer_maxsize=4096,
