@@ -50,12 +50,7 @@ __all__ = ["Platform", "at_rest", "connected", "demo", "drive", "publish", "runn
 
 PLACES = ("embedded: one process, nothing is kept", "Kafka and Redis on this machine, one process per service")
 MOST_LAG = 6_000
-"""Scored events published and not yet answered. The publisher waits above this and the next two, so that on a slow machine,
-too, stream time does not run away from the decisions that should act on it."""
-MOST_AHEAD = 2 * DAY
-"""Stream time published beyond the newest closed window, microseconds."""
-MOST_UNDECIDED = 3
-"""Closed windows and alarms that the trainer or the registry has still to answer; they say so once a second."""
+"""Scored events published and not yet answered; the publisher waits above it."""
 Waiting = Mapping[str, int]
 LOOK = 0.1
 """Seconds between two looks at a loop that comes to rest."""
@@ -219,15 +214,16 @@ async def drive(platform: Platform, stream: Sequence[Event], live: Live) -> Audi
     """Publish at the pace of the loop, wait until it is at rest, and audit."""
     publisher, topics = platform.publisher, platform.publisher.topics
     picture, published, at = Picture(topics), 0, stream[0][3]
-    picture.now = from_micros(at)  # no window is closed yet: what is published is ahead of this
+    picture.now = from_micros(at)  # whatever came before is closed
+    closed = at
 
     def show() -> None:
         live.update(picture, published, from_micros(at))
 
     for part, before in slices(stream, max(slice_of(topics.project), HOUR)):
+        await until(keeps_up, platform, picture, closed, show)
         await publish(publisher, part, before)
-        published, at = published + len(part), part[-1][3]
-        await until(keeps_up, platform, picture, at, show)
+        published, at, closed = published + len(part), part[-1][3], before
     await until(at_rest, platform, picture, at, show)
     live.update(picture, published, from_micros(at), final=True)
     return await check.audit(publisher.log, topics, scoring(platform.artefacts, topics.project))
@@ -240,7 +236,7 @@ async def until(
     at: int,
     show: Callable[[], None] = lambda: None,
 ) -> None:
-    """Look until it holds of what was published up to `at` (microseconds), or nothing has moved for STUCK_SECONDS."""
+    """Look until it holds of a time (microseconds), or nothing has moved for STUCK_SECONDS."""
     moved, last = time.monotonic(), None
     while time.monotonic() - moved < STUCK_SECONDS:
         await picture.watch(platform.publisher.log)
@@ -253,12 +249,19 @@ async def until(
         await asyncio.sleep(LOOK)
 
 
-def keeps_up(picture: Picture, waiting: Waiting, at: int) -> bool:
-    """Whether answers and decisions are close behind what was published, the newest of it at `at` (microseconds)."""
-    ahead = at - to_micros(picture.now) if picture.now and picture.topics.project.models else 0
-    undecided = max(waiting.get(f"{picture.topics.prefix}.{name}", 0) for name in ("trainer", "registry"))
-    unanswered = picture.counts["scored"] - picture.counts["predictions"] if picture.topics.project.models else 0
-    return unanswered < MOST_LAG and ahead <= MOST_AHEAD and undecided <= MOST_UNDECIDED
+def keeps_up(picture: Picture, waiting: Waiting, closed: int) -> bool:
+    """Whether everything before `closed` is nearly answered, its windows closed, and what follows from them decided.
+
+    So on a slow machine, too, an event is answered by the version that was in charge by then.
+    """
+    project = picture.topics.project
+    if not project.models:
+        return picture.counts["scored"] - picture.counts["rows"] < MOST_LAG
+    window = max((monitor.every for model in project.models for monitor in model.monitors), default=DAY)
+    if picture.now is None or to_micros(picture.now) < closed // window * window:
+        return False
+    decided = not any(waiting[f"{picture.topics.prefix}.{name}"] for name in ("trainer", "registry"))
+    return decided and picture.counts["scored"] - picture.counts["predictions"] < MOST_LAG
 
 
 def at_rest(picture: Picture, waiting: Waiting, at: int) -> bool:

@@ -59,7 +59,7 @@ class Agents:
             consumer_group_instance_id=f"{name}-{instance}",
             broker_session_timeout=10.0,
             broker_max_poll_interval=300.0,
-            broker_commit_interval=1.0,
+            broker_commit_interval=0.2,  # few records; whoever waits for a decision sees by it that there is none
             stream_wait_empty=False,  # an agent that stopped holds its record for ever: nobody may wait for it
             topic_allow_declare=False,
             topic_disable_leader=True,

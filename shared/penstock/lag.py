@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -45,13 +46,13 @@ class Lag:
             if self._admin is None:
                 self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id="penstock-lag")
                 await self._admin.start()
-            done = {name: await self._admin.list_consumer_group_offsets(name) for name in self._groups}
+            done = await asyncio.gather(*(self._admin.list_consumer_group_offsets(name) for name in self._groups))
         except (KafkaError, OSError):
             return None
         ends = await self._log.ends(sorted({topic for read in self._groups.values() for topic in read}))
-        left = dict.fromkeys(self._groups, 0)
-        for name, read in self._groups.items():
-            at = {Partition(*place): found.offset for place, found in done[name].items()}
+        left = {}
+        for (name, read), found in zip(self._groups.items(), done, strict=True):
+            at = {Partition(*place): committed.offset for place, committed in found.items()}
             left[name] = sum(end - at.get(partition, 0) for partition, end in ends.items() if partition.topic in read)
         return left
 

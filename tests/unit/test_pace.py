@@ -8,7 +8,7 @@ from tests.services.cars import CARS, DAY, START
 
 from penstock.event import to_micros
 from penstock.picture import Picture
-from penstock.services.demo import MOST_LAG, MOST_UNDECIDED, at_rest, keeps_up
+from penstock.services.demo import MOST_LAG, at_rest, keeps_up
 
 DONE = dict.fromkeys(
     ("cars.feature_store", "cars.inference", "cars.monitoring", "cars.judge", "cars.trainer", "cars.registry"), 0
@@ -28,12 +28,11 @@ def day(number: float) -> int:
 
 
 def test_the_publisher_waits_for_answers_for_windows_and_for_decisions() -> None:
-    assert keeps_up(seen(), DONE, day(2))
-    assert not keeps_up(seen(), DONE, day(2.1)), "two days are published and no window of them is closed"
-    assert keeps_up(seen(closed=5), DONE, day(6.9))
-    assert not keeps_up(seen(scored=MOST_LAG), DONE, day(1))
+    assert keeps_up(seen(closed=5), DONE, day(5.9))
+    assert not keeps_up(seen(closed=5), DONE, day(6)), "a day is published and its window is not closed"
+    assert not keeps_up(seen(scored=MOST_LAG), DONE, day(0.5))
     for service in ("trainer", "registry"):
-        assert not keeps_up(seen(closed=5), {**DONE, f"cars.{service}": MOST_UNDECIDED + 1}, day(5))
+        assert not keeps_up(seen(closed=5), {**DONE, f"cars.{service}": 1}, day(5))
 
 
 def test_the_loop_is_at_rest_when_nobody_has_a_record_left_and_the_newest_event_is_in_a_closed_window() -> None:
