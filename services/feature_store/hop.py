@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from penstock.window import Panes, Plan, Shape
 
 from .block import Rows
 
-__all__ = ["HopPartition", "width_of"]
+__all__ = ["HopPartition", "by_event", "width_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -26,6 +26,13 @@ Ints = npt.NDArray[np.int64]
 def width_of(topology: Topology) -> int:
     """How many values the widest row has."""
     return max((len(topology.columns(event)) for event in topology.reads), default=0)
+
+
+def by_event(topology: Topology, ranks: Ints) -> Iterator[tuple[Event, Ints | slice]]:
+    """Each kind of event among rows of these ranks, and which rows are of it."""
+    kinds = np.unique(ranks).tolist()
+    for rank in kinds:
+        yield topology.events[rank], np.flatnonzero(ranks == rank) if len(kinds) > 1 else slice(None)
 
 
 class HopPartition:
@@ -80,13 +87,9 @@ class HopPartition:
 
     def _names(self, by: Mapping[Event, Any], ranks: Ints, events: Column) -> list[str | None]:
         """The entity of each event by the columns of `by`; None where a part of it is missing."""
-        kinds = np.unique(ranks).tolist()
-        if len(kinds) == 1:
-            return entities_of(by[self.topology.events[kinds[0]]], events.tolist())
         names = np.empty(len(ranks), object)
-        for rank in kinds:
-            where = np.flatnonzero(ranks == rank)
-            names[where] = entities_of(by[self.topology.events[rank]], events[where].tolist())
+        for event, where in by_event(self.topology, ranks):
+            names[where] = entities_of(by[event], events[where].tolist())
         found: list[str | None] = names.tolist()
         return found
 
@@ -106,10 +109,7 @@ class HopPartition:
         values = np.full((n, max(len(self.shape.tracks), 1)), np.nan)
         want = np.zeros(n, np.int64)
         groups: list[tuple[Event, Ints | slice, list[Any]]] = []
-        ranks = np.unique(due.ranks).tolist()
-        for rank in ranks:
-            event = self.topology.events[rank]
-            where = np.flatnonzero(due.ranks == rank) if len(ranks) > 1 else slice(None)
+        for event, where in by_event(self.topology, due.ranks):
             decoded = rows.events[where].tolist()
             want[where] = event in self._reads
             if event in self.shape.events:

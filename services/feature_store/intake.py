@@ -44,8 +44,7 @@ class Intake:
 
     def take(self, batch: Batch, now: float, targets: Callable[[Sequence[str]], list[int]]) -> tuple[list[str], Rows, list[Send]]:
         """Ids and rows of what is in order, and dead letters for the rest. `targets` says the partitions of keys."""
-        decoded, refusals = self._decoder.decode_all(batch.values, now)
-        refused = dict(refusals)
+        decoded, times, refused = self._decoder.decode_all(batch.values, now)
         named = (self.event.id or self.event.key,)
         ids = cast(list[str], entities_of(named, decoded) if not refused else [e and entities_of(named, [e])[0] for e in decoded])
         if self.event.id is not None:
@@ -57,13 +56,14 @@ class Intake:
         if refused:
             kept = [i for i in range(len(batch)) if i not in refused]
             decoded, ids, raws = ([values[i] for i in kept] for values in (decoded, ids, raws))
+            times = times[kept]
             offsets, headers = [offsets[i] for i in kept], [headers[i] for i in kept] if headers else ()
         n = len(decoded)
         cursors = np.full((n, self._cursor), -1, np.int64)
         cursors[:, 0], cursors[:, 1] = self.number, offsets
         traces = [trace_of(found) for found in headers] if headers else [""] * n
         features = np.full((n, self._width), np.nan)
-        rows = Rows(self._decoder.times(decoded), column(decoded), column(raws), features, cursors, column(traces))
+        rows = Rows(times, column(decoded), column(raws), features, cursors, column(traces))
         return ids, rows, self._dead(batch, refused) if refused else []
 
     def _refuse_repeats(self, ids: Sequence[str], refused: dict[int, Refused]) -> None:

@@ -19,7 +19,7 @@ from penstock.topics import Topics
 from penstock.topology import ENTRY
 
 from .block import Rows, pack, tick, unpack
-from .hop import HopPartition
+from .hop import HopPartition, by_event
 from .intake import Intake
 from .row import RowWriter
 
@@ -144,8 +144,7 @@ class FeatureShard:
                 for i in np.flatnonzero(rows.traces):
                     trace = self._tracing.record(rows.traces[i], "process", self.topics.hop(key), partition=self.number)
                     rows.traces[i] = trace
-                for rank in np.unique(due.ranks).tolist():
-                    event, where = self.topology.events[rank], np.flatnonzero(due.ranks == rank)
+                for event, where in by_event(self.topology, due.ranks):
                     if self._homes.get(event.topic) == key and event.id is not None:
                         released_ids[event.topic] = due.ids[where].tolist()
                     if self.topology.after(event, key) is None and event in self._rows:

@@ -169,7 +169,7 @@ class Intake:
 
     def _labels(self, feed: Feed, decoder: EventDecoder, batch: Batch, now: float) -> None:
         name, moment = decoder.event.key.name, decoder.event.time.name
-        decoded, _ = decoder.decode_all(batch.values, now)
+        decoded, _, _ = decoder.decode_all(batch.values, now)
         items, ids = [], []
         for offset, key, record in zip(batch.offsets, batch.keys, decoded, strict=True):
             if not feed.track.read(offset, ()):
