@@ -23,7 +23,7 @@ def groups(topics: Topics) -> dict[str, list[str]]:
         "inference": [topics.rows(m.scores) for m in models],
         "monitoring": [topics.predictions(m.name) for m in models] + [m.label.event.topic for m in models],
         "judge": [topics.partials],
-        "trainer": [topics.alarms, *statistics, topics.commands],
+        "trainer": [*statistics, topics.commands],
         "registry": [topics.candidates, *statistics, topics.commands],
     }
     return {f"{topics.prefix}.{name}": read for name, read in found.items() if models or name == "feature_store"}

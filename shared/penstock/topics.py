@@ -85,8 +85,8 @@ class Topics:
         if self.project.models:
             found += [
                 _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring"),
-                _contract(self.alarms, 1, "model", records.Alarm, "monitoring", "trainer registry dashboard"),
-                _contract(self.runs, 1, "run id", records.Run, "trainer", "registry dashboard"),
+                _contract(self.alarms, 1, "model", records.Alarm, "monitoring", "trainer dashboard"),
+                _contract(self.runs, 1, "run id", records.Run, "trainer", "dashboard"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
                 _contract(
                     self.models,

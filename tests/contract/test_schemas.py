@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator  # type: ignore[import-untyped]
 from typer.testing import CliRunner
 
+from penstock.artefact import Artefacts
 from penstock.cli import app
 from penstock.event import Event
 from penstock.project import load
@@ -137,8 +138,19 @@ def test_every_reference_of_asyncapi_leads_somewhere() -> None:
             assert (SCHEMAS / reference).is_file(), reference
 
 
+def test_lag_is_that_of_the_groups_which_services_really_join() -> None:
+    from penstock.lag import groups
+    from penstock.log.memory import MemoryLog
+    from penstock.services.registry.service import Registry
+    from penstock.services.trainer.service import Trainer
+
+    controls = {"trainer": Trainer(TOPICS, MemoryLog(), Artefacts(Path())), "registry": Registry(TOPICS)}
+    found = groups(TOPICS)
+    for name, control in controls.items():
+        assert set(found[f"{TOPICS.prefix}.{name}"]) == set(control.reads), f"what {name} commits positions of"
+
+
 def test_asyncapi_names_the_groups_that_the_data_services_really_join(tmp_path: Path) -> None:
-    from penstock.artefact import Artefacts
     from penstock.lane import Lane
     from penstock.log.memory import MemoryLog
     from penstock.services.feature_store import service as feature_store
