@@ -196,6 +196,7 @@ class Lane:
                 self._logger.warning(
                     "fenced", shard=number, meaning="another process has taken this partition over; opening it anew"
                 )
+                self._meters.fenced.inc()
                 self._generation = -1
                 return True
         return moved
@@ -267,6 +268,8 @@ class Lane:
                 await self._publish(name, saved.version, unpacked(saved.outbox))
             for partition, offset in positions.items():
                 member.seek(partition, offset)
+            if saved.version:  # a kill between write and commit would leave lag tools an old position for ever
+                await self._patient(lambda positions=positions: member.commit(positions))  # type: ignore[misc]
             self.shards[number], self._versions[number] = shard, saved.version
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:

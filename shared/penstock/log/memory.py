@@ -173,7 +173,8 @@ class _Reader:
         while not batches and (left := deadline - clock.time()) > 0:
             self._log._news.clear()
             try:
-                await asyncio.wait_for(self._log._news.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._log._news.wait()
             except TimeoutError:
                 break
             if self._moved():

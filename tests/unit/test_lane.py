@@ -1,0 +1,73 @@
+"""What the lane does for every shard alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+from penstock.lane import Effects, Lane, packed, stamped, unpacked
+from penstock.log import Batch, Partition, Send, Topic
+from penstock.log.memory import MemoryLog
+from penstock.store import Change, Saved
+from penstock.store.memory import MemoryStore
+
+TRIPS = Partition("trips", 0)
+
+
+class Counting:
+    """The least shard: it counts records, and has nothing to do when there are none."""
+
+    def __init__(self) -> None:
+        self.count = self.new = 0
+
+    def open(self, saved: Saved) -> Mapping[Partition, int]:
+        self.count = int(saved.position or b"0")
+        return {TRIPS: self.count}
+
+    def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
+        self.new = sum(map(len, batches))
+        return ()
+
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        if not self.new:
+            return None
+        self.count += self.new
+        return Effects(Change(b"%d" % self.count), positions={TRIPS: self.count})
+
+
+def test_a_kill_before_the_commit_leaves_no_lag_that_nobody_has() -> None:
+    async def scenario() -> tuple[int, int | None]:
+        log, store = MemoryLog(), MemoryStore()
+        await log.create([Topic("trips", 1)])
+        await log.send([Send("trips", None, b"{}")] * 3)
+
+        def lane() -> Lane:
+            return Lane("counting", log, store, lambda _: Counting(), ["trips"])
+
+        killed = lane()
+        while await killed.turn(0):
+            pass
+        log.committed.clear()  # the state was written, the position not yet committed
+        log._groups.clear()
+        again = lane()
+        moved = await again.turn(0)
+        return int(moved), log.committed.get(("counting", TRIPS))
+
+    assert asyncio.run(scenario()) == (0, 3)
+
+
+def test_the_outbox_gives_back_what_went_in_under_the_same_numbers() -> None:
+    row, letter = (("ce_type", b"row"),), (("ce_id", b"mine"), ("dlq.reason", b"decode"))
+    sends = [
+        Send("rows", b"a", b"1", row, 0),
+        Send("rows", b"b", None, row, 1),
+        Send("t.dlq", None, b"{", letter, 0),
+        Send("x", b"k", b""),
+    ]
+    assert unpacked(packed(sends)) == sends
+    assert packed([]) == b""
+    first, second, dead, last = stamped("feature_store.3", 2, sends)
+    assert first.headers == (*row, ("ce_source", b"feature_store.3"), ("ce_id", b"%d" % (2 << 20)))
+    assert dict(second.headers)["ce_id"] == b"%d" % ((2 << 20) + 1)
+    assert dead.headers == letter, "a dead letter keeps the headers of whoever published it"
+    assert dict(last.headers)["ce_id"] == b"%d" % ((2 << 20) + 3)
