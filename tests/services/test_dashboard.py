@@ -146,7 +146,7 @@ def test_an_empty_project_is_told_what_to_type() -> None:
             [],
             [],
         )
-        assert (await client.get("/readyz")).json() == {"ready": True, "missing": ""}
+        assert (await client.get("/readyz")).json() == {"ready": True}
 
     served(check)
 
