@@ -17,6 +17,7 @@ setup: $(READY) ## An environment of its own in .venv, exactly as locked (PYTHON
 $(READY): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("Penstock runs on Python 3.11 to \
 	3.13, and $(PYTHON) is " + sys.version.split()[0] + " -> make setup PYTHON=python3.12")'
+	@echo "setting up .venv as locked: about a minute, once"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@if command -v uv >/dev/null; then \
 		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \

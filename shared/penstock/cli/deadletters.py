@@ -85,14 +85,15 @@ def replay(
     """Send dead letters again, to where they came from.
 
     As they were: do this after the cause was removed. Each is sent once: the record that is sent carries the header dlq.replay
-    with the place of its dead letter, and what is found under that mark is left out, unless --again. What is refused again is
-    a new dead letter.
+    with the place of its dead letter, and what is found under that mark is left out, unless --again. So is what was sent again
+    and refused again: sending it once more would change nothing.
     """
 
     async def work(log: Log) -> tuple[Counter[str], int]:
         letters = await _letters(log, topic, reason)
         before = set() if again else await _marks(log, letters)
-        sends = [revived(*letter) for letter in letters if name_of(letter.partition, letter.offset) not in before]
+        fresh = [letter for letter in letters if again or REPLAY not in cause_of(letter.headers)]
+        sends = [revived(*letter) for letter in fresh if name_of(letter.partition, letter.offset) not in before]
         for start in range(0, 0 if dry_run else len(sends), AT_ONCE):
             await log.send(sends[start : start + AT_ONCE])
         return Counter(send.topic for send in sends), len(letters) - len(sends)
@@ -111,8 +112,13 @@ def replay(
 async def _letters(log: Log, topic: str, reason: str | None) -> list[broker.Found]:
     name = topic if topic.endswith(".dlq") else f"{topic}.dlq"
     broker.known(name, {t: n for t, n in (await log.describe()).items() if t.endswith(".dlq")})
-    found = [letter async for letter in broker.held(log, name)]
-    return [letter for letter in found if reason is None or cause_of(letter.headers).get("dlq.reason") == reason]
+    found: dict[tuple[str | None, ...], broker.Found] = {}
+    async for letter in broker.held(log, name):  # a service that was killed may have written one twice
+        cause = cause_of(letter.headers)
+        if reason is None or cause.get("dlq.reason") == reason:
+            origin = tuple(map(cause.get, ("dlq.topic", "dlq.partition", "dlq.offset")))
+            found.setdefault(origin if None not in origin else (name_of(letter.partition, letter.offset),), letter)
+    return list(found.values())
 
 
 async def _marks(log: Log, letters: Sequence[broker.Found]) -> set[str]:
