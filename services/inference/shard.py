@@ -15,7 +15,6 @@ from penstock.deadletter import dead_letter
 from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers
-from penstock.records import Clock
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
@@ -26,8 +25,6 @@ from .rows import RowReader
 from .sessions import Sessions
 
 __all__ = ["ScoringShard"]
-
-_clock = msgspec.json.Decoder(Clock).decode
 
 
 class ScoringShard:

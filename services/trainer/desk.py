@@ -99,7 +99,7 @@ class Desk:
             if job.kind == "full":
                 self._full(job, work)
             else:
-                self._incremental(job, before, work)
+                self._incremental(before, work)
         except PenstockError as error:
             work.data["refused"] = str(error)
         version = f"{PREFIX[job.kind]}{getattr(numbers, job.kind) + 1}" if work.artefact else ""
@@ -131,7 +131,7 @@ class Desk:
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
         work.artefact = self._artefacts.put(fitted.onnx, "onnx")
 
-    def _incremental(self, job: Job, before: Triggers, work: _Work) -> None:
+    def _incremental(self, before: Triggers, work: _Work) -> None:
         school = self.school
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")
