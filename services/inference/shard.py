@@ -100,14 +100,8 @@ class ScoringShard:
         rows = self._readers[topic].read([batch.values[place] for place in new])
         sends = []
         for index, refusal in rows.refused.items():
-            place = new[index]
             self._meters.refused.labels(refusal.reason).inc()
-            sends.append(
-                dead_letter(
-                    self.topics.dead_letters(topic), batch.partition, batch.offsets[place], batch.keys[place],
-                    batch.values[place], headers[place], refusal, "inference",
-                )
-            )  # fmt: skip
+            sends.append(dead_letter(batch.partition, *batch.record(new[index]), refusal, "inference"))
         if not rows.ids:
             return sends
         places = [new[index] for index in rows.places]

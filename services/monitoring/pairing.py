@@ -130,8 +130,8 @@ class PairingShard:
                 book.ledger.counts["disordered"] += 1
         if item.record is None and feed.decoder is None:  # label events are the feature store's to dead-letter
             key, value, headers, cause = item.raw
-            letters, why = self._topics.dead_letters(feed.at.topic), Refused("schema", cause)
-            self._sends.append(dead_letter(letters, feed.at, item.offset, key, value, headers, why, "monitoring"))
+            refusal = Refused("schema", cause)
+            self._sends.append(dead_letter(feed.at, item.offset, key, value, headers, refusal, "monitoring"))
 
     def _follow(self, batch: Batch) -> None:
         """Learn the references of versions; what is not a decision is passed by, a removed version has none."""

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .codec import EventDecoder, entity_of
+from .control import Tail
 from .duration import DAY
 from .event import Event, to_micros
 from .feature import hop_of
@@ -75,19 +76,13 @@ Placed = tuple[int, int, Any]
 
 async def read_all(log: Log, topic: str) -> list[Record]:
     """Every record of a topic that is there now."""
-    begins, ends = await log.begins([topic]), await log.ends([topic])
-    left = {p for p, end in ends.items() if end > begins[p]}
-    found: list[Record] = []
-    reader = await log.reader({p: begins[p] for p in left})
+    tail, found = Tail(log, [topic]), list[Record]()
     try:
-        while left:
-            for batch in await reader.read(20_000, 5.0):
-                headers = batch.headers or ((),) * len(batch)
-                found += zip([batch.partition] * len(batch), batch.offsets, batch.keys, batch.values, headers, strict=True)
-                if batch.next >= ends[batch.partition]:
-                    left.discard(batch.partition)
+        async for batch in tail.news():
+            headers = batch.headers or ((),) * len(batch)
+            found += zip([batch.partition] * len(batch), batch.offsets, batch.keys, batch.values, headers, strict=True)
     finally:
-        await reader.close()
+        await tail.close()
     return found
 
 

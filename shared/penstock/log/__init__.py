@@ -90,6 +90,10 @@ class Batch:
     def next(self) -> int:
         return self.offsets[-1] + 1
 
+    def record(self, at: int) -> tuple[int, bytes | None, bytes | None, Headers]:
+        """Offset, key, value and headers of one record."""
+        return self.offsets[at], self.keys[at], self.values[at], self.headers[at] if self.headers else ()
+
 
 class Send(NamedTuple):
     """A record to write. Without `partition`, murmur2 of the key chooses it (as every Java client does)."""
