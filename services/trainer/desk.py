@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 
 from penstock import duration
-from penstock.artefact import Artefacts, dump_river
+from penstock.artefact import Artefacts
 from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.model import Model
 from penstock.project import Project
 from penstock.records import Artefact, Candidate, Run
+from penstock.snapshot import dump_river
 from penstock.topics import Topics
 
 from .examples import Examples, Rows

@@ -17,7 +17,7 @@ import numpy as np
 from fastapi import FastAPI
 
 import penstock as ps
-from penstock.artefact import Artefacts, dump_river
+from penstock.artefact import Artefacts
 from penstock.event import Event, event_of
 from penstock.inputs import squashed
 from penstock.lane import FROM, SEQUENCE, Effects
@@ -29,6 +29,7 @@ from penstock.services.inference.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.inference.shard import ScoringShard
+from penstock.snapshot import dump_river
 from penstock.store import Saved
 from penstock.topics import Topics
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from tests.services.air import TOPICS, Driven, World, answers, fitted, flight, late, learnt
 
-from penstock.artefact import dump_river
 from penstock.inputs import squashed
 from penstock.log import Send
+from penstock.snapshot import dump_river
 
 SPOILT = ("tampered", "cut short", "missing", "not a model", "other width", "other inputs", "wicked")
 
