@@ -57,14 +57,14 @@ def feature_store(machine: Machine) -> None:
 
 
 def inference(machine: Machine) -> None:
-    from .inference import service
+    from .inference import api, service
     from .inference.meters import Meters
     from .inference.sessions import Sessions
 
     meters = Meters()
     sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).row
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = service.app(machine.topics, machine.log, sessions, meters, look)
+    machine.app = api.gateway(machine.topics, machine.log, sessions, meters, look)
 
 
 def monitoring(machine: Machine) -> None:

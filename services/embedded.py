@@ -17,7 +17,7 @@ import numpy as np
 from penstock.artefact import Artefacts
 from penstock.control import ControlLoop
 from penstock.lane import Lane
-from penstock.log import Log, Send
+from penstock.log import Send
 from penstock.log.memory import MemoryLog
 from penstock.project import Project
 from penstock.publish import FOREVER
@@ -35,7 +35,7 @@ from .monitoring import service as monitoring
 from .registry.service import Registry
 from .trainer.service import Trainer
 
-__all__ = ["FOREVER", "Embedded", "Event", "scoring", "slices"]
+__all__ = ["Embedded", "Event", "scoring", "slices"]
 
 Event = tuple[str, bytes, bytes, int]
 
@@ -48,13 +48,12 @@ class Embedded:
         project: Project,
         folder: Path,
         partitions: int = 1,
-        log: Log | None = None,
         store: Store | None = None,
         archive: bool = False,
         seed: int = 0,
     ) -> None:
         self.project, self.topics = project, Topics(project, partitions)
-        self.log: Log = log or MemoryLog()
+        self.log = MemoryLog()
         self.store: Store = store or MemoryStore()
         self.artefacts = Artefacts(folder / "models")
         meters = Meters()

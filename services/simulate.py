@@ -15,8 +15,9 @@ from penstock.duration import DAY, HOUR
 from penstock.files import Inspection
 from penstock.picture import Picture
 from penstock.project import Project
+from penstock.publish import FOREVER
 
-from .embedded import FOREVER, Embedded, Event, scoring, slices
+from .embedded import Embedded, Event, scoring, slices
 
 __all__ = ["Finished", "in_order", "simulate", "worse"]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import structlog
 
 from penstock.codec import EventDecoder
 from penstock.errors import Refused
@@ -114,7 +113,6 @@ class Archive:
         self._tables: dict[str, Table] = {}
         self._pending: dict[str, list[dict[str, Any]]] = {}
         self._reader: Reader | None = None
-        self._logger = structlog.get_logger(service="feature_store", part="archive")
 
     async def turn(self, wait: float = 0.0) -> bool:
         """Take what is new; commit the tables that have gathered enough."""

@@ -36,7 +36,7 @@ class Intake:
         self.event, self.rank, self.number = event, topology.rank[event], number
         self.refused = -1
         """The newest offset refused: a batch is read again after a restart while older records of its topic wait."""
-        self._partitions, self._dead_letters = topics.partitions, topics.dead_letters(event.topic)
+        self._partitions = topics.partitions
         self._width, self._cursor = width_of(topology), 2 + 2 * len(topology.hops)
         self._decoder = EventDecoder(event)
         self._known: dict[str, None] = {}
@@ -90,11 +90,9 @@ class Intake:
     def _dead(self, batch: Batch, refused: Mapping[int, Refused]) -> list[Send]:
         letters = []
         for i in sorted(refused):
-            offset = batch.offsets[i]
-            if offset > self.refused:
-                self.refused = offset
-                record = batch.keys[i], batch.values[i], batch.headers[i] if batch.headers else ()
-                letters.append(dead_letter(self._dead_letters, batch.partition, offset, *record, refused[i], "feature_store"))
+            if batch.offsets[i] > self.refused:
+                self.refused = batch.offsets[i]
+                letters.append(dead_letter(batch.partition, *batch.record(i), refused[i], "feature_store"))
         return letters
 
     def remember(self, version: int, ids: list[str]) -> dict[bytes, bytes | None]:

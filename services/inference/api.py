@@ -34,7 +34,7 @@ from .duty import Duty, Follower
 from .meters import Meters
 from .rows import Values
 from .scoring import NOBODY, Serving, score
-from .sessions import Member
+from .sessions import Member, Sessions
 from .tensors import infer_answer, infer_request, metadata
 
 __all__ = ["Look", "gateway", "openapi"]
@@ -56,15 +56,14 @@ def openapi() -> dict[str, Any]:
     from penstock.log.memory import MemoryLog
     from penstock.project import load
 
-    from .sessions import Sessions
-
     topics, log, meters = Topics(load("penstock.examples.flights")), MemoryLog(), Meters()
     look: Any = None  # this application only describes itself
-    return gateway(topics, log, Follower(topics, log, Sessions(Artefacts(Path()), meters), meters), meters, look).openapi()
+    return gateway(topics, log, Sessions(Artefacts(Path()), meters), meters, look).openapi()
 
 
-def gateway(topics: Topics, log: Log, follower: Follower, meters: Meters, look: Look) -> FastAPI:
-    """The application. While it runs it keeps `follower` following."""
+def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: Look) -> FastAPI:
+    """The application. While it runs it follows who is on duty; `look` reads features from the online store."""
+    follower = Follower(topics, log, sessions, meters)
     waiting = "still reading which versions are in charge"
     app = application(f"Penstock inference: {topics.project.name}", lambda: "" if follower.ready else waiting, meters.registry)
     app.version = _VERSION

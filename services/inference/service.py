@@ -15,21 +15,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from fastapi import FastAPI
-
 from penstock.lane import Lane, now
 from penstock.log import Log
 from penstock.store import Store
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
-from .api import Look, gateway
-from .duty import Follower
 from .meters import Meters
 from .sessions import Sessions
 from .shard import ScoringShard
 
-__all__ = ["app", "lanes"]
+__all__ = ["lanes"]
 
 
 def lanes(
@@ -60,8 +56,3 @@ def lanes(
             group=f"{topics.prefix}.inference",
         )
     ]
-
-
-def app(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: Look) -> FastAPI:
-    """The gateway over the same sessions, in the same event loop. `look` reads features from the online store."""
-    return gateway(topics, log, Follower(topics, log, sessions, meters), meters, look)

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 import numpy as np
 import structlog
 
-from penstock.artefact import Artefacts, load_river
+from penstock.artefact import Artefacts
 from penstock.errors import PenstockError, Unreachable
 from penstock.inputs import Floats, Matrix, squashed
 from penstock.records import Candidate, Decision
+from penstock.snapshot import load_river
 
 from .meters import Meters
 from .roster import ALIASES

@@ -15,7 +15,6 @@ from penstock.deadletter import dead_letter
 from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers
-from penstock.records import Clock
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
@@ -26,8 +25,6 @@ from .rows import RowReader
 from .sessions import Sessions
 
 __all__ = ["ScoringShard"]
-
-_clock = msgspec.json.Decoder(Clock).decode
 
 
 class ScoringShard:
@@ -103,14 +100,8 @@ class ScoringShard:
         rows = self._readers[topic].read([batch.values[place] for place in new])
         sends = []
         for index, refusal in rows.refused.items():
-            place = new[index]
             self._meters.refused.labels(refusal.reason).inc()
-            sends.append(
-                dead_letter(
-                    self.topics.dead_letters(topic), batch.partition, batch.offsets[place], batch.keys[place],
-                    batch.values[place], headers[place], refusal, "inference",
-                )
-            )  # fmt: skip
+            sends.append(dead_letter(batch.partition, *batch.record(new[index]), refusal, "inference"))
         if not rows.ids:
             return sends
         places = [new[index] for index in rows.places]

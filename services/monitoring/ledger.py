@@ -37,7 +37,8 @@ WORDS = (
     "malformed", "disordered", "unread",
 )  # fmt: skip
 
-FALSE, TRUE, PENDING, SPENT = range(4)
+PENDING, SPENT = 2, 3
+"""States of an answer beside 0 and 1, the label that it met."""
 _HEAD = struct.Struct(">Bq")
 _LABEL = struct.Struct(">Bqq")
 

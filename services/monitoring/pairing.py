@@ -4,7 +4,7 @@
                                                           window (sums, bins) -> partials
 
 An answer's inputs are counted against the reference of the version that gave it. That version's registration is in the
-log before its first answer, but may be read after it; the step then waits for it (at most `patience` seconds of wall
+log before its first answer, but may be read after it; the step then waits for it (at most PATIENCE seconds of wall
 clock, as compaction may have removed it), so what is counted follows from the log and not from who was faster.
 """
 
@@ -31,6 +31,8 @@ from .window import Window
 
 __all__ = ["PairingShard"]
 
+PATIENCE = 5.0
+
 
 class _Position(msgspec.Struct):
     intake: SavedIntake
@@ -39,12 +41,10 @@ class _Position(msgspec.Struct):
 
 class PairingShard:
     """Partition `number` of `topics.partitions`. `idle_after`: wall-clock seconds after which a silent label topic is
-    passed (see intake.py). `patience`: seconds that a version's registration is waited for."""
+    passed (see intake.py)."""
 
-    def __init__(
-        self, number: int, models: Sequence[Model], topics: Topics, idle_after: float = 5.0, patience: float = 5.0
-    ) -> None:
-        self._topics, self._patience, self._now = topics, patience, 0.0
+    def __init__(self, number: int, models: Sequence[Model], topics: Topics, idle_after: float = 5.0) -> None:
+        self._topics, self._now = topics, 0.0
         self._sends: list[Send] = []
         self._books = {model.name: Book(model, topics, number, self._sends) for model in models}
         self._readers: dict[str, list[Book]] = {topics.predictions(name): [book] for name, book in self._books.items()}
@@ -86,7 +86,7 @@ class PairingShard:
         return ()
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        if any(self._now - since < self._patience for since in self._awaited.values()):
+        if any(self._now - since < PATIENCE for since in self._awaited.values()):
             return None
         for name, version in self._awaited:
             self._books[name].references.setdefault(version, None)
@@ -130,8 +130,8 @@ class PairingShard:
                 book.ledger.counts["disordered"] += 1
         if item.record is None and feed.decoder is None:  # label events are the feature store's to dead-letter
             key, value, headers, cause = item.raw
-            letters, why = self._topics.dead_letters(feed.at.topic), Refused("schema", cause)
-            self._sends.append(dead_letter(letters, feed.at, item.offset, key, value, headers, why, "monitoring"))
+            refusal = Refused("schema", cause)
+            self._sends.append(dead_letter(feed.at, item.offset, key, value, headers, refusal, "monitoring"))
 
     def _follow(self, batch: Batch) -> None:
         """Learn the references of versions; what is not a decision is passed by, a removed version has none."""

@@ -17,12 +17,13 @@ from typing import Any
 import msgspec
 
 from penstock import duration
-from penstock.artefact import Artefacts, dump_river
+from penstock.artefact import Artefacts
 from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.model import Model
 from penstock.project import Project
 from penstock.records import Artefact, Candidate, Run
+from penstock.snapshot import dump_river
 from penstock.topics import Topics
 
 from .examples import Examples, Rows
@@ -99,7 +100,7 @@ class Desk:
             if job.kind == "full":
                 self._full(job, work)
             else:
-                self._incremental(job, before, work)
+                self._incremental(before, work)
         except PenstockError as error:
             work.data["refused"] = str(error)
         version = f"{PREFIX[job.kind]}{getattr(numbers, job.kind) + 1}" if work.artefact else ""
@@ -131,7 +132,7 @@ class Desk:
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
         work.artefact = self._artefacts.put(fitted.onnx, "onnx")
 
-    def _incremental(self, job: Job, before: Triggers, work: _Work) -> None:
+    def _incremental(self, before: Triggers, work: _Work) -> None:
         school = self.school
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")

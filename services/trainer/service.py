@@ -147,11 +147,9 @@ class Source:
     it goes `aside` as dead letters to send."""
 
     def __init__(self, log: Log, topic: str, take: Callable[[Batch], list[tuple[int, Refused]]], aside: list[Send]) -> None:
-        self._tail, self._take, self._aside, self._dead_letters = Tail(log, [topic]), take, aside, Topics.dead_letters(topic)
+        self._tail, self._take, self._aside = Tail(log, [topic]), take, aside
 
     async def read(self) -> None:
         async for batch in self._tail.news():
             for at, refusal in self._take(batch):
-                headers = batch.headers[at] if batch.headers else ()
-                record = batch.offsets[at], batch.keys[at], batch.values[at], headers
-                self._aside.append(dead_letter(self._dead_letters, batch.partition, *record, refusal, "trainer"))
+                self._aside.append(dead_letter(batch.partition, *batch.record(at), refusal, "trainer"))

@@ -19,9 +19,8 @@ from pathlib import Path
 
 from .errors import PenstockError, Unreachable
 from .records import Artefact
-from .snapshot import dump_river, load_river
 
-__all__ = ["Artefacts", "dump_river", "load_river"]
+__all__ = ["Artefacts"]
 
 _FORMAT = re.compile(r"[a-z][a-z0-9]{0,15}")
 

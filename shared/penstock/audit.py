@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .codec import EventDecoder, entity_of
+from .control import Tail
 from .duration import DAY
 from .event import Event, to_micros
 from .feature import hop_of
@@ -75,19 +76,13 @@ Placed = tuple[int, int, Any]
 
 async def read_all(log: Log, topic: str) -> list[Record]:
     """Every record of a topic that is there now."""
-    begins, ends = await log.begins([topic]), await log.ends([topic])
-    left = {p for p, end in ends.items() if end > begins[p]}
-    found: list[Record] = []
-    reader = await log.reader({p: begins[p] for p in left})
+    tail, found = Tail(log, [topic]), list[Record]()
     try:
-        while left:
-            for batch in await reader.read(20_000, 5.0):
-                headers = batch.headers or ((),) * len(batch)
-                found += zip([batch.partition] * len(batch), batch.offsets, batch.keys, batch.values, headers, strict=True)
-                if batch.next >= ends[batch.partition]:
-                    left.discard(batch.partition)
+        async for batch in tail.news():
+            headers = batch.headers or ((),) * len(batch)
+            found += zip([batch.partition] * len(batch), batch.offsets, batch.keys, batch.values, headers, strict=True)
     finally:
-        await reader.close()
+        await tail.close()
     return found
 
 
@@ -141,7 +136,7 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.double(max(counted - due_there, 0), f"outcomes of {model.name} in statistics")
         mine = {d.id: d for d in decisions if d.model == model.name}.values()
         found.promotions += sum(d.kind == "champion" and bool(d.expected) and not d.evidence.get("rolled_back") for d in mine)
-        _judge(found, model.name, outcomes, list(mine), scorer)
+        _judge(found, outcomes, list(mine), scorer)
     if project.models:
         found.alarms = len({a.id for a in await distinct(topics.alarms, Alarm) if a.state == "raised"})
         fits = {run.id: run.cause for run in await distinct(topics.runs, Run) if run.kind == "full"}
@@ -205,7 +200,7 @@ def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, lis
         found.double(more, f"events in {name} (rows that show too many)")
 
 
-def _judge(found: Audit, model: str, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:
+def _judge(found: Audit, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:
     """Area under the curve and log loss of what was served, of the first model unchanged, and of the prior: all over the
     events scored since the first model was in charge."""
     first = next((d for d in sorted(decisions, key=lambda d: d.at) if d.kind == "champion" and d.candidate), None)

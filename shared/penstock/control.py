@@ -28,7 +28,6 @@ from .errors import Refused
 from .log import Batch, Gap, Headers, Log, LogError, Partition, Reader, Send, TooLarge
 from .patience import patiently
 from .telemetry import ControlMeters
-from .topics import Topics
 
 __all__ = ["Control", "ControlLoop", "Tail"]
 
@@ -109,9 +108,8 @@ class ControlLoop:
         await self.recall()
         batches = await self._patient(lambda: self._read(wait))
         for batch in sorted(batches, key=lambda b: (self.control.reads.index(b.partition.topic), b.partition.number)):
-            for at, offset in enumerate(batch.offsets):
-                headers = batch.headers[at] if batch.headers else ()
-                await self.handle(batch.partition, offset, batch.keys[at], batch.values[at], headers)
+            for at in range(len(batch)):
+                await self.handle(batch.partition, *batch.record(at))
         return bool(batches)
 
     async def _read(self, wait: float) -> list[Batch]:
@@ -122,9 +120,8 @@ class ControlLoop:
     async def recall(self) -> None:
         """Replay what is followed up to its present end, unless that is done. With `recalled` set back to False, what came
         since: whoever had the topics meanwhile may have decided more."""
-        if not self.recalled:
-            async with self._busy:
-                await self._recall()
+        async with self._busy:
+            await self._recall()
 
     async def _recall(self) -> None:
         if not self.recalled:
@@ -154,8 +151,7 @@ class ControlLoop:
                 refusal = _refusal(error)
                 why = {"reason": refusal.reason, "cause": str(refusal)}
                 self._logger.error("dead-lettered", topic=source.topic, offset=offset, **why)
-                aside = Topics.dead_letters(source.topic)
-                dead = dead_letter(aside, source, offset, key, value, headers, refusal, self.name)
+                dead = dead_letter(source, offset, key, value, headers, refusal, self.name)
                 await self._patient(lambda: self._log.send([dead]))
                 self.meters.dead_letters.inc()
             done = time.time()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .errors import PenstockError, Refused
 from .log import Headers, Partition, Send
+from .topics import Topics
 
 __all__ = ["REPLAY", "cause_of", "dead_letter", "name_of", "revived"]
 
@@ -18,7 +19,6 @@ REPLAY = "dlq.replay"
 
 
 def dead_letter(
-    topic: str,
     source: Partition,
     offset: int,
     key: bytes | None,
@@ -27,7 +27,7 @@ def dead_letter(
     refusal: Refused,
     service: str,
 ) -> Send:
-    """The record for dead-letter topic `topic`; the id of a dead letter is its source position."""
+    """The dead letter of a record; its id is where the record lies."""
     cause: Headers = (
         ("dlq.reason", refusal.reason.encode()),
         ("dlq.error", str(refusal).encode()[:2000]),
@@ -36,7 +36,7 @@ def dead_letter(
         ("dlq.offset", b"%d" % offset),
         ("dlq.service", service.encode()),
     )
-    return Send(topic, key, value, (*headers, *cause), source.number)
+    return Send(Topics.dead_letters(source.topic), key, value, (*headers, *cause), source.number)
 
 
 def cause_of(headers: Headers) -> dict[str, str]:

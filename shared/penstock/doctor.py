@@ -21,6 +21,7 @@ from typing import Final
 from .local import kafka as local_kafka
 from .local import port as local_port
 from .local import redis as local_redis
+from .settings import SERVICES
 
 __all__ = ["SECONDS", "Check", "endpoint", "examine", "exit_code", "reason", "without_password"]
 
@@ -28,7 +29,6 @@ SECONDS: Final = 2.0  # for whoever is asked over the network; a healthy local o
 PYTHONS: Final = ((3, 11), (3, 14))  # from, and below; as pyproject.toml says and a test compares
 LEAST_DISK: Final = 2 * 10**9  # jars, a demo's log and its tables take about 1 GB
 MOST_SKEW: Final = 1.0  # seconds; rollout and windows run on event time, so only health and logs suffer from more
-SERVICES: Final = ("feature_store", "inference", "monitoring", "trainer", "registry", "dashboard")
 START: Final = "penstock up   or   docker compose up -d --wait kafka redis   or without both:  penstock demo --embedded"
 
 
@@ -42,22 +42,15 @@ class Check:
     fix: str = ""
 
 
-def examine(
-    *,
-    bootstrap: str | None = None,
-    redis_url: str | None = None,
-    ports: Mapping[str, int] | None = None,
-    data: Path = Path(".penstock"),
-    extras: Sequence[str] = SERVICES,
-) -> list[Check]:
+def examine(bootstrap: str | None, redis_url: str | None, ports: Mapping[str, int], data: Path) -> list[Check]:
     """Every check, in the order in which a person should read them."""
     looks: list[Callable[[], Check]] = [
         python,
-        *(partial(packages, extra) for extra in extras),
+        *(partial(packages, extra) for extra in SERVICES),
         partial(broker, bootstrap),
         partial(redis, redis_url),
         partial(clock, redis_url),
-        *(partial(free_port, name, port) for name, port in (ports or {}).items()),
+        *(partial(free_port, name, port) for name, port in ports.items()),
         java,
         maven,
         redis_server,

@@ -52,8 +52,8 @@ def squashed(matrix: Matrix) -> Floats:
     return np.asarray(np.copysign(np.log1p(np.abs(wide)), wide), np.float64)
 
 
-def edges_of(values: npt.NDArray[np.floating[Any]], bins: int = BINS) -> list[float]:
-    """Edges between bins of about equal count, at most `bins` - 1 and ascending; none without values.
+def edges_of(values: npt.NDArray[np.floating[Any]]) -> list[float]:
+    """Edges between bins of about equal count, at most BINS - 1 and ascending; none without values.
 
     Where all values are equal, one edge on each side of that value, so that any other will show. Else an edge lies
     half-way between two values that occur, never on one, so that rounding a value (float32 in training, the JSON number
@@ -65,7 +65,7 @@ def edges_of(values: npt.NDArray[np.floating[Any]], bins: int = BINS) -> list[fl
     if present[0] == present[-1]:
         beside = max(abs(present[0]) * 1e-6, float(np.finfo(np.float32).tiny))  # more than rounding to float32 moves it
         return [float(present[0] - beside), float(present[0] + beside)]
-    cuts = np.unique(present[np.arange(1, bins) * len(present) // bins])
+    cuts = np.unique(present[np.arange(1, BINS) * len(present) // BINS])
     below = np.searchsorted(present, cuts, "left")
     cuts, below = cuts[below > 0], below[below > 0]
     return np.unique((present[below - 1] + cuts) / 2).tolist()  # type: ignore[no-any-return]

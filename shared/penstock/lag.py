@@ -11,29 +11,14 @@ from aiokafka.errors import KafkaError
 from .log import Log, Partition
 from .topics import Topics
 
-__all__ = ["Lag", "groups"]
-
-
-def groups(topics: Topics) -> dict[str, list[str]]:
-    """The consumer groups of a project, and the topics of which each commits positions."""
-    hops, models = topics.project.topology.hops, topics.project.models
-    statistics = [topics.statistics(model.name) for model in models]
-    found = {
-        "feature_store": [e.topic for h in hops for e in h.direct] + [topics.hop(h.key) for h in hops if h.upstream],
-        "inference": [topics.rows(m.scores) for m in models],
-        "monitoring": [topics.predictions(m.name) for m in models] + [m.label.event.topic for m in models],
-        "judge": [topics.partials],
-        "trainer": [*statistics, topics.commands],
-        "registry": [topics.candidates, *statistics, topics.commands],
-    }
-    return {f"{topics.prefix}.{name}": read for name, read in found.items() if models or name == "feature_store"}
+__all__ = ["Lag"]
 
 
 class Lag:
     """Counts the records that a project's readers have not done yet; `close` ends its connection."""
 
     def __init__(self, bootstrap: str, log: Log, topics: Topics) -> None:
-        self._bootstrap, self._log, self._groups = bootstrap, log, groups(topics)
+        self._bootstrap, self._log, self._groups = bootstrap, log, topics.groups()
         self._admin: Any = None
 
     async def records(self) -> dict[str, int] | None:

@@ -37,6 +37,9 @@ FROM, SEQUENCE = "ce_source", "ce_id"
 """Source and id name a CloudEvent; who has had both may drop it. Lanes use them so: their shard's name, and a number that
 grows. (The sources of others hold a slash.)"""
 
+MAX_RECORDS, WAIT = 4096, 0.02
+"""How many records a turn takes at most, and how many seconds it waits for the first."""
+
 
 def now() -> float:
     """Wall clock in seconds since 1970; reaches shards as a parameter."""
@@ -107,7 +110,7 @@ def stamped(shard: str, version: int, sends: Sequence[Send]) -> list[Send]:
     """The sends of a shard's write `version`, numbered; the same write gives the same numbers. Dead letters go as they are,
     with the headers of whoever published them: the position they come from is their name.
 
-    2**20 records a step is far above what a read of 4,096 records can produce.
+    2**20 records a step is far above what a read of MAX_RECORDS can produce.
     """
     source, first = (FROM, shard.encode()), version << 20
     return [
@@ -151,15 +154,13 @@ class Lane:
         follows: Sequence[str] = (),
         clock: str = "",
         closes: Sequence[str] = (),
-        max_records: int = 4096,
-        wait: float = 0.02,
         tracing: Tracing | None = None,
         group: str = "",
     ) -> None:
         self.name, self._log, self._store, self._make = name, log, store, shard
         self._group = group or name
         self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
-        self._max_records, self._wait = max_records, wait
+        self.max_records = MAX_RECORDS
         self.tracing = tracing or Tracing(name)
         self._meters = Meters(name)
         self._member: Member | None = None
@@ -177,13 +178,13 @@ class Lane:
             await self.turn()
         raise asyncio.CancelledError
 
-    async def turn(self, wait: float | None = None) -> bool:
+    async def turn(self, wait: float = WAIT) -> bool:
         """One round; whether anything happened."""
         if self._member is None:
             self._member = await self._patient(lambda: self._log.join(self._group, self._shared, self._follows))
         if self._member.generation != self._generation:
             await self._open(self._member)
-        batches = await self._patient(lambda: self._member.read(self._max_records, self._wait if wait is None else wait))  # type: ignore[union-attr]
+        batches = await self._patient(lambda: self._member.read(self.max_records, wait))  # type: ignore[union-attr]
         if self._member.generation != self._generation:
             return True
         followed = [b for b in batches if b.partition.topic in self._follows]

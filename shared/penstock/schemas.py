@@ -171,13 +171,13 @@ def _channel(contract: Contract, message: str) -> dict[str, Any]:
 
 
 def _operations(topics: Topics, contract: Contract, service: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a service does with a topic. It reads in a consumer group, except where every member reads it whole."""
+    """What a service does with a topic. It reads in a consumer group, except where every process of it reads it whole."""
     topic = contract.topic
     channel = {"channel": {"$ref": f"#/channels/{topic.name}"}}
     if service in contract.reads:
         group = f"{topics.prefix}.{'judge' if topic.name == topics.partials else service}"
-        whole = topic.compacted or service == "dashboard"
-        bindings = _bindings() if whole else _bindings(groupId={"type": "string", "const": group})
+        shared = topic.name in topics.groups().get(group, ())
+        bindings = _bindings(groupId={"type": "string", "const": group}) if shared else _bindings()
         yield f"{service}.receive.{topic.name}", {"action": "receive", **channel, "bindings": bindings}
     if service in contract.writes:
         yield f"{service}.send.{topic.name}", {"action": "send", **channel}

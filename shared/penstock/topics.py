@@ -67,26 +67,27 @@ class Topics:
             _contract(e.topic, n, e.key.name, e, "you", "feature_store monitoring" if e in labels else "feature_store")
             for e in self.project.events
         ]
-        publishers, readers = "you feature_store inference", "feature_store monitoring"
+        publishers, readers = "you feature_store inference", "feature_store inference monitoring"
         found.append(_contract(self.clock, 1, "publisher", records.Clock, publishers, readers, compacted=True))
         found += [
             _contract(self.hop(hop.key), n, "none", None, "feature_store", "feature_store", max_bytes=16 << 20)
             for hop in topology.hops
             if hop.upstream
         ]
-        found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", "inference") for e in topology.reads]
+        rows = "feature_store inference" if self.project.models else "feature_store"
+        found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]
         for model in self.project.models:
             name = model.name
             found += [
-                _contract(self.predictions(name), n, "event id", records.Prediction, "inference", "monitoring you"),
-                _contract(self.outcomes(name), n, "event id", records.Outcome, "monitoring", "trainer you"),
+                _contract(self.predictions(name), n, "event id", records.Prediction, "inference", "monitoring feature_store you"),
+                _contract(self.outcomes(name), n, "event id", records.Outcome, "monitoring", "trainer feature_store you"),
                 _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
             ]
         if self.project.models:
             found += [
                 _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring"),
                 _contract(self.alarms, 1, "model", records.Alarm, "monitoring", "trainer dashboard"),
-                _contract(self.runs, 1, "run id", records.Run, "trainer", "dashboard"),
+                _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
                 _contract(
                     self.models,
@@ -94,18 +95,33 @@ class Topics:
                     "model / version",
                     records.Decision,
                     "registry",
-                    "inference monitoring trainer dashboard",
+                    "inference monitoring registry dashboard",
                     compacted=True,
                     max_bytes=4 << 20,
                 ),
                 _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
             ]
-        found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "trainer you"))
+        found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
         named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
         return found + [
             _contract(self.dead_letters(topic.name), topic.partitions, "as it came", None, "any", "you", max_bytes=16 << 20)
             for topic in named
         ]
+
+    def groups(self) -> dict[str, list[str]]:
+        """The consumer groups, and the topics of which each commits positions. What else a service reads, every process of it
+        reads whole."""
+        hops, models = self.project.topology.hops, self.project.models
+        statistics = [self.statistics(model.name) for model in models]
+        found = {
+            "feature_store": [e.topic for h in hops for e in h.direct] + [self.hop(h.key) for h in hops if h.upstream],
+            "inference": [self.rows(m.scores) for m in models],
+            "monitoring": [self.predictions(m.name) for m in models] + [m.label.event.topic for m in models],
+            "judge": [self.partials],
+            "trainer": [*statistics, self.commands],
+            "registry": [self.candidates, *statistics, self.commands],
+        }
+        return {f"{self.prefix}.{name}": read for name, read in found.items() if models or name == "feature_store"}
 
     def all(self) -> list[Topic]:
         return [contract.topic for contract in self.contracts()]

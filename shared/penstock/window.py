@@ -413,7 +413,6 @@ class Plan:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self.columns = tuple(name for view in shape.views for name in view.columns)
-        self.windows = tuple(shape.columns)
 
     def complete(self, windows: Floats, event: Event, decoded: Sequence[Any]) -> Floats:
         """(n, windows) -> (n, all columns) for rows of one event; a derived feature of another event is NaN."""
@@ -428,7 +427,7 @@ class Plan:
             for item in view.derived:
                 parts.append(_evaluate(item, row, event, decoded, len(windows)))
                 row.__dict__[item.name] = parts[-1]
-        return np.ascontiguousarray(np.stack(parts, 1)) if parts else windows
+        return np.ascontiguousarray(np.stack(parts, 1))
 
 
 class _Columns:

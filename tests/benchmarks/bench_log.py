@@ -44,7 +44,7 @@ async def lap(log: Log, keyed: bool, headers: Headers) -> tuple[float, float, fl
 
 async def main(bootstrap: str) -> None:
     log = KafkaLog(bootstrap)
-    stamped: Headers = (("penstock-from", b"feature_store.3"), ("penstock-seq", b"123456789"))
+    stamped: Headers = (("ce_source", b"feature_store.3"), ("ce_id", b"123456789"))
     for title, keyed, headers in (
         ("partition given", False, ()),
         ("partition given, 2 headers", False, stamped),

@@ -353,24 +353,6 @@ def test_a_reader_goes_on_from_where_it_was_sought(given: Given) -> None:
     given.play(story)
 
 
-def test_a_paused_partition_is_silent_and_goes_on_where_it_was(given: Given) -> None:
-    async def story(log: Log) -> None:
-        topic = given.topic("payments", 2)
-        first, second = Partition(topic.name, 0), Partition(topic.name, 1)
-        await log.create([topic])
-        reader = await log.reader({first: 0, second: 0})
-        await log.send(numbered(topic, range(4)))
-        assert values(await reader.read(2, 5)) == [b"0", b"1"]  # two more may be at hand already
-        reader.pause([first])
-        await log.send(numbered(topic, [7], partition=1))
-        assert by_partition(await read_until(reader, 1)) == {second: [b"7"]}
-        assert await reader.read(10, 0.3) == []
-        reader.resume([first])
-        assert by_partition(await read_until(reader, 2)) == {first: [b"2", b"3"]}
-
-    given.play(story)
-
-
 def test_a_busy_partition_does_not_starve_the_others(given: Given) -> None:
     async def story(log: Log) -> None:
         topic = given.topic("payments", 4)
@@ -633,22 +615,6 @@ def test_committed_positions_are_never_read_back(given: Given) -> None:
         await member.close()
         again = await log.join(group, [topic.name])
         assert values(await read_until(again, 5)) == [b"%d" % n for n in range(5)]
-
-    given.play(story)
-
-
-def test_a_paused_partition_of_a_member_stays_paused(given: Given) -> None:
-    async def story(log: Log) -> None:
-        payments, models = given.topic("payments", 2), given.topic("models")
-        await log.create([payments, models])
-        member = await log.join("readers" + given.suffix, [payments.name], [models.name])
-        first, second = Partition(payments.name, 0), Partition(payments.name, 1)
-        member.pause([first, Partition(models.name, 0)])
-        await log.send([*numbered(payments, [1]), *numbered(payments, [2], partition=1), *numbered(models, [3])])
-        assert by_partition(await read_until(member, 1)) == {second: [b"2"]}
-        assert await member.read(10, 0.3) == []
-        member.resume([first, Partition(models.name, 0)])
-        assert by_partition(await read_until(member, 2)) == {first: [b"1"], Partition(models.name, 0): [b"3"]}
 
     given.play(story)
 

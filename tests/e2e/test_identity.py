@@ -250,7 +250,7 @@ def thirty_days(tmp_path_factory: pytest.TempPathFactory) -> Rows:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("partitions", [1, 4, 8])
-def test_thirty_days_embedded_give_the_rows_of_a_simulation(tmp_path: Path, thirty_days: Rows, partitions: int) -> None:
+def test_thirty_days_embedded_give_the_rows_of_a_simulation(thirty_days: Rows, partitions: int) -> None:
     """Embedded runs the whole loop, models and all, in pieces of six hours."""
 
     async def go() -> Rows:

@@ -319,7 +319,7 @@ def test_a_second_supervisor_on_one_folder_is_refused(tmp_path: Path) -> None:
         other.wait()
 
 
-def test_http_readiness_is_a_2xx_and_nothing_else(tmp_path: Path) -> None:
+def test_http_readiness_is_a_2xx_and_nothing_else() -> None:
     async def answer(status: bytes) -> bool:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readline()

@@ -17,7 +17,7 @@ import numpy as np
 from fastapi import FastAPI
 
 import penstock as ps
-from penstock.artefact import Artefacts, dump_river
+from penstock.artefact import Artefacts
 from penstock.event import Event, event_of
 from penstock.inputs import squashed
 from penstock.lane import FROM, SEQUENCE, Effects
@@ -25,10 +25,11 @@ from penstock.log import Batch, Headers, Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.online import Reading
 from penstock.records import Artefact, Candidate, Decision, Prediction, Row
-from penstock.services.inference import service
+from penstock.services.inference.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.inference.shard import ScoringShard
+from penstock.snapshot import dump_river
 from penstock.store import Saved
 from penstock.topics import Topics
 
@@ -269,7 +270,7 @@ class Door:
         return [record for record in self.log.sent if record.topic == TOPICS.predictions("late")]
 
     def app(self) -> FastAPI:
-        return service.app(TOPICS, self.log, self.sessions, self.meters, self.look)
+        return gateway(TOPICS, self.log, self.sessions, self.meters, self.look)
 
     @asynccontextmanager
     async def opened(self, *decisions: Send, app: FastAPI | None = None) -> AsyncIterator[httpx.AsyncClient]:

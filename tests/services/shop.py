@@ -222,7 +222,7 @@ def run(
         def start() -> list[Lane]:
             made = lanes(project, topics, log, store)
             for lane in made:
-                lane._max_records = max_records
+                lane.max_records = max_records
             return made
 
         running = start()

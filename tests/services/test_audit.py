@@ -16,7 +16,8 @@ from penstock.audit import Audit, audit, lines, read_all
 from penstock.duration import HOUR, MINUTE
 from penstock.event import from_micros
 from penstock.log import Log, Send
-from penstock.services.embedded import FOREVER, Embedded
+from penstock.publish import FOREVER
+from penstock.services.embedded import Embedded
 from penstock.topics import Topics
 
 

@@ -163,7 +163,7 @@ def run(
 
         def start() -> Any:
             lane = lanes(topics, log, store, None)[0]
-            lane._max_records = max_records
+            lane.max_records = max_records
             return lane
 
         lane = start()

@@ -22,7 +22,7 @@ from penstock.project import Project
 from penstock.records import Row
 from penstock.services.embedded import Embedded
 from penstock.services.feature_store import api
-from penstock.services.inference import service
+from penstock.services.inference.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.store import Store, StoreError
@@ -112,7 +112,7 @@ class TestPredict:
             await machine.log.create(topics.all())
             await machine.log.send([world.said("champion", "v1")])
             look = OnlineFeatures(topics, machine.store).row
-            app = service.app(topics, machine.log, Sessions(world.artefacts, meters), meters, look)
+            app = gateway(topics, machine.log, Sessions(world.artefacts, meters), meters, look)
             asked = {
                 "fresh": self.flight("c", "JFK", 50),
                 "newer": self.flight("d", "JFK", 20),  # the entity's newest event is of minute 40

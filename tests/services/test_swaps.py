@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from tests.services.air import TOPICS, Driven, World, answers, fitted, flight, late, learnt
 
-from penstock.artefact import dump_river
 from penstock.inputs import squashed
 from penstock.log import Send
+from penstock.snapshot import dump_river
 
 SPOILT = ("tampered", "cut short", "missing", "not a model", "other width", "other inputs", "wicked")
 
@@ -46,7 +45,7 @@ class TestSwaps:
         (found_now,) = answers(driven.take(world.said("champion", "v3"), flight(3)))
         assert found_now.version == "v3"
 
-    def test_to_a_challenger_that_cannot_be_trusted_leave_the_champion_alone(self, driven: Driven, tmp_path: Path) -> None:
+    def test_to_a_challenger_that_cannot_be_trusted_leave_the_champion_alone(self, driven: Driven) -> None:
         world = driven.world
         spoilt(world, "tampered")
         try:

@@ -15,12 +15,13 @@ from tests import rides
 from tests.rides import DAY, HOUR, START, a_model, alarm, command, window
 
 import penstock as ps
-from penstock.artefact import Artefacts, load_river
+from penstock.artefact import Artefacts
 from penstock.control import ControlLoop
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Candidate, Outcome, Run
 from penstock.services.trainer.service import Trainer
+from penstock.snapshot import load_river
 from penstock.topics import Topics
 
 PARTITIONS = 3

@@ -20,8 +20,9 @@ from onnx import TensorProto, helper, numpy_helper
 from river import compose, datasets, linear_model, optim, preprocessing, stats, tree
 
 from penstock import snapshot
-from penstock.artefact import Artefacts, dump_river, load_river
+from penstock.artefact import Artefacts
 from penstock.errors import PenstockError, Unreachable
+from penstock.snapshot import dump_river, load_river
 
 
 def pipeline(optimizer: Any = None, **options: Any) -> Any:

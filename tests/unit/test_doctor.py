@@ -14,6 +14,7 @@ import pytest
 from penstock import doctor
 from penstock.doctor import Check
 from penstock.local.port import free
+from penstock.settings import SERVICES
 
 REQUIREMENTS = [
     "numpy<2.5,>=2.1",
@@ -37,7 +38,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch: p
 
 def test_every_extra_that_doctor_looks_at_exists() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert set(doctor.SERVICES) <= set(project["optional-dependencies"])
+    assert set(SERVICES) <= set(project["optional-dependencies"])
     lowest, above = (".".join(map(str, version)) for version in doctor.PYTHONS)
     assert project["requires-python"] == f">={lowest},<{above}"
 
@@ -108,11 +109,11 @@ def test_room_is_measured_where_the_data_will_be(tmp_path: Path, monkeypatch: py
     assert "PENSTOCK_DATA" in doctor.disk(tmp_path).fix
 
 
-def test_every_failure_says_what_to_type(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_failure_says_what_to_type(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.delenv("JAVA_HOME", raising=False)
     address = f"127.0.0.1:{free()}"
-    checks = doctor.examine(bootstrap=address, redis_url=f"redis://{address}", ports={"dashboard": free()})
+    checks = doctor.examine(address, f"redis://{address}", {"dashboard": free()}, tmp_path)
     assert {"python", "kafka", "redis", "clock", "java", "maven", "docker", "disk"} <= {check.name for check in checks}
     assert [check for check in checks if check.ok is False and not check.fix] == []
     assert doctor.exit_code(checks) == 3

@@ -46,7 +46,7 @@ def paint(text: str, colour: str, stream: TextIO | None = None) -> str:
     return f"\x1b[{COLOURS[colour]}m{text}\x1b[0m" if coloured(stream or sys.stdout) else text
 
 
-def say(line: str = "") -> None:
+def say(line: str) -> None:
     """A line of the result."""
     print(line, flush=True)
 
@@ -89,7 +89,7 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def rows(table: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
+def rows(table: Sequence[Sequence[str]]) -> list[str]:
     """Cells as aligned lines; the last column is as wide as it likes.
 
     >>> rows([("ok", "python"), ("FAIL", "kafka")])
@@ -98,7 +98,7 @@ def rows(table: Sequence[Sequence[str]], indent: str = "  ") -> list[str]:
     []
     """
     widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
-    return [indent + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+    return ["  " + "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
 def printable(value: bytes | None, limit: int = 0) -> str:

@@ -14,6 +14,7 @@ from .process import LocalError, Mark, end_group, group, mark, wait_until
 __all__ = ["Status", "down", "status", "supervisor_of", "write"]
 
 SUPERVISOR: Final = "supervisor"
+GRACE: Final = 8.0  # seconds for a process to end by itself
 SUPERVISOR_SECONDS: Final = 45.0  # it gives each service and then broker and Redis their own deadline; then we do it
 
 
@@ -55,7 +56,7 @@ def supervisor_of(folder: Path) -> int | None:
     return next((entry.pid for entry in _read(folder) if entry.name == SUPERVISOR and entry.running), None)
 
 
-def down(folder: Path, grace: float = 8.0) -> list[str]:
+def down(folder: Path) -> list[str]:
     """End whatever the folder's state file names, and say what was ended. Nothing of it runs when this returns.
 
     The supervisor is asked first, because it ends services before the broker and would start again what we end. What
@@ -74,7 +75,7 @@ def down(folder: Path, grace: float = 8.0) -> list[str]:
         entries += [entry for entry in _read(folder) if entry not in entries]  # it may have restarted one meanwhile
     for entry in reversed(entries):  # services were started after the broker
         if entry.name != SUPERVISOR and _left(entry):
-            end_group(entry.pid, grace)
+            end_group(entry.pid, GRACE)
     _file(folder).unlink(missing_ok=True)
     return ended
 

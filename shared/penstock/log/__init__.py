@@ -5,8 +5,8 @@ A service reads *batches* (one per topic partition and call, columns instead of 
 acknowledged call, and decides itself where to start: positions live with its state, not with the broker. What it
 commits to the broker serves lag tools only.
 
-    Log       create, describe, ends, send, join, reader
-    Reader    read, seek, pause, resume, close
+    Log       create, describe, begins, ends, send, join, reader
+    Reader    read, seek, close
     Member    a Reader whose partitions are shared with the other members of its group
 
 All times are event-loop seconds; offsets and partitions count from 0.
@@ -90,6 +90,10 @@ class Batch:
     def next(self) -> int:
         return self.offsets[-1] + 1
 
+    def record(self, at: int) -> tuple[int, bytes | None, bytes | None, Headers]:
+        """Offset, key, value and headers of one record."""
+        return self.offsets[at], self.keys[at], self.values[at], self.headers[at] if self.headers else ()
+
 
 class Send(NamedTuple):
     """A record to write. Without `partition`, murmur2 of the key chooses it (as every Java client does)."""
@@ -115,10 +119,6 @@ class Reader(Protocol):
     def seek(self, partition: Partition, offset: int) -> None:
         """Read on from here. Without effect for partitions that are not read here (any more)."""
         ...
-
-    def pause(self, partitions: Sequence[Partition]) -> None: ...
-
-    def resume(self, partitions: Sequence[Partition]) -> None: ...
 
     async def close(self) -> None: ...
 
@@ -180,7 +180,7 @@ def gap(partition: Partition, at: int, begin: int, end: int) -> str:
     """Says what a position outside the log means and what to do."""
     where = f"{partition.topic}/{partition.number}"
     if at < begin:
-        return f"{where}: records {at} to {begin - 1} were deleted unread; keep them longer and type: penstock replay"
+        return f"{where}: records {at} to {begin - 1} were deleted unread, keep them longer; look with: penstock topics list"
     return f"{where}: position {at} is past the end {end}, so records were lost; compare with: penstock topics list"
 
 

@@ -27,7 +27,6 @@ class _Source:
         self.consumer = consumer
         self.at: dict[TopicPartition, int] = {}
         """Where to read on, per partition: after the last record returned, or where `seek` said."""
-        self.paused: set[TopicPartition] = set()
         self._bootstrap = bootstrap
         self._answers: dict[TopicPartition, tuple[int | None, float]] = {}
         self._looked = 0.0
@@ -63,15 +62,10 @@ class _Source:
             if place in self.consumer.assignment():
                 self.consumer.seek(place, offset)
 
-    def pause(self, places: Sequence[TopicPartition]) -> None:
-        known = [p for p in places if p in self.at]
-        self.paused.update(known)
-        self.consumer.pause(*(p for p in known if p in self.consumer.assignment()))
-
-    def resume(self, places: Sequence[TopicPartition]) -> None:
-        self.paused.difference_update(places)
+    def flow(self) -> None:
+        """Let everything be fetched that was held back."""
         self._answers.clear()
-        self.consumer.resume(*(p for p in places if p in self.consumer.assignment()))
+        self.consumer.resume(*(self.at.keys() & self.consumer.assignment()))
 
     def listen(self) -> None:
         """LogError when the broker has said nothing about a partition for DEADLINE seconds, not even that it is empty.
@@ -82,7 +76,7 @@ class _Source:
         if now - self._looked > _ABSENT:
             self._answers.clear()
         self._looked = now
-        for place in self.consumer.assignment() - self.paused:
+        for place in self.consumer.assignment():
             answer = self.consumer.last_poll_timestamp(place)
             known, heard = self._answers.get(place, (None, now))
             if answer != known:
@@ -161,12 +155,6 @@ class KafkaReader:
     def seek(self, partition: Partition, offset: int) -> None:
         self._source.seek(TopicPartition(*partition), offset)
 
-    def pause(self, partitions: Sequence[Partition]) -> None:
-        self._source.pause([TopicPartition(*p) for p in partitions])
-
-    def resume(self, partitions: Sequence[Partition]) -> None:
-        self._source.resume([TopicPartition(*p) for p in partitions])
-
     async def close(self) -> None:
         self._closed = True
         await self._source.close()
@@ -219,12 +207,11 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]
         if not kept:
             self._assigned, self._shut = numbers, True
             self._shared.at = dict.fromkeys(assigned, 0)
-            self._shared.paused &= set(assigned)
             self._unplaced = set(assigned)
             self._generation += 1
             self._moved.set()
         for place, offset in self._shared.at.items():
-            if self._shut or place in self._shared.paused:
+            if self._shut:
                 self._shared.consumer.pause(place)
             self._shared.consumer.seek(place, offset)
 
@@ -277,7 +264,7 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]
                 for place in list(self._unplaced):
                     shared.seek(place, begins[place])
                 self._unplaced.clear()
-            shared.resume([place for place in shared.at if place not in shared.paused])
+            shared.flow()
             self._shut = False
         return True
 
@@ -343,22 +330,6 @@ class KafkaMember(ConsumerRebalanceListener):  # type: ignore[misc]
             self._shared.seek(place, offset)
         if self._follows is not None:
             self._follows.seek(partition, offset)
-
-    def pause(self, partitions: Sequence[Partition]) -> None:
-        if self._shared is not None:
-            self._shared.pause([TopicPartition(*p) for p in partitions])
-        if self._follows is not None:
-            self._follows.pause(partitions)
-
-    def resume(self, partitions: Sequence[Partition]) -> None:
-        places = [TopicPartition(*p) for p in partitions]
-        if self._shared is not None:
-            if self._shut:
-                self._shared.paused.difference_update(places)
-            else:
-                self._shared.resume(places)
-        if self._follows is not None:
-            self._follows.resume(partitions)
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         if self._shared is None:

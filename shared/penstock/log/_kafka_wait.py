@@ -28,14 +28,14 @@ CLOSING: Final = 5.0
 logger = logging.getLogger(__name__)
 
 
-async def within(work: Awaitable[T], doing: str, bootstrap: str, seconds: float = DEADLINE) -> T:
+async def within(work: Awaitable[T], doing: str, bootstrap: str) -> T:
     """The answer in time, else LogError."""
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(DEADLINE):
             return await work
     except TimeoutError:
         raise LogError(
-            f"{doing}: Kafka at {bootstrap} gave no answer within {seconds:.0f} s; look with: penstock doctor"
+            f"{doing}: Kafka at {bootstrap} gave no answer within {DEADLINE:.0f} s; look with: penstock doctor"
         ) from None
     except (KafkaError, OSError) as error:
         raise failed(doing, bootstrap, error) from error

@@ -49,8 +49,7 @@ class KafkaLog:
 
     `client` is the name that the brokers' logs and quotas show. `session` is how many seconds a silent member keeps
     its partitions. `instance` makes memberships static: a process that returns under the same name within `session`
-    gets its partitions back without a rebalance. `security` goes to every client (`security_protocol`, `ssl_context`,
-    `sasl_*`).
+    gets its partitions back without a rebalance.
     """
 
     def __init__(
@@ -60,10 +59,9 @@ class KafkaLog:
         *,
         session: float = 10.0,
         instance: str | None = None,
-        security: Mapping[str, Any] | None = None,
     ) -> None:
         self._bootstrap, self._session, self._instance = bootstrap, session, instance
-        self._settings: dict[str, Any] = {"client_id": client, **(security or {})}
+        self._settings: dict[str, Any] = {"client_id": client}
         self._admin: Any = None
         self._lookup: Any = None
         self._starting = asyncio.Lock()

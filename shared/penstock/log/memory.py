@@ -160,7 +160,6 @@ class _Reader:
     def __init__(self, log: MemoryLog, positions: Mapping[Partition, int]) -> None:
         self._log = log
         self._positions = dict(positions)
-        self._paused: set[Partition] = set()
         self._turn = 0
 
     async def read(self, max_records: int, wait: float) -> list[Batch]:
@@ -198,7 +197,7 @@ class _Reader:
                 break
             store = self._log._stores[partition]
             at = self._positions[partition]
-            if partition in self._paused or at == store.end:
+            if at == store.end:
                 continue
             if not store.base <= at < store.end:
                 if batches:  # what was taken is returned first; the next call meets the gap again
@@ -223,12 +222,6 @@ class _Reader:
     def seek(self, partition: Partition, offset: int) -> None:
         if partition in self._positions:
             self._positions[partition] = offset
-
-    def pause(self, partitions: Sequence[Partition]) -> None:
-        self._paused.update(partitions)
-
-    def resume(self, partitions: Sequence[Partition]) -> None:
-        self._paused.difference_update(partitions)
 
     async def close(self) -> None:
         self._positions.clear()
@@ -259,7 +252,6 @@ class _Member(_Reader):
                 partition = Partition(name, number)
                 kept[partition] = self._log._stores[partition].base
         self._positions = kept
-        self._paused &= set(kept)
         self.assigned = numbers
         self.generation += 1
 

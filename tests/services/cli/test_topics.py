@@ -123,10 +123,8 @@ def letters(log: MemoryLog) -> list[Send]:
     """Two kinds of dead letters as the feature store writes them."""
     original = (("ce_id", b"F1"), ("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"))
     sends = [
-        dead_letter(
-            "weather.dlq", Partition("weather", 2), 5, b"JFK", b"{oops", original, Refused("decode", "no JSON"), "feature_store"
-        ),
-        dead_letter("weather.dlq", Partition("weather", 1), 9, None, None, (), Refused("schema", "a tombstone"), "feature_store"),
+        dead_letter(Partition("weather", 2), 5, b"JFK", b"{oops", original, Refused("decode", "no JSON"), "feature_store"),
+        dead_letter(Partition("weather", 1), 9, None, None, (), Refused("schema", "a tombstone"), "feature_store"),
     ]
     asyncio.run(log.send(stamped("feature_store.2", 3, sends)))
     return sends
@@ -185,7 +183,7 @@ def test_what_is_refused_once_more_is_a_new_dead_letter_that_says_which_one_it_w
     again = sent(cli)["JFK"]
     headers = tuple((name, value.encode()) for name, value in again["headers"].items())
     place, refusal = Partition("weather", again["partition"]), Refused("decode", "no JSON")
-    letter = dead_letter("weather.dlq", place, again["offset"], b"JFK", b"{oops", headers, refusal, "feature_store")
+    letter = dead_letter(place, again["offset"], b"JFK", b"{oops", headers, refusal, "feature_store")
     asyncio.run(made.send([letter]))
     assert "sent again as weather.dlq/2/0" in cli("dlq", "show", "weather").stdout
     assert cli.json("dlq", "replay", "weather", "--reason", "decode")["sent"] == 0, "once more would change nothing"
@@ -222,9 +220,7 @@ def test_on_a_real_broker_what_is_published_can_be_listed_read_and_replayed(
 
         log = KafkaLog(kafka_bootstrap)
         source = Partition(f"{name}.payments", 0)
-        await log.send(
-            [dead_letter(f"{name}.payments.dlq", source, 7, b"c1", b"{oops", (), Refused("decode", "no JSON"), "feature_store")]
-        )
+        await log.send([dead_letter(source, 7, b"c1", b"{oops", (), Refused("decode", "no JSON"), "feature_store")])
         await log.close()
 
     asyncio.run(refuse())
