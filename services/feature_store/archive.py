@@ -7,6 +7,7 @@ other position: on restart reading goes on where the table ends.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -14,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from penstock.codec import EventDecoder
 from penstock.errors import Refused
 from penstock.event import Event
-from penstock.log import Batch, Log, Partition, Reader, Send
+from penstock.log import Batch, Gap, Log, LogError, Partition, Reader, Send
 from penstock.records import Commit, Outcome, Prediction, Row
 from penstock.topics import Topics
 
@@ -27,6 +29,8 @@ __all__ = ["Archive", "Table"]
 FLUSH_ROWS = 20_000
 """A commit costs 30 ms whatever it holds, so rows are gathered; large ones also make good files."""
 FLUSH_SECONDS = 30.0
+PAUSE_SECONDS = 1.0
+"""Between two tries while the log or the disk is away."""
 COMPACT_EVERY = 100
 """Commits between compactions: appending slows down with the number of active files (15 to 85 ms after 600 commits)."""
 
@@ -102,6 +106,7 @@ class Archive:
 
     def __init__(self, topics: Topics, log: Log, folder: Path, identity: str = "local") -> None:
         self._topics, self._log, self._folder, self._identity = topics, log, folder, identity
+        self._logger = structlog.get_logger(service="feature_store", part="archive")
         self._shapes: dict[str, Callable[[bytes], dict[str, Any] | None]] = {}
         for event in topics.project.events:
             self._shapes[event.topic] = _event_shape(event)
@@ -127,13 +132,24 @@ class Archive:
         return bool(batches)
 
     async def run(self) -> None:
-        """Turn until cancelled; what waits longer than `FLUSH_SECONDS` is committed however little it is."""
+        """Turn until cancelled; what waits longer than `FLUSH_SECONDS` is committed however little it is. After a fault of the
+        log or the disk it goes on from where the tables end."""
         due = time.monotonic() + FLUSH_SECONDS
         while True:
-            await self.turn(0.5)
-            if time.monotonic() > due:
-                await self.flush()
-                due = time.monotonic() + FLUSH_SECONDS
+            try:
+                await self.turn(0.5)
+                if time.monotonic() > due:
+                    await self.flush()
+                    due = time.monotonic() + FLUSH_SECONDS
+            except (LogError, OSError) as error:
+                if isinstance(error, Gap):
+                    raise
+                self._logger.warning("waiting", cause=str(error))
+                self._pending = {}
+                if self._reader is not None:
+                    await self._reader.close()
+                    self._reader = None
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def flush(self) -> None:
         """Commit everything gathered."""

@@ -95,7 +95,7 @@ class FeatureShard:
             if closed > self._closed_times.get(topic, NEVER):
                 self._closed_times[topic] = closed
                 self._heard[topic] = now
-                merge.close(topic, closed)
+                merge.close(topic, closed, now)
             if self.idle_after is not None:
                 merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
         self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]

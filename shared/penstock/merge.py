@@ -9,6 +9,7 @@ over partitions does not show, as long as each source is in order of time. What 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -62,13 +63,13 @@ class _Chunk(NamedTuple):
 
 
 class _Source:
-    """A queue of chunks. `seen` is its newest E, `closed` the newest published closing time."""
+    """A queue of chunks. `seen` is its newest E, `closed` the newest published closing time, heard at second `told`."""
 
-    __slots__ = ("chunks", "closed", "idle", "pending", "seen")
+    __slots__ = ("chunks", "closed", "idle", "pending", "seen", "told")
 
     def __init__(self) -> None:
         self.seen = self.closed = NEVER
-        self.idle = False
+        self.idle, self.told = False, -math.inf
         self.chunks: deque[_Chunk] = deque()
         self.pending = 0
 
@@ -142,25 +143,25 @@ class Merge:
         ranked = np.broadcast_to(np.asarray(ranks, np.int64), n)
         queue.chunks.append(_Chunk(effective, ranked, column(ids), marked, tuple(map(column, columns))))
 
-    def close(self, source: str, before: int) -> None:
-        """Nothing earlier than `before` will come from this source."""
+    def close(self, source: str, before: int, told: float = -math.inf) -> None:
+        """Nothing earlier than `before` will come from this source, as was heard at second `told`."""
         queue = self._sources[source]
-        queue.closed = max(queue.closed, before)
+        if before > queue.closed:
+            queue.closed, queue.told = before, told
 
     def idle(self, source: str, idle: bool) -> None:
         """Pass a source, or do not; what comes from it while it is passed may be late."""
         self._sources[source].idle = idle
 
     def silent(self, source: str, heard: float, now: float, after: float) -> None:
-        """Decide whether a source last heard at second `heard` is passed: only when others have waited for it, and it has been
-        silent, for `after` seconds where nobody closes its times, for TRUSTED_SECONDS at least where somebody does (who may
-        pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody."""
+        """Decide whether a source last heard at second `heard` is passed: only when records wait (its own newest ones may be
+        those), and it has been silent for `after` seconds, and none of its times was closed for TRUSTED_SECONDS (whoever closes
+        times may pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody."""
         if not self.pending or self._waiting[1] != self.released:
             self._waiting = now, self.released
         queue = self._sources[source]
-        limit = after if queue.closed == NEVER else max(after, TRUSTED_SECONDS)
-        waited = now - max(heard, self._waiting[0])
-        queue.idle = waited > limit and self.pending > queue.pending and queue.frontier <= self.released
+        waited, trusted = now - max(heard, self._waiting[0]), now - queue.told <= TRUSTED_SECONDS
+        queue.idle = waited > after and not trusted and self.pending > 0 and queue.frontier <= self.released
 
     def resume(self, source: str, seen: int) -> None:
         """Restore a source's newest E after a restart."""

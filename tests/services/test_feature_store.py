@@ -255,8 +255,20 @@ def test_a_quiet_start_passes_no_source_and_a_silent_one_is_passed_after_its_wai
 
 def test_a_publisher_that_closes_times_may_pause() -> None:
     merge = Merge(["rides", "ratings"])
-    merge.close("ratings", 5)
+    merge.close("ratings", 5, told=0.0)
     merge.push("rides", np.array([10, 20]), np.array([0, 0]), ["x", "y"], [0, 1], ["first", "second"])
-    for now, due in ((1.0, []), (2.0, []), (60.0, []), (63.0, ["first"])):
+    for now, due in ((1.0, []), (2.0, []), (60.0, []), (61.0, ["first"])):
         merge.silent("ratings", heard=0.0, now=now, after=5.0)
         assert _released(merge) == due, f"after {now} s"
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_the_newest_event_of_a_quiet_stream_is_released_after_the_wait(closed: bool) -> None:
+    """Also where somebody closed times once (a history was published) and is long gone."""
+    merge = Merge(["rides"])
+    if closed:
+        merge.close("rides", 5, told=0.0)
+    merge.push("rides", [10, 20], 0, ["x", "y"], [0, 1], ["first", "second"])
+    for now, due in ((100.0, ["first"]), (104.0, []), (105.1, []), (109.0, []), (110.2, ["second"])):
+        merge.silent("rides", heard=100.0, now=now, after=5.0)
+        assert _released(merge) == due, f"at {now} s"
