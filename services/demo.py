@@ -76,7 +76,10 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
         if state.supervisor_of(folder) is not None:
             raise LocalError(f"another demo runs in {folder}", "wait for its end, or choose another folder:  PENSTOCK_DATA=...")
         shutil.rmtree(folder, ignore_errors=True)
-        async with running(settings, project, folder, partitions) as platform:
+        ports = {service: port.free() for service in SERVICES}
+        async with running(settings, project, folder, partitions, ports, live.tell) as platform:
+            live.title += f"   http://127.0.0.1:{ports['dashboard']}"
+            live.tell(f"dashboard: http://127.0.0.1:{ports['dashboard']}")
             return await drive(platform, stream, live)
 
     return _shown(f"penstock demo: {days} days of flights", stream, work, json, demanding=True)
@@ -174,10 +177,16 @@ async def connected(settings: Settings, topics: Topics, kafka: str, folder: Path
 
 
 def services(
-    settings: Settings, folder: Path, kafka: str, redis: str, servers: Sequence[LocalServer] = (), grace: float = 8.0
+    settings: Settings,
+    folder: Path,
+    kafka: str,
+    redis: str,
+    servers: Sequence[LocalServer] = (),
+    grace: float = 8.0,
+    ports: Mapping[str, int] | None = None,
 ) -> Supervisor:
-    """One process for each service, on ports that are free, with all that they keep in `folder`."""
-    ports = {service: port.free() for service in SERVICES}
+    """One process for each service, with all that they keep in `folder`; without `ports` on any that are free."""
+    ports = ports or {service: port.free() for service in SERVICES}
     here = settings.model_copy(update={"data": folder, **{f"{service}_port": number for service, number in ports.items()}})
     told = {f"PENSTOCK_{service.upper()}_PORT": str(number) for service, number in ports.items()}
     told["PENSTOCK_SEED"] = str(settings.seed)
@@ -189,17 +198,27 @@ def services(
 
 
 @asynccontextmanager
-async def running(settings: Settings, project: Project, folder: Path, partitions: int) -> AsyncIterator[Platform]:
+async def running(
+    settings: Settings,
+    project: Project,
+    folder: Path,
+    partitions: int,
+    ports: Mapping[str, int] | None = None,
+    say: Callable[[str], None] = screen.note,
+) -> AsyncIterator[Platform]:
     """Broker, Redis and one process per service, all in `folder`. Nothing is left when it ends, and nobody is still connected
     to a broker that ends: clients complain at length of one."""
     kafka, redis = local_kafka.LocalKafka(folder / "kafka"), local_redis.LocalRedis(folder / "redis")
     topics = Topics(project, partitions)
     try:
-        await asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
+        say("starting Kafka and Redis")
+        servers = asyncio.gather(asyncio.to_thread(kafka.start), asyncio.to_thread(redis.start))
+        await screen.patiently(servers, "starting Kafka and Redis", say)
         async with connected(settings, topics, kafka.bootstrap, folder):
             pass  # the topics are there now, which services ask for
-        supervisor = services(settings, folder, kafka.bootstrap, redis.url, [kafka, redis])
-        await supervisor.up()
+        supervisor = services(settings, folder, kafka.bootstrap, redis.url, [kafka, redis], ports=ports)
+        say(f"starting {len(SERVICES)} services")
+        await screen.patiently(supervisor.up(), f"starting {len(SERVICES)} services", say)
         try:
             async with connected(settings, topics, kafka.bootstrap, folder) as platform:
                 yield platform

@@ -51,6 +51,13 @@ class Live:
         if self._screen is not None:
             self._screen.__exit__(*error)
 
+    def tell(self, line: str) -> None:
+        """What happens before there is anything to draw."""
+        if self.form == "rich":
+            self._screen.update(line.strip())
+        else:
+            self._say(line, {"type": "note", "text": line.strip()})
+
     def update(self, picture: Picture, published: int, now: datetime, final: bool = False) -> None:
         """Show the state of things; `now` is the stream time published so far."""
         moment = time.monotonic()
