@@ -96,6 +96,8 @@ class Inspection:
 
 def in_folder(folder: Path, events: Sequence[Event], utc: bool = False) -> list[EventFile]:
     """The files of a folder, one per event, named by its topic; DefinitionError where one is missing."""
+    if not folder.is_dir():
+        raise DefinitionError(f"{folder} is no folder", "give the folder that holds a file per event")
     found = []
     for event in events:
         names = [f"{event.topic}{end}{packed}" for end in KINDS for packed in ("", ".gz")]

@@ -135,6 +135,8 @@ def test_the_files_of_a_folder_are_merged_in_order_of_time_and_a_missing_one_is_
     (tmp_path / "weather.csv").write_text("origin,observed_at\nJFK,2013-01-01T12:00:00Z\nEWR,2013-01-01T09:00:00Z\n")
     with pytest.raises(DefinitionError, match="no file for the event Departed") as missing:
         in_folder(tmp_path, kinds)
+    with pytest.raises(DefinitionError, match="nowhere is no folder"):
+        in_folder(tmp_path / "nowhere", kinds)
     assert "departed.jsonl" in missing.value.fix
     (tmp_path / "departed.jsonl.gz").write_bytes(gzip.compress(json.dumps(DEPARTED).encode()))
     found = [file.inspect(NOW) for file in in_folder(tmp_path, kinds)]

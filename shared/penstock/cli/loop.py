@@ -18,7 +18,7 @@ FLIGHTS = "penstock.examples.flights"
 
 
 def demo(
-    days: Annotated[int, typer.Option(min=1, max=365, help="Days of flights to replay.")] = 60,
+    days: Annotated[int, typer.Option(min=1, max=365, help="Days of flights; fewer than 20 are too few to judge.")] = 60,
     seed: Annotated[
         int | None, typer.Option(min=0, max=(1 << 32) - 1, help="Seed of the learners; default: PENSTOCK_SEED.")
     ] = None,
