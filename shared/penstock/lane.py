@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -27,7 +26,7 @@ import structlog
 from .log import Batch, Headers, Log, Member, Partition, Send
 from .patience import patiently
 from .records import Clock
-from .store import Change, Fenced, Saved, Store, StoreError
+from .store import Change, Fenced, Saved, Store
 from .telemetry import Meters, Tracing, trace_of
 
 __all__ = ["Effects", "Lane", "Redelivered", "Shard", "now", "numbered"]
@@ -40,8 +39,6 @@ grows. (The sources of others hold a slash.)"""
 
 MAX_RECORDS, WAIT = 4096, 0.02
 """How many records a turn takes at most, and how many seconds it waits for the first."""
-SETTLING = 2.0
-"""Seconds that a lane takes to settle at its end: less than anybody gives a process that is to stop."""
 
 
 def now() -> float:
@@ -170,8 +167,6 @@ class Lane:
         self._generation = 0
         self.shards: dict[int, Shard] = {}
         self._versions: dict[int, int] = {}
-        self._owed: dict[int, bytes] = {}
-        """The positions of the shards whose outbox is stored, though it has been published."""
         self._ends: dict[str, dict[int, int]] = {}
         self._logger = structlog.get_logger(service=name)
 
@@ -179,11 +174,8 @@ class Lane:
         """Turn until cancelled, also when a client below drops the cancellation (`asyncio.wait_for` of Python 3.11, which
         redis-py uses, does when the answer comes in the same moment)."""
         me = asyncio.current_task()
-        try:
-            while me is None or not me.cancelling():
-                await self.turn()
-        finally:
-            await self._settle()
+        while me is None or not me.cancelling():
+            await self.turn()
         raise asyncio.CancelledError
 
     async def turn(self, wait: float = WAIT) -> bool:
@@ -220,12 +212,9 @@ class Lane:
             return False
         self._trace(effects.sends, began)
         effects.change.outbox = packed(effects.sends)
-        self._owed.pop(number, None)
         version = await self._patient(lambda: self._store.write(name, self._versions[number], effects.change))
         self._versions[number] = version
         await self._publish(name, version, effects.sends)
-        if effects.sends:
-            self._owed[number] = effects.change.position
         done = now()
         self._meters.records_in.inc(sum(len(batch) for batch in batches))
         self._meters.records_out.inc(len(effects.sends))
@@ -264,7 +253,7 @@ class Lane:
     async def _open(self, member: Member) -> None:
         """Restore the shards that this member holds now, and let them publish what they still owe."""
         self._generation = member.generation
-        self.shards, self._versions, self._owed = {}, {}, {}
+        self.shards, self._versions = {}, {}
         if self._closes:
             self._ends = {}
             for partition, end in (await self._patient(lambda: self._log.ends(self._closes))).items():
@@ -292,18 +281,7 @@ class Lane:
         """Whether it has joined its group (it may hold no partition when others hold them all)."""
         return self._member is not None and self._generation == self._member.generation
 
-    async def _settle(self) -> None:
-        """Say of each shard whose outbox is out that it is, so that whoever opens it next does not publish it once more. When
-        that fails, readers drop the repeats."""
-        settled, self._owed = self._owed, {}
-        with suppress(StoreError, Fenced, TimeoutError):
-            async with asyncio.timeout(SETTLING):
-                for number, position in settled.items():
-                    await self._store.write(f"{self.name}.{number}", self._versions[number], Change(position))
-
     async def close(self) -> None:
-        """Leave the group."""
-        await self._settle()
         if self._member is not None:
             await self._member.close()
             self._member = None
