@@ -12,8 +12,9 @@ from penstock.codec import entities_of
 from penstock.event import Event
 from penstock.log import partition_of
 from penstock.merge import Column, Merge, Released
+from penstock.plan import Plan
 from penstock.topology import ENTRY, Hop, Topology
-from penstock.window import Panes, Plan, Shape
+from penstock.window import Panes, Shape
 
 from .block import Rows
 
@@ -56,7 +57,7 @@ class HopPartition:
         self._due: Released | None = None
         self._entities: list[str | None] = []
         self._partitions: dict[str, int] = {}
-        self._by = {event: topology.by[hop.key, event] for event in topology.events if (hop.key, event) in topology.by}
+        self.by = {event: topology.by[hop.key, event] for event in topology.events if (hop.key, event) in topology.by}
         self._reads: dict[Event, tuple[npt.NDArray[np.bool_], int]] = {}
         """Per event whose row has values of this hop: which ones, and where they begin in the row."""
         for event in topology.reads:
@@ -82,14 +83,14 @@ class HopPartition:
         self._entities = []
         if self.hop.key == ENTRY or not len(due):
             return []
-        self._entities = self._names(self._by, due.ranks, Rows(*due.columns).events)
+        self._entities = self._names(due.ranks, Rows(*due.columns).events)
         return self.panes.unknown(self._entities)
 
-    def _names(self, by: Mapping[Event, Any], ranks: Ints, events: Column) -> list[str | None]:
-        """The entity of each event by the columns of `by`; None where a part of it is missing."""
+    def _names(self, ranks: Ints, events: Column) -> list[str | None]:
+        """The entity here of each event; None where a part of it is missing."""
         names = np.empty(len(ranks), object)
         for event, where in by_event(self.topology, ranks):
-            names[where] = entities_of(by[event], events[where].tolist())
+            names[where] = entities_of(self.by[event], events[where].tolist())
         found: list[str | None] = names.tolist()
         return found
 
@@ -142,10 +143,9 @@ class HopPartition:
             known[entity] = partition_of(entity.encode(), self.count)
         return [known[entity] for entity in entities]
 
-    def route(self, by: Mapping[Event, Any], due: Released, where: Ints) -> Ints:
-        """The partitions of the next hop, by whose columns `by`, that rows `where` go to; a missing entity goes by its id."""
-        events = Rows(*due.columns).events
-        names = self._names(by, due.ranks[where], events[where])
+    def route(self, due: Released, where: Ints) -> Ints:
+        """The partitions of this hop that rows `where`, due at the hop before, go to; a missing entity goes by its id."""
+        names = self._names(due.ranks[where], Rows(*due.columns).events[where])
         return np.array(self.targets([i if e is None else e for e, i in zip(names, due.ids[where], strict=True)]), np.int64)
 
     def position(self) -> dict[str, Any]:

@@ -50,7 +50,6 @@ class FeatureShard:
         """Newest block number read, per hop topic and source."""
         self._frontiers = Frontiers(self._homes, number)
         self._heard: dict[str, float] = {}
-        self._closed_times: dict[str, int] = {}
         self._version = 0
         self._needed: list[tuple[HopPartition, str]] = []
         self._offsets: dict[str, int] = {}
@@ -91,11 +90,7 @@ class FeatureShard:
                 self._take_blocks(topic, batch)
         for topic, key in self._homes.items():
             merge = self.hops[key].merge
-            closed = self._frontiers.at(topic, self._read[topic])
-            if closed > self._closed_times.get(topic, NEVER):
-                self._closed_times[topic] = closed
-                self._heard[topic] = now
-                merge.close(topic, closed, now)
+            merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
             if self.idle_after is not None:
                 merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
         self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
@@ -165,8 +160,7 @@ class FeatureShard:
         for there in hop.downstream:
             where = np.flatnonzero(np.isin(due.ranks, [rank for rank, after in following.items() if after == there]))
             if len(where):
-                by = {event: columns for (other, event), columns in self.topology.by.items() if other == there}
-                targets = hop.route(by, due, where)
+                targets = self.hops[there].route(due, where)
                 for shard in np.unique(targets).tolist():
                     found[there, shard] = where[targets == shard]
         return found

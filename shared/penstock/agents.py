@@ -24,7 +24,7 @@ from .log import Log, LogError, Partition
 __all__ = ["Agents"]
 
 LOOK = 1.0
-"""Seconds between two looks at how far the agents are; commits come as often."""
+"""Seconds between two looks at how far the agents are."""
 
 
 class Agents:

@@ -160,7 +160,7 @@ class Merge:
         if not self.pending or self._waiting[1] != self.released:
             self._waiting = now, self.released
         queue = self._sources[source]
-        waited, trusted = now - max(heard, self._waiting[0]), now - queue.told <= TRUSTED_SECONDS
+        waited, trusted = now - max(heard, queue.told, self._waiting[0]), now - queue.told <= TRUSTED_SECONDS
         queue.idle = waited > after and not trusted and self.pending > 0 and queue.frontier <= self.released
 
     def resume(self, source: str, seen: int) -> None:

@@ -18,10 +18,11 @@ import numpy as np
 from .codec import entity_of
 from .event import Event, to_micros
 from .log import partition_of
+from .plan import Plan
 from .store import Store
 from .topics import Topics
 from .topology import Hop
-from .window import Panes, Plan, Shape
+from .window import Panes, Shape
 
 __all__ = ["OnlineFeatures", "Reading", "state_key"]
 
