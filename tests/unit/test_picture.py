@@ -3,45 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
 import pytest
+from tests.services.cars import CARS, DAY, START
 
-import penstock as ps
 from penstock import picture as pictures
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.picture import Picture
 from penstock.records import Alarm, Decision, Quality, Run, Statistic
-from penstock.topics import Topics
 
-START = datetime(2013, 1, 1, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-@ps.event("trips")
-class Trip:
-    trip_id: ps.Id[str]
-    car: ps.Key[str]
-    distance: float
-    at: ps.EventTime
-
-
-@ps.event("ends")
-class End:
-    trip_id: ps.Key[str]
-    late: bool
-    at: ps.EventTime
-
-
-@ps.model(scores=Trip, features=[Trip.distance], label=ps.label(End.late, within="1h"))
-def late() -> ps.Learner:
-    raise AssertionError("nobody fits here")
-
-
-TOPICS = Topics(ps.Project("cars", [late]))
+TOPICS = CARS
 
 
 def alarm(day: int, state: str, **evidence: Any) -> Send:
