@@ -18,7 +18,10 @@ the wire); an empty window counts 0, sums to 0, and has no mean, minimum, maximu
 from __future__ import annotations
 
 import dis
+import hashlib
+import inspect
 import itertools
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar, overload
@@ -103,6 +106,10 @@ class Derived(_Value[T_co]):
         self.wants_event = len(hints) == 1
         self.event_hint: Any = hints[0] if hints else None
 
+    def spelled(self) -> str:
+        """The body's source."""
+        return inspect.getsource(self.body)
+
     def check(self, features: Sequence[str], events: Iterable[Event]) -> None:
         """Note every name that the body reads and that is neither a feature above it nor a column of the event."""
         code = self.body.__code__
@@ -183,6 +190,17 @@ class View:
     def columns(self) -> tuple[str, ...]:
         """Names of all values of a row, windows first, then derived."""
         return tuple(map(repr, (*self.features, *self.derived)))
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits over the meaning of the view: its key, its aggregates, the code of its derived features.
+        State and tables of another fingerprint belong to another definition."""
+        said = [
+            [self.name, [repr(column) for columns in self.by.values() for column in columns]],
+            [[feature.name, feature.spelled()] for feature in self.features],
+            [[item.name, item.spelled()] for item in self.derived],
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
     @property
     def updates(self) -> tuple[Event, ...]:
