@@ -212,8 +212,8 @@ _values = msgspec.json.Decoder(dict[str, float | None]).decode
 
 def _row_shape(value: bytes) -> dict[str, Any]:
     row = _row(value)
-    cursor = msgspec.json.encode(row.cursor).decode()
-    return {"id": row.id, "time": row.time, **_values(row.features), "cursor": cursor}
+    cursor, views = msgspec.json.encode(row.cursor).decode(), msgspec.json.encode(row.views).decode()
+    return {"id": row.id, "time": row.time, **_values(row.features), "cursor": cursor, "views": views}
 
 
 def _prediction_shape(value: bytes) -> dict[str, Any]:
