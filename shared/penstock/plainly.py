@@ -18,7 +18,9 @@ from .past import History, Past
 from .replay import _derived as derived_of
 from .replay import _value as value_of
 
-__all__ = ["TOLERANCE", "agrees", "cut", "derive", "inside", "plain", "start_of", "value", "values"]
+__all__ = [
+    "TOLERANCE", "agrees", "cut", "derive", "effective_of", "expired", "inside", "plain", "start_of", "timely", "value", "values",
+]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -47,17 +49,42 @@ def value(past: Past, feature: Feature[float], processed: Ints, effective: int) 
     return value_of(feature, [(int(past.times[event]), past.typed(event)) for event in seen], effective)
 
 
-def values(past: Past, view: View, processed: Ints, event: int) -> dict[str, float]:
-    """All values of a view for the row of `event`; the windows end at the newest time among it and what was processed."""
-    effective = max(int(past.times[event]), int(past.times[processed].max(initial=0)))
-    found = [value(past, feature, processed, effective) for feature in view.features]
-    return dict(zip(view.columns, [*found, *derive(view, found, past.typed(event))], strict=True))
+def effective_of(past: Past, processed: Ints, moment: int) -> int:
+    """Where windows end: the newest time among a moment and the events processed, microseconds."""
+    return max(moment, int(past.times[processed].max(initial=0)))
+
+
+def values(past: Past, view: View, processed: Ints, moment: int, asked: Any = None) -> dict[str, float]:
+    """All values of a view for a row of the event `asked` (None: of no event) at `moment`."""
+    effective = effective_of(past, processed, moment)
+    counted, over = processed[timely(past, view, processed)], expired(past, view, processed, effective)
+    found = [math.nan if over else value(past, feature, counted, effective) for feature in view.features]
+    return dict(zip(view.columns, [*found, *derive(view, found, asked)], strict=True))
+
+
+def timely(past: Past, view: View, processed: Ints) -> npt.NDArray[np.bool_]:
+    """Which events came in time to change the view: those not later than its `lateness`."""
+    lateness = getattr(view, "lateness", None)
+    if lateness is None:
+        return np.ones(len(processed), bool)
+    times = past.times[processed]
+    return np.asarray(times >= np.maximum.accumulate(times) - lateness, bool)
+
+
+def expired(past: Past, view: View, processed: Ints, effective: int) -> bool:
+    """Whether the newest event that the view has values of is older than its `ttl`."""
+    ttl = getattr(view, "ttl", None)
+    if ttl is None:
+        return False
+    ranks = [past.topology.rank[event] for event in view.updates]
+    known = past.times[processed[timely(past, view, processed) & np.isin(past.ranks[processed], ranks)]]
+    return len(known) > 0 and int(known.max()) < effective - ttl
 
 
 def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, event: int) -> bool:
     """Whether served values are those of the events in `processed`, up to the order in which numbers were added."""
-    again = values(past, view, processed, event)
-    effective = max(int(past.times[event]), int(past.times[processed].max(initial=0)))
+    moment = int(past.times[event])
+    again, effective = values(past, view, processed, moment, past.typed(event)), effective_of(past, processed, moment)
     scales = {repr(feature): _scale(past, feature, processed, effective) for feature in view.features}
     widest = max(scales.values(), default=0.0)
     for name, said in told.items():

@@ -6,7 +6,7 @@ Where the served value is another one, it is sought, in this order:
     version      the row says that another definition of the view made it
     late         the value is exact for the events that had been processed when the row was made: some that lie before it
                  came after it, as their positions (and the row's cursor) tell
-    expiry       the value is exact for an entity whose events were forgotten after its view's `ttl` of quiet
+    expiry       the value is exact where the view forgets: it is missing, or begins anew, after `ttl` of quiet
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
@@ -34,7 +34,7 @@ import numpy.typing as npt
 from .event import Event, from_micros
 from .feature import View
 from .past import Past
-from .plainly import TOLERANCE, agrees, cut, derive, plain, value
+from .plainly import TOLERANCE, agrees, cut, derive, effective_of, expired, plain, timely, value
 from .sequence import Passage
 from .topology import Topology
 
@@ -241,23 +241,38 @@ class Judge:
             return differences("version", f"made by {view.name} {made}; the project's is {view.fingerprint}")
         if made is None and len(told) < len(view.columns):
             return differences("version", "the table has no such column: these rows are of another definition")
-        timely = history.until(entity, int(self.past.by_time[event]))
+        before = history.until(entity, int(self.past.by_time[event]))
         passage = self.passage(key)
-        for included in passage.choices(entity, event):
-            if agrees(self.past, view, told, included, event):
-                missed, early = np.setdiff1d(timely, included), np.setdiff1d(included, timely)
+        for processed in passage.choices(entity, event):
+            if agrees(self.past, view, told, processed, event):
+                effective = effective_of(self.past, processed, int(self.past.times[event]))
+                if expired(self.past, view, processed, effective):
+                    return differences("expiry", "the newest of its events was older than the view's ttl")
+                counted = processed[timely(self.past, view, processed)]
+                missed, early = np.setdiff1d(before, counted), np.setdiff1d(counted, before)
                 if not len(missed) and not len(early):
                     return []
                 return differences("late", _late(missed, early), missed if len(missed) else early)
-            kept = _unforgotten(self.past, view, included, event)
+            kept = _unforgotten(self.past, view, processed, event)
             if kept is not None and agrees(self.past, view, told, kept, event):
-                return differences("expiry", f"{len(included) - len(kept)} events were forgotten after the view's ttl")
+                return differences("expiry", f"{len(processed) - len(kept)} events were forgotten after the view's ttl")
         missing = passage.missing(event)
         if missing > 0 and self._behind(key, event):
             return differences("unarchived", f"{missing} events that its cursor counts are not in the tables yet")
         if missing > 0:
             return differences("unexplained", f"its cursor counts {missing} events that are not in the tables")
         return differences("unexplained", "no events that can have been before it give this value")
+
+    def processed(self, key: str, view: View, row: int, event: int) -> tuple[Ints, bool]:
+        """What of its entity had been processed before a row, in order, and whether that gives the values served; where nothing
+        does, the likeliest."""
+        served = self.served[self.topology.events[int(self.past.ranks[event])]]
+        told = {name: float(column[row]) for name in view.columns if (column := served.columns.get(name)) is not None}
+        choices = list(self.passage(key).choices(int(self.past.history(key).entities[event]), event))
+        for found in choices:
+            if agrees(self.past, view, told, found, event):
+                return found, True
+        return choices[0], False
 
     def lost(self, view: View, row: int, served: Served) -> list[Difference]:
         """The differences of a row whose event is not in the tables."""
@@ -291,9 +306,11 @@ def _late(missed: Ints, early: Ints) -> str:
     return f"it came late itself: {len(early)} later events were there before it"
 
 
-def _unforgotten(past: Past, view: View, included: Ints, event: int) -> Ints | None:
-    """What is left of events when the view forgets an entity after a time of quiet; None where it forgets nothing."""
-    ttl = int(getattr(view, "ttl", 0) or 0)
-    times = np.maximum.accumulate(np.append(past.times[included], past.times[event]))
-    quiet = np.flatnonzero(np.diff(times) > ttl) + 1 if ttl else np.empty(0, np.int64)
-    return included[quiet[-1] :] if len(quiet) else None
+def _unforgotten(past: Past, view: View, processed: Ints, event: int) -> Ints | None:
+    """What is left of events when the view forgets an entity after its ttl of quiet; None where nothing was forgotten."""
+    ttl = getattr(view, "ttl", None)
+    if ttl is None:
+        return None
+    times = np.maximum.accumulate(np.append(past.times[processed], past.times[event]))
+    quiet = np.flatnonzero(np.diff(times) > ttl) + 1
+    return processed[quiet[-1] :] if len(quiet) else None
