@@ -32,10 +32,12 @@ def table_of(folder: Path, topic: str, columns: Sequence[str] | None = None) -> 
     return table.to_pyarrow_table(columns=None if columns is None else [name for name in columns if name in there])
 
 
-def past_of(topics: Topics, folder: Path) -> Past:
-    """All archived events of the project. Kinds of which nothing is archived are empty."""
+def past_of(topics: Topics, folder: Path, hop: str | None = None) -> Past:
+    """All archived events of the project, or those that pass one hop. Kinds of which nothing is archived are empty."""
     recorded: dict[Event, Recorded] = {}
     for event in topics.project.events:
+        if hop is not None and hop not in topics.project.topology.routes[event].path:
+            continue
         wanted = ["partition", "offset", *event.columns]
         table = table_of(folder, event.topic, wanted)
         if table is None:

@@ -23,7 +23,8 @@ __all__ = ["Edge", "Lineage", "Node", "reads"]
 
 @dataclass(frozen=True)
 class Node:
-    """`kind` is topic, column, feature, derived or model; `of` is the event, view or project that it belongs to."""
+    """`kind` is topic, column, feature, derived or model; `of` is the event, view or project that it belongs to. The id is the
+    name, of topics and models `topic:name` and `model:name`, which may be called alike."""
 
     id: str
     kind: str
@@ -50,18 +51,19 @@ class Lineage:
         self.edges: dict[Edge, None] = {}
         self.views = list(dict.fromkeys(view for hop in project.topology.hops for view in hop.views))
         for event in project.events:
-            self._add(event.topic, "topic", repr(event))
+            self._add(f"topic:{event.topic}", "topic", repr(event))
             for column in event.columns.values():
                 optional = " | None" if column.optional else ""
                 self._add(repr(column), "column", repr(event), f"{column.type.__name__}{optional}")
-                self._join(event.topic, repr(column), "field")
+                self._join(f"topic:{event.topic}", repr(column), "field")
         for view in self.views:
             self._view(view)
         for model in project.models:
-            self._add(model.name, "model", project.name, f"scores {model.scores!r}")
+            scored = f"model:{model.name}"
+            self._add(scored, "model", project.name, f"scores {model.scores!r}")
             for name in model.inputs:
-                self._join(name, model.name, "input")
-            self._join(repr(model.label.column), model.name, "label")
+                self._join(name, scored, "input")
+            self._join(repr(model.label.column), scored, "label")
 
     def _view(self, view: View) -> None:
         for feature in view.features:
@@ -104,9 +106,14 @@ class Lineage:
         return list(found)[1:]
 
     def readers(self, view: View) -> list[str]:
-        """The models that read any value of a view."""
+        """The names of the models that read any value of a view."""
         named = {name for column in view.columns for name in self.below(column)}
-        return [node.id for node in self.nodes.values() if node.kind == "model" and node.id in named]
+        return [node.id.removeprefix("model:") for node in self.nodes.values() if node.kind == "model" and node.id in named]
+
+    def named(self, name: str) -> list[str]:
+        """The ids that a person may mean: a topic, a column, a feature, a model, or all of an event or view."""
+        exact = [known for known in (name, f"topic:{name}", f"model:{name}") if known in self.nodes]
+        return exact or [node.id for node in self.nodes.values() if node.of == name and node.kind not in ("topic", "model")]
 
 
 def reads(item: Derived[float], features: Iterable[str], events: Iterable[Event]) -> list[str]:

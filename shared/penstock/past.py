@@ -115,12 +115,11 @@ class History:
 
     def __init__(self, past: Past, key: str, partitions: int) -> None:
         topology = past.topology
-        hop = next(hop for hop in topology.hops if hop.key == key)
         self._past = past
         names: list[str | None] = []
         for event, recorded in past.recorded.items():
-            on_the_way = key in topology.routes[event].path
-            names += recorded.entities(topology.by[hop.key, event]) if on_the_way else [None] * len(recorded)
+            passes = key in topology.routes[event].path
+            names += recorded.entities(topology.by[key, event]) if passes else [None] * len(recorded)
         self.names = sorted({name for name in names if name is not None})
         self.number = {name: i for i, name in enumerate(self.names)}
         self.entities: Ints = np.array([-1 if name is None else self.number[name] for name in names], np.int64)

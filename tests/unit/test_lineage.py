@@ -54,7 +54,7 @@ LINEAGE = Lineage(Project("cards", rows={Payment: [Card]}))
 
 
 def test_a_feature_comes_from_its_column_and_from_what_names_the_entity() -> None:
-    assert set(LINEAGE.above("Card.usual")) == {"Payment.amount", "Payment.card_id", "payments"}
+    assert set(LINEAGE.above("Card.usual")) == {"Payment.amount", "Payment.card_id", "topic:payments"}
     assert Edge("Payment.card_id", "Card.usual", "key") in LINEAGE.edges
 
 
@@ -75,11 +75,11 @@ def test_a_body_that_hands_its_row_on_may_read_all_of_it() -> None:
 
 def test_a_column_is_followed_down_to_the_models() -> None:
     lineage = Lineage(flights)
-    assert lineage.below("Weather.temp") == ["Origin.temp", "late"]
-    assert set(lineage.below("Scheduled.distance")) == {"late"}
-    assert "Origin.waiting" in lineage.below("departed")
+    assert lineage.below("Weather.temp") == ["Origin.temp", "model:late"]
+    assert set(lineage.below("Scheduled.distance")) == {"model:late"}
+    assert "Origin.waiting" in lineage.below("topic:departed")
     assert lineage.readers(lineage.views[0]) == ["late"]
-    assert Edge("Arrived.late", "late", "label") in lineage.edges
+    assert Edge("Arrived.late", "model:late", "label") in lineage.edges
 
 
 def test_no_way_leads_back_and_every_edge_joins_two_nodes() -> None:
@@ -89,7 +89,15 @@ def test_no_way_leads_back_and_every_edge_joins_two_nodes() -> None:
             assert order.index(edge.start) < order.index(edge.end), edge
 
 
-@pytest.mark.parametrize("name", ["payments", "Card.usual"])
+@pytest.mark.parametrize("name", ["topic:payments", "Card.usual"])
 def test_nothing_is_above_itself(name: str) -> None:
     assert name not in LINEAGE.above(name)
     assert name not in LINEAGE.below(name)
+
+
+def test_a_person_means_a_topic_a_model_or_all_of_a_view() -> None:
+    lineage = Lineage(flights)
+    assert lineage.named("weather") == ["topic:weather"]
+    assert lineage.named("late") == ["model:late"]
+    assert lineage.named("Path") == ["Path.delay_7d", "Path.late_7d"]
+    assert lineage.named("nobody") == []
