@@ -1,14 +1,15 @@
 """What the cursors of rows tell about the order in which one hop processed its events. Pure.
 
 Row R of a hop partition has n events of it before it. So the *rows* that precede R are known (those with smaller cursors), and
-how many other events, m, do. Which these are follows from two facts: a source is first in, first out, and sources are merged in
-the order of positions (see `past`), unless one is late as a whole: its publisher had closed a time and then published
-earlier events, or it was silent and passed. So R has all others that lie before it, less some of the newest of some sources.
+how many other events, m, do. As long as each source keeps to the times that it closed, events are processed in the order of
+positions (see `past`), and so that says which. Where it contradicts the cursor of R, a source was late as a whole: its publisher
+had closed a time and then published earlier events, or it was silent and passed. Then R has of each source what came first, some
+events fewer or more than the order of positions gives, m in all; every such choice is offered, the nearest first. Where nothing
+is in doubt nothing is offered but the order of positions: a value that was tampered with is not to find an excuse.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Final
 
@@ -21,87 +22,103 @@ __all__ = ["Passage"]
 
 Ints = npt.NDArray[np.int64]
 
-CHOICES: Final = 5_000
-"""So many guesses at which events a row missed; below ten have been seen, as sources are late by few events."""
+CHOICES: Final = 2_000
+"""So many guesses at what was before a row; each costs a millisecond. The right one has been seen among the first fifty."""
+AROUND: Final = 16
+"""So many rows on both sides of a contradiction are in doubt, and so many events of the entity on both sides of one that came
+out of order in its own source: two that are missing on one side and too many on the other cancel in the counts."""
+CONSIDERED: Final = 40_000
+"""Combinations that are looked at, to find those that agree with the cursor."""
 
 
 class Passage:
-    """One hop. `known` is, by event, how many events the hop partition had processed before it, -1 where no row tells."""
+    """One hop. `cursors` is, by event, how many events the hop partition had processed before it, -1 where no row tells."""
 
-    def __init__(self, past: Past, history: History, known: Ints) -> None:
-        self._past, self._history = past, history
-        self._known = np.where(history.entities >= 0, known, -1)
-        self._cursors = known
-        self._rows: dict[int, tuple[Ints, Ints]] = {}
-        """Per partition the cursors of its rows, sorted, and the greatest place by position up to each."""
+    def __init__(self, past: Past, history: History, cursors: Ints) -> None:
+        self._past, self._history, self._cursors = past, history, cursors
+        self._told = (cursors >= 0) & (history.entities >= 0)
+        """Events of which it is known how many were before them."""
+        self._doubted = np.zeros(len(past), bool)
+        """Of each row's event, whether cursors contradict the order of positions there or close by."""
+        self._rows: dict[int, Ints] = {}
+        """Per partition the cursors of its rows, sorted."""
         self._others: dict[int, Ints] = {}
         """Per partition the places of the other events, sorted."""
-        self._sources: dict[int, dict[int, Ints]] = {}
-        """Likewise, by source."""
+        self._lengths: dict[int, dict[int, int]] = {}
+        """Per partition how many other events of each source it has."""
+        self._nth = np.full(len(past), -1, np.int64)
+        """Of every other event, how many of its source came to this partition before it."""
         for number in np.unique(history.partitions[history.partitions >= 0]).tolist():
             here = history.partitions == number
-            told, silent = np.flatnonzero(here & (self._known >= 0)), np.flatnonzero(here & (self._known < 0))
-            order = told[np.argsort(self._known[told])]
-            self._rows[number] = self._known[order], np.maximum.accumulate(past.by_position[order])
-            silent = silent[np.argsort(past.by_position[silent])]
-            self._others[number] = past.by_position[silent]
-            self._sources[number] = {
-                source: past.by_position[silent[past.sources[silent] == source]]
-                for source in np.unique(past.sources[silent]).tolist()
-            }
-
-    def _before(self, event: int) -> tuple[int, int, int, int]:
-        """Of a row's event: its partition, its cursor n, how many others are before it (m), and its place in the order of
-        positions, or that of the last row before it, if that is later: a late row is processed when it comes."""
-        n, number = int(self._cursors[event]), int(self._history.partitions[event])
-        cursors, places = self._rows[number]
-        rows = int(np.searchsorted(cursors, n))
-        place = int(self._past.by_position[event])
-        return number, n, n - rows, max(place, int(places[rows - 1])) if rows else place
+            told, others = np.flatnonzero(here & self._told), np.flatnonzero(here & ~self._told)
+            told = told[np.argsort(cursors[told])]
+            rows, before = np.sort(past.by_position[told]), np.sort(past.by_position[others])
+            self._rows[number], self._others[number] = cursors[told], before
+            places, n = past.by_position[told], np.arange(len(told))
+            wrong = (np.searchsorted(rows, places) != n) | (np.searchsorted(before, places) != cursors[told] - n)
+            if len(told):
+                self._doubted[told] = np.convolve(wrong, np.ones(2 * AROUND + 1))[AROUND : AROUND + len(told)] > 0.5
+            self._lengths[number] = {}
+            for source in np.unique(past.sources[others]).tolist():
+                own = others[past.sources[others] == source]
+                self._nth[own[np.argsort(past.offsets[own])]] = np.arange(len(own))
+                self._lengths[number][source] = len(own)
 
     def missing(self, event: int) -> int:
-        """How many events its cursor counts that are not archived; 0 when all are, or no cursor tells."""
-        if self._cursors[event] < 0 or self._history.entities[event] < 0:
+        """How many events its cursor counts beyond those that are archived and lie before it; 0 when no cursor tells."""
+        if not self._told[event]:
             return 0
-        number, _, m, place = self._before(event)
-        return max(0, m - int(np.searchsorted(self._others[number], place)))
+        others = self._others[int(self._history.partitions[event])]
+        return max(0, self._silent(event) - int(np.searchsorted(others, self._past.by_position[event])))
+
+    def _silent(self, event: int) -> int:
+        """How many others its cursor counts: all less the rows."""
+        rows = self._rows[int(self._history.partitions[event])]
+        return int(self._cursors[event] - np.searchsorted(rows, self._cursors[event]))
 
     def choices(self, entity: int, event: int) -> Iterator[Ints]:
         """What of an entity may have been processed before the row of `event`, in order; the likeliest first."""
-        places, own = self._past.by_position, self._history.of(entity)
-        yield own[places[own] < places[event]]
-        if entity < 0 or self._cursors[event] < 0:
+        own = self._history.of(entity)
+        yield own[self._past.by_position[own] < self._past.by_position[event]]
+        at = int(np.count_nonzero(self._past.by_position[own] < self._past.by_position[event]))
+        near = own[max(0, at - AROUND) : at + AROUND]
+        disordered = bool((self._past.moved[near] > self._past.times[near]).any())
+        if not (self._doubted[event] or (disordered and self._told[event])):
             return
-        number, n, m, place = self._before(event)
-        rows = (self._known[own] >= 0) & (self._known[own] < n)
-        others = (self._known[own] < 0) & (places[own] < place)
-        yield from self._deferred(own, rows, others, number, m, place)
-        yield own[rows | (self._known[own] < 0) & (np.searchsorted(self._others[number], places[own]) < m)]
+        rows = self._told[own] & (self._cursors[own] < self._cursors[event])
+        others = ~self._told[own]
+        lengths = dict(self._lengths[int(self._history.partitions[event])])
+        queues = []
+        for source in np.unique(self._past.sources[own[others]]).tolist():
+            queue = own[others & (self._past.sources[own] == source)]
+            queues.append((queue[np.argsort(self._past.offsets[queue])], lengths.pop(source)))
+        elsewhere = sum(lengths.values())
+        for taken in self._cuts(queues, self._silent(event), elsewhere, int(self._past.by_position[event])):
+            first = [queue[:count] for (queue, _), count in zip(queues, taken, strict=True)]
+            yield own[rows | np.isin(own, np.concatenate([np.empty(0, np.int64), *first]))]
 
-    def _deferred(
-        self, own: Ints, rows: npt.NDArray[np.bool_], others: npt.NDArray[np.bool_], number: int, m: int, place: int
-    ) -> Iterator[Ints]:
-        """The rows and the others before `place`, less `late` of these, taken from the ends of sources in every way that makes
-        a difference to this entity."""
-        late = int(np.searchsorted(self._others[number], place)) - m
-        if late < 0:
+    def _cuts(self, queues: list[tuple[Ints, int]], m: int, elsewhere: int, place: int) -> Iterator[tuple[int, ...]]:
+        """How many events of each queue may be before a row that has m others, the nearest to the order of positions first. A
+        queue is the entity's events of one source, and how many that source has here; the other sources have `elsewhere`."""
+        reach = max(1, int(CONSIDERED ** (1 / max(len(queues), 1)) / 2))
+        counts, least, most, usual = [], [], [], []
+        for queue, length in queues:
+            nominal = int(np.count_nonzero(self._past.by_position[queue] < place))
+            count = np.arange(max(0, nominal - reach), min(len(queue), nominal + reach) + 1)
+            nth = self._nth[queue]
+            counts.append(count)
+            least.append(np.append(0, nth + 1)[count])  # with `count` of the entity's, at least so many of the source's
+            most.append(np.append(nth, length)[count])
+            usual.append(nominal)
+        if not queues:
             return
-        waiting: list[Ints] = []
-        """Per source, which of the entity's events may be deferred, the newest first."""
-        bounds: list[list[tuple[int, int]]] = []
-        """Per source, how many of its events are deferred, least and most, when 0, 1, ... of the entity's are."""
-        for source, queue in self._sources[number].items():
-            own_here = own[others & (self._past.sources[own] == source)][::-1]
-            length = int(np.searchsorted(queue, place))
-            behind = length - np.searchsorted(queue, self._past.by_position[own_here])
-            steps = [0, *behind[behind <= late].tolist()]
-            following = [*(int(b) - 1 for b in behind[: len(steps)]), length][: len(steps)]
-            waiting.append(own_here[: len(steps) - 1])
-            bounds.append([(a, min(b, late, length)) for a, b in zip(steps, following, strict=True)])
-        guesses = itertools.product(*(range(len(steps)) for steps in bounds))
-        for guess in itertools.islice(guesses, CHOICES):
-            chosen = [steps[i] for steps, i in zip(bounds, guess, strict=True)]
-            if sum(least for least, _ in chosen) <= late <= sum(most for _, most in chosen):
-                left = [events[:i] for events, i in zip(waiting, guess, strict=True)]
-                keep = rows | others & ~np.isin(own, np.concatenate([np.empty(0, np.int64), *left]))
-                yield own[keep]
+        grids, low, high = (_combined(ranges) for ranges in (counts, least, most))
+        far = np.abs(grids - np.array(usual)).sum(1)
+        right = np.flatnonzero((low.sum(1) <= m) & (m <= high.sum(1) + elsewhere))
+        for taken in grids[right[np.argsort(far[right], kind="stable")][:CHOICES]].tolist():
+            yield tuple(taken)
+
+
+def _combined(ranges: list[Ints]) -> Ints:
+    """Every combination of one number of each range; (combinations, ranges)."""
+    return np.stack([grid.ravel() for grid in np.meshgrid(*ranges, indexing="ij")], 1)

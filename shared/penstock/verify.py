@@ -259,8 +259,6 @@ class Judge:
         missing = passage.missing(event)
         if missing > 0 and self._behind(key, event):
             return differences("unarchived", f"{missing} events that its cursor counts are not in the tables yet")
-        if missing > 0:
-            return differences("unexplained", f"its cursor counts {missing} events that are not in the tables")
         return differences("unexplained", "no events that can have been before it give this value")
 
     def processed(self, key: str, view: View, row: int, event: int) -> tuple[Ints, bool]:
@@ -292,7 +290,8 @@ class Judge:
         ends = []
         for kind, recorded in self.past.recorded.items():
             if key in self.topology.routes[kind].path:
-                ends += [int(recorded.moved[recorded.partitions == number].max()) for number in recorded.ends]
+                numbers = recorded.ends or [0]
+                ends += [int(recorded.moved[recorded.partitions == number].max(initial=0)) for number in numbers]
         return min(ends, default=0) < int(self.past.moved[event])
 
 
