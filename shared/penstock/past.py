@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .codec import entities_of
+from .errors import PenstockError
 from .event import Column, Event, from_micros
 from .log import partition_of
 from .topology import Topology
@@ -47,6 +48,8 @@ class Recorded:
         table = table.sort_by([("partition", "ascending"), ("offset", "ascending")])
         self.ends: dict[int, int] = dict(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
         """Per partition the newest offset archived."""
+        self.misplaced = 0
+        """Events in a partition that their key is not of."""
         keep = self._taken(table, partitions)
         self._table = table if keep.all() else table.filter(pa.array(keep))
         self.partitions: Ints = self._table["partition"].to_numpy().astype(np.int64)
@@ -70,7 +73,9 @@ class Recorded:
         if partitions > 1:
             keys = [str(key) for key in table[self.event.key.name].to_pylist()]
             right = {key: partition_of(key.encode(), partitions) for key in set(keys)}
-            keep &= np.array([right[key] for key in keys], np.int64) == table["partition"].to_numpy()
+            placed = np.array([right[key] for key in keys], np.int64) == table["partition"].to_numpy()
+            self.misplaced = int(np.count_nonzero(~placed))
+            keep &= placed
         return keep
 
     @cached_property
@@ -145,12 +150,22 @@ class History:
 
 
 class Past:
-    """The archived events of a project. An event is a number: its place when all kinds are laid one after the other."""
+    """The archived events of a project. An event is a number: its place when all kinds are laid one after the other.
+
+    PenstockError where they were published to another number of partitions than is said.
+    """
 
     def __init__(self, topology: Topology, recorded: Mapping[Event, Recorded], partitions: int = 1) -> None:
         self.topology, self.partitions = topology, partitions
         self.recorded = {event: recorded[event] for event in topology.events if event in recorded}
         kinds = list(self.recorded.values())
+        found = 1 + max((number for kind in kinds for number in kind.ends), default=0)
+        misplaced = sum(kind.misplaced for kind in kinds)
+        if found > partitions or misplaced > sum(map(len, kinds)):
+            raise PenstockError(
+                f"the archived events were published to {found} partitions, not to {partitions}",
+                f"export PENSTOCK_PARTITIONS={found}   as it was then",
+            )
         self.starts = dict(zip(self.recorded, np.cumsum([0, *map(len, kinds)]).tolist(), strict=False))
         """Where each kind begins."""
         self.times = _laid([kind.times for kind in kinds])

@@ -82,19 +82,33 @@ def expired(past: Past, view: View, processed: Ints, effective: int) -> bool:
 
 
 def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, event: int) -> bool:
-    """Whether served values are those of the events in `processed`, up to the order in which numbers were added."""
+    """Whether served values are those of the events in `processed`, up to the order in which numbers were added. Stops at the
+    first that is not: many guesses are asked about."""
     moment = int(past.times[event])
-    again, effective = values(past, view, processed, moment, past.typed(event)), effective_of(past, processed, moment)
-    scales = {repr(feature): _scale(past, feature, processed, effective) for feature in view.features}
-    widest = max(scales.values(), default=0.0)
-    for name, said in told.items():
-        meant = again[name]
-        if math.isnan(said) or math.isnan(meant):
-            if math.isnan(said) != math.isnan(meant):
+    effective = effective_of(past, processed, moment)
+    counted, over = processed[timely(past, view, processed)], expired(past, view, processed, effective)
+    found, widest = [], 0.0
+    for feature in view.features:
+        meant = math.nan if over else value(past, feature, counted, effective)
+        said = told.get(repr(feature), meant)
+        if not _close(said, meant):
+            scale = _scale(past, feature, counted, effective)
+            if not _close(said, meant, scale):
                 return False
-        elif abs(said - meant) > TOLERANCE * max(abs(said), abs(meant), scales.get(name, widest)):
-            return False
+        found.append(meant)
+    for item, meant in zip(view.derived, derive(view, found, past.typed(event)), strict=True):
+        said = told.get(repr(item), meant)
+        if not _close(said, meant):
+            widest = widest or max(_scale(past, feature, counted, effective) for feature in view.features)
+            if not _close(said, meant, widest):
+                return False
     return True
+
+
+def _close(said: float, meant: float, scale: float = 0.0) -> bool:
+    if math.isnan(said) or math.isnan(meant):
+        return math.isnan(said) and math.isnan(meant)
+    return said == meant or abs(said - meant) <= TOLERANCE * max(abs(said), abs(meant), scale)
 
 
 def _scale(past: Past, feature: Feature[float], processed: Ints, effective: int) -> float:

@@ -22,8 +22,8 @@ __all__ = ["Passage"]
 
 Ints = npt.NDArray[np.int64]
 
-CHOICES: Final = 2_000
-"""So many guesses at what was before a row; each costs a millisecond. The right one has been seen among the first fifty."""
+CHOICES: Final = 500
+"""So many guesses at what was before a row, of 0.1 ms each. Where 30 % of all events were late, the right one was among them."""
 AROUND: Final = 16
 """So many rows on both sides of a contradiction are in doubt, and so many events of the entity on both sides of one that came
 out of order in its own source: two that are missing on one side and too many on the other cancel in the counts."""

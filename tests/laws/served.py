@@ -148,7 +148,7 @@ def drawn(seed: int, count: int = 200, disorder: float = 0.0, late: float = 0.0,
     """A day and a half of three kinds of events. `disorder` of them are published out of their order, up to two hours, before
     their time is closed; `late` of them after it was."""
     rng = random.Random(seed)
-    found = []
+    found: list[Any] = []
     for i in range(count):
         # whole minutes, so that there are ties
         minute, shop, buyer = rng.randrange(2160), rng.choice("abc"), rng.choice(["x", "y", "z", None])
