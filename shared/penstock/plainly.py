@@ -19,7 +19,8 @@ from .replay import _derived as derived_of
 from .replay import _value as value_of
 
 __all__ = [
-    "TOLERANCE", "agrees", "cut", "derive", "effective_of", "expired", "inside", "plain", "start_of", "timely", "value", "values",
+    "TOLERANCE", "agrees", "close", "cut", "derive", "effective_of", "expired", "inside", "plain", "start_of", "timely", "value",
+    "values",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
@@ -91,21 +92,22 @@ def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, e
     for feature in view.features:
         meant = math.nan if over else value(past, feature, counted, effective)
         said = told.get(repr(feature), meant)
-        if not _close(said, meant):
+        if not close(said, meant):
             scale = _scale(past, feature, counted, effective)
-            if not _close(said, meant, scale):
+            if not close(said, meant, scale):
                 return False
         found.append(meant)
     for item, meant in zip(view.derived, derive(view, found, past.typed(event)), strict=True):
         said = told.get(repr(item), meant)
-        if not _close(said, meant):
+        if not close(said, meant):
             widest = widest or max(_scale(past, feature, counted, effective) for feature in view.features)
-            if not _close(said, meant, widest):
+            if not close(said, meant, widest):
                 return False
     return True
 
 
-def _close(said: float, meant: float, scale: float = 0.0) -> bool:
+def close(said: float, meant: float, scale: float = 0.0) -> bool:
+    """Whether two numbers are the same up to TOLERANCE, of the greater of them or of `scale`; missing is missing."""
     if math.isnan(said) or math.isnan(meant):
         return math.isnan(said) and math.isnan(meant)
     return said == meant or abs(said - meant) <= TOLERANCE * max(abs(said), abs(meant), scale)

@@ -23,9 +23,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -34,7 +35,7 @@ import numpy.typing as npt
 from .event import Event, from_micros
 from .feature import View
 from .past import Past
-from .plainly import TOLERANCE, agrees, cut, derive, effective_of, expired, plain, timely, value
+from .plainly import TOLERANCE, agrees, close, cut, derive, effective_of, expired, plain, timely, value, values
 from .sequence import Passage
 from .topology import Topology
 
@@ -44,6 +45,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CAUSES: Final = ("version", "late", "expiry", "unarchived", "unexplained")
+WEIGHED: Final = 50
+"""Of a row that nothing explains whole, so many guesses at what was before it are weighed by how much they explain."""
 KEPT: Final = 1_000
 """Differences of one cause that a report keeps in full; all are counted."""
 
@@ -227,13 +230,16 @@ class Judge:
         told = {name: float(column[row]) for name in view.columns if (column := served.columns.get(name)) is not None}
         entity = int(history.entities[event])
 
-        def differences(cause: str, because: str, events: Ints | None = None) -> list[Difference]:
+        def differences(
+            cause: str, because: str, events: Ints | None = None, names: Collection[str] = by_time.keys()
+        ) -> list[Difference]:
             spoken = [] if events is None else [self.past.spoken(e) for e in events.tolist()]
-            name = history.names[entity] if entity >= 0 else None
+            whose = history.names[entity] if entity >= 0 else None
             time = from_micros(int(served.times[row]))
             return [
-                Difference(c, served.ids[row], name, time, _known(told.get(c)), _known(v), cause, because, spoken)
-                for c, v in by_time.items()
+                Difference(c, served.ids[row], whose, time, _known(told.get(c)), _known(by_time[c]), cause, because, spoken)
+                for c in by_time
+                if c in names
             ]
 
         made = served.views[row].get(view.name)
@@ -243,23 +249,41 @@ class Judge:
             return differences("version", "the table has no such column: these rows are of another definition")
         before = history.until(entity, int(self.past.by_time[event]))
         passage = self.passage(key)
+
+        def late(processed: Ints, names: Collection[str] = by_time.keys()) -> list[Difference]:
+            counted = processed[timely(self.past, view, processed)]
+            missed, early = np.setdiff1d(before, counted), np.setdiff1d(counted, before)
+            if not len(missed) and not len(early):
+                return []
+            return differences("late", _late(missed, early), missed if len(missed) else early, names)
+
         for processed in passage.choices(entity, event):
             if agrees(self.past, view, told, processed, event):
                 effective = effective_of(self.past, processed, int(self.past.times[event]))
                 if expired(self.past, view, processed, effective):
                     return differences("expiry", "the newest of its events was older than the view's ttl")
-                counted = processed[timely(self.past, view, processed)]
-                missed, early = np.setdiff1d(before, counted), np.setdiff1d(counted, before)
-                if not len(missed) and not len(early):
-                    return []
-                return differences("late", _late(missed, early), missed if len(missed) else early)
+                return late(processed)
             kept = _unforgotten(self.past, view, processed, event)
             if kept is not None and agrees(self.past, view, told, kept, event):
                 return differences("expiry", f"{len(processed) - len(kept)} events were forgotten after the view's ttl")
         missing = passage.missing(event)
         if missing > 0 and self._behind(key, event):
             return differences("unarchived", f"{missing} events that its cursor counts are not in the tables yet")
-        return differences("unexplained", "no events that can have been before it give this value")
+        right, likely = self._best(view, told, by_time.keys(), event, passage.choices(entity, event))
+        wrong = by_time.keys() - right
+        because = "no events that can have been before it give this value"
+        return late(likely, right) + differences("unexplained", because, names=wrong)
+
+    def _best(
+        self, view: View, told: Mapping[str, float], names: Collection[str], event: int, choices: Iterator[Ints]
+    ) -> tuple[set[str], Ints]:
+        """Of a row of which one value at least is wrong: which values are right for the choice that gives most of them."""
+        found: list[tuple[set[str], Ints]] = []
+        for processed in islice(choices, WEIGHED):
+            again = values(self.past, view, processed, int(self.past.times[event]), self.past.typed(event))
+            found.append(({name for name, value in told.items() if close(value, again[name])}, processed))
+        right, likely = max(found, key=lambda pair: len(pair[0]))
+        return right.intersection(names), likely
 
     def processed(self, key: str, view: View, row: int, event: int) -> tuple[Ints, bool]:
         """What of its entity had been processed before a row, in order, and whether that gives the values served; where nothing
