@@ -205,6 +205,7 @@ class FeatureShard:
         cut: list[bytes] = []
         for key, hop in self.hops.items():
             changed, closed, cuts = hop.panes.pack()
+            hop.panes.shed()
             heads |= {state_key(key, entity): value for entity, value in changed.items()}
             tails |= {state_key(key, entity): value for entity, value in closed.items()}
             cut += [state_key(key, entity) for entity in cuts]
