@@ -51,25 +51,25 @@ FIRST, REFIT = datetime(2012, 12, 1, tzinfo=UTC), datetime(2013, 1, 15, 6, tzinf
 CORRECTED = datetime(2012, 12, 15, tzinfo=UTC)
 
 
-def version(tailnum: str, year: float, seats: int, maker: str, since: datetime) -> tuple[str, bytes, bytes, int]:
+def version(plane: Any, since: datetime, more_seats: int = 0, maker: str = "") -> tuple[str, bytes, bytes, int]:
     value = {
-        "tailnum": tailnum,
-        "year": None if np.isnan(year) else int(year),
-        "seats": seats,
-        "maker": maker,
+        "tailnum": plane.tailnum,
+        "year": None if np.isnan(plane.year) else int(plane.year),
+        "seats": plane.seats + more_seats,
+        "maker": maker or plane.manufacturer,
         "valid_from": since,
     }
-    return "machines", tailnum.encode(), msgspec.json.encode(value), to_micros(since)
+    return "machines", plane.tailnum.encode(), msgspec.json.encode(value), to_micros(since)
 
 
 def test_a_row_has_the_version_that_was_valid_when_the_flight_was_scored(tmp_path: Path) -> None:
     planes = pd.read_csv(located("planes.csv")).dropna(subset=["seats"])
     flown = [event for event in events(31) if event[0] == "scheduled"]
-    first = [version(p.tailnum, p.year, p.seats, p.manufacturer, FIRST) for p in planes.itertuples()]
+    first = [version(p, FIRST) for p in planes.itertuples()]
     refitted = planes[::3]
-    refit = [version(p.tailnum, p.year, p.seats + 10, p.manufacturer, REFIT) for p in refitted.itertuples()]
+    refit = [version(p, REFIT, 10) for p in refitted.itertuples()]
     stream = sorted([*first, *flown, *refit], key=lambda event: event[3])
-    late = [version(p.tailnum, p.year, 1, "corrected", CORRECTED) for p in planes[::6].itertuples()]
+    late = [version(p, CORRECTED, 1, "corrected") for p in planes[::6].itertuples()]
 
     async def go() -> list[dict[str, Any]]:
         machine = Embedded(project, tmp_path)
@@ -97,7 +97,8 @@ def test_a_row_has_the_version_that_was_valid_when_the_flight_was_scored(tmp_pat
             assert found["Plane.seats"] is None
             assert found["Plane.versions"] == 0
             continue
-        plane, at = known.loc[aircraft], datetime.fromisoformat(row["time"])
+        plane: Any = known.loc[aircraft]
+        at = datetime.fromisoformat(row["time"])
         refitted_by_then = aircraft in refits and at > REFIT
         assert found["Plane.seats"] == plane.seats + 10 * refitted_by_then, f"{aircraft} at {at}: {found}"
         assert found["Plane.maker"] == ps.code(plane.manufacturer)
