@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from . import duration
+from .aggregate import Aggregate, Feature, hop_of
 from .event import from_micros, to_micros
-from .feature import Derived, Feature, View, hop_of
+from .feature import Derived, View
 from .lineage import reads
 from .past import Past
-from .plainly import effective_of, inside, start_of, timely, values
+from .plainly import effective_of, held, inside, start_of, timely, values
 
 __all__ = ["Explanation", "Inside", "Tile", "explain"]
 
@@ -67,38 +68,38 @@ class Explanation:
     tiles: Sequence[Tile] = ()
     inside: Sequence[Inside] = ()
     parts: Mapping[str, Any] | None = None
-    """Of a derived feature: what it is made from."""
+    """Of a derived feature what it is made from, of one of several numbers all of them."""
 
 
 def explain(
-    past: Past, view: View, item: Feature[float] | Derived[float], processed: Ints, moment: int, asked: Any = None
+    past: Past, view: View, item: Feature[Any] | Derived[float], processed: Ints, moment: int, asked: Any = None, label: str = ""
 ) -> Explanation:
     """Explain one value at `moment` (microseconds), when the events in `processed` had been processed, in that order; `asked`
-    is the event of the row, for derived features that want one."""
+    is the event of the row, for derived features that want one. Of a feature of several numbers, `label` names one; else all of
+    them are its parts, and the events are those of the first."""
     effective = effective_of(past, processed, moment)
     found = values(past, view, processed, moment, asked)
-    said = Explanation(repr(item), item.spelled(), from_micros(effective), number_of(found[repr(item)]))
+    column = f"{item!r}[{label}]" if label else repr(item)
+    said = Explanation(column, item.spelled(), from_micros(effective), number_of(found.get(column, math.nan)))
     if isinstance(item, Derived):
         above = [feature.name for feature in view.features] + [other.name for other in view.derived]
         names = reads(item, above[: above.index(item.name)], view.by)
         return replace(said, parts={name: _part(name, found, asked) for name in names})
-    counted = processed[timely(past, view, processed)]
-    seen = inside(past, item, counted, effective)
-    newest = np.maximum.accumulate(past.times[processed])
-    behind = {
-        event: (top - time) / 1e6 for event, top, time in zip(processed.tolist(), newest, past.times[processed], strict=True)
-    }
-    inner = [
-        event for event in (_inside(past, item, event, float(behind[event])) for event in seen.tolist()) if event is not None
-    ]
-    if not item.over:
+    if column not in item.columns:
+        said = replace(said, parts={name: number_of(found[name]) for name in item.columns})
+    part = dict(zip(item.columns, item.parts, strict=True)).get(column, item.parts[0])
+    seen = inside(past, part, processed[timely(past, view, processed)], effective)
+    behind = np.maximum.accumulate(past.times[processed]) - past.times[processed]
+    late = dict(zip(processed.tolist(), (behind / 1e6).tolist(), strict=True))
+    inner = [_inside(past, part, event, late[event]) for event in seen.tolist()]
+    if not part.over:
         return replace(said, inside=inner)
-    hop, start = hop_of(item.over), start_of(item, effective)
+    hop, start = hop_of(part.over), start_of(part.over, effective)
     return replace(
         said,
         inside=inner,
         start=from_micros(start),
-        over=duration.spoken(item.over),
+        over=duration.spoken(part.over),
         hop=duration.spoken(hop),
         seconds=(effective - start) / 1e6,
         tiles=_tiles(inner, hop),
@@ -107,7 +108,10 @@ def explain(
 
 def _part(name: str, found: Mapping[str, float], asked: Any) -> Any:
     """A value of the row, or a column of the event that asked for it."""
-    return number_of(found[name]) if name in found else getattr(asked, name.partition(".")[2], None)
+    if name in found:
+        return number_of(found[name])
+    several = {column: number_of(value) for column, value in found.items() if column.startswith(f"{name}[")}
+    return several or getattr(asked, name.partition(".")[2], None)
 
 
 def number_of(found: float) -> float | None:
@@ -115,13 +119,14 @@ def number_of(found: float) -> float | None:
     return None if math.isnan(found) else float(found)
 
 
-def _inside(past: Past, feature: Feature[float], event: int, behind: float) -> Inside | None:
-    """An event as it counts; None where the column is missing in it. For a count, every event counts one."""
-    said = past.spoken(event)
-    held = 1 if feature.column is None else getattr(past.typed(event), feature.column.name)
-    if held is None:
-        return None
-    return Inside(said["topic"], said["partition"], said["offset"], said["id"], said["time"], held, behind)
+def _inside(past: Past, part: Aggregate, event: int, behind: float) -> Inside:
+    """An event as it counts."""
+    said, counted = past.spoken(event), next((each for each in part.of if _is(past, each, event)), part)
+    return Inside(said["topic"], said["partition"], said["offset"], said["id"], said["time"], held(past, counted, event), behind)
+
+
+def _is(past: Past, part: Aggregate, event: int) -> bool:
+    return int(past.ranks[event]) == past.topology.rank[part.event] and part.condition.holds(past.typed(event))
 
 
 def _tiles(events: Sequence[Inside], hop: int) -> list[Tile]:
@@ -130,8 +135,8 @@ def _tiles(events: Sequence[Inside], hop: int) -> list[Tile]:
     for event in events:
         by_hop.setdefault(to_micros(event.time) // hop, []).append(event.value)
     found = []
-    for number, held in sorted(by_hop.items()):
-        numeric = [float(value) for value in held if isinstance(value, int | float)]
+    for number, counted in sorted(by_hop.items()):
+        numeric = [float(value) for value in counted if isinstance(value, int | float)]
         said = (math.fsum(numeric), min(numeric), max(numeric)) if numeric else (None, None, None)
-        found.append(Tile(from_micros(number * hop), len(held), *said))
+        found.append(Tile(from_micros(number * hop), len(counted), *said))
     return found

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import dis
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from .event import Event
 from .feature import Derived, View
@@ -35,7 +36,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Edge:
-    """`role` is field (a column of a topic), key, value, input or label."""
+    """`role` is field (a column of a topic), key, value, condition, input or label."""
 
     start: str
     end: str
@@ -68,9 +69,16 @@ class Lineage:
     def _view(self, view: View) -> None:
         for feature in view.features:
             self._add(repr(feature), "feature", view.name, feature.spelled())
-            for column in view.by[feature.event]:
-                self._join(repr(column), repr(feature), "key")
-            self._join(repr(feature.column or feature.event.time), repr(feature), "value")
+            for part in (each for whole in feature.parts for each in whole.of or (whole,)):
+                for column in view.by[part.event]:
+                    self._join(repr(column), repr(feature), "key")
+                self._join(repr(part.column or part.event.time), repr(feature), "value")
+                if part.condition.column is not None:
+                    self._join(repr(part.condition.column), repr(feature), "condition")
+                if part.condition.predicate is not None:
+                    given = {name: repr(column) for name, column in part.event.columns.items()}
+                    for name in _named(part.condition.predicate, [given]):
+                        self._join(name, repr(feature), "condition")
         known = [feature.name for feature in view.features]
         for item in view.derived:
             self._add(repr(item), "derived", view.name, item.spelled())
@@ -126,17 +134,22 @@ def reads(item: Derived[float], features: Iterable[str], events: Iterable[Event]
     hinted = [event for event in events if item.wants_event and item.event_hint in (event.type, event.type.__name__)]
     own = {name: f"{item.view}.{name}" for name in features}
     given = {name: repr(column) for event in hinted for name, column in event.columns.items() if column.kind == "number"}
-    known = dict(zip(item.body.__code__.co_varnames, [own, given], strict=False))
+    return _named(item.body, [own, given])
+
+
+def _named(body: Callable[..., Any], arguments: Sequence[Mapping[str, str]]) -> list[str]:
+    """What a body reads of its arguments, by what their attributes stand for; all of them where it hands one on as a whole."""
+    known = dict(zip(body.__code__.co_varnames, arguments, strict=False))
     found: dict[str, None] = {}
-    for owner, name in _attributes(item):
+    for owner, name in _attributes(body):
         named = known.get(owner, {})
         found |= dict.fromkeys(named.values() if name is None else [named[name]] if name in named else [])
     return list(found)
 
 
-def _attributes(item: Derived[float]) -> Iterator[tuple[str, str | None]]:
+def _attributes(body: Callable[..., Any]) -> Iterator[tuple[str, str | None]]:
     """(local name, attribute) as the body loads them; None for the attribute where the local is used as a whole."""
-    for loaded, used in itertools.pairwise(dis.get_instructions(item.body)):
+    for loaded, used in itertools.pairwise(dis.get_instructions(body)):
         if loaded.opname.startswith("LOAD_FAST"):
             names = loaded.argval if isinstance(loaded.argval, tuple) else (loaded.argval,)  # 3.13 loads two at once
             yield from ((name, None) for name in names[:-1])

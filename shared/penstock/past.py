@@ -94,13 +94,14 @@ class Recorded:
         return entities_of(columns, list(map(keyed, *values)))
 
     def numbers(self, column: Column | None) -> Floats:
-        """A numeric column as float64, NaN where missing; of no column, ones."""
+        """A numeric column as float64, NaN where missing or not finite; of no column, ones."""
         if column is None:
             return np.ones(len(self))
         if column.name not in self._numbers:
             import pyarrow as pa
 
-            self._numbers[column.name] = self._table[column.name].cast(pa.float64()).to_numpy()
+            found = self._table[column.name].cast(pa.float64()).to_numpy()
+            self._numbers[column.name] = np.where(np.isfinite(found), found, np.nan)
         return self._numbers[column.name]
 
     @cached_property

@@ -22,7 +22,7 @@ __all__ = ["Passage"]
 
 Ints = npt.NDArray[np.int64]
 
-CHOICES: Final = 500
+CHOICES: Final = 200
 """So many guesses at what was before a row, of 0.1 ms each. Where 30 % of all events were late, the right one was among them."""
 AROUND: Final = 16
 """So many rows on both sides of a contradiction are in doubt, and so many events of the entity on both sides of one that came

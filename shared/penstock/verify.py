@@ -7,6 +7,7 @@ Where the served value is another one, it is sought, in this order:
     late         the value is exact for the events that had been processed when the row was made: some that lie before it
                  came after it, as their positions (and the row's cursor) tell
     expiry       the value is exact where the view forgets: it is missing, or begins anew, after `ttl` of quiet
+    estimate     the value is one of those that are estimates when they are of many (distinct, quantile, top), and near enough
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
@@ -35,7 +36,22 @@ import numpy.typing as npt
 from .event import Event, from_micros
 from .feature import View
 from .past import Past
-from .plainly import TOLERANCE, agrees, close, cut, derive, effective_of, expired, plain, timely, value, values
+from .plainly import (
+    ESTIMATED,
+    TOLERANCE,
+    agrees,
+    close,
+    cut,
+    derive,
+    effective_of,
+    expired,
+    nearly,
+    parts_of,
+    plain,
+    timely,
+    value,
+    values,
+)
 from .sequence import Passage
 from .topology import Topology
 
@@ -44,7 +60,7 @@ __all__ = ["CAUSES", "Difference", "Judge", "Report", "Served", "verify"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
-CAUSES: Final = ("version", "late", "expiry", "unarchived", "unexplained")
+CAUSES: Final = ("version", "late", "expiry", "estimate", "unarchived", "unexplained")
 WEIGHED: Final = 50
 """Of a row that nothing explains whole, so many guesses at what was before it are weighed by how much they explain."""
 KEPT: Final = 1_000
@@ -178,19 +194,18 @@ class _Comparison:
         """All values of a view for the drawn rows, from what lies before each in time."""
         past, history = self.past, self.past.history(key)
         whose, before, moments = history.entities[self.here], past.by_time[self.here], past.times[self.here]
-        found = {}
-        for feature in view.features:
-            if plain(feature):
-                found[repr(feature)] = cut(past, history, feature, whose, before, moments)
+        found: dict[str, Floats] = {}
+        for name, part in parts_of(view).items():
+            if plain(part):
+                found[name] = cut(past, history, part, whose, before, moments)
             else:
                 rows = zip(whose.tolist(), before.tolist(), moments.tolist(), strict=True)
-                many = [value(past, feature, history.until(entity, place), moment) for entity, place, moment in rows]
-                found[repr(feature)] = np.array(many, np.float64)
+                many = [value(past, part, history.until(entity, place), moment) for entity, place, moment in rows]
+                found[name] = np.array(many, np.float64)
         if view.derived:
-            lines = zip(*(found[repr(feature)].tolist() for feature in view.features), strict=True)
+            lines = [dict(zip(found, line, strict=True)) for line in zip(*(v.tolist() for v in found.values()), strict=True)]
             made = [derive(view, line, past.typed(event)) for line, event in zip(lines, self.here.tolist(), strict=True)]
-            for j, item in enumerate(view.derived):
-                found[repr(item)] = np.array([values[j] for values in made], np.float64)
+            found |= {repr(item): np.array([each[repr(item)] for each in made], np.float64) for item in view.derived}
         return found
 
 
@@ -257,6 +272,8 @@ class Judge:
                 return []
             return differences("late", _late(missed, early), missed if len(missed) else early, names)
 
+        if self._estimates(view, told, by_time, before, event):
+            return differences("estimate", "an estimate, within its error")
         for processed in passage.choices(entity, event):
             if agrees(self.past, view, told, processed, event):
                 effective = effective_of(self.past, processed, int(self.past.times[event]))
@@ -273,6 +290,17 @@ class Judge:
         wrong = by_time.keys() - right
         because = "no events that can have been before it give this value"
         return late(likely, right) + differences("unexplained", because, names=wrong)
+
+    def _estimates(self, view: View, told: Mapping[str, float], by_time: Mapping[str, float], before: Ints, event: int) -> bool:
+        """Whether all values that differ are estimates of the exact ones."""
+        parts, moment = parts_of(view), int(self.past.times[event])
+        return all(
+            name in told
+            and name in parts
+            and parts[name].kind in ESTIMATED
+            and nearly(self.past, parts[name], told[name], exact, before, moment)
+            for name, exact in by_time.items()
+        )
 
     def _best(
         self, view: View, told: Mapping[str, float], names: Collection[str], event: int, choices: Iterator[Ints]
@@ -331,9 +359,8 @@ def _late(missed: Ints, early: Ints) -> str:
 
 def _unforgotten(past: Past, view: View, processed: Ints, event: int) -> Ints | None:
     """What is left of events when the view forgets an entity after its ttl of quiet; None where nothing was forgotten."""
-    ttl = getattr(view, "ttl", None)
-    if ttl is None:
+    if view.ttl is None:
         return None
     times = np.maximum.accumulate(np.append(past.times[processed], past.times[event]))
-    quiet = np.flatnonzero(np.diff(times) > ttl) + 1
+    quiet = np.flatnonzero(np.diff(times) > view.ttl) + 1
     return processed[quiet[-1] :] if len(quiet) else None

@@ -80,8 +80,51 @@ class Buyer:
     last_paid = ps.last(Sale.paid)
 
 
+@ps.features(by=[Ask.shop, Sale.shop, Visit.shop])
+class Every:
+    """Every aggregate, every form of one."""
+
+    ever = ps.count(Sale)
+    visits_1h = ps.count(Visit, over="1h")
+    dear_1d = ps.count(Ask, "1d", where=lambda ask: ask.price > 0.5)
+    by_buyer = ps.sum(Ask.price, "1d", per=ps.among(Ask.buyer, "x", "y"))
+    paid_2m = ps.mean(Sale.paid, over="2m")
+    spread = ps.std(Sale.paid, over="1d")
+    square = ps.var(Ask.price, over="7d")
+    oldest = ps.first(Sale.buyer, over="6h")
+    newest = ps.last(Ask.buyer)
+    recent = ps.last_k(Sale.paid, 3)
+    buyers = ps.distinct(Ask.buyer, over="1d")
+    prices = ps.distinct(Ask.price)
+    middle = ps.quantile(Ask.price, 0.5, over="1d")
+    high = ps.quantile(Ask.price, 0.9)
+    usual = ps.top(Ask.buyer, 2)
+    warm = ps.decayed_count(Ask, "2h")
+    warmth = ps.decayed_sum(Sale.paid, "6h")
+    weighed = ps.decayed_mean(Sale.paid, "6h")
+    sold = ps.ratio(ps.count(Sale, "1d"), ps.count(Ask, "1d"))
+
+    @ps.derived
+    def mine(self, now: Ask) -> float:
+        return now.price - self.by_buyer["x"] + self.recent[1]
+
+
+@ps.features(by=[Ask.shop, Sale.shop], ttl="3h")
+class Fading:
+    asks_1h = ps.count(Ask, over="1h")
+    newest = ps.last(Sale.paid)
+    paid_3h = ps.sum(Sale.paid, over="3h")
+
+
+@ps.features(by=[Ask.buyer, Sale.buyer], lateness="30m")
+class Strict:
+    asks_1d = ps.count(Ask, over="1d")
+    paid_1d = ps.sum(Sale.paid, over="1d")
+
+
 ASK = event_of(Ask)
 PROJECT = ps.Project("street", rows={Ask: [Shop, Buyer]})
+WIDE = ps.Project("wide", rows={Ask: [Every, Fading, Strict]})
 
 
 class Batch(NamedTuple):
@@ -98,9 +141,10 @@ class Street:
     folder: Path
     past: Past
     served: list[Served]
+    project: ps.Project = PROJECT
 
     def verify(self, sample: int | None = None, seed: int = 0) -> Report:
-        return verify(PROJECT.topology, self.past, self.served, sample, seed)
+        return verify(self.project.topology, self.past, self.served, sample, seed)
 
 
 def ask(name: str, minute: float, shop: str = "a", buyer: str | None = "x", price: float = 1.0) -> Ask:
@@ -115,11 +159,11 @@ def visit(minute: float, shop: str = "a", buyer: str = "x", length: float = 1.0)
     return Visit(buyer, shop, length, START + timedelta(minutes=minute))
 
 
-def published(folder: Path, batches: Sequence[Batch], partitions: int = 1) -> Street:
+def published(folder: Path, batches: Sequence[Batch], partitions: int = 1, project: ps.Project = PROJECT) -> Street:
     """Run the feature store on the batches, each until nothing moves, and archive everything."""
 
     async def run() -> None:
-        machine = Embedded(PROJECT, folder, partitions=partitions, archive=True)
+        machine = Embedded(project, folder, partitions=partitions, archive=True)
         await machine.start()
         for events, minute in batches:
             before = 0 if minute is None else to_micros(START) + int(minute * MINUTE)
@@ -130,13 +174,13 @@ def published(folder: Path, batches: Sequence[Batch], partitions: int = 1) -> St
         await machine.close()
 
     asyncio.run(run())
-    return archived(folder, partitions)
+    return archived(folder, partitions, project)
 
 
-def archived(folder: Path, partitions: int = 1) -> Street:
+def archived(folder: Path, partitions: int = 1, project: ps.Project = PROJECT) -> Street:
     """What the tables in a folder hold."""
-    topics = Topics(PROJECT, partitions)
-    return Street(folder, past_of(topics, folder / "tables"), [served_of(topics, folder / "tables", ASK)])
+    topics = Topics(project, partitions)
+    return Street(folder, past_of(topics, folder / "tables"), [served_of(topics, folder / "tables", ASK)], project)
 
 
 def _sent(event: Any) -> tuple[str, bytes, bytes, int]:

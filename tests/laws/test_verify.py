@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.laws.served import (
     ASK,
     PROJECT,
+    WIDE,
     Ask,
     Batch,
     Buyer,
@@ -33,11 +34,11 @@ from tests.laws.served import (
 from penstock.archived import table_of
 from penstock.errors import PenstockError
 from penstock.event import event_of
-from penstock.feature import View, view_of
+from penstock.feature import view_of
 from penstock.past import Past, Recorded
-from penstock.plainly import agrees, cut, plain, value
+from penstock.plainly import agrees, cut, parts_of, plain, value
 from penstock.replay import replay
-from penstock.verify import Judge, Report
+from penstock.verify import Judge, Report, Served
 
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 
@@ -73,7 +74,7 @@ def changed(street: Street, event: type, change: Any) -> Recorded:
 
 def test_rows_of_events_in_order_have_no_difference(street: Street) -> None:
     report = street.verify()
-    assert (report.rows, report.values, report.same) == (report.of, 14 * report.of, report.values)
+    assert (report.rows, report.values, report.same) == (report.of, len(PROJECT.topology.columns(ASK)) * report.of, report.values)
     assert report.of > 100
 
 
@@ -223,17 +224,51 @@ def test_rows_that_are_ahead_of_the_archived_events_wait_for_them(tmp_path: Path
     assert "5 events that its cursor counts" in report.differences[0].because
 
 
-def test_values_that_a_view_forgot_are_expired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_that_a_view_forgot_are_expired(tmp_path: Path) -> None:
     events = [sale("s0", 0, paid=5.0), ask("q0", 5), ask("q1", 200)]
-    street = published(tmp_path, [Batch(events, before=None)])
-    (served,) = street.served
-    columns = {name: values.copy() for name, values in served.columns.items()}
-    for name in columns:
-        if name.startswith("Shop."):
-            columns[name][served.ids.index("q1")] = np.nan
-    monkeypatch.setattr(View, "ttl", 120 * 60_000_000, raising=False)
-    found = causes(replace(street, served=[replace(served, columns=columns)]).verify())
-    assert {each for each in found["expiry"] if "Shop" in each} >= {"q1 Shop.newest", "q1 Shop.idle", "q1 Shop.paid_1d"}
+    report = published(tmp_path, [Batch(events, before=None)], project=WIDE).verify()
+    assert causes(report) == {"expiry": {"q1 Fading.newest"}}
+    (forgotten,) = report.differences
+    assert (forgotten.served, forgotten.recomputed) == (None, 5.0)
+
+
+def test_events_beyond_the_lateness_of_a_view_are_named(tmp_path: Path) -> None:
+    events = [sale("s0", 0), sale("s1", 60), sale("s2", 20, paid=8.0), sale("s3", 40, paid=4.0), ask("q0", 61)]
+    found = {d.column: d for d in published(tmp_path, [Batch(events, before=None)], project=WIDE).verify().differences}
+    assert set(found) == {"Strict.paid_1d"}
+    assert (found["Strict.paid_1d"].cause, found["Strict.paid_1d"].served) == ("late", 6.0)
+    assert [event["id"] for event in found["Strict.paid_1d"].events] == ["s2"]
+
+
+@pytest.mark.parametrize(("disorder", "late"), [(0.0, 0.0), (0.5, 0.0), (0.2, 0.1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_every_aggregate_is_verified(seed: int, disorder: float, late: float, tmp_path: Path) -> None:
+    street = published(tmp_path, drawn(seed, 250, disorder, late), 2, WIDE)
+    report = street.verify()
+    assert set(report.causes) <= ({"expiry", "late"} if disorder else {"expiry"}), report.differences[:3]
+    assert report.views == ["Every", "Fading", "Strict"]
+    for column in ("Every.usual[1]", "Every.by_buyer[other]", "Every.spread", "Every.sold", "Every.mine"):
+        found = causes(spoil(street, column, 30).verify())
+        assert f"{street.served[0].ids[30]} {column}" in found["unexplained"]
+
+
+def test_an_estimate_is_told_from_a_fault(tmp_path: Path) -> None:
+    events = [ask(f"q{i}", i / 10, price=float(i % 700)) for i in range(900)]
+    street = published(tmp_path, [Batch(events, before=None)], project=WIDE)
+    report = street.verify(sample=30)
+    assert set(report.causes) == {"estimate"}
+    assert {d.column for d in report.differences} <= {"Every.prices", "Every.middle", "Every.high"}
+    far = {name: values[880:].copy() for name, values in street.served[0].columns.items()}
+    far["Every.prices"][10] *= 1.5
+    found = causes(replace(street, served=[part(street.served[0], slice(880, None), far)]).verify())
+    assert f"{street.served[0].ids[890]} Every.prices" in found["unexplained"]
+
+
+def part(served: Served, rows: slice, columns: dict[str, Any]) -> Served:
+    """Some of the rows, with these columns."""
+    cursors = {hop: cursor[rows] for hop, cursor in served.cursors.items()}
+    kept = {"ids": served.ids[rows], "times": served.times[rows], "sources": served.sources[rows], "views": served.views[rows]}
+    return replace(served, cursors=cursors, columns=columns, **kept)
 
 
 @pytest.mark.parametrize("partitions", [1, 8])
@@ -261,11 +296,11 @@ def test_binary_search_finds_what_replay_means(cls: type, street: Street) -> Non
     history = past.history(view.key)
     here = past.starts[ASK] + np.arange(len(past.recorded[ASK]))
     whose, before, moments = history.entities[here], past.by_time[here], past.times[here]
-    for feature in view.features:
-        assert plain(feature)
-        quick = cut(past, history, feature, whose, before, moments)
+    for part in parts_of(view).values():
+        assert plain(part)
+        quick = cut(past, history, part, whose, before, moments)
         slow = [
-            value(past, feature, history.until(entity, place), moment)
+            value(past, part, history.until(entity, place), moment)
             for entity, place, moment in zip(whose.tolist(), before.tolist(), moments.tolist(), strict=True)
         ]
         np.testing.assert_allclose(quick, slow, rtol=1e-9)

@@ -13,7 +13,7 @@ from . import broker, screen
 
 if TYPE_CHECKING:
     from ..explain import Explanation
-    from ..feature import Derived, Feature, View
+    from ..feature import View
     from ..past import History, Past
     from ..settings import Settings
     from ..topics import Topics
@@ -78,31 +78,29 @@ def row_of(topics: Topics, folder: Path, past: Past, view: View, hop: str, name:
 
 
 def served_said(
-    judge: Judge, hop: str, view: View, item: Feature[Any] | Derived[float], place: int, event: int, exact: bool
+    judge: Judge, hop: str, view: View, columns: Sequence[str], place: int, event: int, processed: Any, exact: bool
 ) -> dict[str, Any]:
-    """What the archived row says, and what came after it though it lies before it."""
+    """What the archived row says, and what came after it though it lies before it in time."""
     from ..explain import number_of
     from ..plainly import values
 
     past = judge.past
     served = judge.served[past.topology.events[int(past.ranks[event])]]
-    column = served.columns.get(repr(item))
     history = past.history(hop)
     before = history.until(int(history.entities[event]), int(past.by_time[event]))
     by_time = values(past, view, before, int(past.times[event]), past.typed(event))
-    why = [] if exact else judge.why(hop, view, place, event, {repr(item): by_time[repr(item)]})
-    processed, _ = judge.processed(hop, view, place, event)
+    why = [] if exact else judge.why(hop, view, place, event, {name: by_time[name] for name in columns})
+    told = {name: number_of(float(served.columns[name][place])) for name in columns if name in served.columns}
     known = set(processed.tolist())
     return {
-        "id": served.ids[place], "time": past.spoken(event)["time"],
-        "value": None if column is None else number_of(float(column[place])),
+        "id": served.ids[place], "time": past.spoken(event)["time"], "value": told if len(columns) > 1 else told.get(columns[0]),
         "exact": exact, "cause": why[0].cause if why else "", "because": why[0].because if why else "",
         "missed": [past.spoken(e) for e in before.tolist() if e not in known],
     }  # fmt: skip
 
 
 def online_said(
-    settings: Settings, topics: Topics, view: View, entity: str, moment: int, item: Feature[Any] | Derived[float]
+    settings: Settings, topics: Topics, view: View, entity: str, moment: int, columns: Sequence[str]
 ) -> dict[str, Any] | None:
     """What the online store has at that moment; None where there is no store, and why where it cannot be asked."""
     _, url = broker.servers(settings)
@@ -121,7 +119,9 @@ def online_said(
             reading = await OnlineFeatures(topics, store).view(view.name, entity, moment)
         finally:
             await store.close()
-        return {"value": reading.values.get(item.name), "as_of": from_micros(reading.as_of), "status": reading.status}
+        told = {name: reading.values.get(name.partition(".")[2]) for name in columns}
+        value = told if len(columns) > 1 else told[columns[0]]
+        return {"value": value, "as_of": from_micros(reading.as_of), "status": reading.status}
 
     try:
         return asyncio.run(ask())
@@ -131,10 +131,12 @@ def online_said(
 
 def page(said: Explanation, entity: str, served: dict[str, Any] | None, online: dict[str, Any] | None) -> Iterator[str]:
     """One value on a screen."""
-    yield f"{screen.paint(said.feature, 'bold')} of {entity} is {screen.paint(number_said(said.value), 'bold')}"
+    several = said.parts is not None and said.inside
+    value = number_said(said.parts if several else said.value)
+    yield f"{screen.paint(said.feature, 'bold')} of {entity} is {screen.paint(value, 'bold')}"
     yield ""
     yield from screen.rows(list(_facts_of(said, served, online)))
-    if said.parts is not None:
+    if said.parts is not None and not several:
         yield ""
         yield from screen.rows([("made from", "")] + [(name, number_said(value)) for name, value in said.parts.items()])
         yield from (f"    {line}" for line in dedent(said.definition).rstrip().splitlines())
@@ -151,16 +153,16 @@ def page(said: Explanation, entity: str, served: dict[str, Any] | None, online: 
 
 
 def _facts_of(said: Explanation, served: dict[str, Any] | None, online: dict[str, Any] | None) -> Iterator[tuple[str, str]]:
-    if said.parts is None:
+    if said.parts is None or said.inside:
         yield "definition", said.definition
     yield "as of", moment_said(said.as_of)
     if said.start is not None and said.seconds is not None:
         length = f"{_length(said.seconds)} long: {said.over}, and its older end moves by {said.hop}"
         yield "window", f"from {moment_said(said.start)}, {length}"
-    if said.parts is None:
+    if said.parts is None or said.inside:
         late = sum(event.behind > 0 for event in said.inside)
         yield "events", f"{len(said.inside):,} inside" + (f", {late:,} of them late" if late else ", all in order")
-    yield "recomputed", number_said(said.value)
+    yield "recomputed", number_said(said.parts if said.parts and said.inside else said.value)
     if served is not None:
         cause = f", {served['cause']}: {served['because']}" if served["cause"] else ""
         verdict = "the same" if served["exact"] else f"another{cause}"
@@ -227,6 +229,8 @@ def number_said(value: Any) -> str:
     """
     if value is None:
         return "missing"
+    if isinstance(value, dict):
+        return ", ".join(f"{name.partition('[')[2].rstrip(']')}: {number_said(number)}" for name, number in value.items())
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() and abs(value) < 1e15 else str(value)
 
 

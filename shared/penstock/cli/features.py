@@ -15,7 +15,8 @@ from .explaining import entity_named, moment_said, number_said, online_said, pag
 from .options import command, project_settings, topics_of
 
 if TYPE_CHECKING:
-    from ..feature import Derived, Feature, View
+    from ..aggregate import Feature
+    from ..feature import Derived, View
     from ..lineage import Lineage
     from ..topics import Topics
     from ..verify import Difference, Report
@@ -68,7 +69,7 @@ def list_() -> None:
 def show(view: ViewName) -> None:
     """Show how every feature of a view is defined."""
     from .. import duration
-    from ..feature import hop_of
+    from ..aggregate import hop_of
     from ..lineage import Lineage
 
     topics = topics_of(project_settings())
@@ -279,7 +280,8 @@ def explain(
     settings = project_settings()
     topics, folder = topics_of(settings), settings.data / "tables"
     found = _view(topics, view)
-    item = _item(found, feature)
+    item, label = _item(found, feature)
+    columns = [f"{item!r}[{label}]"] if label else item.columns
     moment = None if at is None else _parsed(at)
     hop = next(hop.key for hop in topics.project.topology.hops if found in hop.views)
     past = _patiently(lambda: past_of(topics, folder, hop), "reading the offline tables")
@@ -292,7 +294,7 @@ def explain(
         judge, place, event = row_of(topics, folder, past, found, hop, row, entity)
         processed, exact = judge.processed(hop, found, place, event)
         moment, asked = int(past.times[event]), past.typed(event)
-        served = served_said(judge, hop, found, item, place, event, exact)
+        served = served_said(judge, hop, found, columns, place, event, processed, exact)
     else:
         processed, asked = history.of(history.number[entity]), None
         first, last = int(past.times.min()), int(past.times.max())
@@ -304,8 +306,8 @@ def explain(
         if moment is not None:
             processed = processed[past.moved[processed] < moment]
         moment = last if moment is None else moment
-    said = explained(past, found, item, processed, moment, asked)
-    online = online_said(settings, topics, found, entity, moment, item) if row is None else None
+    said = explained(past, found, item, processed, moment, asked, label)
+    online = online_said(settings, topics, found, entity, moment, columns) if row is None else None
     value = {"view": found.name, "key": entity, "explanation": said, "served": served, "online": online}
     screen.answer(value, page(said, entity, served, online))
 
@@ -319,14 +321,19 @@ def _view(topics: Topics, name: str) -> View:
     return views[name]
 
 
-def _item(view: View, name: str) -> Feature[Any] | Derived[float]:
+def _item(view: View, name: str) -> tuple[Feature[Any] | Derived[float], str]:
+    """A feature, and which of its numbers where it has several: `by_kind[food]`."""
     from ..mistake import nearest
 
     items: dict[str, Feature[Any] | Derived[float]] = {f.name: f for f in view.features} | {d.name: d for d in view.derived}
-    short = name.removeprefix(f"{view.name}.")
+    short, bracket, label = name.removeprefix(f"{view.name}.").partition("[")
     if short not in items:
         raise PenstockError(f"view {view.name} has no feature {short!r}", nearest(short, items))
-    return items[short]
+    item = items[short]
+    if bracket and f"{item!r}[{label}" not in item.columns:
+        known = [column.partition(".")[2] for column in item.columns]
+        raise PenstockError(f"feature {item!r} has no number [{label}", nearest(f"{short}[{label}", known))
+    return item, label.removesuffix("]")
 
 
 def _parsed(text: str) -> int:
