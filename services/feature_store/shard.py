@@ -126,9 +126,11 @@ class FeatureShard:
     # --- working ---------------------------------------------------------------------------------------------------
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        place = iter(loaded)
+        first = 0
         for hop, entities in self._needed:
-            hop.panes.restore_all(dict(zip(entities, place)))  # noqa: B905  (each takes its own of what was loaded)
+            states, first = loaded[first : first + len(entities)], first + len(entities)
+            slots = np.fromiter(map(hop.panes.slot, entities), np.int64, len(entities))
+            hop.panes.restore_all(slots, [head for head, _ in states], [tail for _, tail in states])
         sends, self._sends = self._sends, []
         number = self._version + 1
         released_ids: dict[str, list[str]] = {}

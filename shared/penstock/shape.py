@@ -171,6 +171,11 @@ class Shape:
         field = next(i for i, kinds in enumerate(_FIELDS.values()) if kind in kinds)
         return int(self.rings[ring, 5 + field]) + (kind in ("var", "std", "first"))
 
+    @property
+    def view_tracks(self) -> list[Ints]:
+        """By view, the tracks that it is made of: the newest event of the view is the newest of them."""
+        return [np.array(self.tracks_of(view), np.int64) for view in self.views]
+
     def _lay_views(self) -> None:
         """The views that expire: their columns and tracks."""
         mortal, tracks = [], list[int]()
