@@ -23,7 +23,7 @@ from .sketch import COMMON_LEAST, DISTINCT_EXACT, QUANTILE_EXACT, REGISTERS
 
 __all__ = [
     "ESTIMATED", "TOLERANCE", "agrees", "close", "cut", "derive", "effective_of", "expired", "held", "inside", "nearly",
-    "parts_of", "plain", "start_of", "timely", "value", "values",
+    "parts_of", "plain", "start_of", "timely", "tolerance_of", "value", "values",
 ]  # fmt: skip
 
 Ints = npt.NDArray[np.int64]
@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float64]
 
 TOLERANCE: Final = 1e-9
 """Relative to the value, or to the numbers that went into it: float64 sums of up to a million of them, in another order."""
+_ADDED: Final = ("sum", "mean", "var", "std", "decayed_count", "decayed_sum", "decayed_mean", "ratio")
 RANK_ERROR: Final = 0.03
 """Of quantiles of many values, as the tests of the sketch bound it."""
 
@@ -117,7 +118,7 @@ def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, e
     for name, part in sorted(parts.items(), key=lambda named: named[1].over or math.inf):  # the quick ones first
         found[name] = math.nan if over else value(past, part, counted, effective)
         said = told.get(name, found[name])
-        if not close(said, found[name]) and not nearly(past, part, said, found[name], counted, effective):
+        if not close(said, found[name], part=part) and not nearly(past, part, said, found[name], counted, effective):
             return False
     for name, meant in derive(view, found, past.typed(event)).items():
         said = told.get(name, meant)
@@ -128,20 +129,27 @@ def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, e
     return True
 
 
-def close(said: float, meant: float, scale: float = 0.0) -> bool:
-    """Whether two numbers are the same up to TOLERANCE, of the greater of them or of `scale`; missing is missing."""
+def close(said: float, meant: float, scale: float = 0.0, part: Aggregate | None = None) -> bool:
+    """Whether two numbers are the same, up to TOLERANCE of the greater of them or of `scale`, and exactly where `part` adds
+    nothing up; missing is missing."""
     if math.isnan(said) or math.isnan(meant):
         return math.isnan(said) and math.isnan(meant)
-    return said == meant or abs(said - meant) <= TOLERANCE * max(abs(said), abs(meant), scale)
+    return said == meant or abs(said - meant) <= tolerance_of(part) * max(abs(said), abs(meant), scale)
+
+
+def tolerance_of(part: Aggregate | None) -> float:
+    """How far a number may be off relatively: not at all unless it is added up, or derived (None) from what may be. (Texts are
+    52-bit numbers, of which TOLERANCE would take many for one.)"""
+    return TOLERANCE if part is None or part.kind in _ADDED else 0.0
 
 
 def nearly(past: Past, part: Aggregate, said: float, meant: float, processed: Ints, effective: int) -> bool:
     """Whether a served number can be the exact one: up to the order of addition, or within the error of an estimate."""
     scale = _scale(past, part, processed, effective)
-    if part.kind == "std":  # its square is what numbers were added up to
-        return close(said * said, meant * meant, scale * scale)
+    if part.kind == "var":  # as exact as the deviation times the numbers themselves (Chan, Golub, LeVeque 1983)
+        scale *= max(math.sqrt(meant), TOLERANCE * scale)
     if part.kind not in ESTIMATED:
-        return close(said, meant, scale)
+        return close(said, meant, scale, part)
     seen = [held(past, part, event) for event in inside(past, part, processed, effective).tolist()]
     return ESTIMATED[part.kind](part, said, meant, [code(v) if isinstance(v, str) else float(v) for v in seen])
 
@@ -177,7 +185,7 @@ def _scale(past: Past, part: Aggregate, processed: Ints, effective: int) -> floa
         return 0.0
     sizes = [abs(float(held(past, part, event))) for event in inside(past, part, processed, effective).tolist()]
     greatest = max(sizes, default=0.0)
-    return math.fsum(sizes) if part.kind in ("sum", "decayed_sum") else greatest**2 if part.kind == "var" else greatest
+    return math.fsum(sizes) if part.kind in ("sum", "decayed_sum") else greatest
 
 
 class _Row:

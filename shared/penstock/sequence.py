@@ -76,14 +76,19 @@ class Passage:
         rows = self._rows[int(self._history.partitions[event])]
         return int(self._cursors[event] - np.searchsorted(rows, self._cursors[event]))
 
+    def doubted(self, entity: int, event: int) -> bool:
+        """Whether something close to a row contradicts the order of positions, or came out of order."""
+        own = self._history.of(entity)
+        at = int(np.count_nonzero(self._past.by_position[own] < self._past.by_position[event]))
+        near = own[max(0, at - AROUND) : at + AROUND]
+        disordered = bool((self._past.moved[near] > self._past.times[near]).any())
+        return bool(self._doubted[event]) or (disordered and bool(self._told[event]))
+
     def choices(self, entity: int, event: int) -> Iterator[Ints]:
         """What of an entity may have been processed before the row of `event`, in order; the likeliest first."""
         own = self._history.of(entity)
         yield own[self._past.by_position[own] < self._past.by_position[event]]
-        at = int(np.count_nonzero(self._past.by_position[own] < self._past.by_position[event]))
-        near = own[max(0, at - AROUND) : at + AROUND]
-        disordered = bool((self._past.moved[near] > self._past.times[near]).any())
-        if not (self._doubted[event] or (disordered and self._told[event])):
+        if not self.doubted(entity, event):
             return
         rows = self._told[own] & (self._cursors[own] < self._cursors[event])
         others = ~self._told[own]

@@ -12,8 +12,8 @@ Where the served value is another one, it is sought, in this order:
     unexplained  none of these: the tables, the stream or this code is wrong
 
 Nothing here uses the kernel that the stream runs. Plain aggregates are cut out of sorted columns by binary search; all others,
-and every value that differs, come from `replay`, the written-down meaning. A difference is one beyond a relative 1e-9: sums
-are added in another order there.
+and every value that differs, come from `replay`, the written-down meaning. Numbers that are added up may
+differ by a relative 1e-9, for they are added in another order; all others must be the same.
 
 What a cursor tells: row R of a hop partition has n events of it before it. So it is exact which *rows* precede R (those with
 smaller cursors) and how many other events do; which these are follows as each source is first in, first out: they are the
@@ -27,7 +27,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
+from itertools import combinations, islice
 from typing import Any, Final
 
 import numpy as np
@@ -38,7 +38,6 @@ from .feature import View
 from .past import Past
 from .plainly import (
     ESTIMATED,
-    TOLERANCE,
     agrees,
     close,
     cut,
@@ -49,6 +48,7 @@ from .plainly import (
     parts_of,
     plain,
     timely,
+    tolerance_of,
     value,
     values,
 )
@@ -63,6 +63,8 @@ Floats = npt.NDArray[np.float64]
 CAUSES: Final = ("version", "late", "expiry", "estimate", "unarchived", "unexplained")
 WEIGHED: Final = 50
 """Of a row that nothing explains whole, so many guesses at what was before it are weighed by how much they explain."""
+SUSPECTS: Final = 6
+"""So many of the newest events that came out of order may have been too late for a view."""
 KEPT: Final = 1_000
 """Differences of one cause that a report keeps in full; all are counted."""
 
@@ -170,10 +172,11 @@ class _Comparison:
         given = {name: self.served.columns.get(name) for name in view.columns}
         self.report.values += len(view.columns) * (len(self.drawn) + len(self.lost))
         wrong: dict[int, list[str]] = {}
+        parts = parts_of(view)
         for name in view.columns:
             column = given[name]
             told = np.full(len(self.drawn), np.nan) if column is None else column[self.drawn]
-            off = ~np.isclose(told, again[name], rtol=TOLERANCE, atol=0.0, equal_nan=True)
+            off = ~np.isclose(told, again[name], rtol=tolerance_of(parts.get(name)), atol=0.0, equal_nan=True)
             for i in np.flatnonzero(off).tolist():
                 wrong.setdefault(i, []).append(name)
         differing = set()
@@ -274,7 +277,7 @@ class Judge:
 
         if self._estimates(view, told, by_time, before, event):
             return differences("estimate", "an estimate, within its error")
-        for processed in passage.choices(entity, event):
+        for processed in self._guesses(view, passage, entity, event):
             if agrees(self.past, view, told, processed, event):
                 effective = effective_of(self.past, processed, int(self.past.times[event]))
                 if expired(self.past, view, processed, effective):
@@ -290,6 +293,17 @@ class Judge:
         wrong = by_time.keys() - right
         because = "no events that can have been before it give this value"
         return late(likely, right) + differences("unexplained", because, names=wrong)
+
+    def _guesses(self, view: View, passage: Passage, entity: int, event: int) -> Iterator[Ints]:
+        """What may have been before a row; of a view that bounds lateness also less some events that came out of order, which
+        were too late if they were processed later than the order of positions says."""
+        yield from passage.choices(entity, event)
+        if view.lateness is not None and passage.doubted(entity, event):
+            for processed in islice(passage.choices(entity, event), WEIGHED):
+                suspects = processed[self.past.moved[processed] > self.past.times[processed]][-SUSPECTS:].tolist()
+                for count in range(1, len(suspects) + 1):
+                    for late in combinations(suspects, count):
+                        yield processed[~np.isin(processed, late)]
 
     def _estimates(self, view: View, told: Mapping[str, float], by_time: Mapping[str, float], before: Ints, event: int) -> bool:
         """Whether all values that differ are estimates of the exact ones."""
@@ -307,9 +321,10 @@ class Judge:
     ) -> tuple[set[str], Ints]:
         """Of a row of which one value at least is wrong: which values are right for the choice that gives most of them."""
         found: list[tuple[set[str], Ints]] = []
+        parts = parts_of(view)
         for processed in islice(choices, WEIGHED):
             again = values(self.past, view, processed, int(self.past.times[event]), self.past.typed(event))
-            found.append(({name for name, value in told.items() if close(value, again[name])}, processed))
+            found.append(({name for name, value in told.items() if close(value, again[name], part=parts.get(name))}, processed))
         right, likely = max(found, key=lambda pair: len(pair[0]))
         return right.intersection(names), likely
 

@@ -227,8 +227,8 @@ def test_rows_that_are_ahead_of_the_archived_events_wait_for_them(tmp_path: Path
 def test_values_that_a_view_forgot_are_expired(tmp_path: Path) -> None:
     events = [sale("s0", 0, paid=5.0), ask("q0", 5), ask("q1", 200)]
     report = published(tmp_path, [Batch(events, before=None)], project=WIDE).verify()
-    assert causes(report) == {"expiry": {"q1 Fading.newest"}}
-    (forgotten,) = report.differences
+    assert causes(report) == {"expiry": {"q1 Fading.asks_1h", "q1 Fading.newest", "q1 Fading.paid_3h"}}
+    forgotten = next(d for d in report.differences if d.column == "Fading.newest")
     assert (forgotten.served, forgotten.recomputed) == (None, 5.0)
 
 
@@ -241,9 +241,9 @@ def test_events_beyond_the_lateness_of_a_view_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("disorder", "late"), [(0.0, 0.0), (0.5, 0.0), (0.2, 0.1)])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_every_aggregate_is_verified(seed: int, disorder: float, late: float, tmp_path: Path) -> None:
-    street = published(tmp_path, drawn(seed, 250, disorder, late), 2, WIDE)
+    street = published(tmp_path, drawn(seed, 150, disorder, late), 2, WIDE)
     report = street.verify()
     assert set(report.causes) <= ({"expiry", "late"} if disorder else {"expiry"}), report.differences[:3]
     assert report.views == ["Every", "Fading", "Strict"]
@@ -267,8 +267,8 @@ def test_an_estimate_is_told_from_a_fault(tmp_path: Path) -> None:
 def part(served: Served, rows: slice, columns: dict[str, Any]) -> Served:
     """Some of the rows, with these columns."""
     cursors = {hop: cursor[rows] for hop, cursor in served.cursors.items()}
-    kept = {"ids": served.ids[rows], "times": served.times[rows], "sources": served.sources[rows], "views": served.views[rows]}
-    return replace(served, cursors=cursors, columns=columns, **kept)
+    ids, times, sources, views = served.ids[rows], served.times[rows], served.sources[rows], served.views[rows]
+    return replace(served, ids=ids, times=times, sources=sources, views=views, cursors=cursors, columns=columns)
 
 
 @pytest.mark.parametrize("partitions", [1, 8])
