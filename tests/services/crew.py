@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +39,7 @@ class Boat:
     depth_7d = ps.mean(Arrival.depth, over="7d")
 
 
-HARBOUR = ps.Project("harbour", rows={Arrival: [Boat]})
+project = ps.Project("harbour", rows={Arrival: [Boat]})
 START = datetime(2026, 2, 1, tzinfo=UTC)
 ROWS = "harbour.rows.arrivals"
 
@@ -78,9 +77,9 @@ def row(number: int, source: str = "feature_store.0", count: int | None = None) 
 class Harbour:
     """A log in memory with the harbour's topics, and a folder for its tables."""
 
-    def __init__(self, folder: Path, partitions: int = 2) -> None:
-        self.topics, self.log = Topics(HARBOUR, partitions), MemoryLog()
-        self.folder = folder
+    def __init__(self, folder: Path | str, partitions: int = 2, log: MemoryLog | None = None) -> None:
+        self.topics, self.log = Topics(project, partitions), log or MemoryLog()
+        self.folder = Path(folder)
         self.tables = Tables(folder)
 
     async def open(self) -> None:
@@ -118,9 +117,3 @@ async def there(log: MemoryLog, topic: str) -> list[tuple[str, int, int]]:
     identity = (await log.identities([topic]))[topic]
     ends = await log.ends([topic])
     return sorted((identity, partition.number, offset) for partition, end in ends.items() for offset in range(end))
-
-
-def shuffled(sends: Sequence[Send], seed: int) -> list[Send]:
-    found = list(sends)
-    random.Random(seed).shuffle(found)
-    return found
