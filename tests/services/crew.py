@@ -75,7 +75,7 @@ def row(number: int, source: str = "feature_store.0", count: int | None = None) 
 
 
 class Harbour:
-    """A log in memory with the harbour's topics, and a folder for its tables."""
+    """A log in memory with the harbour's topics, and a place for its tables."""
 
     def __init__(self, folder: Path | str, partitions: int = 2, log: MemoryLog | None = None) -> None:
         self.topics, self.log = Topics(project, partitions), log or MemoryLog()
@@ -86,7 +86,7 @@ class Harbour:
         await self.log.create(self.topics.all())
 
     def archive(self) -> Archive:
-        return Archive(self.topics, self.log, self.folder)
+        return Archive(self.topics, self.log, self.tables.location)
 
     async def kept(self, sends: Sequence[Send]) -> None:
         """Publish records, and archive them."""
