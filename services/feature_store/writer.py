@@ -18,6 +18,7 @@ import structlog
 from penstock.errors import PenstockError
 from penstock.offline import Location
 from penstock.offline.columns import PLACE, Columns
+from penstock.offline.location import spoken
 from penstock.offline.table import PARTITIONS, TOPIC, app_of
 
 __all__ = ["Away", "Moved", "TableWriter", "source_of"]
@@ -164,11 +165,11 @@ def _heard(name: str) -> Iterator[None]:
     try:
         yield
     except CommitFailedError as error:
-        raise Moved(str(error)) from error
+        raise Moved(spoken(error)) from error
     except (DeltaProtocolError, SchemaMismatchError) as error:
-        raise PenstockError(f"table {name}: {error}", f"look with:  penstock tables history {name}") from error
-    except DeltaError as error:
-        raise Away(f"table {name}: {' '.join(str(error).split())}") from error
+        raise PenstockError(f"table {name}: {spoken(error)}", f"look with:  penstock tables history {name}") from error
+    except (DeltaError, OSError) as error:
+        raise Away(f"table {name}: {spoken(error)}") from error
 
 
 def _plain() -> Any:

@@ -174,7 +174,7 @@ def delta_at(tables: Tables, name: str, version: int | datetime | None = None) -
         return delta
     except TableNotFoundError as error:
         there = tables.names()
-        fix = nearest(name, there) if there else "it appears with its first records; what is there:  penstock tables list"
+        fix = nearest(name, there) if there else "the archive makes it when it starts; what is there:  penstock tables list"
         raise PenstockError(f"there is no table {name} in {location.root}", fix) from error
     except DeltaError as error:
         if version is None:
