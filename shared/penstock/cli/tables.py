@@ -112,7 +112,8 @@ def restore(
 ) -> None:
     """Make a table what it was.
 
-    The archive, which may run meanwhile, then writes anew what came since. Refused where the topic no longer has what would have to be written anew.
+    The archive, which may run meanwhile, then writes anew what came since. Refused where the topic no longer has what would
+    have to be written anew.
     """
     from ..offline import upkeep
 
