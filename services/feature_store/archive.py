@@ -225,8 +225,10 @@ def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Har
         wanted = range(len(batch))
         if columns.numbered and batch.headers:
             wanted = [i for i in wanted if _new(batch, i, number, writer, seen)]  # type: ignore[assignment]
-        values = batch.values if len(wanted) == len(batch) else [batch.values[i] for i in wanted]
-        decoded = columns.decode(values)
+        values, headers = batch.values, batch.headers
+        if len(wanted) < len(batch):
+            values, headers = [values[i] for i in wanted], [headers[i] for i in wanted]
+        decoded = columns.decode(values, headers)
         refused += len(values) - len(decoded.kept)
         places = np.asarray(batch.offsets, np.int64)[np.asarray(wanted, np.int64)[decoded.kept]]
         place = {"partition": pa.array(np.full(len(places), number, np.int32)), "offset": pa.array(places)}

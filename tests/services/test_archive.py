@@ -13,7 +13,8 @@ import pytest
 from tests.services.crew import ROWS, Arrival, Harbour, arrival, places, played, row, settle, there
 
 import penstock as ps
-from penstock.errors import PenstockError
+from penstock.deadletter import dead_letter
+from penstock.errors import PenstockError, Refused
 from penstock.lane import FROM, SEQUENCE
 from penstock.log import Send
 from penstock.records import Commit
@@ -59,6 +60,36 @@ def test_a_record_that_fits_no_column_leaves_the_others_alone(tmp_path: Path) ->
         assert table.positions() == {0: 6}, "what was refused is behind us, too"
         await harbour.kept([arrival(6)])
         assert [offset for *_, offset in places(harbour.tables.table("arrivals"))] == [0, 4, 6]
+
+    played(story())
+
+
+def test_what_the_stream_refused_is_told_by_the_dead_letters(tmp_path: Path) -> None:
+    """A repeated id decodes, so its event is in the table; the dead letters say that it never became a row."""
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path, partitions=1)
+        await harbour.open()
+        again, far = arrival(2), arrival(5, at="9999-01-01T00:00:00Z")
+        [place] = await harbour.log.ends(["arrivals"])
+        letters = [
+            dead_letter(place, offset, sent.key, sent.value, (), Refused(reason, "no"), service)
+            for offset, sent, reason, service in (
+                (3, again, "duplicate", "feature_store"),
+                (4, far, "future", "feature_store"),
+                (4, far, "future", "feature_store"),  # sent again by one that was killed
+                (0, arrival(0), "unknown", "monitoring"),  # who reads a label says nothing about the event
+            )
+        ]
+        await harbour.kept([*(arrival(n) for n in range(3)), again, far, arrival(6), *letters])
+        dead = harbour.tables.table("arrivals.dlq").arrow().sort_by("offset")
+        assert dead["of_offset"].to_pylist() == [3, 4, 4, 0] and dead["value"][0].as_py() == again.value
+        assert dead["reason"].to_pylist() == ["duplicate", "future", "future", "unknown"]
+        assert harbour.tables.table("arrivals").rows == 6
+        taken = harbour.tables.taken("arrivals", columns=["arrival_id", "depth"])
+        assert sorted(taken["arrival_id"].to_pylist()) == ["a0", "a1", "a2", "a6"]
+        assert taken.column_names == ["arrival_id", "depth"]
+        assert harbour.tables.taken("arrivals", filter=[("offset", ">", 2)])["arrival_id"].to_pylist() == ["a6"]
 
     played(story())
 

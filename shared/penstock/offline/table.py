@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTITIONS", "TOPIC", "Table", "Tables", "app_of", "delta_at"]
 
+_PLACE = ("topic_id", "partition", "offset")
+
 TOPIC, PARTITIONS = "penstock.topic.id", "penstock.topic.partitions"
 """Table properties: the identity of the topic whose records the table takes now, and how many partitions that has."""
 
@@ -47,6 +49,21 @@ class Tables:
     def table(self, name: str) -> Table:
         """A table as it is now. PenstockError names the nearest one where there is none of that name."""
         return Table(self, name, delta_at(self, name))
+
+    def taken(self, event: str, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:  # noqa: A002
+        """The rows of an event's table that the stream took, as `Table.arrow` gives them: without those that the feature store
+        refused after decoding them (a repeated id, another's partition, a time in the future), as its dead letters say."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table, dead = self.table(event), self.table(f"{event}.dlq")
+        wanted = list(columns) if columns is not None else table.schema.names
+        rows = table.arrow([*wanted, *(name for name in _PLACE if name not in wanted)], filter)
+        ours = (pc.field("service") == "feature_store") & (pc.field("topic_id") == dead.topic_id)
+        refused = dead.arrow(["of_partition", "of_offset"], ours)
+        refused = refused.append_column("topic_id", pa.repeat(table.topic_id, len(refused)))  # it speaks of the topic of now
+        left = rows.join(refused, list(_PLACE), ["topic_id", "of_partition", "of_offset"], join_type="left anti")
+        return left.select(wanted)
 
 
 class Table:
