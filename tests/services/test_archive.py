@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import datetime
 from pathlib import Path
@@ -325,5 +326,41 @@ def test_records_that_were_deleted_before_the_archive_first_ran_are_passed(tmp_p
         harbour.log.trim(place, 4)
         await settle(harbour.archive())
         assert [offset for *_, offset in places(harbour.tables.table("arrivals"))] == [4, 5, 6, 7, 8]
+
+    played(story())
+
+
+def test_a_running_archive_commits_what_is_old_enough_however_little_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.0)
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path)
+        await harbour.open()
+        await harbour.log.send([arrival(1)])
+        [notices] = await harbour.log.ends([harbour.topics.archive])
+        running = asyncio.create_task(harbour.archive().run())
+        while not (await harbour.log.ends([harbour.topics.archive]))[notices]:
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert harbour.tables.table("arrivals").rows == 1
+
+    played(story())
+
+
+def test_large_records_are_committed_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_BYTES", 100_000)
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path, partitions=1)
+        await harbour.open()
+        archive = harbour.archive()
+        await harbour.log.send([arrival(n, captain="x" * 60_000) for n in range(2)])
+        await archive.turn()
+        assert harbour.tables.table("arrivals").rows == 2, "without a flush"
+        await archive.close()
 
     played(story())

@@ -65,6 +65,32 @@ class Tables:
         left = rows.join(refused, list(_PLACE), ["topic_id", "of_partition", "of_offset"], join_type="left anti")
         return left.select(wanted)
 
+    def arrow_of(
+        self,
+        name: str,
+        files: Sequence[str],
+        columns: Sequence[str] | None = None,
+        filter: Any = None,  # noqa: A002
+    ) -> pa.Table:
+        """The rows of given files of a table (paths as in `Table.files`), in their order: how a training set is read whose
+        version the log no longer knows. A column that is younger than a file is null there.
+
+        PenstockError where one of the files is gone.
+        """
+        from pyarrow import dataset
+
+        schema = self.table(name).schema
+        paths = [f"{name}/{path}" for path in files]
+        found = dataset.dataset(paths, schema, "parquet", self.location.files, dataset.partitioning(flavor="hive"))
+        try:
+            return found.to_table(columns=None if columns is None else list(columns), filter=filter)
+        except FileNotFoundError as error:
+            raise PenstockError(
+                f"a file of {name} that was pinned is gone: {error}", "it was deleted by other means than: penstock tables vacuum"
+            ) from error
+        except OSError as error:
+            raise self.location.away(error) from error
+
 
 class Table:
     """An offline table at one version, which stays as it is whatever is written meanwhile.

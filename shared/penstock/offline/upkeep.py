@@ -45,7 +45,8 @@ class Compacted:
 
 
 def compact(tables: Tables, name: str) -> Compacted:
-    """Write small files together, in order, and dictionary-encoded and compressed (zstd). Changes no row.
+    """Write small files together, in order, dictionary-encoded and compressed (zstd), and clean log entries away that are
+    older than `delta.logRetentionDuration`. Changes no row.
 
     PenstockError where a writer or another compaction came between; nothing is changed then.
     """
@@ -59,6 +60,7 @@ def compact(tables: Tables, name: str) -> Compacted:
     )
     try:
         table.delta.optimize.compact(writer_properties=written)
+        table.delta.cleanup_metadata()
     except DeltaError as error:
         raise PenstockError(f"compacting {name} met another change: {spoken(error)}", "try again; nothing was changed") from error
     except OSError as error:
