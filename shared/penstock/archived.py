@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
 from .errors import PenstockError, Unreachable
-from .event import Event
-from .past import Past, Recorded, micros_of
+from .event import Column, Event
+from .offline import Tables
+from .past import Past, Recorded, column_of, micros_of
 from .topics import Topics
 from .verify import Served
 
@@ -21,45 +21,46 @@ _cursors = msgspec.json.Decoder(list[dict[str, tuple[int, int]]]).decode
 _views = msgspec.json.Decoder(dict[str, str]).decode
 
 
-def table_of(folder: Path, topic: str, columns: Sequence[str] | None = None) -> Any:
-    """An offline table as an Arrow table, with these columns or all; None when there is none yet."""
-    from deltalake import DeltaTable
-
-    if not DeltaTable.is_deltatable(str(folder / topic)):
+def table_of(tables: Tables, topic: str, columns: Sequence[str] | None = None) -> Any:
+    """An offline table as an Arrow table, with those of `columns` that it has, or all; None when there is none yet. Of a topic
+    that was deleted and made again only the records of the newest."""
+    if topic not in tables.names():
         return None
-    table = DeltaTable(str(folder / topic))
-    there = {field.name for field in table.schema().fields}
-    return table.to_pyarrow_table(columns=None if columns is None else [name for name in columns if name in there])
+    table = tables.table(topic)
+    wanted = None if columns is None else [name for name in columns if name in table.schema.names]
+    newest = [("topic_id", "=", table.topic_id)] if "topic_id" in table.schema.names else None
+    return table.arrow(wanted, newest)
 
 
-def past_of(topics: Topics, folder: Path, hop: str | None = None) -> Past:
+def past_of(topics: Topics, tables: Tables, hop: str | None = None) -> Past:
     """All archived events of the project, or those that pass one hop. Kinds of which nothing is archived are empty."""
     recorded: dict[Event, Recorded] = {}
     for event in topics.project.events:
         if hop is not None and hop not in topics.project.topology.routes[event].path:
             continue
-        wanted = ["partition", "offset", *event.columns]
-        table = table_of(folder, event.topic, wanted)
+        names = {name: column_of(column) for name, column in event.columns.items()}
+        table = table_of(tables, event.topic, ["partition", "offset", *names.values()])
         if table is None:
             table = _nothing(event)
-        for name in sorted(set(wanted) - set(table.column_names)):
-            if name in event.columns and event.columns[name].optional:
-                table = table.append_column(name, _empty(event, name, len(table)))
+        for name, column in event.columns.items():
+            if names[name] in table.column_names:
                 continue
-            raise PenstockError(
-                f"the table {folder / event.topic} has no column {name}",
-                f"it holds events of another declaration: keep it elsewhere, or give {event!r} another topic",
-            )
+            if not column.optional:
+                raise PenstockError(
+                    f"the table {tables.location.uri(event.topic)} has no column {names[name]}",
+                    f"it holds events of another declaration: keep it elsewhere, or give {event!r} another topic",
+                )
+            table = table.append_column(names[name], _empty(column, len(table)))
         recorded[event] = Recorded(event, table, topics.partitions)
     return Past(topics.project.topology, recorded, topics.partitions)
 
 
-def served_of(topics: Topics, folder: Path, event: Event) -> Served:
+def served_of(topics: Topics, tables: Tables, event: Event) -> Served:
     """The archived rows of an event; Unreachable when there are none yet."""
-    table = table_of(folder, topics.rows(event))
+    table = table_of(tables, topics.rows(event))
     if table is None or not len(table):
         raise Unreachable(
-            f"no rows of {event.topic} are archived in {folder}",
+            f"no rows of {event.topic} are archived in {tables.location.root}",
             "penstock up   and publish events: what comes is archived within a minute",
         )
     texts = table["cursor"].to_pylist()
@@ -87,11 +88,11 @@ def _nothing(event: Event) -> Any:
     import pyarrow as pa
 
     empty = {"partition": pa.array([], pa.int64()), "offset": pa.array([], pa.int64())}
-    return pa.table(empty | {name: _empty(event, name, 0) for name in event.columns})
+    return pa.table(empty | {column_of(column): _empty(column, 0) for column in event.columns.values()})
 
 
-def _empty(event: Event, name: str, length: int) -> Any:
+def _empty(column: Column, length: int) -> Any:
     import pyarrow as pa
 
     kinds = {"text": pa.string(), "number": pa.float64(), "time": pa.timestamp("us", "UTC")}
-    return pa.nulls(length, kinds[event.columns[name].kind])
+    return pa.nulls(length, kinds[column.kind])

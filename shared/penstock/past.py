@@ -22,9 +22,10 @@ from .codec import entities_of
 from .errors import PenstockError
 from .event import Column, Event, from_micros
 from .log import partition_of
+from .offline.columns import PLACE
 from .topology import Topology
 
-__all__ = ["History", "Past", "Recorded", "micros_of"]
+__all__ = ["History", "Past", "Recorded", "column_of", "micros_of"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -36,6 +37,11 @@ def micros_of(column: Any) -> Ints:
 
     found: Ints = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy().astype(np.int64)
     return found
+
+
+def column_of(column: Column) -> str:
+    """How the offline table calls a column of an event: by its name, but for one that is called like a part of the place."""
+    return repr(column) if column.name in PLACE else column.name
 
 
 class Recorded:
@@ -54,8 +60,8 @@ class Recorded:
         self._table = table if keep.all() else table.filter(pa.array(keep))
         self.partitions: Ints = self._table["partition"].to_numpy().astype(np.int64)
         self.offsets: Ints = self._table["offset"].to_numpy().astype(np.int64)
-        self.times = micros_of(self._table[event.time.name])
-        self.ids = [str(name) for name in self._table[(event.id or event.key).name].to_pylist()]
+        self.times = micros_of(self._table[column_of(event.time)])
+        self.ids = [str(name) for name in self._table[column_of(event.id or event.key)].to_pylist()]
         self._typed: dict[int, Any] = {}
         self._numbers: dict[str, Floats] = {}
 
@@ -67,11 +73,13 @@ class Recorded:
         keep = np.ones(len(table), bool)
         if self.event.id is not None:
             known: set[tuple[int, Any]] = set()
-            for i, named in enumerate(zip(table["partition"].to_pylist(), table[self.event.id.name].to_pylist(), strict=True)):
+            for i, named in enumerate(
+                zip(table["partition"].to_pylist(), table[column_of(self.event.id)].to_pylist(), strict=True)
+            ):
                 keep[i] = named not in known
                 known.add(named)
         if partitions > 1:
-            keys = [str(key) for key in table[self.event.key.name].to_pylist()]
+            keys = [str(key) for key in table[column_of(self.event.key)].to_pylist()]
             right = {key: partition_of(key.encode(), partitions) for key in set(keys)}
             placed = np.array([right[key] for key in keys], np.int64) == table["partition"].to_numpy()
             self.misplaced = int(np.count_nonzero(~placed))
@@ -90,7 +98,7 @@ class Recorded:
     def entities(self, columns: tuple[Column, ...]) -> list[str | None]:
         """The entity in each event; None where a part of it is missing."""
         keyed = msgspec.defstruct("Keyed", [column.name for column in columns])
-        values = [self._table[column.name].to_pylist() for column in columns]
+        values = [self._table[column_of(column)].to_pylist() for column in columns]
         return entities_of(columns, list(map(keyed, *values)))
 
     def numbers(self, column: Column | None) -> Floats:
@@ -100,13 +108,13 @@ class Recorded:
         if column.name not in self._numbers:
             import pyarrow as pa
 
-            found = self._table[column.name].cast(pa.float64()).to_numpy()
+            found = self._table[column_of(column)].cast(pa.float64()).to_numpy()
             self._numbers[column.name] = np.where(np.isfinite(found), found, np.nan)
         return self._numbers[column.name]
 
     @cached_property
     def _columns(self) -> list[list[Any]]:
-        return [self._table[name].to_pylist() for name in self.event.columns]
+        return [self._table[column_of(column)].to_pylist() for column in self.event.columns.values()]
 
     def typed(self, i: int) -> Any:
         """One event as the project declares it."""

@@ -15,6 +15,7 @@ import msgspec
 import penstock as ps
 from penstock.archived import past_of, served_of
 from penstock.event import event_of, to_micros
+from penstock.offline import Tables
 from penstock.past import Past
 from penstock.services.embedded import Embedded
 from penstock.topics import Topics
@@ -179,8 +180,8 @@ def published(folder: Path, batches: Sequence[Batch], partitions: int = 1, proje
 
 def archived(folder: Path, partitions: int = 1, project: ps.Project = PROJECT) -> Street:
     """What the tables in a folder hold."""
-    topics = Topics(project, partitions)
-    return Street(folder, past_of(topics, folder / "tables"), [served_of(topics, folder / "tables", ASK)], project)
+    topics, tables = Topics(project, partitions), Tables(folder / "tables")
+    return Street(folder, past_of(topics, tables), [served_of(topics, tables, ASK)], project)
 
 
 def _sent(event: Any) -> tuple[str, bytes, bytes, int]:

@@ -35,6 +35,7 @@ from penstock.archived import table_of
 from penstock.errors import PenstockError
 from penstock.event import event_of
 from penstock.feature import view_of
+from penstock.offline import Tables
 from penstock.past import Past, Recorded
 from penstock.plainly import agrees, cut, parts_of, plain, value
 from penstock.replay import replay
@@ -66,7 +67,7 @@ def of(street: Street, *events: Recorded) -> Street:
 def changed(street: Street, event: type, change: Any) -> Recorded:
     """An archived table after `change(table)`."""
     kind = event_of(event)
-    return Recorded(kind, change(table_of(street.folder / "tables", kind.topic)), street.past.partitions)
+    return Recorded(kind, change(table_of(Tables(street.folder / "tables"), kind.topic)), street.past.partitions)
 
 
 # -- what is right ---------------------------------------------------------------------------------------------------
@@ -273,7 +274,7 @@ def part(served: Served, rows: slice, columns: dict[str, Any]) -> Served:
 
 @pytest.mark.parametrize("partitions", [1, 8])
 def test_another_number_of_partitions_than_that_of_the_events_is_refused(partitions: int, street: Street) -> None:
-    tables = {event: table_of(street.folder / "tables", event.topic) for event in PROJECT.events}
+    tables = {event: table_of(Tables(street.folder / "tables"), event.topic) for event in PROJECT.events}
     recorded = {event: Recorded(event, table, partitions) for event, table in tables.items()}
     with pytest.raises(PenstockError, match="published to 3 partitions") as caught:
         Past(PROJECT.topology, recorded, partitions)

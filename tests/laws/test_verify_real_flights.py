@@ -13,6 +13,7 @@ from penstock.archived import past_of, served_of
 from penstock.event import event_of
 from penstock.examples import flights
 from penstock.examples.flights.data import events
+from penstock.offline import Tables
 from penstock.services.embedded import Embedded, slices
 from penstock.topics import Topics
 from penstock.verify import Report, verify
@@ -39,7 +40,7 @@ def recomputed(folder: Path, days: int, partitions: int, late: float = 0.0) -> R
         await machine.close()
 
     asyncio.run(run())
-    topics, tables = Topics(PROJECT, partitions), folder / "tables"
+    topics, tables = Topics(PROJECT, partitions), Tables(folder / "tables")
     rows = [served_of(topics, tables, event_of(flights.Scheduled))]
     return verify(PROJECT.topology, past_of(topics, tables), rows)
 

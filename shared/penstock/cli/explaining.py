@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,6 +13,7 @@ from . import broker, screen
 if TYPE_CHECKING:
     from ..explain import Explanation
     from ..feature import View
+    from ..offline import Tables
     from ..past import History, Past
     from ..settings import Settings
     from ..topics import Topics
@@ -54,14 +54,14 @@ def _near(name: str, names: Sequence[str], nearest: Any) -> str:
     return said if said.startswith("did you mean") else f"there are {len(names):,}, such as {', '.join(names[:3]) or 'none'}"
 
 
-def row_of(topics: Topics, folder: Path, past: Past, view: View, hop: str, name: str, entity: str) -> tuple[Judge, int, int]:
+def row_of(topics: Topics, tables: Tables, past: Past, view: View, hop: str, name: str, entity: str) -> tuple[Judge, int, int]:
     """The archived row of an event id: what judges it, its place among the rows, its event."""
     from ..archived import served_of
     from ..mistake import nearest
     from ..verify import Judge
 
     reads = [event for event, views in topics.project.topology.reads.items() if view in views]
-    rows = [served_of(topics, folder, event) for event in reads]
+    rows = [served_of(topics, tables, event) for event in reads]
     judge, history = Judge(topics.project.topology, past, rows), past.history(hop)
     for served in rows:
         for place in (i for i, known in enumerate(served.ids) if known == name):

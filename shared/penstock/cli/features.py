@@ -197,14 +197,15 @@ def verify(
     the view, events that came late, expiry, events that are not archived yet. Exit code 1 where one is left unexplained.
     """
     from ..archived import past_of, served_of
+    from ..offline import Tables
     from ..verify import verify as compared
 
     settings = project_settings()
-    topics, folder = topics_of(settings), settings.data / "tables"
+    topics, tables = topics_of(settings), Tables(settings.offline)
 
     def work() -> Report:
-        rows = [served_of(topics, folder, event) for event in topics.project.topology.reads]
-        return compared(topics.project.topology, past_of(topics, folder), rows, sample, seed)
+        rows = [served_of(topics, tables, event) for event in topics.project.topology.reads]
+        return compared(topics.project.topology, past_of(topics, tables), rows, sample, seed)
 
     report = _patiently(work, "recomputing rows")
     screen.answer(
@@ -276,22 +277,25 @@ def explain(
     from ..archived import past_of
     from ..event import from_micros
     from ..explain import explain as explained
+    from ..offline import Tables
 
     settings = project_settings()
-    topics, folder = topics_of(settings), settings.data / "tables"
+    topics, tables = topics_of(settings), Tables(settings.offline)
     found = _view(topics, view)
     item, label = _item(found, feature)
     columns = [f"{item!r}[{label}]"] if label else item.columns
     moment = None if at is None else _parsed(at)
     hop = next(hop.key for hop in topics.project.topology.hops if found in hop.views)
-    past = _patiently(lambda: past_of(topics, folder, hop), "reading the offline tables")
+    past = _patiently(lambda: past_of(topics, tables, hop), "reading the offline tables")
     history = past.history(hop)
     if not len(past):
-        raise PenstockError(f"no events are archived in {folder}", "penstock up   and publish events: they come within a minute")
+        raise PenstockError(
+            f"no events are archived in {tables.location.root}", "penstock up   and publish events: they come within a minute"
+        )
     entity = entity_named(found, history, key)
     served: dict[str, Any] | None = None
     if row is not None:
-        judge, place, event = row_of(topics, folder, past, found, hop, row, entity)
+        judge, place, event = row_of(topics, tables, past, found, hop, row, entity)
         processed, exact = judge.processed(hop, found, place, event)
         moment, asked = int(past.times[event]), past.typed(event)
         served = served_said(judge, hop, found, columns, place, event, processed, exact)
