@@ -65,9 +65,11 @@ def of(street: Street, *events: Recorded) -> Street:
 
 
 def changed(street: Street, event: type, change: Any) -> Recorded:
-    """An archived table after `change(table)`."""
+    """An archived table, in the order of positions, after `change(table)`."""
     kind = event_of(event)
-    return Recorded(kind, change(table_of(Tables(street.folder / "tables"), kind.topic)), street.past.partitions)
+    table = table_of(Tables(street.folder / "tables"), kind.topic)
+    table = table.sort_by([("partition", "ascending"), ("offset", "ascending")])
+    return Recorded(kind, change(table), street.past.partitions)
 
 
 # -- what is right ---------------------------------------------------------------------------------------------------
@@ -143,9 +145,11 @@ def test_an_event_that_was_tampered_with_is_found_by_every_row_that_it_is_in(str
 
 
 def test_an_event_that_is_missing_in_the_middle_is_found(street: Street) -> None:
-    found = causes(of(street, changed(street, Sale, lambda table: table.slice(0, 20).__class__.from_batches(
-        [*table.slice(0, 20).to_batches(), *table.slice(21).to_batches()]))).verify())  # fmt: skip
-    assert set(found) == {"unexplained"}
+    def without(table: pa.Table) -> pa.Table:
+        return pa.concat_tables([table.slice(0, 20), table.slice(21)])
+
+    found = causes(of(street, changed(street, Sale, without)).verify())
+    assert len(found["unexplained"]) > 10
 
 
 def test_a_row_whose_event_is_not_there_is_found(street: Street) -> None:
