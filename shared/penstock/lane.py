@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import itemgetter
@@ -26,7 +27,7 @@ import structlog
 from .log import Batch, Headers, Log, Member, Partition, Send
 from .patience import patiently
 from .records import Clock
-from .store import Change, Fenced, Saved, Store
+from .store import Change, Fenced, Saved, Store, StoreError
 from .telemetry import Meters, Tracing, trace_of
 
 __all__ = ["Effects", "Lane", "Redelivered", "Shard", "now", "numbered"]
@@ -167,16 +168,33 @@ class Lane:
         self._generation = 0
         self.shards: dict[int, Shard] = {}
         self._versions: dict[int, int] = {}
+        self._published: dict[int, bytes] = {}
+        """The positions of the shards whose outbox is stored, though all of it has been published."""
         self._ends: dict[str, dict[int, int]] = {}
         self._logger = structlog.get_logger(service=name)
 
-    async def run(self) -> None:
-        """Turn until cancelled, also when a client below drops the cancellation (`asyncio.wait_for` of Python 3.11, which
-        redis-py uses, does when the answer comes in the same moment)."""
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Turn until `stop` is set, then settle: whoever opens these shards next has nothing to publish once more.
+
+        Cancelled, it ends wherever it is, also when a client below drops the cancellation (`asyncio.wait_for` of Python 3.11,
+        which redis-py uses, does when the answer comes in the same moment).
+        """
         me = asyncio.current_task()
         while me is None or not me.cancelling():
             await self.turn()
+            if stop is not None and stop.is_set():
+                return await self.settle()
         raise asyncio.CancelledError
+
+    async def settle(self) -> None:
+        """Empty the stored outbox of each shard that has published it. Where that fails, its next owner publishes it once
+        more, and readers drop the repeats by their numbers."""
+        published, self._published = self._published, {}
+        for number, position in published.items():
+            with suppress(StoreError, Fenced):
+                self._versions[number] = await self._store.write(
+                    f"{self.name}.{number}", self._versions[number], Change(position)
+                )
 
     async def turn(self, wait: float = WAIT) -> bool:
         """One round; whether anything happened."""
@@ -212,9 +230,12 @@ class Lane:
             return False
         self._trace(effects.sends, began)
         effects.change.outbox = packed(effects.sends)
+        self._published.pop(number, None)
         version = await self._patient(lambda: self._store.write(name, self._versions[number], effects.change))
         self._versions[number] = version
         await self._publish(name, version, effects.sends)
+        if effects.sends:
+            self._published[number] = effects.change.position
         done = now()
         self._meters.records_in.inc(sum(len(batch) for batch in batches))
         self._meters.records_out.inc(len(effects.sends))
@@ -253,7 +274,7 @@ class Lane:
     async def _open(self, member: Member) -> None:
         """Restore the shards that this member holds now, and let them publish what they still owe."""
         self._generation = member.generation
-        self.shards, self._versions = {}, {}
+        self.shards, self._versions, self._published = {}, {}, {}
         if self._closes:
             self._ends = {}
             for partition, end in (await self._patient(lambda: self._log.ends(self._closes))).items():
@@ -267,6 +288,7 @@ class Lane:
             positions = shard.open(saved)
             if saved.outbox:
                 await self._publish(name, saved.version, unpacked(saved.outbox))
+                self._published[number] = saved.position
             for partition, offset in positions.items():
                 member.seek(partition, offset)
             if saved.version:  # a kill between write and commit would leave lag tools an old position for ever

@@ -56,6 +56,33 @@ def test_a_kill_before_the_commit_leaves_no_lag_that_nobody_has() -> None:
     assert asyncio.run(scenario()) == (0, 3)
 
 
+class Echoing(Counting):
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        effects = super().step(loaded)
+        if effects is not None:
+            effects.sends = [Send("echoes", None, b"%d" % self.count, (), 0)]
+        return effects
+
+
+def test_a_lane_that_is_stopped_leaves_nothing_to_publish_once_more_and_one_that_is_killed_does() -> None:
+    async def echoes(killed: bool) -> int:
+        log, store = MemoryLog(), MemoryStore()
+        await log.create([Topic("trips", 1), Topic("echoes", 1)])
+        await log.send([Send("trips", None, b"{}")])
+        for _ in range(3):
+            lane, stop = Lane("echoing", log, store, lambda _: Echoing(), ["trips"]), asyncio.Event()
+            running = asyncio.ensure_future(lane.run(stop))
+            while not (lane.ready and (await log.ends(["echoes"]))[Partition("echoes", 0)]):
+                await asyncio.sleep(0)
+            running.cancel() if killed else stop.set()
+            await asyncio.wait([running])
+            await lane.close()
+        return (await log.ends(["echoes"]))[Partition("echoes", 0)]
+
+    assert asyncio.run(echoes(killed=False)) == 1
+    assert asyncio.run(echoes(killed=True)) == 3
+
+
 def test_the_outbox_gives_back_what_went_in_under_the_same_numbers() -> None:
     row, letter = (("ce_type", b"row"),), (("ce_id", b"mine"), ("dlq.reason", b"decode"))
     sends = [
