@@ -34,6 +34,10 @@ def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0
             shared,
             follows=[topics.clock],
             clock=topics.clock,
+            writes=[
+                *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
+                *(topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct),
+            ],
             closes=[topics.rows(event) for event in topology.reads],
             tracing=tracing,
             group=f"{topics.prefix}.feature_store",

@@ -21,6 +21,7 @@ from penstock.topology import ENTRY
 from .block import Rows, pack, tick, unpack
 from .hop import HopPartition, by_event
 from .intake import Intake
+from .published import Published
 from .row import RowWriter
 
 __all__ = ["FeatureShard"]
@@ -51,6 +52,8 @@ class FeatureShard:
         self._frontiers = Frontiers(self._homes, number)
         self._heard: dict[str, float] = {}
         self._version = 0
+        """The number of the newest blocks; grows with every write."""
+        self._published = Published(topics)
         self._needed: list[tuple[HopPartition, str]] = []
         self._offsets: dict[str, int] = {}
         self._sends: list[Send] = []
@@ -60,11 +63,11 @@ class FeatureShard:
     # --- opening ---------------------------------------------------------------------------------------------------
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
-        self._version = saved.version
         offsets = dict.fromkeys([*self._homes, *self._entries], 0)
-        if saved.version:
+        if saved.position:
             position = msgspec.msgpack.decode(saved.position)
             offsets |= position["offsets"]
+            self._version = position["number"]
             for topic, refused in position["refused"].items():
                 self._intakes[topic].refused = refused
             for key, state in position["hops"].items():
@@ -75,6 +78,9 @@ class FeatureShard:
                 self._intakes[topic].recall(int(chunk), value)
         self._read = dict(offsets)
         return {Partition(topic, self.number): offset for topic, offset in offsets.items()}
+
+    def recall(self, batch: Batch) -> None:
+        self._version = max(self._version, self._published.recall(batch))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -143,7 +149,8 @@ class FeatureShard:
                     if self._homes.get(event.topic) == key and event.id is not None:
                         released_ids[event.topic] = due.ids[where].tolist()
                     if self.topology.after(event, key) is None and event in self._rows:
-                        sends += self._rows[event].write(due.ids[where], rows.take(where))
+                        where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
+                        sends += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()
                 blocks = self._route(key, hop, due)
             sends += self._blocks_of(key, hop, number, due, blocks)
         closed = self._closed()
@@ -159,6 +166,7 @@ class FeatureShard:
         following = {rank: self.topology.after(self.topology.events[rank], key) for rank in np.unique(due.ranks).tolist()}
         for there in hop.downstream:
             where = np.flatnonzero(np.isin(due.ranks, [rank for rank, after in following.items() if after == there]))
+            where = self._published.unsaid(self.topics.hop(there), due.ranks, Rows(*due.columns).cursors, where)
             if len(where):
                 targets = self.hops[there].route(due, where)
                 for shard in np.unique(targets).tolist():
@@ -210,6 +218,7 @@ class FeatureShard:
             cut += [state_key(key, entity) for entity in cuts]
         self._offsets = {topic: self._offset(topic) for topic in self._read}
         position = {
+            "number": self._version,
             "offsets": self._offsets,
             "refused": {topic: intake.refused for topic, intake in self._intakes.items()},
             "hops": {key: hop.position() for key, hop in self.hops.items()},
