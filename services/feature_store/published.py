@@ -46,10 +46,12 @@ class Published:
         topology = topics.project.topology
         self._ranks = {topics.rows(event): topology.rank[event] for event in topology.reads}
         self._parts: defaultdict[str, list[Ints]] = defaultdict(list)
+        self._sorted: dict[str, Ints] = {}
 
     def recall(self, batch: Batch) -> int:
         """Take note of our records of one topic; the greatest block number among them, or 0."""
         topic, newest = batch.partition.topic, 0
+        self._sorted.pop(topic, None)
         for value in batch.values if topic not in self._ranks else ():
             block = unpack(value or b"")
             newest = max(newest, block.number)
@@ -65,10 +67,9 @@ class Published:
         """Those of the rows `where` whose events were not sent to a topic yet."""
         if topic not in self._parts:
             return where
-        parts = self._parts[topic]
-        if len(parts) > 1:
-            parts[:] = [np.unique(np.concatenate(parts))]
-        said, events = parts[0], _events(ranks[where], cursors[where])
+        if topic not in self._sorted:
+            self._sorted[topic] = np.unique(np.concatenate(self._parts[topic]))
+        said, events = self._sorted[topic], _events(ranks[where], cursors[where])
         new = said[np.minimum(np.searchsorted(said, events), len(said) - 1)] != events
         return cast(Where, np.arange(len(ranks))[where][new])
 

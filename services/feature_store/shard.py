@@ -195,10 +195,10 @@ class FeatureShard:
         return sends
 
     def _closed(self) -> int | None:
-        """The time before which all rows are out, when it moved."""
-        ends = [
-            self.hops[route.path[-1] if route.path else ENTRY].frontier for route in self.topology.routes.values() if route.row
-        ]
+        """The time before which all rows are out, when it moved. All hops of their ways count: where the store has lost its
+        state, blocks that were published before say more than the hop that they came from has done again."""
+        ways = {key for route in self.topology.routes.values() if route.row for key in route.path or [ENTRY]}
+        ends = [self.hops[key].frontier for key in ways]
         closed = min(ends, default=NEVER)
         if closed <= self._told.get("rows", NEVER):
             return None

@@ -98,7 +98,6 @@ class _Held:
     outbox: Outbox
     letters: set[Hashable] = field(default_factory=set)
     """Dead letters that are out, though the state may not know it."""
-    status: bytes = b""
 
     @property
     def loss(self) -> Loss | None:
@@ -213,13 +212,12 @@ class Lane:
             return False
         self._trace(effects.sends, began)
         change, loss = effects.change, held.loss
-        if loss is not None:
-            if held.status == REBUILDING and effects.closed is not None and effects.closed >= loss.closed:
-                change.heads = {**change.heads, STATUS: LIVE}
-                held.status = LIVE
-                self._logger.info("rebuilt", shard=number)
-            if loss.over(effects.positions):
-                loss = None
+        if loss is not None and effects.closed is not None and effects.closed >= loss.closed > NEVER:
+            loss = msgspec.structs.replace(loss, closed=NEVER)
+            change.heads = {**change.heads, STATUS: LIVE}
+            self._logger.info("rebuilt", shard=number)
+        if loss is not None and loss.over(effects.positions):
+            loss = None
         sends = [s for s in effects.sends if letter_of(s.topic, s.headers) not in held.letters] if held.letters else effects.sends
         await self._patient(lambda: self._write(number, held, change, sends, loss))
         await self._publish(number, held.outbox.write, sends)
@@ -356,9 +354,9 @@ class Lane:
             self._logger.warning("behind", shard=number, meaning=f"the store has lost its last {lost} writes; doing them again")
         if loss is None and held.version:
             return
-        held.status = REBUILDING if loss is not None and loss.closed > NEVER else LIVE
+        status = REBUILDING if loss is not None and loss.closed > NEVER else LIVE
         held.outbox = msgspec.structs.replace(held.outbox, write=max(newest, held.outbox.write))
-        await self._patient(lambda: self._write(number, held, Change(held.position, heads={STATUS: held.status}), [], loss))
+        await self._patient(lambda: self._write(number, held, Change(held.position, heads={STATUS: status}), [], loss))
 
     async def _closed(self, number: int) -> int:
         """The newest time that this shard has closed."""
