@@ -10,8 +10,7 @@ A crash before the write repeats the step; after a crash behind it the rest of t
 lost writes they are done again, but not published again: what a shard has published is read from the log (`outbox`). Every record
 sent carries its shard and a number that grows, so readers drop what they have had. Together: nothing lost, nothing counted twice.
 
-Readers of the store are told by each shard, at the key STATUS, whether its state can be relied on: LIVE, or REBUILDING after a
-loss, until it has come as far as it had been. Where the key is not there, the shard was lost, or never begun.
+Readers of the store are told by each shard, at the key `store.STATUS`, whether it is being rebuilt after such a loss.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ from .merge import NEVER
 from .outbox import FROM, SEQUENCE, Ends, Loss, Outbox, Redelivered, letter_of, numbered, stamped, write_of
 from .patience import patiently
 from .records import Clock
-from .store import Change, Fenced, Saved, Store, StoreError
+from .store import LIVE, REBUILDING, STATUS, Change, Fenced, Saved, Store, StoreError
 from .telemetry import Meters, Tracing, trace_of
 
 __all__ = [
-    "FROM", "LIVE", "REBUILDING", "SEQUENCE", "STATUS", "Effects", "Lane", "Redelivered", "Shard", "now", "numbered", "stamped",
+    "FROM", "SEQUENCE", "Effects", "Lane", "Redelivered", "Shard", "now", "numbered", "stamped",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -46,9 +45,6 @@ MAX_RECORDS, WAIT = 4096, 0.02
 
 QUIET = 5.0
 """Seconds without anything to do after which a lane looks whether its shards are still in the store as it left them."""
-
-STATUS, LIVE, REBUILDING = b"", b"live", b"rebuilding"
-"""The key (no entity has it) and the heads by which a shard tells readers of the store how it stands."""
 
 
 def now() -> float:

@@ -13,8 +13,8 @@ import redis
 from tests.faults.taxis import Taxis, taxis
 
 from penstock.audit import audit
-from penstock.lane import LIVE, STATUS
 from penstock.local.redis import LocalRedis
+from penstock.store import LIVE, STATUS
 
 TRIPS, PART = 12_000, 3_000
 

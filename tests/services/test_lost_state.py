@@ -22,9 +22,11 @@ from tests.services.test_feature_store import (
     project,
 )  # fmt: skip
 
-from penstock.lane import LIVE, REBUILDING, STATUS, Lane
+from penstock.lane import Lane
 from penstock.log import Partition, Send
+from penstock.online import OnlineFeatures
 from penstock.services.feature_store.service import lanes
+from penstock.store import LIVE, REBUILDING, STATUS
 from penstock.topics import Topics
 
 PARTITIONS = 3
@@ -133,6 +135,11 @@ def test_events_that_are_late_or_refused_leave_once(seed: int, emptied: bool) ->
 def test_readers_are_told_that_a_shard_is_rebuilt_until_it_has_come_as_far_as_it_had_been() -> None:
     async def go() -> None:
         world = World()
+        online = OnlineFeatures(world.topics, world.store)
+
+        async def read(zone: str) -> str:
+            return (await online.view("Zone", zone, FOREVER)).status
+
         await world.log.create(world.topics.all())
         assert await world.statuses() == {b""}, "nobody knows anything before the feature store has begun"
         await world.turn()
@@ -147,11 +154,13 @@ def test_readers_are_told_that_a_shard_is_rebuilt_until_it_has_come_as_far_as_it
         world.lane.max_records = 50
         await world.turn()
         assert await world.statuses() == {REBUILDING}
+        assert await read("z1") == await read("never seen") == "rebuilding"
         while await world.turn():
             now = {n: s.heads for n, s in world.store._shards.items()}
             for name, shard in before.items():
                 if now[name][STATUS] == LIVE:
                     assert {k: now[name].get(k) for k in shard.heads} == shard.heads, "live, and not all there"
         assert await world.statuses() == {LIVE}
+        assert (await read("z1"), await read("never seen")) == ("fresh", "missing")
 
     asyncio.run(go())
