@@ -57,11 +57,12 @@ class Machine:
 
 
 def feature_store(machine: Machine) -> None:
-    from .feature_store import api, archive, service
+    from .feature_store import api, archive, rebuild, service
 
-    topics = machine.topics
-    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, machine.settings.idle_after, machine.tracing))
-    tables = archive.Archive(topics, machine.log, machine.settings.data / "tables", machine.settings.cluster)
+    topics, folder = machine.topics, machine.settings.data / "tables"
+    past, idle_after = rebuild.EventTables(folder), machine.settings.idle_after
+    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
+    tables = archive.Archive(topics, machine.log, folder, machine.settings.cluster)
     machine.endless.append(tables.run)
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)

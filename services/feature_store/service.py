@@ -9,6 +9,7 @@ state    window tiles per entity, with the positions they include, in the online
 
 from __future__ import annotations
 
+from penstock.history import History
 from penstock.lane import Lane
 from penstock.log import Log
 from penstock.store import Store
@@ -20,7 +21,14 @@ from .shard import FeatureShard
 __all__ = ["lanes"]
 
 
-def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0, tracing: Tracing | None = None) -> list[Lane]:
+def lanes(
+    topics: Topics,
+    log: Log,
+    store: Store,
+    idle_after: float | None = 5.0,
+    tracing: Tracing | None = None,
+    history: History | None = None,
+) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
     topology = topics.project.topology
     shared = [event.topic for hop in topology.hops for event in hop.direct]
@@ -41,5 +49,6 @@ def lanes(topics: Topics, log: Log, store: Store, idle_after: float | None = 5.0
             closes=[topics.rows(event) for event in topology.reads],
             tracing=tracing,
             group=f"{topics.prefix}.feature_store",
+            history=history,
         )
     ]

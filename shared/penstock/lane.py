@@ -19,13 +19,14 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from .control import Tail
 from .deadletter import cause_of
+from .history import History
 from .log import Batch, Log, Member, Partition, Send
 from .merge import NEVER
 from .outbox import FROM, SEQUENCE, Ends, Loss, Outbox, Redelivered, letter_of, numbered, stamped, write_of
@@ -110,7 +111,7 @@ class Lane:
 
     `writes` are the topics that it publishes to, `closes` those of them whose time it closes on the clock topic as it goes.
     `name` names its shards in the store and in what it sends; `group` (default: the same) is the consumer group, which other
-    projects on the broker must not share.
+    projects on the broker must not share. `history` has what the log no longer keeps of the shared topics.
     """
 
     def __init__(
@@ -126,7 +127,11 @@ class Lane:
         closes: Sequence[str] = (),
         tracing: Tracing | None = None,
         group: str = "",
+        history: History | None = None,
     ) -> None:
+        self._history = history
+        self._past: dict[Partition, int] = {}
+        """Where to read on in the history of partitions whose log begins later than their shard has come."""
         self.name, self._log, self._store, self._make = name, log, store, shard
         self._group = group or name
         self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
@@ -182,6 +187,8 @@ class Lane:
         batches = await self._patient(lambda: self._member.read(self.max_records, wait))  # type: ignore[union-attr]
         if self._member.generation != self._generation:
             return True
+        if self._past:
+            batches = await self._patient(lambda: self._remember(batches))
         followed = [b for b in batches if b.partition.topic in self._follows]
         moved = bool(batches)
         for number, held in self._held.items():
@@ -262,6 +269,22 @@ class Lane:
         said = Clock(publisher=name, before=before, ends={topic: self._ends[topic] for topic in self._closes})
         await self._patient(lambda: self._log.send([Send(self._clock, name.encode(), msgspec.json.encode(said))]))
 
+    async def _remember(self, batches: Sequence[Batch]) -> list[Batch]:
+        """Batches of the log, and of the history in place of what lies after it; where it ends, the log is read on."""
+        found = [batch for batch in batches if batch.partition not in self._past]
+        for partition, at in list(self._past.items()):
+            history: Any = self._history
+            batch = await asyncio.to_thread(history.read, partition, at, self.max_records)
+            if batch is not None:
+                found.append(batch)
+                self._past[partition] = batch.next
+                continue
+            at = max(at, await asyncio.to_thread(history.end, partition))
+            self._member.seek(partition, at)  # type: ignore[union-attr]
+            del self._past[partition]
+            self._logger.info("history read", partition=str(partition), meaning=f"the log is read on at {at}")
+        return found
+
     # --- opening ---------------------------------------------------------------------------------------------------
 
     async def _open(self, member: Member) -> None:
@@ -283,6 +306,16 @@ class Lane:
             if each.position:  # a kill between write and commit would leave lag tools an old position for ever
                 await self._patient(lambda number=number: member.commit(positions[number]))  # type: ignore[misc]
         self._held = held
+        self._past = await self._gone(positions) if self._history is not None else {}
+        if self._past:
+            ends = await self._patient(lambda: self._log.ends(self._shared))
+            for partition in self._past:  # until its history is read nothing of it is wanted
+                member.seek(partition, ends[partition])
+
+    async def _gone(self, positions: Mapping[int, Mapping[Partition, int]]) -> dict[Partition, int]:
+        """The partitions whose log begins after the position of their shard, and that position."""
+        begins = await self._patient(lambda: self._log.begins(self._shared))
+        return {p: at for found in positions.values() for p, at in found.items() if at < begins.get(p, 0)}
 
     async def _recall(self, held: Mapping[int, _Held]) -> tuple[dict[int, int], dict[int, set[int]]]:
         """Read what the log has of these shards since the writes that the store knows: the number of each one's newest write, and

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,6 +26,8 @@ from tests.services.test_feature_store import (
 from penstock.lane import Lane
 from penstock.log import Partition, Send
 from penstock.online import OnlineFeatures
+from penstock.services.feature_store.archive import Archive
+from penstock.services.feature_store.rebuild import EventTables
 from penstock.services.feature_store.service import lanes
 from penstock.store import LIVE, REBUILDING, STATUS
 from penstock.topics import Topics
@@ -42,9 +45,9 @@ class World:
         self.copies: list[dict[str, Any]] = [{}]
         self.lane = self.opened()
 
-    def opened(self) -> Lane:
+    def opened(self, past: EventTables | None = None) -> Lane:
         self.log._groups.clear()
-        (lane,) = lanes(self.topics, self.log, self.store, None)
+        (lane,) = lanes(self.topics, self.log, self.store, None, history=past)
         return lane
 
     async def publish(self, events: Sequence[Event], before: int) -> None:
@@ -130,6 +133,37 @@ def test_events_that_are_late_or_refused_leave_once(seed: int, emptied: bool) ->
     names = [name for name, _ in world.rows()]
     assert sorted(names) == sorted({msgspec.json.decode(value)["ride_id"] for value in asked})
     assert len(world.records("rides.dlq")) == len(asked) - len(names), "the same ride twice"
+
+
+def test_events_that_retention_has_taken_come_from_the_archive_with_neither_gap_nor_overlap(tmp_path: Path) -> None:
+    async def go() -> World:
+        world = World()
+        await world.log.create(world.topics.all())
+        archive = Archive(world.topics, world.log, tmp_path)
+        await world.publish(EVENTS[:600], micros(EVENTS[600][3]))
+        while await world.turn():
+            pass
+        while await archive.turn():
+            pass
+        await archive.close()
+        for event in project.events:
+            for number in range(PARTITIONS):
+                place = Partition(event.topic, number)
+                world.log.trim(place, world.log._stores[place].end - 3 * number)  # nothing, a little and more is left
+        world.lose({})
+        world.lane = world.opened(EventTables(tmp_path))
+        world.lane.max_records = 50
+        while await world.turn():
+            pass
+        assert await world.statuses() == {LIVE}
+        await world.publish(EVENTS[600:], FOREVER)
+        while await world.turn():
+            pass
+        return world
+
+    rows = asyncio.run(go()).rows()
+    assert dict(rows) == WHOLE
+    assert len(rows) == len(WHOLE)
 
 
 def test_readers_are_told_that_a_shard_is_rebuilt_until_it_has_come_as_far_as_it_had_been() -> None:
