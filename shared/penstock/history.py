@@ -1,4 +1,4 @@
-"""The past of a topic: records that the log no longer keeps, from wherever they were archived. A seam, which lanes read through."""
+"""The past of a topic: records that the log no longer keeps, from wherever they were archived. Lanes read through it."""
 
 from __future__ import annotations
 

@@ -322,7 +322,6 @@ class Lane:
         the numbers of its last outbox that are out. Shards hear what the store has lost."""
         begins = await self._patient(lambda: self._log.begins(self._writes))
         known = {p: max(begin, min((h.outbox.end(p) for h in held.values()), default=0)) for p, begin in begins.items()}
-        self._ends = {topic: {} for topic in self._writes}
         newest, out = {number: h.outbox.write for number, h in held.items()}, {number: set[int]() for number in held}
         tail = Tail(self._log, self._writes, known)
 
@@ -343,11 +342,14 @@ class Lane:
                     if lost:
                         each.shard.recall(_some(batch, lost))
 
-        try:
-            await self._patient(hear)
-        finally:
-            await tail.close()
-        for partition, end in (await self._patient(lambda: self._log.ends(self._writes))).items():
+        ends = await self._patient(lambda: self._log.ends(self._writes))
+        if any(known[partition] < end for partition, end in ends.items()):
+            try:
+                await self._patient(hear)
+            finally:
+                await tail.close()
+        self._ends = {topic: {} for topic in self._writes}
+        for partition, end in ends.items():
             self._ends[partition.topic][partition.number] = end
         return newest, out
 
