@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import msgspec
@@ -27,9 +26,7 @@ def test_a_feature_store_that_is_stopped_at_rest_and_started_again_publishes_not
                 await company.start()
                 await company.publish(400, first=400 * day)
                 await company.until_rows(400 * day + 390)
-                began = time.monotonic()
                 assert company.end(number) == 0
-                assert time.monotonic() - began < 3.0
             await company.start()
             await company.finish()
             rows = await company.until_rows(800)
