@@ -1,5 +1,7 @@
 """Penstock: streaming machine learning that closes the loop. One typed file says what; services do it over Kafka topics."""
 
+import typing as _typing
+
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
@@ -9,6 +11,9 @@ from .model import Learner, model
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
 from .project import Project
 from .replay import replay
+
+if _typing.TYPE_CHECKING:
+    from .history import compute
 
 __all__ = [
     "DefinitionError",
@@ -21,6 +26,7 @@ __all__ = [
     "PenstockError",
     "Project",
     "canary",
+    "compute",
     "count",
     "derived",
     "drift",
@@ -43,3 +49,15 @@ __all__ = [
     "skill",
     "sum",
 ]
+
+_ON_FRAMES = {"compute": ".history"}
+
+
+def __getattr__(name: str) -> object:
+    """Names that need pandas are imported when they are used, so that `import penstock` stays light."""
+    if name not in _ON_FRAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import importlib
+
+    found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
+    return found
