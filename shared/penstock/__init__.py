@@ -13,6 +13,7 @@ from .project import Project
 from .replay import replay
 
 if _typing.TYPE_CHECKING:
+    from .asof import as_of
     from .history import compute
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Learner",
     "PenstockError",
     "Project",
+    "as_of",
     "canary",
     "compute",
     "count",
@@ -50,7 +52,7 @@ __all__ = [
     "sum",
 ]
 
-_ON_FRAMES = {"compute": ".history"}
+_ON_FRAMES = {"as_of": ".asof", "compute": ".history"}
 
 
 def __getattr__(name: str) -> object:
