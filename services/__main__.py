@@ -50,7 +50,7 @@ def feature_store(machine: Machine) -> None:
 
     topics = machine.topics
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, machine.settings.idle_after, machine.tracing))
-    tables = archive.Archive(topics, machine.log, machine.settings.data / "tables", machine.settings.cluster)
+    tables = archive.Archive(topics, machine.log, machine.settings.offline)
     machine.tasks.append(tables.run)
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
