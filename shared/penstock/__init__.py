@@ -15,6 +15,7 @@ from .replay import replay
 if _typing.TYPE_CHECKING:
     from .asof import as_of
     from .history import compute
+    from .training import training_set
 
 __all__ = [
     "DefinitionError",
@@ -50,9 +51,10 @@ __all__ = [
     "since_last",
     "skill",
     "sum",
+    "training_set",
 ]
 
-_ON_FRAMES = {"as_of": ".asof", "compute": ".history"}
+_ON_FRAMES = {"as_of": ".asof", "compute": ".history", "training_set": ".training"}
 
 
 def __getattr__(name: str) -> object:

@@ -19,7 +19,7 @@ from .errors import PenstockError
 from .event import Column
 from .mistake import nearest
 
-__all__ = ["MISSING", "combined", "entities", "micros", "numbers", "place", "texts"]
+__all__ = ["MISSING", "arrived", "combined", "entities", "micros", "numbers", "place", "texts"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -57,6 +57,16 @@ def micros(series: Series, said: str) -> Ints:
     if len(found) and ((found < 0) & (found != MISSING)).any():
         raise PenstockError(f"{said} lies before 1970 in some rows", "leave these rows out")
     return found
+
+
+def arrived(times: Ints, partition: Series, offset: Series) -> Ints:
+    """What time it was in its partition when each event arrived: the running maximum of time, in the order of offsets."""
+    number = pd.factorize(partition)[0]
+    order = np.lexsort((offset.to_numpy(np.int64), number))
+    newest = np.empty(len(times), np.int64)
+    for own in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        newest[own] = np.maximum.accumulate(times[own])
+    return newest
 
 
 def numbers(series: Series, column: Column) -> Floats:

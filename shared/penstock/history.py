@@ -129,7 +129,9 @@ def _parts(
                 f"{event.time!r} is missing in {int((times == MISSING).sum()):,} rows, and an event has a time",
                 f'frame.dropna(subset=["{event.time.name}"])',
             )
-        places = _arrived(frame, times, said) if order == "arrival" else times
+        places = (
+            times if order == "time" else frames.arrived(times, *(frames.place(frame, n, said) for n in ("partition", "offset")))
+        )
         kind = shape.events.index(event) if event in shape.events else -1
         parts.append(_Part(said, frame, event, times, places, rank, kind, at is event.type))
     if not isinstance(at, type):
@@ -180,17 +182,6 @@ def _decoded(view: View, about: Event, frame: pd.DataFrame) -> Sequence[Any]:
     columns = _numeric(about)
     row: Any = msgspec.defstruct("Row", [(column.name, float) for column in columns], gc=False)
     return list(map(row, *(frames.numbers(frames.place(frame, c.name, "`at`"), c).tolist() for c in columns)))
-
-
-def _arrived(frame: pd.DataFrame, times: Ints, said: str) -> Ints:
-    """What time it was in its partition when each event arrived: the running maximum of time, in the order of offsets."""
-    partition, offset = (frames.place(frame, name, said).to_numpy(np.int64) for name in ("partition", "offset"))
-    order = np.lexsort((offset, partition))
-    whose = partition[order]
-    newest = np.empty(len(frame), np.int64)
-    for own in np.split(order, np.flatnonzero(np.diff(whose)) + 1):
-        newest[own] = np.maximum.accumulate(times[own])
-    return newest
 
 
 def _tracks(shape: Shape, part: _Part) -> Floats:
