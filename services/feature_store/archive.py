@@ -55,12 +55,12 @@ class Pending:
 
 class Archive:
     """The share of the archive that this process holds. `turn` drives it as a lane's does; `run` also commits by age and
-    compacts. `clock` gives the wall clock, in seconds."""
+    compacts."""
 
     name = "archive"
 
-    def __init__(self, topics: Topics, log: Log, location: Location | Path | str, clock: Callable[[], float] = time.time) -> None:
-        self._topics, self._log, self._clock = topics, log, clock
+    def __init__(self, topics: Topics, log: Log, location: Location | Path | str) -> None:
+        self._topics, self._log = topics, log
         self._location = location if isinstance(location, Location) else Location(location)
         self._columns = columns_of(topics)
         self._writers = {topic: TableWriter(self._location, topic, columns) for topic, columns in self._columns.items()}
@@ -155,7 +155,7 @@ class Archive:
         # Asked after the records were read: the same identity as before then proves that all are of this one topic.
         if await self._patient(lambda: self._log.identities([topic])) != {topic: self._identities[topic]}:
             raise Moved(f"the topic {topic} was made again")
-        harvest = await asyncio.to_thread(_harvest, self._columns[topic], writer, pending.batches, self._clock())
+        harvest = await asyncio.to_thread(_harvest, self._columns[topic], writer, pending.batches)
         if harvest.refused:
             self._logger.warning(
                 "left out", topic=topic, records=harvest.refused, meaning="they fit no column; see the .dlq topic"
@@ -210,7 +210,7 @@ class Harvest:
     seen: dict[tuple[int, str], int]
 
 
-def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch], now: float) -> Harvest:
+def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Harvest:
     """The rows of batches: without tombstones, what was sent twice by services that number what they send, and what fits no
     column."""
     import numpy as np
@@ -226,7 +226,7 @@ def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch], now: f
         if columns.numbered and batch.headers:
             wanted = [i for i in wanted if _new(batch, i, number, writer, seen)]  # type: ignore[assignment]
         values = batch.values if len(wanted) == len(batch) else [batch.values[i] for i in wanted]
-        decoded = columns.decode(values, now)
+        decoded = columns.decode(values)
         refused += len(values) - len(decoded.kept)
         places = np.asarray(batch.offsets, np.int64)[np.asarray(wanted, np.int64)[decoded.kept]]
         place = {"partition": pa.array(np.full(len(places), number, np.int32)), "offset": pa.array(places)}

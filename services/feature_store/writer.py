@@ -59,9 +59,9 @@ class TableWriter:
         Raises Away, Moved (another process is just doing the same), PenstockError for a table that does not fit.
         """
         with _heard(self.name):
-            self._delta = self._found()
-            known = self._delta.metadata().configuration
             wanted = {TOPIC: topic_id, PARTITIONS: str(partitions)}
+            self._delta = self._found(wanted)
+            known = self._delta.metadata().configuration
             if any(known.get(key) != value for key, value in wanted.items()):
                 self._logger.warning("another topic", was=known.get(TOPIC), now=topic_id, meaning="it was made again; both stay")
                 self._delta.alter.set_table_properties(wanted, raise_if_not_exists=False)
@@ -106,7 +106,7 @@ class TableWriter:
         self._seen |= seen
         return int(self._delta.version())
 
-    def _found(self) -> Any:
+    def _found(self, properties: Mapping[str, str]) -> Any:
         import pyarrow as pa
         from deltalake import DeltaTable
         from deltalake.exceptions import TableNotFoundError
@@ -122,8 +122,10 @@ class TableWriter:
                 mode="ignore",
                 partition_by=[PLACE[0]],
                 storage_options=options,
+                raise_if_key_not_exists=False,
                 configuration={
                     **PROPERTIES,
+                    **properties,
                     # Statistics of three columns instead of all: what readers skip files by, at half the cost of a commit.
                     "delta.dataSkippingStatsColumns": f"partition,offset,{self._columns.time}",
                 },

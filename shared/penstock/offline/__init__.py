@@ -12,13 +12,15 @@ They are plain Delta tables (Parquet inside), so that any engine reads them: Duc
     location   where they are: a folder or an S3 bucket
     columns    what a record of a topic becomes in its table
     table      Tables, Table: reading, at any version
+    commits    the history of a table
     pins       which versions training sets need
     upkeep     compact, vacuum, restore
     verify     is each record there, and there once
 """
 
+from .commits import Version
 from .location import Location
 from .pins import Pin, pins
-from .table import Table, Tables, Version
+from .table import Table, Tables
 
 __all__ = ["Location", "Pin", "Table", "Tables", "Version", "pins"]

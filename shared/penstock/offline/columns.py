@@ -10,6 +10,7 @@ The archive writes tables with it, and `penstock tables verify` asks it which re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -54,8 +55,8 @@ class Columns(Protocol):
         """Names and types of `Decoded.columns`."""
         ...
 
-    def decode(self, values: Sequence[bytes | None], now: float) -> Decoded:
-        """Records in order. `now` (seconds since 1970) decides which event times lie in the future."""
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+        """Records in order."""
         ...
 
 
@@ -90,11 +91,11 @@ class EventColumns:
 
         return pa.schema([(self._names[name], _arrow(kind)) for name, kind in self._types.items()])
 
-    def decode(self, values: Sequence[bytes | None], now: float) -> Decoded:
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
         import numpy as np
         import pyarrow as pa
 
-        events, micros, refused = self._decoder.decode_all(values, now)
+        events, micros, refused = self._decoder.decode_all(values, math.inf)  # the wall clock decides nothing here
         kept = np.arange(len(events))
         if refused:
             kept = np.delete(kept, list(refused))
@@ -148,7 +149,7 @@ class RecordColumns:
         fields = [(name, _arrow(kind)) for name, kind in self._fields.items()]
         return pa.schema([*fields, *((name, pa.float64()) for name in self._names)])
 
-    def decode(self, values: Sequence[bytes | None], now: float) -> Decoded:
+    def decode(self, values: Sequence[bytes | None]) -> Decoded:
         import numpy as np
 
         try:

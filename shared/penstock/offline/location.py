@@ -32,12 +32,12 @@ class Location:
     """
 
     def __init__(self, root: str | Path) -> None:
-        text = str(root).rstrip("/") or "/"
+        text = str(root)
         scheme, found, rest = text.partition("://")
         self.remote = bool(found)
-        if found and (scheme != "s3" or not rest):
+        if found and (scheme != "s3" or not rest.strip("/")):
             raise SettingError(f"offline tables cannot be in {text}", "set PENSTOCK_TABLES to a folder or s3://bucket/prefix")
-        self.root = text if found else str(Path(text).absolute())
+        self.root = text.rstrip("/") if found else str(Path(text).absolute())
 
     def __repr__(self) -> str:
         return self.root
@@ -68,15 +68,17 @@ class Location:
         """The names of the folders below one, sorted."""
         return sorted(found.base_name for found in self._listed(under) if found.type.name == "Directory")
 
-    def listed(self, under: str) -> list[str]:
-        """The paths of the files in a folder, sorted; none where it does not exist."""
-        return sorted(found.path for found in self._listed(under) if found.is_file)
+    def listed(self, under: str, deep: bool = False) -> list[str]:
+        """The paths of the files in a folder (`deep`: and in those below), sorted; none where it does not exist."""
+        return sorted(found.path for found in self._listed(under, deep) if found.is_file)
 
-    def read(self, path: str) -> bytes:
-        """A whole file."""
+    def read(self, path: str) -> bytes | None:
+        """A whole file; None where there is none."""
         try:
             with self.files.open_input_stream(path) as stream:
                 return bytes(stream.read())
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise self.away(error) from error
 
@@ -89,11 +91,11 @@ class Location:
         except OSError as error:
             raise self.away(error) from error
 
-    def _listed(self, under: str) -> list[Any]:
+    def _listed(self, under: str, deep: bool = False) -> list[Any]:
         from pyarrow import fs
 
         try:
-            return list(self.files.get_file_info(fs.FileSelector(under, allow_not_found=True)))
+            return list(self.files.get_file_info(fs.FileSelector(under, allow_not_found=True, recursive=deep)))
         except OSError as error:
             raise self.away(error) from error
 

@@ -44,7 +44,7 @@ def pins(location: Location) -> list[Pin]:
         if not path.endswith(".json"):
             continue
         try:
-            manifest = msgspec.json.decode(location.read(path), type=_Manifest)
+            manifest = msgspec.json.decode(location.read(path) or b"", type=_Manifest)
         except msgspec.MsgspecError as error:
             raise PenstockError(
                 f"{location.uri(path)} is not a manifest of a training set: {error}",

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError
 from ..mistake import nearest
+from .commits import Commits, Version
 from .location import Location
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["PARTITIONS", "TOPIC", "Table", "Tables", "Version", "app_of", "delta_at"]
+__all__ = ["PARTITIONS", "TOPIC", "Table", "Tables", "app_of", "delta_at"]
 
 TOPIC, PARTITIONS = "penstock.topic.id", "penstock.topic.partitions"
 """Table properties: the identity of the topic whose records the table takes now, and how many partitions that has."""
@@ -26,16 +26,6 @@ def app_of(topic_id: str, number: int) -> str:
     """The name under which a table's transaction log keeps the last offset that it has of a partition. The topic's identity
     is in it because a topic that is deleted and made again starts at offset 0, below what the table has."""
     return f"{topic_id}/{number}"
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One commit of a table: its number, when it was made, what it did (Delta's word) and how many rows that wrote."""
-
-    number: int
-    at: datetime
-    operation: str
-    rows: int | None
 
 
 class Tables:
@@ -151,19 +141,13 @@ class Table:
 
     def history(self, limit: int | None = None) -> list[Version]:
         """The commits up to this version, newest first."""
-        return [_version(said) for said in self._delta.history(limit)]
+        return list(Commits(self._tables.location, self.name).until(self.version, limit))
 
     @property
     def committed(self) -> datetime:
         """When this version was made."""
-        return self.history(1)[0].at
-
-
-def _version(said: dict[str, Any]) -> Version:
-    metrics = said.get("operationMetrics") or {}
-    written = metrics.get("num_added_rows") if said["operation"] == "WRITE" else None
-    at = datetime.fromtimestamp(said["timestamp"] / 1000, UTC)
-    return Version(int(said["version"]), at, said["operation"], None if written is None else int(written))
+        [found] = self.history(1)
+        return found.at
 
 
 def delta_at(tables: Tables, name: str, version: int | datetime | None = None) -> Any:
@@ -175,14 +159,15 @@ def delta_at(tables: Tables, name: str, version: int | datetime | None = None) -
     open_now = f"choose another:  penstock tables history {name}"
     try:
         delta = DeltaTable(location.uri(name), storage_options=location.options)
+        newest = int(delta.version())
         if isinstance(version, datetime):
             if version.tzinfo is None:
                 raise PenstockError(f"the moment {version} has no time zone", "say which, such as 2026-02-01T12:00Z")
-            delta.load_as_version(version)
-            if (first := _version(delta.history(1)[0]).at) > version:
-                raise PenstockError(f"table {name} is not known before {first:%Y-%m-%d %H:%M:%S} UTC", open_now)
-        elif version is not None:
-            newest = delta.version()
+            then = Commits(location, name).at(version, newest)
+            if then is None:
+                raise PenstockError(f"table {name} is not known before {version:%Y-%m-%d %H:%M:%S %Z}", open_now)
+            version = then
+        if version is not None:
             if not 0 <= version <= newest:
                 raise PenstockError(f"table {name} has versions 0 to {newest}, not {version}", open_now)
             delta.load_as_version(version)

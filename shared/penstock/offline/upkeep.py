@@ -102,8 +102,9 @@ def vacuum(tables: Tables, name: str, older_than: timedelta = KEEP, dry: bool = 
         raise PenstockError(f"vacuuming {name}: {error}", f"look with:  penstock tables history {name}") from error
     except OSError as error:
         raise location.away(error) from error
-    doomed = sorted(path for path in found if path not in kept)
-    pinned = sorted(path for path in found if path in kept)
+    there = set(location.listed(name, deep=True))  # Delta also names what was deleted before
+    found = [path for path in found if f"{name}/{path}" in there]
+    doomed, pinned = (sorted(path for path in found if (path in kept) is wanted) for wanted in (False, True))
     if not dry:
         for path in doomed:
             location.delete(f"{name}/{path}")
@@ -170,7 +171,7 @@ def _apps(location: Location, name: str) -> set[str]:
             found.update(app for app in column.unique().to_pylist() if app)
     for path in log:
         if re.search(r"/\d{20}\.json$", path) and _number(path) > since:
-            for line in location.read(path).splitlines():
+            for line in (location.read(path) or b"").splitlines():
                 action: dict[str, Any] = msgspec.json.decode(line)
                 if "txn" in action:
                     found.add(action["txn"]["appId"])

@@ -1,0 +1,58 @@
+"""A process that archives, to be killed: `python -m tests.faults.archivist LOCATION LOG RECORDS SEED`.
+
+LOG is a broker, or `memory`: then the process has a log of its own, the same in every process, so that each holds every
+partition, as zombies do. It ends when its share is archived, and says how often it found another one in its place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sys
+
+from tests.services.crew import Harbour, arrival, row
+
+from penstock.log import Log
+from penstock.log.kafka import KafkaLog
+from penstock.offline import Tables
+from penstock.services.feature_store import archive as module
+from penstock.services.feature_store.archive import Archive
+
+PARTITIONS = 2
+
+
+async def filled(harbour: Harbour, records: int) -> None:
+    """The topics with so many arrivals and rows, every tenth row sent twice; nothing random, the identities neither."""
+    await harbour.open()
+    harbour.log._ids = {name: f"the-same-{name}" for name in harbour.log._ids}
+    await harbour.log.send([arrival(n) for n in range(records)])
+    await harbour.log.send([row(n) for n in range(records) for _ in range(2 if n % 10 == 0 else 1)])
+
+
+async def work(location: str, where: str, records: int, seed: int) -> int:
+    fate = random.Random(seed)
+    harbour = Harbour(location, PARTITIONS)
+    log: Log = harbour.log
+    if where == "memory":
+        await filled(harbour, records)
+    else:
+        log = KafkaLog(where, session=6.0)
+    archive = Archive(harbour.topics, log, Tables(location).location)
+    archive._compacts = True
+    module.COMPACT_EVERY = 20  # type: ignore[misc]
+    module.READ_RECORDS = 50  # type: ignore[misc]
+    while True:
+        module.FLUSH_ROWS = fate.randrange(20, 100)  # type: ignore[misc]
+        if not await archive.turn(1.0):
+            await archive.flush()
+            if archive.ready and not await archive.turn(0.0):
+                break
+    fenced = int(archive._meters.fenced._value.get())
+    await archive.close()
+    await log.close()
+    return fenced
+
+
+if __name__ == "__main__":
+    where, broker, records, seed = sys.argv[1:]
+    print("fenced", asyncio.run(work(where, broker, int(records), int(seed))), flush=True)
