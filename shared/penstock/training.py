@@ -9,11 +9,11 @@ everything counts by its own time, whenever it arrived.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,7 @@ from .truth import Asked, Said, Truths, truths
 if TYPE_CHECKING:
     from .project import Project
 
-__all__ = ["Query", "moment", "training_set"]
+__all__ = ["Query", "Readable", "moment", "training_set"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -83,6 +83,19 @@ def moment(value: datetime | str | None, said: str) -> int | None:
     return to_micros(found.to_pydatetime())
 
 
+class Readable(Protocol):
+    """A table at a version: `offline.Table`, or one that is pinned."""
+
+    name: str
+
+    @property
+    def schema(self) -> Any:
+        """Its pyarrow schema."""
+
+    def arrow(self, columns: Sequence[str] | None = None) -> Any:
+        """Its rows as a pyarrow table."""
+
+
 @dataclass(frozen=True)
 class Query:
     """What is asked of the tables; moments in microseconds. The same query over the same versions gives the same rows."""
@@ -94,7 +107,7 @@ class Query:
     known_before: int | None = None
     as_known_now: bool = False
 
-    def tables(self, tables: Tables, project: str | None = None) -> dict[str, Table]:
+    def tables(self, tables: Tables, project: str | None = None) -> list[Table]:
         """The tables that are read, as they are now. The rows come first, so that their events are there as a rule."""
         scored, label = self.model.scores, self.model.label.event
         names = [_rows(tables, scored, project), scored.topic]
@@ -102,15 +115,15 @@ class Query:
             names += [event.topic for event in self._computed_from()]
         if label.topic in tables.names():  # else nothing has answered yet
             names.append(label.topic)
-        return {name: tables.table(name) for name in dict.fromkeys(names)}
+        return [tables.table(name) for name in dict.fromkeys(names)]
 
-    def run(self, tables: Mapping[str, Table]) -> pd.DataFrame:
+    def run(self, opened: Sequence[Readable]) -> pd.DataFrame:
         """The training set over these tables, of which the first has the rows."""
-        scored = self.model.scores
+        scored, tables = self.model.scores, {table.name: table for table in opened}
         columns = [item for item in self.model.items if isinstance(item, Column)]
         events = _events(tables[scored.topic], scored, (*_head(scored), *columns))
         events[CAME] = _came(events, scored)
-        found = self._inside(_met(events, self._rows(next(iter(tables.values()))), scored), scored)
+        found = self._inside(_met(events, self._rows(opened[0]), scored), scored)
         made = {repr(column): frames.numbers(found[column.name], column) for column in columns}
         if self.as_known_now:
             made |= self._computed(tables, found)
@@ -135,7 +148,7 @@ class Query:
     def _features(self) -> list[str]:
         return [repr(item) for item in self.model.items if not isinstance(item, Column)]
 
-    def _rows(self, table: Table) -> pd.DataFrame:
+    def _rows(self, table: Readable) -> pd.DataFrame:
         """The archived rows: id, the place of their event, and the features that are not computed anew."""
         import pyarrow.compute as pc
 
@@ -165,7 +178,7 @@ class Query:
 
     # --- labels --------------------------------------------------------------------------------------------------------
 
-    def _truths(self, tables: Mapping[str, Table], found: pd.DataFrame, reached: int) -> Truths:
+    def _truths(self, tables: Mapping[str, Readable], found: pd.DataFrame, reached: int) -> Truths:
         """`reached` is how far the scored events go; silence is believed up to there or to the newest label."""
         scored, label = self.model.scores, self.model.label
         answers = pd.DataFrame({"whose": [], "value": []}, dtype=object)
@@ -195,7 +208,7 @@ class Query:
         scored, views = self.model.scores, self.model.views
         return [e for e in self.topology.events if e is scored or any(e in view.updates for view in views)]
 
-    def _computed(self, tables: Mapping[str, Table], found: pd.DataFrame) -> dict[str, Any]:
+    def _computed(self, tables: Mapping[str, Readable], found: pd.DataFrame) -> dict[str, Any]:
         """The features of the events found, from all archived events."""
         scored, made = self.model.scores, dict[str, Any]()
         for view in self.model.views:
@@ -240,7 +253,7 @@ def _head(event: Event) -> tuple[Column, ...]:
     return (_id(event), event.key, event.time)
 
 
-def _events(table: Table, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
+def _events(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
     """Columns of archived events under the names of their declaration, and the place of each."""
     spelled = {(repr(c) if c.name in PLACE else c.name): c for c in columns}
     there = table.schema.names
