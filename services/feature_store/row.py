@@ -56,6 +56,8 @@ class RowWriter:
         ):
             value = form % (_encode(name), time, raw, line, *cursor)
             sends.append(Send(topic, key.encode(), value, CLOUD_EVENT, cursor[0]))
+        for i in np.flatnonzero(rows.cursors[:, -1] == 1).tolist():
+            sends[i] = sends[i]._replace(value=(sends[i].value or b"")[:-1] + b',"late":true}')
         for i in np.flatnonzero(rows.traces).tolist():
             sends[i] = sends[i]._replace(headers=(*sends[i].headers, ("traceparent", rows.traces[i].encode())))
         return sends

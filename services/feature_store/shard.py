@@ -8,18 +8,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penstock.codec import EventDecoder
+from penstock.codec import EventDecoder, entity_of
+from penstock.event import from_micros
 from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers, Released
 from penstock.online import state_key
+from penstock.records import LateEvent
 from penstock.store import Change, Saved
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 from penstock.topology import ENTRY
 
 from .block import Rows, pack, tick, unpack
-from .hop import HopPartition, by_event
+from .hop import HopPartition, Late, by_event
 from .intake import Intake
 from .row import RowWriter
 
@@ -145,6 +147,7 @@ class FeatureShard:
                     if self.topology.after(event, key) is None and event in self._rows:
                         sends += self._rows[event].write(due.ids[where], rows.take(where))
                 blocks = self._route(key, hop, due)
+                sends += [self._late(key, rows, due, late) for late in hop.late]
             sends += self._blocks_of(key, hop, number, due, blocks)
         closed = self._closed()
         if not moved and not sends and closed is None:
@@ -152,6 +155,22 @@ class FeatureShard:
         self._version = number
         change = self._change(released_ids)
         return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()})
+
+    def _late(self, key: str, rows: Rows, due: Released, late: Late) -> Send:
+        """What is told of an event that came too late for a view."""
+        i, event = late.row, self.topology.events[due.ranks[late.row]]
+        said = LateEvent(
+            event=event.topic,
+            id=due.ids[i],
+            time=from_micros(int(rows.times[i])),
+            view=late.view.name,
+            entity=entity_of(self.topology.by[key, event], rows.events[i]) or "",
+            as_of=from_micros(late.effective),
+            partition=int(rows.cursors[i, 0]),
+            offset=int(rows.cursors[i, 1]),
+            value=msgspec.Raw(rows.raws[i]),
+        )
+        return Send(self.topics.late, said.entity.encode(), msgspec.json.encode(said))
 
     def _route(self, key: str, hop: HopPartition, due: Released) -> dict[tuple[str, int], Ints]:
         """Which rows go on to which partition of which hop, in order."""
@@ -205,6 +224,7 @@ class FeatureShard:
         cut: list[bytes] = []
         for key, hop in self.hops.items():
             changed, closed, cuts = hop.panes.pack()
+            hop.panes.shed()
             heads |= {state_key(key, entity): value for entity, value in changed.items()}
             tails |= {state_key(key, entity): value for entity, value in closed.items()}
             cut += [state_key(key, entity) for entity in cuts]

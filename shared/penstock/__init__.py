@@ -2,10 +2,33 @@
 
 import typing as _typing
 
+from .aggregate import (
+    Feature,
+    among,
+    code,
+    count,
+    decayed_count,
+    decayed_mean,
+    decayed_sum,
+    distinct,
+    first,
+    last,
+    last_k,
+    max,
+    mean,
+    min,
+    quantile,
+    ratio,
+    since_last,
+    std,
+    sum,
+    top,
+    var,
+)  # fmt: skip
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
-from .feature import Derived, Feature, count, derived, features, last, max, mean, min, since_last, sum
+from .feature import Derived, derived, features
 from .label import label
 from .model import Learner, model
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
@@ -27,18 +50,26 @@ __all__ = [
     "Learner",
     "PenstockError",
     "Project",
+    "among",
     "as_of",
     "canary",
+    "code",
     "compute",
     "count",
+    "decayed_count",
+    "decayed_mean",
+    "decayed_sum",
     "derived",
+    "distinct",
     "drift",
     "event",
     "every",
     "features",
+    "first",
     "incremental",
     "label",
     "last",
+    "last_k",
     "max",
     "mean",
     "micros",
@@ -46,12 +77,17 @@ __all__ = [
     "model",
     "no_worse",
     "on_alarm",
+    "quantile",
+    "ratio",
     "replay",
     "shadow",
     "since_last",
     "skill",
+    "std",
     "sum",
+    "top",
     "training_set",
+    "var",
 ]
 
 _ON_FRAMES = {"as_of": ".asof", "compute": ".history", "training_set": ".training"}

@@ -15,11 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from .aggregate import code
 from .errors import PenstockError
 from .event import Column
 from .mistake import nearest
 
-__all__ = ["MISSING", "arrived", "combined", "entities", "micros", "numbers", "place", "texts"]
+__all__ = ["MISSING", "arrived", "codes", "combined", "entities", "micros", "numbers", "place", "texts"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -72,7 +73,10 @@ def arrived(times: Ints, partition: Series, offset: Series) -> Ints:
 def numbers(series: Series, column: Column) -> Floats:
     """A declared number, float64, NaN where missing; integers beyond 64 bits, infinities and fractions of an int are refused,
     and missing values of a column that must have one."""
-    found = _floats(series, column)
+    return _present(_floats(series, column), column)
+
+
+def _present(found: Floats, column: Column) -> Floats:
     missing = int(np.isnan(found).sum())
     if missing and not column.optional:
         raise PenstockError(
@@ -106,6 +110,12 @@ def _floats(series: Series, column: Column) -> Floats:
             f"{column!r} is declared int, and has fractions or integers beyond 64 bits", "declare it float, or correct the values"
         )
     return found
+
+
+def codes(series: Series, column: Column) -> Floats:
+    """A declared text as the numbers that stand for texts in rows, NaN where missing."""
+    which, names = pd.factorize(texts(series, column))
+    return _present(np.array([*map(code, names), np.nan])[which], column)
 
 
 def texts(series: Series, column: Column) -> Series:

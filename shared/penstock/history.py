@@ -17,12 +17,14 @@ import numpy.typing as npt
 import pandas as pd
 
 from . import frame as frames
+from .aggregate import Condition, code
 from .errors import PenstockError
 from .event import Column, Event, event_of
 from .feature import View, view_of
 from .frame import MISSING
 from .plan import Plan
-from .window import Panes, Shape
+from .shape import Shape, Track
+from .window import Panes
 
 __all__ = ["compute"]
 
@@ -179,18 +181,51 @@ def _decoded(view: View, about: Event, frame: pd.DataFrame) -> Sequence[Any]:
     """The rows as objects with the numeric columns of an event: what derived features take, and nobody else needs."""
     if about is NOBODY or not any(item.wants_event for item in view.derived):
         return ()
-    columns = _numeric(about)
-    row: Any = msgspec.defstruct("Row", [(column.name, float) for column in columns], gc=False)
-    return list(map(row, *(frames.numbers(frames.place(frame, c.name, "`at`"), c).tolist() for c in columns)))
+    return _objects({c.name: frames.numbers(frames.place(frame, c.name, "`at`"), c).tolist() for c in _numeric(about)})
+
+
+def _objects(columns: Mapping[str, Sequence[Any]]) -> list[Any]:
+    row: Any = msgspec.defstruct("Row", list(columns), gc=False)
+    return list(map(row, *columns.values()))
 
 
 def _tracks(shape: Shape, part: _Part) -> Floats:
     """What `Shape.values` gives for decoded events, for a frame of them: (n, tracks) values, NaN where missing."""
-    matrix = np.full((len(part.frame), max(len(shape.tracks), 1)), np.nan)
-    for t, (event, column) in enumerate(shape.tracks):
-        if part.kind >= 0 and event is part.event:
-            matrix[:, t] = 1.0 if column is None else frames.numbers(frames.place(part.frame, column.name, part.said), column)
-    return matrix
+    decoded: list[Any] = []
+
+    def values(track: Track) -> Floats:
+        if track.condition.predicate is not None:  # a function of an event: as in the stream, one by one
+            if not decoded:
+                decoded.extend(_events(part))
+            return track.values(decoded)
+        found = np.ones(len(part.frame)) if track.column is None else column_of(track.column)
+        if track.condition.column is not None:
+            found = np.where(_within(track.condition, column_of(track.condition.column)), found, np.nan)
+        return found
+
+    def column_of(column: Column) -> Floats:
+        series = frames.place(part.frame, column.name, part.said)
+        return frames.codes(series, column) if column.kind == "text" else frames.numbers(series, column)
+
+    return shape.filled(part.event if part.kind >= 0 else NOBODY, len(part.frame), values)
+
+
+def _within(condition: Condition, values: Floats) -> npt.NDArray[np.bool_]:
+    """Whether events are of the category that a condition names, or of none of the `others`."""
+    text = condition.column is not None and condition.column.kind == "text"
+    named: list[Any] = [code(str(c)) if text else c for c in condition.others or (condition.category,)]
+    there: npt.NDArray[np.bool_] = np.isin(values, np.array(named, np.float64))
+    return ~there if condition.others else there
+
+
+def _events(part: _Part) -> list[Any]:
+    """The rows as the stream decodes events: every declared column that the frame has."""
+    columns = {}
+    for name in part.event.columns:
+        if name in part.frame.columns:
+            series = frames.place(part.frame, name, part.said)
+            columns[name] = series.astype(object).where(series.notna(), None).tolist()
+    return _objects(columns)
 
 
 # --- working -------------------------------------------------------------------------------------------------------------
@@ -214,7 +249,7 @@ def _windows(shape: Shape, parts: Sequence[_Part]) -> Floats:
     )
     rows = joined(np.arange(len(p.frame)) for p in parts)[order]
     starts = np.append(np.flatnonzero(np.diff(whose, prepend=-1)), len(whose))
-    group = max(STATE_BYTES // (8 * shape.words), 1)
+    group = max(STATE_BYTES // (8 * (shape.words + shape.merged_words)), 1)
     for first in range(0, len(starts) - 1, group):
         borders = starts[first : first + group + 1]
         panes = Panes(shape, capacity=len(borders) - 1)

@@ -38,6 +38,7 @@ class Topics:
         self.models = f"{self.prefix}.models"
         self.commands = f"{self.prefix}.commands"
         self.archive = f"{self.prefix}.archive"
+        self.late = f"{self.prefix}.late"
         self.partials = f"{self.prefix}.hops.statistics"
 
     def hop(self, key: str) -> str:
@@ -76,6 +77,8 @@ class Topics:
         ]
         rows = "feature_store inference" if self.project.models else "feature_store"
         found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]
+        if any(view.lateness is not None for hop in topology.hops for view in hop.views):
+            found.append(_contract(self.late, n, "entity", records.LateEvent, "feature_store", "you"))
         for model in self.project.models:
             name = model.name
             found += [

@@ -146,7 +146,8 @@ class Query:
     # --- rows ----------------------------------------------------------------------------------------------------------
 
     def _features(self) -> list[str]:
-        return [repr(item) for item in self.model.items if not isinstance(item, Column)]
+        own = {repr(item) for item in self.model.items if isinstance(item, Column)}
+        return [name for name in self.model.inputs if name not in own]
 
     def _rows(self, table: Readable) -> pd.DataFrame:
         """The archived rows: id, the place of their event, and the features that are not computed anew."""
@@ -215,9 +216,7 @@ class Query:
             own = {}
             for event in self._computed_from():
                 if event is scored or event in view.updates:
-                    used = [f.column for f in view.features if f.event is event and f.column is not None]
-                    numeric = [c for c in event.columns.values() if c.kind == "number"] if event is scored else []
-                    read = _events(tables[event.topic], event, (*_head(event), *view.by[event], *used, *numeric))
+                    read = _events(tables[event.topic], event, event.columns.values())
                     if event.id is not None:  # the stream takes the first of an id, and refuses its repeats
                         read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(event.id.name)
                     own[event] = read

@@ -116,7 +116,7 @@ async def bare(log: KafkaLog, store: RedisStore, topics: Topics, n: int) -> int:
     features = msgspec.defstruct("Features", [(name.replace(".", "_"), float) for name in columns])
     row = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__], gc=False)
     rows, seen, done = topics.rows(event), 0, 0
-    state = b"x" * 8 * (shape.head + 5 * len(shape.ring_at))
+    state = b"x" * 8 * (shape.head + int((shape.rings[:, 3] + 1).sum()))
     while done < n:
         for batch in await reader.read(BATCH, 1.0):
             sends, heads = [], {}
