@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import NoReturn
 
@@ -87,4 +88,4 @@ def s3(s3_here: s3_server.LocalS3, monkeypatch: pytest.MonkeyPatch, request: pyt
     """A prefix of a bucket that no other test uses, found through the standard variables."""
     for name, value in s3_here.environment.items():
         monkeypatch.setenv(name, value)
-    return f"s3://{s3_server.BUCKET}/{request.node.name}"
+    return f"s3://{s3_server.BUCKET}/{re.sub('[^a-z0-9_]+', '-', request.node.name)}"

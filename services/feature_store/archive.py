@@ -36,7 +36,9 @@ from .writer import Moved, TableWriter
 __all__ = ["Archive"]
 
 FLUSH_ROWS: Final = 20_000
-"""A commit costs 10 ms whatever it holds, so rows are gathered; large ones also make good files."""
+"""A commit costs 10 to 20 ms whatever it holds, so rows are gathered; large ones also make good files."""
+FLUSH_BYTES: Final = 64 << 20
+"""Of one table, so that large records do not fill the memory."""
 FLUSH_SECONDS: Final = 30.0
 """How old the offline tables may be. A commit is a file, so shorter means more of them."""
 READ_RECORDS: Final = 20_000
@@ -51,6 +53,12 @@ class Pending:
     since: float
     batches: list[Batch] = field(default_factory=list)
     records: int = 0
+    size: int = 0
+
+    def add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.records += len(batch)
+        self.size += sum(len(value) for value in batch.values if value)
 
 
 class Archive:
@@ -90,19 +98,18 @@ class Archive:
         if self._member.generation != self._generation:
             return True
         for batch in batches:
-            pending = self._pending.setdefault(batch.partition.topic, Pending(time.monotonic()))
-            pending.batches.append(batch)
-            pending.records += len(batch)
-        await self._commit_all(lambda pending: pending.records >= FLUSH_ROWS)
+            self._pending.setdefault(batch.partition.topic, Pending(time.monotonic())).add(batch)
+        await self._commit_all(lambda pending: pending.records >= FLUSH_ROWS or pending.size >= FLUSH_BYTES)
         return bool(batches)
 
     async def run(self) -> None:
-        """Turn until cancelled. Storage or a log that is away is waited for; then it goes on as if nothing had been."""
-        self._compacts = True
-        while True:
+        """Turn until cancelled (asked as in `Lane.run`). Storage or a log that is away is waited for."""
+        self._compacts, me = True, asyncio.current_task()
+        while me is None or not me.cancelling():
             await self.turn(0.5)
             due = time.monotonic() - FLUSH_SECONDS
             await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]
+        raise asyncio.CancelledError
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -225,8 +232,10 @@ def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Har
         wanted = range(len(batch))
         if columns.numbered and batch.headers:
             wanted = [i for i in wanted if _new(batch, i, number, writer, seen)]  # type: ignore[assignment]
-        values = batch.values if len(wanted) == len(batch) else [batch.values[i] for i in wanted]
-        decoded = columns.decode(values)
+        values, headers = batch.values, batch.headers
+        if len(wanted) < len(batch):
+            values, headers = [values[i] for i in wanted], [headers[i] for i in wanted]
+        decoded = columns.decode(values, headers)
         refused += len(values) - len(decoded.kept)
         places = np.asarray(batch.offsets, np.int64)[np.asarray(wanted, np.int64)[decoded.kept]]
         place = {"partition": pa.array(np.full(len(places), number, np.int32)), "offset": pa.array(places)}

@@ -18,13 +18,15 @@ import structlog
 from penstock.errors import PenstockError
 from penstock.offline import Location
 from penstock.offline.columns import PLACE, Columns
+from penstock.offline.location import spoken
 from penstock.offline.table import PARTITIONS, TOPIC, app_of
 
 __all__ = ["Away", "Moved", "TableWriter", "source_of"]
 
 PROPERTIES: Final = {
-    # Log entries keep old versions readable; a commit every 30 s for a year are a million small files, which is the bound.
-    "delta.logRetentionDuration": "interval 365 days",
+    # How far back versions can be read. A commit every 30 s makes 260,000 log entries in that time, which opening a table and
+    # compacting it still bear. What training sets pin outlives it, by the files that their manifests list.
+    "delta.logRetentionDuration": "interval 90 days",
 }
 
 
@@ -85,7 +87,7 @@ class TableWriter:
         """Append rows (an Arrow table with this table's columns, without `topic_id`), and with them record the next offset
         of each partition and what was seen of its sources; the new version. Raises Away, Moved."""
         import pyarrow as pa
-        from deltalake import CommitProperties, Transaction, write_deltalake
+        from deltalake import CommitProperties, PostCommitHookProperties, Transaction, write_deltalake
 
         with _heard(self.name):
             self._delta.update_incremental()
@@ -101,6 +103,8 @@ class TableWriter:
                 schema_mode=None if there == {PLACE[0], *data.column_names} else "merge",
                 commit_properties=CommitProperties(app_transactions=said),
                 writer_properties=_plain(),
+                # Looking for old log entries lists them all, 10 ms per 1,000, after every commit; compaction does it.
+                post_commithook_properties=PostCommitHookProperties(create_checkpoint=True, cleanup_expired_logs=False),
             )
         self._positions |= positions
         self._seen |= seen
@@ -126,8 +130,8 @@ class TableWriter:
                 configuration={
                     **PROPERTIES,
                     **properties,
-                    # Statistics of three columns instead of all: what readers skip files by, at half the cost of a commit.
-                    "delta.dataSkippingStatsColumns": f"partition,offset,{self._columns.time}",
+                    # Statistics of few columns instead of all: what readers skip files by, at half the cost of a commit.
+                    "delta.dataSkippingStatsColumns": ",".join([*PLACE[1:], *self._columns.sought]),
                 },
             )
 
@@ -164,11 +168,11 @@ def _heard(name: str) -> Iterator[None]:
     try:
         yield
     except CommitFailedError as error:
-        raise Moved(str(error)) from error
+        raise Moved(spoken(error)) from error
     except (DeltaProtocolError, SchemaMismatchError) as error:
-        raise PenstockError(f"table {name}: {error}", f"look with:  penstock tables history {name}") from error
-    except DeltaError as error:
-        raise Away(f"table {name}: {' '.join(str(error).split())}") from error
+        raise PenstockError(f"table {name}: {spoken(error)}", f"look with:  penstock tables history {name}") from error
+    except (DeltaError, OSError) as error:
+        raise Away(f"table {name}: {spoken(error)}") from error
 
 
 def _plain() -> Any:

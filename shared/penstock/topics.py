@@ -106,8 +106,17 @@ class Topics:
             ]
         found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
         named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
+        events = {event.topic for event in self.project.events}
         return found + [
-            _contract(self.dead_letters(topic.name), topic.partitions, "as it came", None, "any", "you", max_bytes=16 << 20)
+            _contract(
+                self.dead_letters(topic.name),
+                topic.partitions,
+                "as it came",
+                None,
+                "any",
+                "feature_store you" if topic.name in events else "you",
+                max_bytes=16 << 20,
+            )
             for topic in named
         ]
 

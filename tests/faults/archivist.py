@@ -39,10 +39,10 @@ async def work(location: str, where: str, records: int, seed: int) -> int:
         log = KafkaLog(where, session=6.0)
     archive = Archive(harbour.topics, log, Tables(location).location)
     archive._compacts = True
-    module.COMPACT_EVERY = 20  # type: ignore[misc]
-    module.READ_RECORDS = 50  # type: ignore[misc]
+    module.COMPACT_EVERY = 20
+    module.READ_RECORDS = 50
     while True:
-        module.FLUSH_ROWS = fate.randrange(20, 100)  # type: ignore[misc]
+        module.FLUSH_ROWS = fate.randrange(20, 100)
         if not await archive.turn(1.0):
             await archive.flush()
             if archive.ready and not await archive.turn(0.0):

@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 from tests.faults.archivist import PARTITIONS, filled
-from tests.services.crew import ROWS, Harbour, arrival, places, row, there
+from tests.services.crew import ROWS, Harbour, arrival, places, row, settle, there
 
 from penstock.errors import PenstockError
 from penstock.log.kafka import KafkaLog
 from penstock.offline.columns import columns_of
 from penstock.offline.upkeep import compact, vacuum
 from penstock.offline.verify import verify
+from penstock.services.feature_store import archive as module
 
 DEADLINE = 120.0
 TOPICS = ("arrivals", ROWS)
@@ -96,6 +97,44 @@ async def right(harbour: Harbour, records: int) -> None:
     for name in TOPICS:
         found = await verify(harbour.tables.table(name), columns_of(harbour.topics)[name], harbour.log)
         assert all(one.right and not one.unknown and not one.behind for one in found), found
+
+
+def test_an_archive_without_room_waits_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk of 8 MiB, filled up to some kilobytes: where the data file still fits its commit does not, and the reverse."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no tiny disk: mount says {mounted.stderr.decode().strip()} (it needs root)")
+    monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr(module, "FLUSH_ROWS", 50)
+    ballast = disk / "ballast"
+
+    async def story() -> None:
+        harbour = Harbour(disk / "tables", PARTITIONS)
+        await harbour.open()
+        archive = harbour.archive()
+        await archive.turn()
+        waits, sent, stopped = archive._meters.waits._value, 0, 0
+        for kilobytes in range(0, 64, 4):
+            free = os.statvfs(disk)
+            ballast.write_bytes(bytes(max(free.f_bavail * free.f_frsize - kilobytes * 1024, 0)))
+            await harbour.log.send([arrival(n) for n in range(sent, sent + 200)])
+            sent, before = sent + 200, waits.get()
+            turn = asyncio.ensure_future(archive.turn(0.1))
+            while not turn.done() and waits.get() < before + 3:
+                await asyncio.sleep(0)
+            stopped += not turn.done()
+            ballast.unlink()
+            await turn
+        await settle(archive)
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+        assert 2 <= stopped < 16, "the disk was never full, or never free"
+
+    try:
+        asyncio.run(asyncio.wait_for(story(), DEADLINE))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 @pytest.mark.slow

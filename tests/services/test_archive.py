@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from tests.services.crew import ROWS, Arrival, Harbour, arrival, places, played, row, settle, there
 
 import penstock as ps
-from penstock.errors import PenstockError
+from penstock.deadletter import dead_letter
+from penstock.errors import PenstockError, Refused
 from penstock.lane import FROM, SEQUENCE
 from penstock.log import Send
 from penstock.records import Commit
@@ -59,6 +61,36 @@ def test_a_record_that_fits_no_column_leaves_the_others_alone(tmp_path: Path) ->
         assert table.positions() == {0: 6}, "what was refused is behind us, too"
         await harbour.kept([arrival(6)])
         assert [offset for *_, offset in places(harbour.tables.table("arrivals"))] == [0, 4, 6]
+
+    played(story())
+
+
+def test_what_the_stream_refused_is_told_by_the_dead_letters(tmp_path: Path) -> None:
+    """A repeated id decodes, so its event is in the table; the dead letters say that it never became a row."""
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path, partitions=1)
+        await harbour.open()
+        again, far = arrival(2), arrival(5, at="9999-01-01T00:00:00Z")
+        [place] = await harbour.log.ends(["arrivals"])
+        letters = [
+            dead_letter(place, offset, sent.key, sent.value, (), Refused(reason, "no"), service)
+            for offset, sent, reason, service in (
+                (3, again, "duplicate", "feature_store"),
+                (4, far, "future", "feature_store"),
+                (4, far, "future", "feature_store"),  # sent again by one that was killed
+                (0, arrival(0), "unknown", "monitoring"),  # who reads a label says nothing about the event
+            )
+        ]
+        await harbour.kept([*(arrival(n) for n in range(3)), again, far, arrival(6), *letters])
+        dead = harbour.tables.table("arrivals.dlq").arrow().sort_by("offset")
+        assert dead["of_offset"].to_pylist() == [3, 4, 4, 0] and dead["value"][0].as_py() == again.value
+        assert dead["reason"].to_pylist() == ["duplicate", "future", "future", "unknown"]
+        assert harbour.tables.table("arrivals").rows == 6
+        taken = harbour.tables.taken("arrivals", columns=["arrival_id", "depth"])
+        assert sorted(taken["arrival_id"].to_pylist()) == ["a0", "a1", "a2", "a6"]
+        assert taken.column_names == ["arrival_id", "depth"]
+        assert harbour.tables.taken("arrivals", filter=[("offset", ">", 2)])["arrival_id"].to_pylist() == ["a6"]
 
     played(story())
 
@@ -294,5 +326,41 @@ def test_records_that_were_deleted_before_the_archive_first_ran_are_passed(tmp_p
         harbour.log.trim(place, 4)
         await settle(harbour.archive())
         assert [offset for *_, offset in places(harbour.tables.table("arrivals"))] == [4, 5, 6, 7, 8]
+
+    played(story())
+
+
+def test_a_running_archive_commits_what_is_old_enough_however_little_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FLUSH_SECONDS", 0.0)
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path)
+        await harbour.open()
+        await harbour.log.send([arrival(1)])
+        [notices] = await harbour.log.ends([harbour.topics.archive])
+        running = asyncio.create_task(harbour.archive().run())
+        while not (await harbour.log.ends([harbour.topics.archive]))[notices]:
+            await asyncio.sleep(0)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert harbour.tables.table("arrivals").rows == 1
+
+    played(story())
+
+
+def test_large_records_are_committed_before_they_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_BYTES", 100_000)
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path, partitions=1)
+        await harbour.open()
+        archive = harbour.archive()
+        await harbour.log.send([arrival(n, captain="x" * 60_000) for n in range(2)])
+        await archive.turn()
+        assert harbour.tables.table("arrivals").rows == 2, "without a flush"
+        await archive.close()
 
     played(story())

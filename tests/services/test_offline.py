@@ -55,7 +55,7 @@ async def grown(folder: Path, commits: int, partitions: int = 1) -> Harbour:
 def test_a_table_is_read_as_it_is_and_as_it_was(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = await grown(tmp_path, 3)
-        assert harbour.tables.names() == ["arrivals", ROWS]
+        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", ROWS]
         now = harbour.tables.table("arrivals")
         assert (now.version, now.rows, now.positions()) == (3, 30, {0: 30})
         then = now.at(version=2)
@@ -193,13 +193,16 @@ def test_vacuum_spares_the_files_of_a_manifest_whose_version_is_gone(tmp_path: P
     async def story() -> None:
         harbour = await grown(tmp_path, 6)
         kept = pinned(harbour, "spring", 2)
+        wanted = harbour.tables.table("arrivals").at(version=2).arrow()
         compact(harbour.tables, "arrivals")
         table = harbour.tables.table("arrivals")
         table.delta.create_checkpoint()
         for number in range(6):
             (tmp_path / "arrivals" / "_delta_log" / f"{number:020}.json").unlink()
         assert list(vacuum(harbour.tables, "arrivals", EVERYTHING).pinned) == kept
-        assert all((tmp_path / "arrivals" / path).exists() for path in kept)
+        [pin] = pins(harbour.tables.location)
+        again = harbour.tables.arrow_of("arrivals", pin.files, columns=wanted.column_names)
+        assert again.sort_by("offset") == wanted.sort_by("offset")
         said = {"tables": [{"name": "arrivals", "version": 2}]}
         (tmp_path / "datasets" / "spring.json").write_text(json.dumps(said))
         with pytest.raises(PenstockError, match="dataset spring pins version 2 of arrivals, which cannot be read"):

@@ -40,7 +40,7 @@ def _tables() -> Tables:
 
 @command(app, "list")
 def list_() -> None:
-    """Show the tables: rows, size, newest version, and which training sets pin one."""
+    """Show the tables, and which training sets pin them."""
     from ..offline import pins
 
     tables = _tables()
@@ -110,9 +110,10 @@ def history(
 def restore(
     name: Name, version: Annotated[int, typer.Option("--version", min=0, help="The version to go back to.", show_default=False)]
 ) -> None:
-    """Make a table what it was; the archive then writes anew what came since.
+    """Make a table what it was.
 
-    Also while the archive runs. Refused where the topic no longer has what would have to be written anew.
+    The archive, which may run meanwhile, then writes anew what came since. Refused where the topic no longer has what would
+    have to be written anew.
     """
     from ..offline import upkeep
 
@@ -131,7 +132,10 @@ def restore(
 
 @command(app)
 def compact(names: Names = None) -> None:
-    """Write small files together. The archive does it by itself, about every 100 versions."""
+    """Write small files together.
+
+    The archive does it by itself, about every 100 versions.
+    """
     from ..offline import upkeep
 
     tables = _tables()
@@ -148,10 +152,10 @@ def vacuum(
     older_than: Annotated[str, typer.Option("--older-than", metavar="DURATION", help="Age of what goes, at least 1h.")] = "30d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
-    """Delete files that neither the newest version nor a training set needs.
+    """Delete old files that nothing needs any more.
 
-    Older versions that nothing pins cannot be shown afterwards. Files that a process left which was killed before its commit
-    go, too.
+    What stays are the files of the newest version, of younger ones, and of those that training sets pin; other versions
+    cannot be shown afterwards. What a process left that was killed before its commit goes, too.
     """
     from datetime import timedelta
 

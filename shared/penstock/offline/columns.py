@@ -4,6 +4,10 @@
     rows          id, time, every feature as float64 (null: missing), the cursor as JSON
     predictions   who was asked, what was answered, and the inputs as used
     outcomes      the same with the label, when it became known and whether it corrects one
+    dead letters  of events: where the refused event lay, why it was refused, and its bytes
+
+A table of events has every record that decodes, also one that the stream refused later (a repeated id, another's partition, a
+time in the future): its table of dead letters says which those are.
 
 The archive writes tables with it, and `penstock tables verify` asks it which records have no place in one.
 """
@@ -20,7 +24,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from ..codec import EventDecoder
+from ..deadletter import cause_of
 from ..event import Event
+from ..log import Headers
 from ..records import Outcome, Prediction, Row
 from ..topics import Topics
 
@@ -44,10 +50,10 @@ class Decoded:
 
 
 class Columns(Protocol):
-    """The columns of one table. `time` names its event time. `numbered`: Penstock's own services number what they send, so
-    that what a crash makes them send again is known."""
+    """The columns of one table. `sought` are those by which readers skip files, beside the place. `numbered`: Penstock's own
+    services number what they send, so that what a crash makes them send again is known."""
 
-    time: str
+    sought: tuple[str, ...]
     numbered: bool
 
     @property
@@ -55,8 +61,8 @@ class Columns(Protocol):
         """Names and types of `Decoded.columns`."""
         ...
 
-    def decode(self, values: Sequence[bytes | None]) -> Decoded:
-        """Records in order."""
+    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+        """Records in order; `headers` is empty where none of them has any."""
         ...
 
 
@@ -64,6 +70,7 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
     """The tables of a project by their topic, which is also their name."""
     project = topics.project
     found: dict[str, Columns] = {event.topic: EventColumns(event) for event in project.events}
+    found |= {topics.dead_letters(event.topic): DeadLetterColumns() for event in project.events}
     for event in project.topology.reads:
         found[topics.rows(event)] = RecordColumns(Row, ROW, "features", project.topology.columns(event))
     for model in project.models:
@@ -83,7 +90,7 @@ class EventColumns:
         self._names = {c.name: repr(c) if c.name in PLACE else c.name for c in event.columns.values()}
         self._types = {c.name: c.type for c in event.columns.values()}
         self._clock = event.time.name
-        self.time = self._names[self._clock]
+        self.sought: tuple[str, ...] = (self._names[self._clock],)
 
     @property
     def schema(self) -> pa.Schema:
@@ -91,7 +98,7 @@ class EventColumns:
 
         return pa.schema([(self._names[name], _arrow(kind)) for name, kind in self._types.items()])
 
-    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
         import numpy as np
         import pyarrow as pa
 
@@ -107,6 +114,42 @@ class EventColumns:
             else:
                 columns[self._names[name]] = pa.array(list(map(attrgetter(name), events)), _arrow(kind))
         return Decoded(columns, kept)
+
+
+class DeadLetterColumns:
+    """Columns of refused events: `of_partition` and `of_offset` say where the event lies in its own topic.
+
+    A service that was killed may have sent one twice; their place tells.
+    """
+
+    numbered = False
+    sought: tuple[str, ...] = ("of_partition", "of_offset")
+
+    @property
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        place = [("of_partition", pa.int32()), ("of_offset", pa.int64())]
+        return pa.schema([*place, *((name, pa.string()) for name in ("reason", "error", "service")), ("value", pa.binary())])
+
+    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+        import numpy as np
+        import pyarrow as pa
+
+        kept, rows = [], []
+        for i, found in enumerate(headers):
+            cause = cause_of(found)
+            try:
+                place = int(cause["dlq.partition"]), int(cause["dlq.offset"])
+            except (KeyError, ValueError):
+                continue  # not written by Penstock
+            kept.append(i)
+            rows.append((*place, *(cause.get(f"dlq.{name}") for name in ("reason", "error", "service")), values[i]))
+        cells = list(zip(*rows, strict=True)) or [()] * len(self.schema)
+        return Decoded(
+            {field.name: pa.array(column, field.type) for field, column in zip(self.schema, cells, strict=True)},
+            np.array(kept, np.int64),
+        )
 
 
 TEXT, NUMBER, COUNT, TRUTH, TIME, JSON = str, float, int, bool, datetime, msgspec.Raw
@@ -130,7 +173,7 @@ class RecordColumns:
     """
 
     numbered = True
-    time = "time"
+    sought: tuple[str, ...] = ("time",)
 
     def __init__(self, kind: type[msgspec.Struct], fields: Mapping[str, Any], numbers: str, names: Sequence[str]) -> None:
         optional = {f.name for f in msgspec.structs.fields(kind) if not f.required}
@@ -149,7 +192,7 @@ class RecordColumns:
         fields = [(name, _arrow(kind)) for name, kind in self._fields.items()]
         return pa.schema([*fields, *((name, pa.float64()) for name in self._names)])
 
-    def decode(self, values: Sequence[bytes | None]) -> Decoded:
+    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
         import numpy as np
 
         try:

@@ -8,13 +8,14 @@ a store that ignores the condition would let two writers overwrite each other.
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import SettingError, Unreachable
 
-__all__ = ["Location"]
+__all__ = ["Location", "spoken"]
 
 REGION: Final = "us-east-1"
 """What servers other than Amazon's take for an answer when AWS_REGION is not set."""
@@ -37,6 +38,8 @@ class Location:
         self.remote = bool(found)
         if found and (scheme != "s3" or not rest.strip("/")):
             raise SettingError(f"offline tables cannot be in {text}", "set PENSTOCK_TABLES to a folder or s3://bucket/prefix")
+        if found and not re.fullmatch(r"[\w.\-/]+", rest, re.ASCII):
+            raise SettingError(f"offline tables cannot be in {text}", "use letters, digits and . _ - / in a bucket's prefix")
         self.root = text.rstrip("/") if found else str(Path(text).absolute())
 
     def __repr__(self) -> str:
@@ -101,9 +104,18 @@ class Location:
 
     def away(self, error: Exception) -> Unreachable:
         """What a storage error means to a person."""
-        said = " ".join(str(error).split())
         fix = "check AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID and the bucket" if self.remote else f"look with:  ls -la {self.root}"
-        return Unreachable(f"the offline tables in {self.root} cannot be read: {said[:300]}", fix)
+        return Unreachable(f"the offline tables in {self.root} cannot be read: {spoken(error)}", fix)
+
+
+def spoken(error: Exception) -> str:
+    """What the storage says, on one line: without the tree that it is drawn as, and cut where it repeats itself.
+
+    >>> spoken(OSError("Generic error\\n  \\x1b[31m↳\\x1b[0m No space left on device"))
+    'Generic error: No space left on device'
+    """
+    parts = (" ".join(part.split()) for part in re.split(r"(?:\x1b\[\d*m)*↳(?:\x1b\[\d*m)*", str(error)))
+    return ": ".join(parts)[:300]
 
 
 def _endpoint() -> str:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTITIONS", "TOPIC", "Table", "Tables", "app_of", "delta_at"]
 
+_PLACE = ("topic_id", "partition", "offset")
+
 TOPIC, PARTITIONS = "penstock.topic.id", "penstock.topic.partitions"
 """Table properties: the identity of the topic whose records the table takes now, and how many partitions that has."""
 
@@ -47,6 +49,47 @@ class Tables:
     def table(self, name: str) -> Table:
         """A table as it is now. PenstockError names the nearest one where there is none of that name."""
         return Table(self, name, delta_at(self, name))
+
+    def taken(self, event: str, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:  # noqa: A002
+        """The rows of an event's table that the stream took, as `Table.arrow` gives them: without those that the feature store
+        refused after decoding them (a repeated id, another's partition, a time in the future), as its dead letters say."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table, dead = self.table(event), self.table(f"{event}.dlq")
+        wanted = list(columns) if columns is not None else table.schema.names
+        rows = table.arrow([*wanted, *(name for name in _PLACE if name not in wanted)], filter)
+        ours = (pc.field("service") == "feature_store") & (pc.field("topic_id") == dead.topic_id)
+        refused = dead.arrow(["of_partition", "of_offset"], ours)
+        refused = refused.append_column("topic_id", pa.repeat(table.topic_id, len(refused)))  # it speaks of the topic of now
+        left = rows.join(refused, list(_PLACE), ["topic_id", "of_partition", "of_offset"], join_type="left anti")
+        return left.select(wanted)
+
+    def arrow_of(
+        self,
+        name: str,
+        files: Sequence[str],
+        columns: Sequence[str] | None = None,
+        filter: Any = None,  # noqa: A002
+    ) -> pa.Table:
+        """The rows of given files of a table (paths as in `Table.files`), in their order: how a training set is read whose
+        version the log no longer knows. A column that is younger than a file is null there.
+
+        PenstockError where one of the files is gone.
+        """
+        from pyarrow import dataset
+
+        schema = self.table(name).schema
+        paths = [f"{name}/{path}" for path in files]
+        found = dataset.dataset(paths, schema, "parquet", self.location.files, dataset.partitioning(flavor="hive"))
+        try:
+            return found.to_table(columns=None if columns is None else list(columns), filter=filter)
+        except FileNotFoundError as error:
+            raise PenstockError(
+                f"a file of {name} that was pinned is gone: {error}", "it was deleted by other means than: penstock tables vacuum"
+            ) from error
+        except OSError as error:
+            raise self.location.away(error) from error
 
 
 class Table:
@@ -174,7 +217,7 @@ def delta_at(tables: Tables, name: str, version: int | datetime | None = None) -
         return delta
     except TableNotFoundError as error:
         there = tables.names()
-        fix = nearest(name, there) if there else "it appears with its first records; what is there:  penstock tables list"
+        fix = nearest(name, there) if there else "the archive makes it when it starts; what is there:  penstock tables list"
         raise PenstockError(f"there is no table {name} in {location.root}", fix) from error
     except DeltaError as error:
         if version is None:

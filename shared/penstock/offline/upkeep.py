@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from ..errors import PenstockError
-from .location import Location
+from .location import Location, spoken
 from .pins import Pin, pins
 from .table import Table, Tables
 
@@ -45,7 +45,8 @@ class Compacted:
 
 
 def compact(tables: Tables, name: str) -> Compacted:
-    """Write small files together, in order, and dictionary-encoded and compressed (zstd). Changes no row.
+    """Write small files together, in order, dictionary-encoded and compressed (zstd), and clean log entries away that are
+    older than `delta.logRetentionDuration`. Changes no row.
 
     PenstockError where a writer or another compaction came between; nothing is changed then.
     """
@@ -59,10 +60,9 @@ def compact(tables: Tables, name: str) -> Compacted:
     )
     try:
         table.delta.optimize.compact(writer_properties=written)
+        table.delta.cleanup_metadata()
     except DeltaError as error:
-        raise PenstockError(
-            f"compacting {name} met another change: {' '.join(str(error).split())[:300]}", "try again; nothing was changed"
-        ) from error
+        raise PenstockError(f"compacting {name} met another change: {spoken(error)}", "try again; nothing was changed") from error
     except OSError as error:
         raise tables.location.away(error) from error
     after = tables.table(name)
@@ -99,7 +99,7 @@ def vacuum(tables: Tables, name: str, older_than: timedelta = KEEP, dry: bool = 
     try:
         found = table.delta.vacuum(hours, dry_run=True, enforce_retention_duration=False, full=True)
     except DeltaError as error:
-        raise PenstockError(f"vacuuming {name}: {error}", f"look with:  penstock tables history {name}") from error
+        raise PenstockError(f"vacuuming {name}: {spoken(error)}", f"look with:  penstock tables history {name}") from error
     except OSError as error:
         raise location.away(error) from error
     there = set(location.listed(name, deep=True))  # Delta also names what was deleted before
@@ -150,7 +150,7 @@ def restore(tables: Tables, name: str, version: int, begins: Mapping[int, int] |
         table.delta.restore(version, commit_properties=CommitProperties(app_transactions=said))
     except (DeltaError, OSError) as error:
         raise PenstockError(
-            f"version {version} of {name} cannot be restored: {' '.join(str(error).split())[:300]}",
+            f"version {version} of {name} cannot be restored: {spoken(error)}",
             f"choose another:  penstock tables history {name}",
         ) from error
     return tables.table(name)

@@ -134,7 +134,7 @@ def _look(one: Checked, batch: Batch, left: set[int], greatest: dict[str, int], 
         left.discard(offset)
         if said is not None and before is not None and said[1] <= before:
             one.repeated += 1
-        elif columns is not None and not len(columns.decode([batch.values[i]]).kept):
+        elif columns is not None and not len(columns.decode([batch.values[i]], batch.headers[i : i + 1]).kept):
             one.refused += 1
         elif said is not None and before is None and begin:
             one.unknown += 1  # it may repeat one that the log no longer has
