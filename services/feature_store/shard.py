@@ -53,7 +53,7 @@ class FeatureShard:
         self._frontiers = Frontiers(self._homes, number)
         self._heard: dict[str, float] = {}
         self._version = 0
-        self._needed: list[tuple[HopPartition, str]] = []
+        self._needed: list[tuple[HopPartition, list[str]]] = []
         self._offsets: dict[str, int] = {}
         self._sends: list[Send] = []
         self._dirty = False
@@ -95,8 +95,8 @@ class FeatureShard:
             merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
             if self.idle_after is not None:
                 merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
-        self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
-        return [state_key(hop.hop.key, entity) for hop, entity in self._needed]
+        self._needed = [(hop, hop.release()) for hop in self.hops.values()]
+        return [state_key(hop.hop.key, entity) for hop, entities in self._needed for entity in entities]
 
     def _take_events(self, topic: str, batch: Batch, now: float) -> None:
         intake, home = self._intakes[topic], self.hops[self._homes[topic]]
@@ -126,8 +126,11 @@ class FeatureShard:
     # --- working ---------------------------------------------------------------------------------------------------
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        for (hop, entity), (head, tail) in zip(self._needed, loaded, strict=True):
-            hop.panes.restore(entity, head, tail)
+        first = 0
+        for hop, entities in self._needed:
+            states, first = loaded[first : first + len(entities)], first + len(entities)
+            slots = np.fromiter(map(hop.panes.slot, entities), np.int64, len(entities))
+            hop.panes.restore_all(slots, [head for head, _ in states], [tail for _, tail in states])
         sends, self._sends = self._sends, []
         number = self._version + 1
         released_ids: dict[str, list[str]] = {}

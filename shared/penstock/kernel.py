@@ -3,9 +3,10 @@
 Meaning (see `aggregate`): a row covers the entity's events processed before it whose event time is at least
 `floor(E - length, hop)`. State per entity is one row of float64 words, all zero when the entity is new (`shape` says where):
 
-    [ events processed, E, tag ] [ per track: n, last time, last value, newest pairs, decayed pairs ] [ per ring: tiles ]
+    [ events processed, E, tag ] [ per group: n, last time ] [ per track: last value, newest, decayed ] [ per ring: tiles ]
 
-A *track* is one column of one event (or the event itself, for counts), of those events that meet one condition. A *ring*
+A *track* is one column of one event (or the event itself, for counts), of those events that meet one condition. Tracks whose
+values always come together are a group; the last of them keeps its two words (OWNS). A *ring*
 holds the track's tiles of one hop, tile `hop number` at index `hop number mod size`; `size = longest window / hop + 1`, as
 the tail is floored. A tile is `[hop number + 1, n, and the words that its aggregates ask for]`. A lifetime is a ring of one
 tile, whose hop never ends. A second matrix, never stored, holds per window the merged closed tiles, valid for one hop number;
@@ -58,7 +59,7 @@ HEAD = 3
 LATE_NEVER = 1 << 62
 
 # Columns of the tables that `Shape` makes. Of rings, those from TOTAL on are offsets in a tile, 0 where it is not kept.
-EVENT, AT, LATE, NEWEST, NEWEST_AT, DECAY_FROM, DECAY_TO, RING_FROM, RING_TO = range(9)
+EVENT, AT, LATE, NEWEST, NEWEST_AT, DECAY_FROM, DECAY_TO, RING_FROM, RING_TO, VALUE, OWNS = range(11)
 HOP, SIZE, RING_AT, WIDTH, ROOM, TOTAL, LEAST, MOST, SPREAD, EARLIEST, SET, RANKS, COMMON = range(13)
 RING, LENGTH, MERGED_AT = range(3)
 KIND, OF, OVER, OVER_HOP, BASE, PLACE, FEATURE_ROOM = range(7)
@@ -170,14 +171,15 @@ def remembered(row: Floats, tracks: Ints, features: Ints, f: int, argument: floa
         return np.nan
     if kind == SINCE:
         return (moment - row[at + 1]) / 1e6
-    place = at + 1
+    time, place = at + 1, tracks[t, VALUE]
     if kind == LAST_K:
         if argument >= row[at]:
             return np.nan
-        place = tracks[t, NEWEST_AT] + 2 * int(argument)
-    if features[f, OVER] and row[place] < (moment - features[f, OVER]) // features[f, OVER_HOP] * features[f, OVER_HOP]:
+        time = tracks[t, NEWEST_AT] + 2 * int(argument)
+        place = time + 1
+    if features[f, OVER] and row[time] < (moment - features[f, OVER]) // features[f, OVER_HOP] * features[f, OVER_HOP]:
         return np.nan
-    return row[place + 1]
+    return row[place]
 
 
 def noted(row: Floats, tracks: Ints, t: int, decays: Ints, time: float, value: float) -> None:
@@ -193,7 +195,7 @@ def noted(row: Floats, tracks: Ints, t: int, decays: Ints, time: float, value: f
             row[decay] += fading
             row[decay + 1] += fading * value
     if n == 0.0 or time >= row[at + 1]:
-        row[at + 1], row[at + 2] = time, value
+        row[tracks[t, VALUE]] = value
     if tracks[t, NEWEST]:
         first, place = tracks[t, NEWEST_AT], tracks[t, NEWEST_AT] + 2 * min(int(n), tracks[t, NEWEST])
         while place > first and time >= row[place - 2]:
@@ -202,7 +204,10 @@ def noted(row: Floats, tracks: Ints, t: int, decays: Ints, time: float, value: f
             place -= 2
         if place < first + 2 * tracks[t, NEWEST]:
             row[place], row[place + 1] = time, value
-    row[at] += 1.0
+    if tracks[t, OWNS]:
+        if n == 0.0 or time >= row[at + 1]:
+            row[at + 1] = time
+        row[at] += 1.0
 
 
 def run(

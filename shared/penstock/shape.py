@@ -26,7 +26,7 @@ __all__ = ["Shape", "Track", "numbers"]
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
-LAYOUT = 2
+LAYOUT = 3
 """Raised when words get another meaning: state of another layout is recognised and never misread."""
 _FIELDS: dict[str, tuple[str, ...]] = {
     "total": ("sum", "mean"), "least": ("min",), "most": ("max",), "spread": ("var", "std"), "earliest": ("first",),
@@ -48,6 +48,12 @@ class Track:
     @property
     def key(self) -> tuple[object, ...]:
         return self.event, self.column, self.condition.key, self.late
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """Tracks of one group have a value for the same events: their columns are never missing, their condition is the same."""
+        optional = self.column is not None and self.column.optional
+        return self.event, self.column if optional else None, self.condition.key, self.late
 
     def values(self, decoded: Sequence[Any]) -> Floats:
         """Of events of its kind, float64; NaN where missing, infinite, or where the condition does not hold."""
@@ -128,20 +134,24 @@ class Shape:
         return found
 
     def _lay_tracks(self, of: Sequence[int], parts: Sequence[Aggregate], ringed: Sequence[int]) -> None:
-        self.track_table = _table(9, len(self.tracks))
+        self.track_table = _table(11, len(self.tracks))
         self._decays = sorted({(t, int(p.argument)) for t, p in zip(of, parts, strict=True) if p.kind.startswith("decayed")})
         self.decays = _table(2, len(self._decays))
-        at = HEAD
+        groups = list(dict.fromkeys(track.group for track in self.tracks))
+        owners = {track.group: t for t, track in enumerate(self.tracks)}
+        at = HEAD + 2 * len(groups)
         for t, track in enumerate(self.tracks):
+            place = HEAD + 2 * groups.index(track.group)
             newest = max((p.length for o, p in zip(of, parts, strict=True) if o == t and p.kind == "last_k"), default=0)
             mine = [i for i, (owner, _) in enumerate(self._decays) if owner == t]
             first, end = (mine[0], mine[-1] + 1) if mine else (0, 0)
             rings = [i for i, owner in enumerate(ringed) if owner == t]
             begin, over = (rings[0], rings[-1] + 1) if rings else (0, 0)
-            kept = at + 3 + 2 * newest
+            kept = at + 1 + 2 * newest
             for i in mine:
                 self.decays[i] = kept + 2 * (i - first), self._decays[i][1]
-            self.track_table[t] = self.events.index(track.event), at, track.late, newest, at + 3, first, end, begin, over
+            event, owns = self.events.index(track.event), owners[track.group] == t
+            self.track_table[t] = event, place, track.late, newest, at + 1, first, end, begin, over, at, owns
             at = kept + 2 * len(mine)
         self.head = at
 
@@ -170,6 +180,11 @@ class Shape:
             return 1
         field = next(i for i, kinds in enumerate(_FIELDS.values()) if kind in kinds)
         return int(self.rings[ring, 5 + field]) + (kind in ("var", "std", "first"))
+
+    @property
+    def view_tracks(self) -> list[Ints]:
+        """By view, the tracks that it is made of: the newest event of the view is the newest of them."""
+        return [np.array(self.tracks_of(view), np.int64) for view in self.views]
 
     def _lay_views(self) -> None:
         """The views that expire: their columns and tracks."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,13 +100,10 @@ class Panes:
                 self._log.append(log[:logged].copy())
         return out[:, : len(shape.columns)], effective
 
-    def newest(self, slots: Ints) -> dict[str, Ints]:
-        """By view, the time of the newest event that it has values of (microseconds), -1 where there is none."""
-        found = {}
-        for view in self.shape.views:
-            at = self.shape.track_table[self.shape.tracks_of(view), 1]
-            times = np.where(self._state[slots[:, None], at] > 0, self._state[slots[:, None], at + 1], -1.0)
-            found[view.name] = times.max(axis=1, initial=-1.0).astype(np.int64)
+    def newest(self, slots: Ints) -> Ints:
+        """By entity and track, the time of the newest event (microseconds; -1: there was none)."""
+        at = self.shape.track_table[:, 1]
+        found: Ints = np.where(self._state[slots[:, None], at] > 0, self._state[slots[:, None], at + 1], -1.0).astype(np.int64)
         return found
 
     def pack(self) -> tuple[dict[str, bytes], dict[str, bytes], list[str]]:
@@ -140,21 +137,34 @@ class Panes:
 
     def restore(self, entity: str, head: bytes, tail: bytes) -> None:
         """Load an entity as `pack` wrote it; empty bytes: a new one."""
-        self.restore_all({entity: (head, tail)})
+        self.restore_all(np.array([self.slot(entity)]), [head], [tail])
 
-    def restore_all(self, stored: Mapping[str, tuple[bytes, bytes]]) -> None:
-        """Load entities; ValueError names one that another version of the views has written."""
-        slots = np.fromiter(map(self.slot, stored), np.int64, len(stored))
-        used = slots[self._state[slots, 0] > 0] if len(slots) else slots
-        self._state[used] = 0.0
-        self._merged[used] = 0.0
-        words = np.frombuffer(b"".join(part for pair in stored.values() for part in pair), np.float64)
-        bounds = np.cumsum([len(part) // 8 for pair in stored.values() for part in pair], dtype=np.int64).reshape(-1, 2)
+    def restore_all(self, slots: Ints, heads: Sequence[bytes], tails: Sequence[bytes] = ()) -> None:
+        """Load entities as `pack` wrote them into slots, whatever was there before; empty bytes: a new one. ValueError when one
+        is of another version of the views."""
+        if not len(slots):
+            return
+        self._clear(slots[self._state[slots, 0] > 0])
+        pairs = [part for pair in zip(heads, tails or [b""] * len(heads), strict=True) for part in pair]
+        words = np.frombuffer(bytearray().join(pairs), np.float64)
+        bounds = np.cumsum(np.fromiter(map(len, pairs), np.int64, len(pairs)) // 8).reshape(-1, 2)
         counts, shape = np.zeros(len(slots), np.int64), self.shape
-        wrong = packing.restored_by()(self._state, slots, words.copy(), bounds, shape.head, shape.rings, shape.tag, counts)
+        wrong = packing.restored_by()(self._state, slots, words, bounds, shape.head, shape.rings, shape.tag, counts)
         if wrong >= 0:
-            raise ValueError(f"the stored state of {list(stored)[wrong]!r} belongs to another version of the views")
+            raise ValueError(f"the stored state of {self._names[slots[wrong]]!r} belongs to another version of the views")
         self._tails[slots] = counts
+
+    def forget(self, entities: Iterable[str]) -> None:
+        """Let entities go whose changes were packed; their slots are used again."""
+        slots = [self._slots.pop(entity) for entity in entities if entity in self._slots]
+        self._clear(slots)
+        for slot in slots:
+            self._names[slot] = ""
+        self._free += slots
+
+    def _clear(self, slots: Ints | list[int]) -> None:
+        self._state[slots] = 0.0
+        self._merged[slots] = 0.0
 
     def shed(self) -> None:
         """Let the quieter half go when there are more entities than `room`. Only after `pack`: what is not stored is lost."""
@@ -162,12 +172,7 @@ class Panes:
             return
         slots = np.fromiter(self._slots.values(), np.int64, len(self._slots))
         quiet = slots[np.argsort(self._state[slots, 1], kind="stable")[: len(slots) // 2]]
-        self._state[quiet] = 0.0
-        self._merged[quiet] = 0.0
-        for slot in quiet.tolist():
-            del self._slots[self._names[slot]]
-            self._names[slot] = ""
-        self._free += quiet.tolist()
+        self.forget([self._names[slot] for slot in quiet.tolist()])
 
 
 def _cut(words: Floats, ends: Ints) -> list[bytes]:
