@@ -59,7 +59,7 @@ def create(
     )  # fmt: skip
     query = _query(asked, project, model)
     pins = [pinned(table) for table in query.tables(tables, project.name)]
-    frame = query.run([PinnedTable(tables.location, name or "to be", pin) for pin in pins])
+    frame = query.run([PinnedTable(tables, name or "to be", pin) for pin in pins])
     manifest = identified(
         Manifest(
             project={"name": project.name, "fingerprint": project.fingerprint},
@@ -86,7 +86,7 @@ def checkout(tables: Tables, project: Project, name: str) -> pd.DataFrame:
             f"check out the project of then, with fingerprint {manifest.project['fingerprint'][:16]}, and try again",
         )
     query = _query(manifest.query, project, model)
-    frame = query.run([PinnedTable(tables.location, name, pin) for pin in manifest.tables])
+    frame = query.run([PinnedTable(tables, name, pin) for pin in manifest.tables])
     if (now := content(frame)) != manifest.sha256:
         changed_since = project.fingerprint != manifest.project["fingerprint"]
         raise PenstockError(

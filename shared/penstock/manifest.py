@@ -28,6 +28,7 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     """A table at a version; `files` are paths below its folder, `positions` the next offset of each partition."""
 
     name: str
+    topic_id: str
     version: int
     files: list[str]
     positions: dict[int, int]
@@ -59,45 +60,34 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PinnedTable:
-    """A table as a manifest pins it, read from its files alone: the log may have forgotten that version long since."""
+    """A table as a manifest pins it, read from its files: the log may have forgotten that version long since."""
 
-    def __init__(self, location: Location, dataset: str, pin: Pinned) -> None:
-        self.name, self._location, self._dataset, self._pin = pin.name, location, dataset, pin
+    def __init__(self, tables: Tables, dataset: str, pin: Pinned) -> None:
+        self.name, self.topic_id = pin.name, pin.topic_id
+        self._tables, self._dataset, self._pin = tables, dataset, pin
 
     @property
     def schema(self) -> pa.Schema:
-        """Columns and their types, over all files: later ones may have more."""
-        import pyarrow as pa
-
-        found = self._files()
-        parts = [fragment.physical_schema for fragment in found.get_fragments()]
-        return pa.unify_schemas([found.partitioning.schema, *parts], promote_options="permissive") if parts else found.schema
+        """Columns and their types; those that are younger than the version are null in it."""
+        return self._tables.table(self.name).schema
 
     def arrow(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows; PenstockError where files are gone."""
-        return self._files().replace_schema(self.schema).to_table(columns=None if columns is None else list(columns))
-
-    def _files(self) -> Any:
-        import pyarrow.dataset as ds
-
-        pin = self._pin
-        found = self._location.files.get_file_info([f"{pin.name}/{path}" for path in pin.files])
+        pin, location = self._pin, self._tables.location
+        found = location.files.get_file_info([f"{pin.name}/{path}" for path in pin.files])
         gone = [path for path, info in zip(pin.files, found, strict=True) if not info.is_file]
         if gone:
             raise PenstockError(
                 f"dataset {self._dataset} needs version {pin.version} of {pin.name}, and {len(gone)} of its {len(pin.files)} "
-                f"files are gone, such as {gone[0]}: somebody vacuumed them past its manifest",
-                f"bring them back from a backup to {self._location.uri(pin.name)}   or make it anew: penstock dataset create",
+                f"files are gone, such as {gone[0]}: somebody deleted them past its manifest",
+                f"bring them back from a backup to {location.uri(pin.name)}   or make it anew: penstock dataset create",
             )
-        paths = [f"{pin.name}/{path}" for path in pin.files]
-        return ds.dataset(
-            paths, filesystem=self._location.files, format="parquet", partitioning="hive", partition_base_dir=pin.name
-        )
+        return self._tables.arrow_of(pin.name, pin.files, columns)
 
 
 def pinned(table: Table) -> Pinned:
     """What to write down of a table to read it again as it is."""
-    return Pinned(name=table.name, version=table.version, files=table.files, positions=table.positions())
+    return Pinned(name=table.name, topic_id=table.topic_id, version=table.version, files=table.files, positions=table.positions())
 
 
 def identified(manifest: Manifest) -> Manifest:

@@ -89,6 +89,10 @@ class Readable(Protocol):
     name: str
 
     @property
+    def topic_id(self) -> str:
+        """The identity of the topic whose records it takes."""
+
+    @property
     def schema(self) -> Any:
         """Its pyarrow schema."""
 
@@ -113,15 +117,16 @@ class Query:
         names = [_rows(tables, scored, project), scored.topic]
         if self.as_known_now:
             names += [event.topic for event in self._computed_from()]
-        if label.topic in tables.names():  # else nothing has answered yet
-            names.append(label.topic)
+        there = set(tables.names())
+        names += [label.topic] if label.topic in there else []  # else nothing has answered yet
+        names += [_refusals(name) for name in names if _refusals(name) in there]
         return [tables.table(name) for name in dict.fromkeys(names)]
 
     def run(self, opened: Sequence[Readable]) -> pd.DataFrame:
         """The training set over these tables, of which the first has the rows."""
         scored, tables = self.model.scores, {table.name: table for table in opened}
         columns = [item for item in self.model.items if isinstance(item, Column)]
-        events = _events(tables[scored.topic], scored, (*_head(scored), *columns))
+        events = _events(tables, scored, (*_head(scored), *columns), "feature_store")
         events[CAME] = _came(events, scored)
         found = self._inside(_met(events, self._rows(opened[0]), scored), scored)
         made = {repr(column): frames.numbers(found[column.name], column) for column in columns}
@@ -185,7 +190,7 @@ class Query:
         answers = pd.DataFrame({"whose": [], "value": []}, dtype=object)
         times = came = np.empty(0, np.int64)
         if label.event.topic in tables:
-            answers = _events(tables[label.event.topic], label.event, (label.event.key, label.event.time, label.column))
+            answers = _events(tables, label.event, (label.event.key, label.event.time, label.column), "monitoring")
             answers = answers.sort_values([TOPIC, PARTITION, OFFSET], ignore_index=True)
             times, came = _times(answers, label.event), _came(answers, label.event)
             reached = max(reached, int(came.max(initial=0)))
@@ -216,7 +221,7 @@ class Query:
             own = {}
             for event in self._computed_from():
                 if event is scored or event in view.updates:
-                    read = _events(tables[event.topic], event, event.columns.values())
+                    read = _events(tables, event, event.columns.values(), "feature_store")
                     if event.id is not None:  # the stream takes the first of an id, and refuses its repeats
                         read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(event.id.name)
                     own[event] = read
@@ -252,8 +257,26 @@ def _head(event: Event) -> tuple[Column, ...]:
     return (_id(event), event.key, event.time)
 
 
-def _events(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
-    """Columns of archived events under the names of their declaration, and the place of each."""
+def _refusals(topic: str) -> str:
+    """The table of the dead letters of a topic."""
+    return f"{topic}.dlq"
+
+
+def _events(tables: Mapping[str, Readable], event: Event, columns: Iterable[Column], service: str) -> pd.DataFrame:
+    """Columns of archived events under the names of their declaration, and the place of each; without those that the service
+    refused: the tables have every record that decodes, also repeats and those of a wrong clock."""
+    read, dead = _archived(tables[event.topic], event, columns), tables.get(_refusals(event.topic))
+    if dead is None:
+        return read
+    letters = dead.arrow(["topic_id", "of_partition", "of_offset", "service"]).to_pandas()
+    letters = letters[(letters["service"] == service) & (letters["topic_id"].astype(str) == dead.topic_id)]
+    refused = pd.MultiIndex.from_frame(letters[["of_partition", "of_offset"]].astype(np.int64))
+    now = (read[TOPIC].astype(str) == tables[event.topic].topic_id).to_numpy()  # letters speak of the topic that is there now
+    kept: pd.DataFrame = read[~(now & pd.MultiIndex.from_frame(read[[PARTITION, OFFSET]]).isin(refused))]
+    return kept.reset_index(drop=True)
+
+
+def _archived(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
     spelled = {(repr(c) if c.name in PLACE else c.name): c for c in columns}
     there = table.schema.names
     if "offset" not in there or "partition" not in there:

@@ -4,7 +4,6 @@ it cannot be."""
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -61,12 +60,34 @@ def test_vacuum_leaves_what_a_dataset_needs(machine: Machine) -> None:
     pd.testing.assert_frame_equal(dataset.checkout(machine.tables, shop, "may"), frame, check_exact=True)
 
 
-def test_a_dataset_outlives_the_log_of_its_tables(machine: Machine) -> None:
+def test_a_dataset_outlives_what_the_log_says_of_its_versions(machine: Machine) -> None:
     """Years later the entries of old versions have been cleaned away: the files in the manifest are enough."""
-    _, frame = dataset.create(machine.tables, shop, fraud, "may")
-    for name in machine.tables.names():
-        shutil.rmtree(Path(machine.tables.location.uri(name)) / "_delta_log")
+    manifest, frame = dataset.create(machine.tables, shop, fraud, "may")
+    later(machine)
+    for pin in manifest.tables:
+        table = machine.tables.table(pin.name)
+        table.delta.create_checkpoint()
+        log = Path(machine.tables.location.uri(pin.name), "_delta_log")
+        for entry in sorted(log.glob("*.json"))[:-1]:
+            entry.unlink()
+        if table.version > pin.version:
+            with pytest.raises(ps.PenstockError):
+                table.at(version=pin.version)
     pd.testing.assert_frame_equal(dataset.checkout(machine.tables, shop, "may"), frame, check_exact=True)
+
+
+@pytest.mark.parametrize("again", ["may", ""])
+def test_datasets_lie_in_a_bucket_as_in_a_folder(machine: Machine, s3: str, again: str) -> None:
+    tables = Tables(s3)
+    for path in Path(machine.tables.location.root).rglob("*.*"):
+        if path.is_file():
+            with tables.location.files.open_output_stream(str(path.relative_to(machine.tables.location.root))) as file:
+                file.write(path.read_bytes())
+    manifest, frame = dataset.create(tables, shop, fraud, again)
+    assert dataset.create(machine.tables, shop, fraud)[0].sha256 == manifest.sha256
+    pd.testing.assert_frame_equal(dataset.checkout(tables, shop, again or manifest.id), frame, check_exact=True)
+    with pytest.raises(ps.PenstockError, match="already, and it is another"):
+        dataset.create(tables, shop, fraud, again or manifest.id, as_known_now=True)
 
 
 def test_files_that_are_gone_are_named_with_what_to_do(machine: Machine) -> None:

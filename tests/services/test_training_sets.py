@@ -130,6 +130,16 @@ def test_what_came_late_is_not_in_the_rows_served_and_is_in_those_as_known_now(t
     assert now["Card.surge"].tolist() == [1.0, 5.0, 2.0 / 3.0, 4.0 / 2.0]
 
 
+def test_what_the_stream_refused_is_in_no_training_set(tmp_path: Path) -> None:
+    again, ahead = payment(1, 3, 99.0), payment(7, 24 * 365 * 300, 99.0)
+    machine = shopping(tmp_path, [payment(0, 0, 1.0), payment(1, 1, 2.0), again, payment(2, 4, 4.0), ahead, payment(3, 5, 8.0)])
+    for as_known_now in (False, True):
+        found = ps.training_set(fraud, machine.tables, as_known_now=as_known_now)
+        assert found["id"].tolist() == ["p000", "p001", "p002", "p003"]
+        assert found["Card.spend_24h"].tolist() == [0.0, 1.0, 3.0, 7.0]
+        assert found["label"].isna().all()  # the clock of the one ahead ends no horizon
+
+
 def test_labels_are_corrected_repeated_blank_early_late_or_never_as_monitoring_has_it(tmp_path: Path) -> None:
     lines = [payment(i, i) for i in range(8)] + [payment(9, 40)]
     lines += [
