@@ -92,12 +92,13 @@ __all__ = [
 
 _ON_FRAMES = {"as_of": ".asof", "compute": ".history", "training_set": ".training"}
 
+if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
 
-def __getattr__(name: str) -> object:
-    """Names that need pandas are imported when they are used, so that `import penstock` stays light."""
-    if name not in _ON_FRAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    import importlib
+    def __getattr__(name: str) -> object:
+        """Names that need pandas are imported when they are used, so that `import penstock` stays light."""
+        if name not in _ON_FRAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
 
-    found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
-    return found
+        found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
+        return found

@@ -75,7 +75,7 @@ def compute(
 
     Returns float64 columns "View.feature", one row per row asked for, in its order and with its index. An entity that is not
     known, or whose name is missing, has the values of one to which nothing has happened (counts 0, means NaN); a row without
-    a time has NaN. Bits are those of the stream. Memory: about 100 bytes per event and column, beside the frames.
+    a time has NaN. Bits are those of the stream. Memory beside the frames: some 130 MB per million events for five windows.
 
     PenstockError says which frame lacks what, or holds what the stream would refuse.
 
@@ -94,6 +94,8 @@ def compute(
     >>> ps.compute(Card, {Payment: paid}, at=asked)["Card.spend_24h"].tolist()
     [10.0, 15.0, 0.0]
     """
+    if order not in ("time", "arrival"):
+        raise PenstockError(f"order={order!r} is no order", 'order="time"   or order="arrival"')
     declared = view_of(view)
     given = {event_of(cls): frame for cls, frame in events.items()}
     shape = Shape([declared])
