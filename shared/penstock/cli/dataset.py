@@ -51,10 +51,10 @@ def create(
     ] = False,
     out: Out = None,
 ) -> None:
-    """Make a training set of a model and keep its manifest beside the tables.
+    """Make a training set of a model, and keep its manifest.
 
-    The manifest pins the versions that were read (vacuum leaves them alone), the query, the definitions and a hash of the
-    content. The same again gives the same dataset.
+    It lies beside the tables and pins the versions that were read (vacuum leaves them alone), the query, the definitions and
+    a hash of the content. The same again gives the same dataset.
     """
     from ..dataset import create
 
@@ -125,7 +125,10 @@ def checkout(
     name: Name,
     out: Out = None,
 ) -> None:
-    """Make the data of a dataset again, as Parquet; refused, with the reason, unless it is what it was."""
+    """Make the data of a dataset again, as Parquet.
+
+    Refused, with the reason, unless it is what it was.
+    """
     from ..dataset import checkout
     from ..manifest import load
 
