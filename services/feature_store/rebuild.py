@@ -35,9 +35,10 @@ WINDOW: Final = 50_000
 
 
 class EventTables:
-    """Archived events, from the offline tables of their topics. A `penstock.history.History`.
+    """Archived events, from the offline tables of their topics. A `penstock.past.Past`.
 
-    Values are JSON of the columns; a field that the declaration does not name is not there any more.
+    What the stream refused is left out: whether an event lay in the future cannot be told again. Values are JSON of the
+    columns; a field that the declaration does not name is not there any more.
     """
 
     def __init__(self, tables: Tables) -> None:
@@ -61,15 +62,18 @@ class EventTables:
         return Batch(partition, found.offsets[part], found.keys[part], found.values[part])
 
     def _load(self, partition: Partition, first: int) -> Batch | None:
+        import pyarrow.compute as pc
+
         table = self._table(partition.topic)
         if table is None:
             return None
-        ours = [("topic_id", "=", table.topic_id), ("partition", "=", partition.number)]
-        places = table.arrow(["offset"], [*ours, ("offset", ">=", first)])["offset"].to_pylist()
-        if not places:
+        ours = (pc.field("topic_id") == table.topic_id) & (pc.field("partition") == partition.number)
+        places = self._tables.taken(partition.topic, ["offset"], ours & (pc.field("offset") >= first))["offset"]
+        if not len(places):
             return None
-        begin = min(places)
-        rows = table.arrow(None, [*ours, ("offset", ">=", begin), ("offset", "<", begin + WINDOW)]).sort_by("offset")
+        begin = pc.min(places).as_py()
+        within = (pc.field("offset") >= begin) & (pc.field("offset") < begin + WINDOW)
+        rows = self._tables.taken(partition.topic, None, ours & within).sort_by("offset")
         offsets = rows["offset"].to_pylist()
         values = [msgspec.json.encode(row) for row in rows.drop_columns(["partition", "offset", "topic_id"]).to_pylist()]
         return Batch(partition, offsets, [None] * len(offsets), values)
