@@ -24,12 +24,12 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import structlog
 
+from .archived import Archived
 from .control import Tail
 from .deadletter import cause_of
 from .log import Batch, Log, Member, Partition, Send
 from .merge import NEVER
 from .outbox import FROM, SEQUENCE, Ends, Loss, Outbox, Redelivered, letter_of, numbered, stamped, write_of
-from .past import Past
 from .patience import patiently
 from .records import Clock
 from .store import LIVE, REBUILDING, STATUS, Change, Fenced, Saved, Store, StoreError
@@ -127,7 +127,7 @@ class Lane:
         closes: Sequence[str] = (),
         tracing: Tracing | None = None,
         group: str = "",
-        history: Past | None = None,
+        history: Archived | None = None,
     ) -> None:
         self._history = history
         self._past: dict[Partition, int] = {}

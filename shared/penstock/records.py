@@ -48,6 +48,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     features: msgspec.Raw
     cursor: dict[str, list[int]]
     """Hop -> [partition, events of that hop processed before this one]; `source` -> [partition, offset]."""
+    views: dict[str, str] = {}
+    """View -> fingerprint of the definition that made its values; empty in rows of before these were written."""
     late: bool = False
     """Whether the event came too late to change some view (see `LateEvent`)."""
 

@@ -1,7 +1,7 @@
 """What the records of a topic become in their offline table: typed columns, from the declaration, never from the values.
 
     events        their own columns (times as timestamp[us, UTC])
-    rows          id, time, every feature as float64 (null: missing), the cursor as JSON
+    rows          id, time, every feature as float64 (null: missing), the cursor and the fingerprints of the views as JSON
     predictions   who was asked, what was answered, and the inputs as used
     outcomes      the same with the label, when it became known and whether it corrects one
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
@@ -154,7 +154,7 @@ class DeadLetterColumns:
 
 TEXT, NUMBER, COUNT, TRUTH, TIME, JSON = str, float, int, bool, datetime, msgspec.Raw
 
-ROW: Final[dict[str, Any]] = {"id": TEXT, "time": TIME, "cursor": JSON}
+ROW: Final[dict[str, Any]] = {"id": TEXT, "time": TIME, "cursor": JSON, "views": JSON}
 PREDICTION: Final[dict[str, Any]] = {
     "id": TEXT, "key": TEXT, "time": TIME, "score": NUMBER, "scores": JSON, "weights": JSON, "version": TEXT,
     "variant": TEXT, "digest": TEXT, "bucket": COUNT, "latency": NUMBER,
@@ -178,7 +178,7 @@ class RecordColumns:
     def __init__(self, kind: type[msgspec.Struct], fields: Mapping[str, Any], numbers: str, names: Sequence[str]) -> None:
         optional = {f.name for f in msgspec.structs.fields(kind) if not f.required}
         wanted = sorted({**fields, numbers: JSON}.items(), key=lambda item: item[0] in optional)
-        made = [(name, of | None, None) if name in optional else (name, of) for name, of in wanted]
+        made = [_field(name, of, name in optional) for name, of in wanted]
         self._decode = msgspec.json.Decoder(msgspec.defstruct(kind.__name__, made, gc=False)).decode
         inner: list[Any] = [(f"c{i}", float | bool | None, None) for i in range(len(names))]
         values = msgspec.defstruct("Numbers", inner, rename={f"c{i}": name for i, name in enumerate(names)}, gc=False)
@@ -221,7 +221,7 @@ class RecordColumns:
                 micros = np.rint(np.fromiter(map(datetime.timestamp, found), np.float64, len(found)) * 1e6).astype(np.int64)
                 columns[name] = pa.array(micros).cast(_arrow(TIME))
             elif kind is JSON:
-                columns[name] = pa.array([str(raw, "utf-8") for raw in found], pa.string())
+                columns[name] = pa.array([str(raw, "utf-8") or None for raw in found], pa.string())
             else:
                 columns[name] = pa.array(found, _arrow(kind))
         inner = self._numbers.decode(b"[" + b",".join(map(attrgetter(self._inner), records)) + b"]")
@@ -229,6 +229,13 @@ class RecordColumns:
         for name, column in zip(self._names, np.ascontiguousarray(matrix.T), strict=True):
             columns[name] = pa.array(column, from_pandas=True)  # NaN is null: the value is missing
         return columns
+
+
+def _field(name: str, kind: Any, optional: bool) -> Any:
+    """A field of a record; one of JSON that is absent is empty, as msgspec knows no other (null: missing, in the table)."""
+    if not optional:
+        return name, kind
+    return (name, kind, msgspec.Raw()) if kind is JSON else (name, kind | None, None)
 
 
 def _arrow(kind: Any) -> Any:
