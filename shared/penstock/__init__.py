@@ -3,10 +3,13 @@
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
+from .expect import expect
 from .feature import Derived, Feature, count, derived, features, last, max, mean, min, since_last, sum
+from .framecheck import expectations
 from .label import label
 from .model import Learner, model
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
+from .profile import profile
 from .project import Project
 from .replay import replay
 
@@ -26,6 +29,8 @@ __all__ = [
     "drift",
     "event",
     "every",
+    "expect",
+    "expectations",
     "features",
     "incremental",
     "label",
@@ -37,6 +42,7 @@ __all__ = [
     "model",
     "no_worse",
     "on_alarm",
+    "profile",
     "replay",
     "shadow",
     "since_last",
