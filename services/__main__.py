@@ -46,10 +46,11 @@ class Machine:
 
 
 def feature_store(machine: Machine) -> None:
-    from .feature_store import api, archive, service
+    from .feature_store import api, archive, quality, service
 
     topics = machine.topics
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, machine.settings.idle_after, machine.tracing))
+    machine.lanes(quality.lanes(topics, machine.log, machine.store))
     tables = archive.Archive(topics, machine.log, machine.settings.data / "tables", machine.settings.cluster)
     machine.tasks.append(tables.run)
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]

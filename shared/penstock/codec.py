@@ -41,7 +41,8 @@ class EventDecoder:
     columns are None; unknown fields are ignored, so a producer may be ahead of us.
     """
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, expectations: bool = True) -> None:
+        """`expectations=False` is for whoever counts by itself which records do not meet them."""
         self.event = event
         named = (event.key, *([event.id] if event.id else []))
         fields: list[Any] = []
@@ -51,7 +52,7 @@ class EventDecoder:
         self.struct = msgspec.defstruct(event.type.__name__, fields, frozen=True)
         self._decode = msgspec.json.Decoder(self.struct).decode
         self._moment: Callable[[Any], datetime] = attrgetter(event.time.name)
-        self._gate = Gate(event)
+        self._gate = Gate(event if expectations else None)
 
     def decode(self, value: bytes | None, now: float) -> Any:
         """One event. Raises Refused with reason decode, schema, range, too_large, future or expectation."""

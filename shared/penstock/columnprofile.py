@@ -15,7 +15,7 @@ import numpy.typing as npt
 from .errors import PenstockError
 from .event import from_micros, to_micros
 from .exact import Pairs
-from .records import Described
+from .records import Described, Frequent
 from .summary import Numbers, Texts
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class ColumnProfile:
             error=numbers.error,
             edges=[_shown(self.kind, edge) for edge in edges],
             counts=counts,
-            frequent=[(_shown(self.kind, value), count) for value, count in frequent],
+            frequent=[Frequent(value=_shown(self.kind, value), count=count) for value, count in frequent],
             frequent_low_by=self.texts.lost,
             correlation=self.pairs.correlation,
             correlated=self.pairs.n,

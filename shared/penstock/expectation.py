@@ -299,10 +299,12 @@ class _Row:
 
 
 class Gate:
-    """The expectations of an event that dead-letter, asked of decoded records."""
+    """The expectations of an event that dead-letter, asked of decoded records; None has none."""
 
-    def __init__(self, event: Event) -> None:
-        self._asked = [expectation for expectation in event.expectations if expectation.otherwise == "dead_letter"]
+    def __init__(self, event: Event | None) -> None:
+        self._asked = [
+            expectation for expectation in (event.expectations if event else ()) if expectation.otherwise == "dead_letter"
+        ]
 
     def __bool__(self) -> bool:
         return bool(self._asked)

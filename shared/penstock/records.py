@@ -20,6 +20,7 @@ __all__ = [
     "DataQuality",
     "Decision",
     "Described",
+    "Frequent",
     "Met",
     "Outcome",
     "Partial",
@@ -288,6 +289,11 @@ class Commit(msgspec.Struct, frozen=True, kw_only=True):
     rows: int
 
 
+class Frequent(msgspec.Struct, frozen=True, kw_only=True):
+    value: float | str | bool
+    count: int
+
+
 class Described(msgspec.Struct, frozen=True, kw_only=True):
     """One column of a profile. Of text, the numbers are of its lengths in characters; times are ISO-8601."""
 
@@ -312,7 +318,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     edges: list[float | str | bool]
     """Of the bins of the histogram, one more than there are counts."""
     counts: list[int]
-    frequent: list[tuple[float | str | bool, int]]
+    frequent: list[Frequent]
     """The most frequent values; empty for numbers of which more than 1,024 differ."""
     frequent_low_by: int
     """Their counts are low by at most this."""
@@ -340,6 +346,8 @@ class DataQuality(msgspec.Struct, frozen=True, kw_only=True):
     """The topic."""
     start: datetime
     end: datetime
+    part: int = 0
+    """Above 0: of records alone that a partition told after the day had been published (the id ends with the number)."""
     records: int
     refused: dict[str, int]
     """Dead-lettered, by reason (duplicates and misplaced records are not known here)."""

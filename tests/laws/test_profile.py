@@ -293,8 +293,8 @@ def test_long_and_foreign_texts_are_told_apart_and_shown_short() -> None:
     found = ps.profile(pd.DataFrame({"a": pd.Series(long, dtype=object)}))
     described = found.described()["a"]
     assert (described.distinct, described.greatest, described.least) == (6, 65_536, 0)
-    assert max(len(str(value)) for value, _ in described.frequent) <= 80
-    assert len({value for value, _ in described.frequent}) == 6
+    assert max(len(str(f.value)) for f in described.frequent) <= 80
+    assert len({f.value for f in described.frequent}) == 6
     assert Profile.unpack(found.pack()).pack() == found.pack()
 
 
