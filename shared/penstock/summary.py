@@ -197,16 +197,19 @@ class Numbers:
         return [float(values[place]) for place in np.searchsorted(below, ranks)]
 
     def histogram(self, bins: int = 20) -> tuple[list[float], list[int]]:
-        """Edges and counts of bins of equal width. A bucket counts where its middle lies."""
+        """Edges and counts of bins of equal width; few whole numbers have a bin each. A bucket counts where its middle lies."""
         if self.least is None or self.greatest is None:
             return [], []
         least, greatest = float(self.least), float(self.greatest)
         if least == greatest:
             return [least, greatest], [int(self.counts.sum())]
+        values = self.values()
+        if self.exact and greatest - least < 2 * bins and (values == np.rint(values)).all():
+            bins = round(greatest - least) + 1
         share = np.arange(bins + 1) / bins
         edges = least * (1 - share) + greatest * share
         edges[-1] = greatest
-        places = np.clip(np.searchsorted(edges, self.values(), "right") - 1, 0, bins - 1)
+        places = np.clip(np.searchsorted(edges, values, "right") - 1, 0, bins - 1)
         return edges.tolist(), np.bincount(places, self.counts, bins).astype(np.int64).tolist()
 
     def frequent(self, n: int = 10) -> list[tuple[float, int]]:
@@ -311,8 +314,10 @@ class Texts:
         return made
 
     def frequent(self, n: int = 10) -> list[tuple[str, int]]:
-        """The most frequent values, of equal ones in order of text; a count is low by at most `lost`."""
-        return sorted(self.top.items(), key=lambda item: (-item[1], item[0]))[:n]
+        """The most frequent values, of equal ones in order of text; a count is low by at most `lost`, and values that may owe
+        their place to that are left out."""
+        sure = ((text, count) for text, count in self.top.items() if count > self.lost)
+        return sorted(sure, key=lambda item: (-item[1], item[0]))[:n]
 
     def state(self) -> list[Any]:
         return [self.lengths.state(), self.distinct.hashes.astype("<u8").tobytes(), sorted(self.top.items()), self.lost]

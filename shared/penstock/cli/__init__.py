@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from ..errors import PenstockError
 from ..log import LogError
-from . import config, deadletters, loop, processes, publish, schemas, screen, topics
+from . import config, deadletters, loop, processes, profile, publish, quality, schemas, screen, topics
 from .broker import refusal
 from .options import ProjectName, chosen, command
 
@@ -110,6 +110,8 @@ for _plain in (processes.down, processes.status, processes.logs, processes.run, 
 command(app, takes_project=True)(config.check)
 command(app, takes_project=True)(config.topology)
 command(app)(publish.publish)
+command(app)(quality.quality)
+command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(schemas.app, name="schemas")
