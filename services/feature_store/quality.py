@@ -18,6 +18,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -75,9 +76,10 @@ class Day:
         for first, last in itertools.pairwise(cuts):
             over += self.close(int(days[first]))
             self.start = int(days[first])
-            places = [f"{batch.partition.topic}/{batch.partition.number} at {offset}" for offset in batch.offsets[first:last]]
             part = {at - first: reason for at, reason in unread.items() if first <= at < last}
-            self.survey.take(decoded[first:last], own[first:last], effective[first:last], part, self.memories, places)
+            rows = slice(first, last)
+            place = partial(_place, batch.partition, batch.offsets[rows])
+            self.survey.take(decoded[rows], own[rows], effective[rows], part, self.memories, place)
         return over
 
     def close(self, before: int) -> list[tuple[int, Survey]]:
@@ -87,6 +89,10 @@ class Day:
         found = [(self.start, self.survey)]
         self.start, self.survey = NEVER, Survey(self.event)
         return found
+
+
+def _place(partition: Partition, offsets: Sequence[int], at: int) -> str:
+    return f"{partition.topic}/{partition.number} at {offsets[at]}"
 
 
 class QualityShard:

@@ -171,6 +171,8 @@ def present(kind: str, values: npt.NDArray[Any] | Sequence[Any]) -> npt.NDArray[
     if kind == "empty":
         return np.zeros(len(values), np.bool_)
     if kind == "text":
+        if None not in values:
+            return np.ones(len(values), np.bool_)
         return np.fromiter((v is not None for v in values), np.bool_, len(values))
     array = np.asarray(values)
     return ~np.isnan(array) if array.dtype.kind == "f" else np.ones(len(array), np.bool_)

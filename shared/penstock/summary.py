@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any, Final
 
 import numpy as np
@@ -36,6 +35,7 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
+_PRIME: Final = (1 << 64) - 59
 _EXACT: Final = 1 << 53
 """Integers beyond this are not all float64."""
 
@@ -63,7 +63,7 @@ class Distinct:
         self._keep(z ^ (z >> np.uint64(31)))
 
     def add_texts(self, values: Sequence[str]) -> None:
-        self._keep(np.frombuffer(b"".join(map(_digest, values)), ">u8").astype(np.uint64))
+        self.add_bits(np.fromiter(map(_number, values), np.uint64, len(values)))
 
     def _keep(self, hashes: Hashes) -> None:
         if len(self.hashes) == SMALLEST:
@@ -85,8 +85,9 @@ class Distinct:
         return round((SMALLEST - 1) / ((int(self.hashes[-1]) + 1) / 2.0**64))
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+def _number(text: str) -> int:
+    """64 bits of a text: its bytes, as one number, modulo a prime (Karp and Rabin 1987). Python's own hash is random."""
+    return int.from_bytes(text.encode("utf-8", "surrogatepass") + b"\1", "little") % _PRIME
 
 
 class Numbers:
@@ -114,11 +115,15 @@ class Numbers:
     def add(self, values: npt.NDArray[Any]) -> None:
         """Add numbers: float64, int64 or bool, without NaN."""
         for start in range(0, len(values), CHUNK):
-            self._add(values[start : start + CHUNK])
+            unique, counts = np.unique(values[start : start + CHUNK], return_counts=True)
+            self._add(unique, counts.astype(np.int64))
 
-    def _add(self, values: npt.NDArray[Any]) -> None:
-        unique, counts = np.unique(values, return_counts=True)
-        counts = counts.astype(np.int64)
+    def add_counted(self, values: npt.NDArray[Any], counts: Ints) -> None:
+        """Add numbers that all differ, each as often as is said."""
+        order = np.argsort(values)
+        self._add(values[order], counts[order])
+
+    def _add(self, unique: npt.NDArray[Any], counts: Ints) -> None:
         if unique.dtype.kind == "f":
             finite = np.isfinite(unique)
             if not finite.all():
@@ -279,24 +284,25 @@ class Texts:
         """Every count of `top` is low by at most this; 0 while all values fit."""
 
     def add(self, values: Sequence[str]) -> None:
-        counted = Counter(values)
-        names = {text: _clipped(text) for text in counted}
-        self.distinct.add_texts(list(counted))
+        counted, top = Counter(values), self.top
+        new = [text for text in counted if text not in top] if not self.lost else list(counted)
+        names = {text: _clipped(text) for text in new if len(text) > CLIP or not text.isascii()}
+        self.distinct.add_texts(new)
         lengths = Counter[int]()
         for text, count in counted.items():
             lengths[len(text)] += count
-        self.lengths.add(np.repeat(np.array(list(lengths), np.int64), np.array(list(lengths.values()), np.int64)))
-        top = self.top
-        if len(top.keys() | names.values()) <= FREQUENT:
+        self.lengths.add_counted(np.array(list(lengths), np.int64), np.array(list(lengths.values()), np.int64))
+        if not self.lost and len(top) + len(new) <= FREQUENT:
             for text, count in counted.items():
-                top[names[text]] = top.get(names[text], 0) + count
+                name = names.get(text, text)
+                top[name] = top.get(name, 0) + count
             return
-        for text in values:  # one by one, so that the borders of batches do not show
-            name = names[text]
-            if name in top:
-                top[name] += 1
+        for text in map(names.get, values, values) if names else values:  # one by one: the borders of batches must not show
+            assert text is not None
+            if text in top:
+                top[text] += 1
             elif len(top) < FREQUENT:
-                top[name] = 1
+                top[text] = 1
             else:
                 self.lost += 1
                 top = {known: count - 1 for known, count in top.items() if count > 1}
@@ -333,4 +339,4 @@ class Texts:
 
 def _clipped(text: str) -> str:
     text = text if text.isascii() else text.encode("utf-8", "replace").decode()  # a lone surrogate is not UTF-8
-    return text if len(text) <= CLIP else f"{text[: CLIP - 9]}…{_digest(text).hex()[:8]}"
+    return text if len(text) <= CLIP else f"{text[: CLIP - 9]}…{_number(text) & 0xFFFFFFFF:08x}"

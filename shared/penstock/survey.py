@@ -12,7 +12,7 @@ were taken.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
@@ -66,10 +66,10 @@ class Survey:
         effective: Ints,
         unread: Mapping[int, str],
         memories: Memories,
-        places: Sequence[str] = (),
+        place: Callable[[int], str] = lambda at: "",
     ) -> None:
         """Add records in the order of their partition: decoded without their expectations (None where one could not be read, and
-        `unread` says why), own and effective times in microseconds. `places` names where they lie."""
+        `unread` says why), own and effective times in microseconds. `place` says where the record of an index lies."""
         self.records += len(decoded)
         for reason, count in Counter(unread.values()).items():
             self.refused[reason] = self.refused.get(reason, 0) + count
@@ -85,7 +85,7 @@ class Survey:
         for expectation in self.event.expectations:
             times = effective[list(at)] if unread else effective
             asked, broken = _judged(expectation, readable, times, memories)
-            self._count(expectation, asked, broken, readable, [places[i] for i in at] if places else [""] * len(readable))
+            self._count(expectation, asked, broken, readable, lambda i: place(at[i]))
             flawed |= broken
             if expectation.otherwise == "dead_letter":
                 dead |= broken
@@ -108,14 +108,16 @@ class Survey:
             }
         )
 
-    def _count(self, expectation: Expectation, asked: Any, broken: Any, records: Sequence[Any], places: Sequence[str]) -> None:
+    def _count(
+        self, expectation: Expectation, asked: Any, broken: Any, records: Sequence[Any], place: Callable[[int], str]
+    ) -> None:
         so_far = self.asked[expectation.name]
         so_far.asked += int(np.count_nonzero(asked))
         failed = int(np.count_nonzero(broken))
         so_far.broken += failed
         if failed and not so_far.example:
             first = int(np.argmax(broken))
-            so_far.example = f"{places[first]}: {expectation.why(records[first])}".removeprefix(": ")
+            so_far.example = f"{place(first)}: {expectation.why(records[first])}".removeprefix(": ")
 
     def merge(self, other: Survey) -> Survey:
         """Of all records of both; neither is changed."""
