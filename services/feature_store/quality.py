@@ -36,10 +36,11 @@ from penstock.topics import Topics
 from .assessor import Assessor
 from .part import Part
 
-__all__ = ["QualityShard", "Spare", "lanes"]
+__all__ = ["QualityShard", "Spare", "lanes", "rest"]
 
-SHARE = 0.04
-"""Of a core, at most, while there is a backlog: 20,000 to 40,000 events a second are surveyed with one core to itself."""
+SHARE, ALONE = 0.04, 0.5
+"""Of a core, at most: while the rest of the process keeps one half busy, and while it does not. A survey costs about 10
+microseconds an event of nine columns, so a backlog is surveyed at some 4,000 and 50,000 events a second."""
 EVERY_SECONDS = 2.0
 """State is some hundred kilobytes and written whole, so records are gathered for this long."""
 GATHERED = 32_768
@@ -193,18 +194,28 @@ def _together(batches: Sequence[Batch]) -> list[Batch]:
 
 
 class Spare(Lane):
-    """A lane that works in the gaps of the others in its process: at most SHARE of the time."""
+    """A lane that works in the gaps of the others in its process."""
 
     async def run(self) -> None:
         me = asyncio.current_task()
-        done = 0.0
+        at, used, worked = time.monotonic(), time.process_time(), 0.0
         while me is None or not me.cancelling():
             await self.turn()
-            worked = sum(getattr(shard, "busy", 0.0) for shard in self.shards.values())
-            rest, done = max(worked - done, 0.0) * (1 / SHARE - 1), worked
-            if rest:
-                await asyncio.sleep(rest)
+            own = sum(getattr(shard, "busy", 0.0) for shard in self.shards.values()) - worked
+            if own > 0:
+                others = (time.process_time() - used - own) / max(time.monotonic() - at, own)
+                await asyncio.sleep(rest(own, others))
+            at, used, worked = time.monotonic(), time.process_time(), worked + own
         raise asyncio.CancelledError
+
+
+def rest(own: float, others: float) -> float:
+    """Seconds to rest after `own` seconds of work, while the others use this share of a core.
+
+    >>> round(rest(1.0, others=0.9), 1), rest(1.0, others=0.1)
+    (24.0, 1.0)
+    """
+    return own * (1 / (SHARE if others > ALONE else ALONE) - 1)
 
 
 def lanes(topics: Topics, log: Log, store: Store, every: float = EVERY_SECONDS, idle_after: float | None = 60.0) -> list[Lane]:

@@ -116,6 +116,17 @@ class Between(Expectation):
         self.low, self.high = low, high
         self.said = f"at most {high}" if low is None else f"at least {low}" if high is None else f"between {low} and {high}"
 
+    @property
+    def bounds(self) -> tuple[Any, Any]:
+        """Of whole numbers whole ones, so that nothing is rounded when arrays are compared with them."""
+        low, high = self.low, self.high
+        if self.columns[0].type is float or self.columns[0].kind == "time":
+            return low, high
+        return (
+            low if low is None or math.isinf(low) else math.ceil(low),
+            high if high is None or math.isinf(high) else math.floor(high),
+        )
+
     def holds(self, value: Any) -> bool:
         return (self.low is None or self.low <= value) and (self.high is None or value <= self.high)
 
@@ -125,9 +136,7 @@ class Between(Expectation):
         column = self.columns[0]
         if column.kind == "time":
             return np.fromiter((not self.holds(value) for value in values), np.bool_, len(values))
-        low, high = self.low, self.high
-        if column.type is not float:  # whole numbers against whole bounds, so that nothing is rounded
-            low, high = low if low is None else math.ceil(low), high if high is None else math.floor(high)
+        low, high = self.bounds
         array = np.array(values, np.float64 if column.type is float else np.int64)
         broken = np.zeros(len(values), np.bool_)
         if low is not None and low > -math.inf:

@@ -49,7 +49,7 @@ def expectations(event: type) -> pa.DataFrameSchema:
 def _check(pa: Any, expectation: Expectation) -> Any:
     said = {"name": expectation.name, "error": expectation.said}
     if isinstance(expectation, Between):
-        low, high = expectation.low, expectation.high
+        low, high = expectation.bounds
         if low is None:
             return pa.Check.less_than_or_equal_to(high, **said)
         return pa.Check.greater_than_or_equal_to(low, **said) if high is None else pa.Check.in_range(low, high, **said)

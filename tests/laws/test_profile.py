@@ -100,6 +100,10 @@ def test_few_values_are_kept_exactly(values: list[float]) -> None:
     assert sum(counts) == len(values) and edges[0] == array.min() and edges[-1] == array.max()
 
 
+def test_minus_zero_is_zero() -> None:
+    assert numbers([0.0]).merge(numbers([-0.0])).state() == numbers([0.0, 0.0]).state()
+
+
 def test_the_histogram_is_that_of_numpy() -> None:
     values = np.random.default_rng(0).integers(0, 1000, 20_000)
     edges, counts = numbers(values).histogram()
