@@ -8,6 +8,7 @@ day later is published by itself, as a further part of that day. Alarms go by th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import msgspec
@@ -32,10 +33,11 @@ TOLD = 400
 
 
 class _Case(msgspec.Struct):
-    """One event. `days` are the packed surveys of days that are not over, by start; `parts` how many were published."""
+    """One event. `days` are the packed surveys of days that are not over, by start and partition; `parts` how many were
+    published."""
 
     reported: dict[int, int] = {}
-    days: dict[int, bytes] = {}
+    days: dict[int, dict[int, bytes]] = {}
     parts: dict[int, int] = {}
     watches: dict[str, Watch] = {}
 
@@ -104,8 +106,9 @@ class Assessor:
 
     def _hear(self, event: Event, case: _Case, part: Part) -> None:
         if part.survey:
-            known, new = case.days.get(part.start), Survey.unpack(event, part.survey)
-            case.days[part.start] = (Survey.unpack(event, known).merge(new) if known else new).pack()
+            known = case.days.setdefault(part.start, {})
+            before, new = known.get(part.shard), Survey.unpack(event, part.survey)
+            known[part.shard] = (Survey.unpack(event, before).merge(new) if before else new).pack()
         case.reported[part.shard] = max(part.until, case.reported.get(part.shard, part.until))
 
     def _passed(self, topic: str) -> bool:
@@ -123,7 +126,9 @@ class Assessor:
         told = [case.reported.get(number, 0) for number in range(self._topics.partitions)]
         until = min(told) if wait else max(told)
         for start in sorted(start for start in case.days if start + DAY <= until):
-            record = Survey.unpack(event, case.days.pop(start)).described(start, start + DAY)
+            shares = sorted(case.days.pop(start).items())  # in order of partitions, whichever came first
+            day = reduce(Survey.merge, [Survey.unpack(event, survey) for _, survey in shares])
+            record = day.described(start, start + DAY)
             part = case.parts[start] = case.parts.get(start, -1) + 1
             if part:
                 record = msgspec.structs.replace(record, id=f"{record.id}/{part}", part=part)

@@ -39,8 +39,8 @@ from .part import Part
 __all__ = ["QualityShard", "Spare", "lanes", "rest"]
 
 SHARE, ALONE = 0.04, 0.5
-"""Of a core, at most: while the rest of the process keeps one half busy, and while it does not. A survey costs about 10
-microseconds an event of nine columns, so a backlog is surveyed at some 4,000 and 50,000 events a second."""
+"""Of a core, at most: while the rest of the process keeps one half busy, and while it does not. A survey costs about 7
+microseconds an event of eight columns (bench_profile), so a backlog is surveyed at some 6,000 and 70,000 events a second."""
 EVERY_SECONDS = 2.0
 """State is some hundred kilobytes and written whole, so records are gathered for this long."""
 GATHERED = 32_768
