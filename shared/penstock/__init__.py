@@ -1,5 +1,7 @@
 """Penstock: streaming machine learning that closes the loop. One typed file says what; services do it over Kafka topics."""
 
+import typing as _typing
+
 from .aggregate import (
     Feature,
     among,
@@ -26,12 +28,20 @@ from .aggregate import (
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
+from .expect import expect
 from .feature import Derived, derived, features
+from .framecheck import expectations
 from .label import label
 from .model import Learner, model
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
+from .profile import profile
 from .project import Project
 from .replay import replay
+
+if _typing.TYPE_CHECKING:
+    from .asof import as_of
+    from .history import compute
+    from .training import training_set
 
 __all__ = [
     "DefinitionError",
@@ -44,8 +54,10 @@ __all__ = [
     "PenstockError",
     "Project",
     "among",
+    "as_of",
     "canary",
     "code",
+    "compute",
     "count",
     "decayed_count",
     "decayed_mean",
@@ -55,6 +67,8 @@ __all__ = [
     "drift",
     "event",
     "every",
+    "expect",
+    "expectations",
     "features",
     "first",
     "incremental",
@@ -68,6 +82,7 @@ __all__ = [
     "model",
     "no_worse",
     "on_alarm",
+    "profile",
     "quantile",
     "ratio",
     "replay",
@@ -77,5 +92,19 @@ __all__ = [
     "std",
     "sum",
     "top",
+    "training_set",
     "var",
 ]
+
+_ON_FRAMES = {"as_of": ".asof", "compute": ".history", "training_set": ".training"}
+
+if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        """Names that need pandas are imported when they are used, so that `import penstock` stays light."""
+        if name not in _ON_FRAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
+        return found
