@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -22,7 +22,6 @@ from .codec import entities_of
 from .errors import PenstockError
 from .event import Column, Event, from_micros
 from .log import partition_of
-from .offline.columns import PLACE
 from .topology import Topology
 
 __all__ = ["History", "Past", "Recorded", "column_of", "micros_of"]
@@ -37,6 +36,10 @@ def micros_of(column: Any) -> Ints:
 
     found: Ints = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy().astype(np.int64)
     return found
+
+
+PLACE: Final = ("topic_id", "partition", "offset")
+"""As in `offline.columns`, which imports more than what is pure may; a test compares them."""
 
 
 def column_of(column: Column) -> str:

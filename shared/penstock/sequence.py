@@ -5,7 +5,8 @@ how many other events, m, do. As long as each source keeps to the times that it 
 positions (see `past`), and so that says which. Where it contradicts the cursor of R, a source was late as a whole: its publisher
 had closed a time and then published earlier events, or it was silent and passed. Then R has of each source what came first, some
 events fewer or more than the order of positions gives, m in all; every such choice is offered, the nearest first. Where nothing
-is in doubt nothing is offered but the order of positions: a value that was tampered with is not to find an excuse.
+is in doubt nothing is offered but the order of positions: a value that was tampered with is not to find an excuse. In doubt it
+may, where another order that agrees with the cursor gives it together with all other values of the view.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ import dis
 import itertools
 import linecache
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 __all__ = ["names_read", "source_of"]
@@ -19,10 +20,7 @@ def source_of(function: Callable[..., Any]) -> str:
     """
     code = function.__code__
     where = next(((line, column) for line, _, column, _ in code.co_positions() if line and column), (0, 0))
-    try:
-        tree = ast.parse("".join(linecache.getlines(code.co_filename)))
-    except SyntaxError:
-        tree = ast.Module([], [])
+    tree = _parsed("".join(linecache.getlines(code.co_filename)))
     best = None
     for node in ast.walk(tree):
         if isinstance(node, ast.Lambda | ast.FunctionDef) and getattr(node, "name", "<lambda>") == code.co_name:
@@ -34,6 +32,19 @@ def source_of(function: Callable[..., Any]) -> str:
     if isinstance(best, ast.FunctionDef):
         best.decorator_list = []
     return ast.unparse(best)
+
+
+@lru_cache(64)
+def _parsed(text: str) -> ast.Module:
+    """A file's tree; an empty one where it has none."""
+    for _ in range(3):
+        try:
+            return ast.parse(text)
+        except SyntaxError:
+            break
+        except SystemError:  # Python below 3.11.9 and 3.12.3, when two threads parse at once (cpython#106905)
+            continue
+    return ast.Module([], [])
 
 
 def names_read(function: Callable[..., Any], argument: int) -> Iterator[tuple[str, tuple[str, int]]]:

@@ -18,6 +18,7 @@ from penstock.event import event_of, to_micros
 from penstock.offline import Tables
 from penstock.past import Past
 from penstock.services.embedded import Embedded
+from penstock.store import Store
 from penstock.topics import Topics
 from penstock.verify import Report, Served, verify
 
@@ -160,11 +161,13 @@ def visit(minute: float, shop: str = "a", buyer: str = "x", length: float = 1.0)
     return Visit(buyer, shop, length, START + timedelta(minutes=minute))
 
 
-def published(folder: Path, batches: Sequence[Batch], partitions: int = 1, project: ps.Project = PROJECT) -> Street:
+def published(
+    folder: Path, batches: Sequence[Batch], partitions: int = 1, project: ps.Project = PROJECT, store: Store | None = None
+) -> Street:
     """Run the feature store on the batches, each until nothing moves, and archive everything."""
 
     async def run() -> None:
-        machine = Embedded(project, folder, partitions=partitions, archive=True)
+        machine = Embedded(project, folder, partitions=partitions, store=store, archive=True)
         await machine.start()
         for events, minute in batches:
             before = 0 if minute is None else to_micros(START) + int(minute * MINUTE)

@@ -31,11 +31,12 @@ from tests.laws.served import (
     visit,
 )
 
+from penstock import past
 from penstock.archived import table_of
 from penstock.errors import PenstockError
 from penstock.event import event_of
 from penstock.feature import view_of
-from penstock.offline import Tables
+from penstock.offline import Tables, columns
 from penstock.past import Past, Recorded
 from penstock.plainly import agrees, cut, parts_of, plain, value
 from penstock.replay import replay
@@ -106,11 +107,11 @@ def test_rows_drawn_with_a_seed_are_the_same_each_time(street: Street) -> None:
 # -- what is wrong ---------------------------------------------------------------------------------------------------
 
 
-def spoil(street: Street, column: str, rows: Any) -> Street:
-    """With one column of some rows greater by one."""
+def spoil(street: Street, column: str, rows: Any, by: float = 1.0) -> Street:
+    """With one column of some rows greater."""
     (served,) = street.served
     values = served.columns[column].copy()
-    values[rows] = np.nan_to_num(values[rows]) + 1.0
+    values[rows] = np.nan_to_num(values[rows]) + by
     return replace(street, served=[replace(served, columns={**served.columns, column: values})])
 
 
@@ -122,10 +123,10 @@ def test_a_value_that_was_tampered_with_is_found(street: Street, column: str) ->
 
 
 @pytest.mark.parametrize("column", ["Shop.asks_1h", "Shop.newest"])
-def test_a_late_event_is_no_excuse_for_a_value_that_nothing_explains(column: str, tmp_path: Path) -> None:
+def test_a_late_event_is_no_excuse_for_a_value_that_no_order_gives(column: str, tmp_path: Path) -> None:
     street = published(tmp_path, drawn(3, 200, 0.5, 0.2))
     before = causes(street.verify())
-    found = causes(spoil(street, column, 40).verify())
+    found = causes(spoil(street, column, 40, by=50.0).verify())
     name = street.served[0].ids[40]
     assert f"{name} {column}" in found["unexplained"]
     assert all(each.startswith(f"{name} ") for each in found["unexplained"])
@@ -339,3 +340,7 @@ def test_cursors_count_what_the_order_of_positions_gives(street: Street) -> None
 def test_every_kind_of_event_is_typed_as_it_was_declared(street: Street) -> None:
     kinds = {type(street.past.typed(event)) for event in range(len(street.past))}
     assert kinds == {Ask, Sale, Visit}
+
+
+def test_the_place_of_a_record_is_called_as_in_the_offline_tables() -> None:
+    assert past.PLACE == columns.PLACE

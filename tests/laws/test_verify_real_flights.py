@@ -59,7 +59,7 @@ def test_ten_days_in_four_partitions_have_no_difference(tmp_path: Path) -> None:
 
 
 def test_events_that_come_a_day_late_explain_every_difference(tmp_path: Path) -> None:
-    report = recomputed(tmp_path, 5, 2, late=0.002)
+    report = recomputed(tmp_path, 4, 2, late=0.002)
     assert set(report.causes) == {"late"}, [d for d in report.differences if d.cause != "late"][:3]
     assert all(difference.events for difference in report.differences)
     assert report.same > 0.7 * report.values

@@ -14,6 +14,7 @@ from tests.laws.served import PROJECT, Batch, Shop, ask, published, sale, visit
 
 from penstock.event import event_of
 from penstock.feature import view_of
+from penstock.store.redis import RedisStore
 
 if TYPE_CHECKING:
     from tests.services.cli.conftest import Cli
@@ -215,6 +216,22 @@ def test_explain_of_a_derived_feature_shows_what_it_is_made_from(cli: Cli, stree
     assert found["parts"] == {"Ask.price": 1.0, "Shop.newest": 7.0}
     assert found["value"] == -6.0
     assert cli.json("features", "explain", "Shop", "a", "dear")["explanation"]["value"] is None  # there is no event
+
+
+def test_explain_shows_what_the_online_store_has_beside_it(
+    cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    events = [sale("s0", 1, paid=5.0), sale("s1", 30, paid=7.0), ask("q0", 40)]
+    published(here / ".penstock", [Batch(events, before=None)], store=RedisStore(redis_url, "street"))
+    (here / "street.py").write_text("from tests.laws.served import PROJECT as project\n")
+    monkeypatch.setenv("PENSTOCK_PROJECT", "street.py")
+    monkeypatch.setenv("PENSTOCK_PARTITIONS", "1")
+    monkeypatch.setenv("REDIS_URL", redis_url)
+    found = cli.json("features", "explain", "Shop", "a", "paid_1h")
+    assert (found["online"]["value"], found["online"]["as_of"]) == (6.0, "2026-03-01T00:40:00Z")
+    assert found["explanation"]["value"] == 6.0
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    assert cli.json("features", "explain", "Shop", "a", "paid_1h")["online"]["status"].startswith("cannot be asked")
 
 
 def test_explain_takes_any_key(cli: Cli, street: Path) -> None:

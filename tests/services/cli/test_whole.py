@@ -67,6 +67,7 @@ def test_the_commands_are_those_that_the_readme_promises() -> None:
     assert set(commands()) >= {
         *("demo", "simulate", "up", "down", "status", "logs", "run", "doctor", "check", "topology", "publish", "version"),
         *("topics plan", "topics apply", "topics list", "topics tail", "dlq list", "dlq show", "dlq replay"),
+        *("features list", "features show", "features graph", "features verify", "features explain"),
         *("schemas export", "schemas check", "config show"),
     }
 
