@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import sys
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import nullcontext
+from functools import partial
+from typing import Any, Final
 
 from penstock.agents import Agents
 from penstock.artefact import Artefacts
@@ -15,6 +18,7 @@ from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.health import application
 from penstock.lane import Lane, now
 from penstock.log.kafka import KafkaLog
+from penstock.offline import Tables
 from penstock.online import OnlineFeatures
 from penstock.project import load
 from penstock.settings import SERVICES, Settings
@@ -24,6 +28,11 @@ from penstock.telemetry import Tracing, logs
 from penstock.topics import Topics
 
 __all__ = ["run"]
+
+SETTLING: Final = 5.0
+"""Seconds that a process which is to stop gives its work to come to an end, and its HTTP to answer what was asked."""
+CUTTING: Final = 1.0
+"""And then, cancelled. It stays within the supervisor's 8 s, and those of others (Docker gives 10, Kubernetes 30)."""
 
 
 class Machine:
@@ -35,23 +44,27 @@ class Machine:
         self.artefacts = Artefacts(settings.data / "models")
         self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
         self.tasks: list[Callable[[], Awaitable[None]]] = []
+        """Work that ends soon after `stop` is set, whole."""
+        self.endless: list[Callable[[], Awaitable[None]]] = []
+        """Work that may be cancelled anywhere."""
         self.app: Any = None
         self.stop = asyncio.Event()
-        """Set when the process is to end; whoever works by itself then finishes what it is at."""
+        """Set when the process is to end."""
 
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
-        self.tasks += [lane.run for lane in lanes]
+        self.tasks += [partial(lane.run, self.stop) for lane in lanes]
         return lambda: "; ".join(f"{lane.name} has not joined its group yet" for lane in lanes if not lane.ready)
 
 
 def feature_store(machine: Machine) -> None:
-    from .feature_store import api, archive, service
+    from .feature_store import api, archive, rebuild, service
 
-    topics = machine.topics
-    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, machine.settings.idle_after, machine.tracing))
+    topics, idle_after = machine.topics, machine.settings.idle_after
+    past = rebuild.EventTables(Tables(machine.settings.offline))
+    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
     tables = archive.Archive(topics, machine.log, machine.settings.offline)
-    machine.tasks.append(tables.run)
+    machine.endless.append(tables.run)
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
 
@@ -119,10 +132,22 @@ async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
     return Topics(project, there[project.events[0].topic])
 
 
-async def main(service: str, settings: Settings) -> None:
-    """Run one service until SIGTERM or SIGINT."""
-    import uvicorn
+def stopped_by_signals(stop: asyncio.Event) -> None:
+    """Set `stop` at the first SIGTERM or SIGINT; the second one does what signals do."""
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
 
+    def told() -> None:
+        stop.set()
+        for number in numbers:
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in numbers:
+        loop.add_signal_handler(number, told)
+
+
+async def main(service: str, settings: Settings) -> None:
+    """Run one service until SIGTERM or SIGINT, then let it come to a whole end."""
     for name, value in (
         ("KAFKA_BOOTSTRAP_SERVERS", settings.kafka_bootstrap_servers),
         ("REDIS_URL", settings.redis_url.get_secret_value()),
@@ -130,37 +155,51 @@ async def main(service: str, settings: Settings) -> None:
         if not value:
             raise SettingError(f"{name} is not set", "set it, or run everything on this machine with: penstock up")
     log = KafkaLog(settings.kafka_bootstrap_servers, f"penstock-{service}", instance=settings.instance or None)
-    tasks: list[asyncio.Task[None]] = []
     machine = None
     try:
         machine = Machine(service, settings, await topics_there(log, settings), log)
         BUILD[service](machine)
-        config = uvicorn.Config(
-            machine.app,
-            settings.http_host,
-            settings.port_of(service),
-            log_level="warning",
-            lifespan="on",
-            timeout_graceful_shutdown=5,
-        )
-        server = uvicorn.Server(config)
-        tasks = [asyncio.ensure_future(task()) for task in machine.tasks]
-        serving = asyncio.ensure_future(server.serve())
-        done, _ = await asyncio.wait([serving, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        server.should_exit = True
-        machine.stop.set()
-        for task in done:
-            task.result()
-        await serving
+        stopped_by_signals(machine.stop)
+        await work(machine)
     finally:
-        await asyncio.wait(tasks, timeout=2) if tasks else None
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks, timeout=6) if tasks else None
         if machine is not None:
             machine.tracing.close()
             await machine.store.close()
         await log.close()
+
+
+async def work(machine: Machine) -> None:
+    """Do a service's work until `machine.stop` is set or a part of it ends, which raises what that raised."""
+    import uvicorn
+
+    settings = machine.settings
+    config = uvicorn.Config(
+        machine.app,
+        settings.http_host,
+        settings.port_of(machine.service),
+        log_level="warning",
+        lifespan="on",
+        timeout_graceful_shutdown=int(SETTLING),
+    )
+    server = uvicorn.Server(config)
+    # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
+    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
+    tasks = [asyncio.ensure_future(start()) for start in (server.serve, *machine.tasks)]
+    endless = [asyncio.ensure_future(start()) for start in machine.endless]
+    stopping = asyncio.ensure_future(machine.stop.wait())
+    try:
+        done, _ = await asyncio.wait([stopping, *tasks, *endless], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        machine.stop.set()
+        server.should_exit = True
+        for task in endless:
+            task.cancel()
+        await asyncio.wait([stopping, *tasks, *endless], timeout=SETTLING)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait([*tasks, *endless], timeout=CUTTING)
 
 
 def run(service: str) -> None:

@@ -23,6 +23,7 @@ from penstock.topology import ENTRY
 from .block import Rows, pack, tick, unpack
 from .hop import HopPartition, Late, by_event
 from .intake import Intake
+from .published import Published
 from .row import RowWriter
 
 __all__ = ["FeatureShard"]
@@ -53,6 +54,8 @@ class FeatureShard:
         self._frontiers = Frontiers(self._homes, number)
         self._heard: dict[str, float] = {}
         self._version = 0
+        """The number of the newest blocks; grows with every write."""
+        self._published = Published(topics)
         self._needed: list[tuple[HopPartition, list[str]]] = []
         self._offsets: dict[str, int] = {}
         self._sends: list[Send] = []
@@ -62,11 +65,11 @@ class FeatureShard:
     # --- opening ---------------------------------------------------------------------------------------------------
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
-        self._version = saved.version
         offsets = dict.fromkeys([*self._homes, *self._entries], 0)
-        if saved.version:
+        if saved.position:
             position = msgspec.msgpack.decode(saved.position)
             offsets |= position["offsets"]
+            self._version = position["number"]
             for topic, refused in position["refused"].items():
                 self._intakes[topic].refused = refused
             for key, state in position["hops"].items():
@@ -77,6 +80,9 @@ class FeatureShard:
                 self._intakes[topic].recall(int(chunk), value)
         self._read = dict(offsets)
         return {Partition(topic, self.number): offset for topic, offset in offsets.items()}
+
+    def recall(self, batch: Batch) -> None:
+        self._version = max(self._version, self._published.recall(batch))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -148,9 +154,10 @@ class FeatureShard:
                     if self._homes.get(event.topic) == key and event.id is not None:
                         released_ids[event.topic] = due.ids[where].tolist()
                     if self.topology.after(event, key) is None and event in self._rows:
-                        sends += self._rows[event].write(due.ids[where], rows.take(where))
+                        where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
+                        sends += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()
                 blocks = self._route(key, hop, due)
-                sends += [self._late(key, rows, due, late) for late in hop.late]
+                sends += self._late(key, rows, due, hop.late)
             sends += self._blocks_of(key, hop, number, due, blocks)
         closed = self._closed()
         if not moved and not sends and closed is None:
@@ -159,21 +166,26 @@ class FeatureShard:
         change = self._change(released_ids)
         return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()})
 
-    def _late(self, key: str, rows: Rows, due: Released, late: Late) -> Send:
-        """What is told of an event that came too late for a view."""
-        i, event = late.row, self.topology.events[due.ranks[late.row]]
-        said = LateEvent(
-            event=event.topic,
-            id=due.ids[i],
-            time=from_micros(int(rows.times[i])),
-            view=late.view.name,
-            entity=entity_of(self.topology.by[key, event], rows.events[i]) or "",
-            as_of=from_micros(late.effective),
-            partition=int(rows.cursors[i, 0]),
-            offset=int(rows.cursors[i, 1]),
-            value=msgspec.Raw(rows.raws[i]),
-        )
-        return Send(self.topics.late, said.entity.encode(), msgspec.json.encode(said))
+    def _late(self, key: str, rows: Rows, due: Released, events: Sequence[Late]) -> list[Send]:
+        """What is told of events that came too late for a view."""
+        sends = []
+        for view, i, effective in events:
+            event, (partition, offset) = self.topology.events[due.ranks[i]], rows.cursors[i, :2].tolist()
+            if (event.topic, partition, offset, view.name) in self._published.late:
+                continue
+            said = LateEvent(
+                event=event.topic,
+                id=due.ids[i],
+                time=from_micros(int(rows.times[i])),
+                view=view.name,
+                entity=entity_of(self.topology.by[key, event], rows.events[i]) or "",
+                as_of=from_micros(effective),
+                partition=partition,
+                offset=offset,
+                value=msgspec.Raw(rows.raws[i]),
+            )
+            sends.append(Send(self.topics.late, said.entity.encode(), msgspec.json.encode(said)))
+        return sends
 
     def _route(self, key: str, hop: HopPartition, due: Released) -> dict[tuple[str, int], Ints]:
         """Which rows go on to which partition of which hop, in order."""
@@ -181,6 +193,7 @@ class FeatureShard:
         following = {rank: self.topology.after(self.topology.events[rank], key) for rank in np.unique(due.ranks).tolist()}
         for there in hop.downstream:
             where = np.flatnonzero(np.isin(due.ranks, [rank for rank, after in following.items() if after == there]))
+            where = self._published.unsaid(self.topics.hop(there), due.ranks, Rows(*due.columns).cursors, where)
             if len(where):
                 targets = self.hops[there].route(due, where)
                 for shard in np.unique(targets).tolist():
@@ -209,10 +222,10 @@ class FeatureShard:
         return sends
 
     def _closed(self) -> int | None:
-        """The time before which all rows are out, when it moved."""
-        ends = [
-            self.hops[route.path[-1] if route.path else ENTRY].frontier for route in self.topology.routes.values() if route.row
-        ]
+        """The time before which all rows are out, when it moved. All hops of their ways count: where the store has lost its
+        state, blocks that were published before say more than the hop that they came from has done again."""
+        ways = {key for route in self.topology.routes.values() if route.row for key in route.path or [ENTRY]}
+        ends = [self.hops[key].frontier for key in ways]
         closed = min(ends, default=NEVER)
         if closed <= self._told.get("rows", NEVER):
             return None
@@ -233,6 +246,7 @@ class FeatureShard:
             cut += [state_key(key, entity) for entity in cuts]
         self._offsets = {topic: self._offset(topic) for topic in self._read}
         position = {
+            "number": self._version,
             "offsets": self._offsets,
             "refused": {topic: intake.refused for topic, intake in self._intakes.items()},
             "hops": {key: hop.position() for key, hop in self.hops.items()},

@@ -51,6 +51,7 @@ def lanes(
             list(dict.fromkeys(topics.rows(model.scores) for model in models)),
             follows=[topics.models, topics.clock],
             clock=topics.clock,
+            writes=list(dict.fromkeys(topics.dead_letters(topics.rows(model.scores)) for model in models)),
             closes=[topics.predictions(model.name) for model in models],
             tracing=tracing,
             group=f"{topics.prefix}.inference",

@@ -15,6 +15,7 @@ from penstock.deadletter import dead_letter
 from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers
+from penstock.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
@@ -53,7 +54,8 @@ class ScoringShard:
             self._readers[topic] = RowReader(event, models)
             self._desks[topic] = [Desk(topics, model, self._duties.of[model.name], meters) for model in models]
         self._read = dict.fromkeys(self._readers, 0)
-        self._redelivered = Redelivered()
+        self._redelivered = {topic: Redelivered() for topic in self._readers}
+        self._said = Said()
         self._frontiers = Frontiers(self._read, number, dict.fromkeys(self._read, writers))
         self._closed = NEVER
         self._saved_table: Mapping[bytes, bytes] = {}
@@ -61,13 +63,16 @@ class ScoringShard:
         self._now = 0.0
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
-        if saved.version:
+        if saved.position:
             position: dict[str, Any] = msgspec.msgpack.decode(saved.position)
             self._read |= {topic: offset for topic, offset in position["rows"].items() if topic in self._read}
-            self._redelivered = Redelivered(position["seen"])
+            self._redelivered |= {topic: Redelivered(seen) for topic, seen in position["seen"].items() if topic in self._read}
             self._saved_table = saved.table
             self._duties.restore(saved.table, position["models"], self._now)
         return self._positions()
+
+    def recall(self, batch: Batch) -> None:
+        self._said.recall(batch)
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         self._batches += batches
@@ -90,13 +95,13 @@ class ScoringShard:
         closed = self._close()
         if not moved and not rows and closed is None:
             return None
-        return Effects(self._change(), sends, closed, self._positions())
+        return Effects(self._change(), self._said.unsaid(sends), closed, self._positions())
 
     def _answer(self, batch: Batch) -> list[Send]:
         """The answers to the rows of a batch that were not had before, by each model; dead letters for what is no row."""
         topic = batch.partition.topic
         headers = batch.headers or [()] * len(batch)
-        new = [place for place, found in enumerate(headers) if self._redelivered.new(found)]
+        new = [place for place, found in enumerate(headers) if self._redelivered[topic].new(found)]
         rows = self._readers[topic].read([batch.values[place] for place in new])
         sends = []
         for index, refusal in rows.refused.items():
@@ -131,5 +136,9 @@ class ScoringShard:
         changed: dict[bytes, bytes | None] = {key: value for key, value in table.items() if old.get(key) != value}
         changed |= dict.fromkeys(old.keys() - table.keys())
         self._saved_table = table
-        position = {"rows": self._read, "models": self._duties.heard, "seen": self._redelivered.seen}
+        position = {
+            "rows": self._read,
+            "models": self._duties.heard,
+            "seen": {topic: each.seen for topic, each in self._redelivered.items()},
+        }
         return Change(msgspec.msgpack.encode(position), table=changed)

@@ -16,6 +16,7 @@ from penstock.event import from_micros
 from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
+from penstock.outbox import Said
 from penstock.policy import Drift, Skill
 from penstock.records import Alarm, Paired, Partial, Quality, Shift, Statistic
 from penstock.store import Change, Saved
@@ -174,7 +175,7 @@ class JudgeShard:
     def __init__(self, models: Sequence[Model], topics: Topics) -> None:
         self._models, self._topics = models, topics
         self._cases = {model.name: Case(model) for model in models}
-        self._repeats = Redelivered()
+        self._repeats, self._said = Redelivered(), Said()
         self._at = Partition(topics.partials, 0)
         self._next = 0
         self._taken: list[Partial] = []
@@ -189,6 +190,9 @@ class JudgeShard:
             self._next, self._repeats = position.next, Redelivered(position.seen)
             self._cases = {model.name: Case(model, position.states.get(model.name)) for model in self._models}
         return {self._at: self._next}
+
+    def recall(self, batch: Batch) -> None:
+        self._said.recall(batch)
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         for batch in batches:
@@ -219,4 +223,4 @@ class JudgeShard:
         self._taken.clear()
         states = {name: case.state for name, case in self._cases.items()}
         position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, states))
-        return Effects(Change(position), sends, positions={self._at: self._next})
+        return Effects(Change(position), self._said.unsaid(sends), positions={self._at: self._next})

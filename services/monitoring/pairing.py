@@ -20,6 +20,7 @@ from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER
 from penstock.model import Model
+from penstock.outbox import Said
 from penstock.records import Decision
 from penstock.store import Change, Saved
 from penstock.topics import Topics
@@ -46,6 +47,7 @@ class PairingShard:
     def __init__(self, number: int, models: Sequence[Model], topics: Topics, idle_after: float = 5.0) -> None:
         self._topics, self._now = topics, 0.0
         self._sends: list[Send] = []
+        self._said = Said()
         self._books = {model.name: Book(model, topics, number, self._sends) for model in models}
         self._readers: dict[str, list[Book]] = {topics.predictions(name): [book] for name, book in self._books.items()}
         self._intake = Intake(
@@ -70,6 +72,9 @@ class PairingShard:
             book.ledger.restore(saved.table.items())
             book.window = position.windows.get(name)
         return self._intake.restore(position.intake)
+
+    def recall(self, batch: Batch) -> None:
+        self._said.recall(batch)
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         self._now = now
@@ -110,7 +115,7 @@ class PairingShard:
             return None
         windows = {name: book.window for name, book in self._books.items() if book.window is not None}
         position = msgspec.msgpack.encode(_Position(self._intake.saved(), windows))
-        sends = self._sends.copy()
+        sends = self._said.unsaid(self._sends.copy())
         self._sends.clear()
         return Effects(Change(position, table=table), sends, positions=self._intake.positions())
 

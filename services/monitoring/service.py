@@ -46,6 +46,11 @@ def lanes(
             shard=lambda number: PairingShard(number, models, topics, idle_after),
             shared=list(dict.fromkeys([*predictions, *labels])),
             follows=(topics.clock, topics.models),
+            writes=[
+                topics.partials,
+                *(topics.outcomes(model.name) for model in models),
+                *(topics.dead_letters(name) for name in predictions),
+            ],
             tracing=tracing,
             group=f"{topics.prefix}.monitoring",
         ),
@@ -55,6 +60,7 @@ def lanes(
             store,
             shard=lambda number: JudgeShard(models, topics),
             shared=[topics.partials],
+            writes=[topics.alarms, *(topics.statistics(model.name) for model in models)],
             group=f"{topics.prefix}.judge",
         ),
     ]

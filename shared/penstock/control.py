@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -58,11 +58,12 @@ class Control(Protocol):
 
 
 class Tail:
-    """Topics read from their beginning up to their present end, and later on from there. The cursor is in memory."""
+    """Topics read from their beginning (or from `after`) up to their present end, and later on from there. The cursor is in
+    memory."""
 
-    def __init__(self, log: Log, topics: Sequence[str]) -> None:
+    def __init__(self, log: Log, topics: Sequence[str], after: Mapping[Partition, int] | None = None) -> None:
         self._log, self._topics = log, topics
-        self._at: dict[Partition, int] = {}
+        self._at: dict[Partition, int] = dict(after or {})
         self._reader: Reader | None = None
 
     async def news(self) -> AsyncIterator[Batch]:

@@ -19,7 +19,7 @@ from .codec import entity_of
 from .event import Event, to_micros
 from .log import partition_of
 from .plan import Plan
-from .store import Store
+from .store import LIVE, STATUS, Store
 from .topics import Topics
 from .topology import Hop
 from .window import Panes, Shape
@@ -44,6 +44,7 @@ class Reading:
         fresh      as of the moment asked about
         newer      as of the entity's newest event, which lies after that moment
         missing    nothing is known of such an entity (or the event names none)
+        rebuilding the store has lost writes, and is not yet what it had been: values are older than they were
     """
 
     values: Mapping[str, float | None]
@@ -81,11 +82,11 @@ class OnlineFeatures:
         return (await self._read(hop, entity, moment, _NO_EVENT, []))[name]
 
     async def _read(self, hop: Hop, entity: str | None, moment: int, event: Event, decoded: list[Any]) -> dict[str, Reading]:
-        shape, head = self._shapes[hop.key], b""
+        shape, head, stands = self._shapes[hop.key], b"", LIVE
         panes = Panes(shape, capacity=1)
         if entity is not None:
             shard = f"feature_store.{partition_of(entity.encode(), self._topics.partitions)}"
-            ((head, tail),) = await self._store.read(shard, [state_key(hop.key, entity)])
+            (head, tail), (stands, _) = await self._store.read(shard, [state_key(hop.key, entity), STATUS])
             panes.restore(entity, head, tail)
         slots, times = np.array([panes.slot(entity or "")], np.int64), np.array([moment], np.int64)
         nothing = np.full((1, max(len(shape.tracks), 1)), np.nan)
@@ -95,6 +96,8 @@ class OnlineFeatures:
         named = dict(zip(plan.columns, values, strict=True))
         as_of = int(effective[0])
         status = "missing" if not head else "fresh" if as_of == moment else "newer"
+        if stands != LIVE:
+            status = "rebuilding"
         return {
             view.name: Reading({c.removeprefix(f"{view.name}."): named[c] for c in view.columns}, as_of, status)
             for view in hop.views

@@ -41,6 +41,11 @@ class Topics:
         self.late = f"{self.prefix}.late"
         self.partials = f"{self.prefix}.hops.statistics"
 
+    @property
+    def bounded(self) -> bool:
+        """Whether some view bounds its lateness, so that there is a topic of what came later."""
+        return any(view.lateness is not None for hop in self.project.topology.hops for view in hop.views)
+
     def hop(self, key: str) -> str:
         return f"{self.prefix}.hops.{key.replace('+', '.')}"
 
@@ -77,7 +82,7 @@ class Topics:
         ]
         rows = "feature_store inference" if self.project.models else "feature_store"
         found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]
-        if any(view.lateness is not None for hop in topology.hops for view in hop.views):
+        if self.bounded:
             found.append(_contract(self.late, n, "entity", records.LateEvent, "feature_store", "you"))
         for model in self.project.models:
             name = model.name

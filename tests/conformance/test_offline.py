@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from deltalake import write_deltalake
 from tests.faults.archivist import PARTITIONS, filled
 from tests.services.crew import ROWS, Harbour, arrival, places, played, row, settle, there
 
@@ -62,6 +65,26 @@ def test_tables_are_written_read_kept_and_verified(place: str) -> None:
         assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
 
     played(story())
+
+
+def test_commits_that_race_are_all_kept(place: str) -> None:
+    """What everything rests on: of two commits of one version, the store takes one, and the other becomes the next."""
+    location = Location(place)
+    uri, options = location.uri("raced"), location.options
+    write_deltalake(uri, pa.table({"writer": [-1], "turn": [0]}), storage_options=options)
+
+    def write(writer: int) -> None:
+        for turn in range(8):
+            write_deltalake(uri, pa.table({"writer": [writer], "turn": [turn]}), mode="append", storage_options=options)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    table = Tables(place).table("raced")
+    assert table.version == 32
+    found = table.arrow()
+    assert sorted(zip(found["writer"].to_pylist(), found["turn"].to_pylist(), strict=True)) == sorted(
+        [(-1, 0), *((writer, turn) for writer in range(4) for turn in range(8))]
+    )
 
 
 def test_writers_that_hold_the_same_partitions_leave_each_record_once(place: str) -> None:

@@ -19,6 +19,8 @@ from penstock.services.feature_store import archive as module
 from penstock.services.feature_store.archive import Archive
 
 PARTITIONS = 2
+SESSION = 6.0
+"""Seconds; the least that a broker allows."""
 
 
 async def filled(harbour: Harbour, records: int) -> None:
@@ -36,17 +38,18 @@ async def work(location: str, where: str, records: int, seed: int) -> int:
     if where == "memory":
         await filled(harbour, records)
     else:
-        log = KafkaLog(where, session=6.0)
+        log = KafkaLog(where, session=SESSION)
     archive = Archive(harbour.topics, log, Tables(location).location)
     archive._compacts = True
     module.COMPACT_EVERY = 20
     module.READ_RECORDS = 50
-    while True:
+    idle, enough = 0, 1 if where == "memory" else 2 * int(SESSION)
+    while idle < enough:  # on a broker: until whoever was killed is known to be gone, and its share is done
         module.FLUSH_ROWS = fate.randrange(20, 100)
-        if not await archive.turn(1.0):
+        idle = 0 if await archive.turn(1.0) else idle + 1
+        if idle:
             await archive.flush()
-            if archive.ready and not await archive.turn(0.0):
-                break
+            idle = idle if archive.ready else 0  # another one was in its place: it reads anew
     fenced = int(archive._meters.fenced._value.get())
     await archive.close()
     await log.close()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from penstock.lane import Effects, Lane, packed, stamped, unpacked
+from penstock.lane import Effects, Lane, stamped
 from penstock.log import Batch, Partition, Send, Topic
 from penstock.log.memory import MemoryLog
+from penstock.outbox import Outbox
 from penstock.store import Change, Saved
 from penstock.store.memory import MemoryStore
 
@@ -23,6 +24,9 @@ class Counting:
     def open(self, saved: Saved) -> Mapping[Partition, int]:
         self.count = int(saved.position or b"0")
         return {TRIPS: self.count}
+
+    def recall(self, batch: Batch) -> None:
+        """It publishes nothing."""
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         self.new = sum(map(len, batches))
@@ -56,6 +60,33 @@ def test_a_kill_before_the_commit_leaves_no_lag_that_nobody_has() -> None:
     assert asyncio.run(scenario()) == (0, 3)
 
 
+class Echoing(Counting):
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        effects = super().step(loaded)
+        if effects is not None:
+            effects.sends = [Send("echoes", None, b"%d" % self.count, (), 0)]
+        return effects
+
+
+def test_neither_a_lane_that_is_stopped_nor_one_that_is_killed_publishes_anything_once_more() -> None:
+    async def echoes(killed: bool) -> int:
+        log, store = MemoryLog(), MemoryStore()
+        await log.create([Topic("trips", 1), Topic("echoes", 1)])
+        await log.send([Send("trips", None, b"{}")])
+        for _ in range(3):
+            lane, stop = Lane("echoing", log, store, lambda _: Echoing(), ["trips"], writes=["echoes"]), asyncio.Event()
+            running = asyncio.ensure_future(lane.run(stop))
+            while not (lane.ready and (await log.ends(["echoes"]))[Partition("echoes", 0)]):
+                await asyncio.sleep(0)
+            running.cancel() if killed else stop.set()
+            await asyncio.wait([running])
+            await lane.close()
+        return (await log.ends(["echoes"]))[Partition("echoes", 0)]
+
+    assert asyncio.run(echoes(killed=False)) == 1
+    assert asyncio.run(echoes(killed=True)) == 1
+
+
 def test_the_outbox_gives_back_what_went_in_under_the_same_numbers() -> None:
     row, letter = (("ce_type", b"row"),), (("ce_id", b"mine"), ("dlq.reason", b"decode"))
     sends = [
@@ -64,8 +95,9 @@ def test_the_outbox_gives_back_what_went_in_under_the_same_numbers() -> None:
         Send("t.dlq", None, b"{", letter, 0),
         Send("x", b"k", b""),
     ]
-    assert unpacked(packed(sends)) == sends
-    assert packed([]) == b""
+    outbox = Outbox.of(2, {"rows": {0: 7}}, sends)
+    assert Outbox.unpack(outbox.pack()).sends == sends
+    assert Outbox.unpack(outbox.pack()).end(Partition("rows", 0)) == 7
     first, second, dead, last = stamped("feature_store.3", 2, sends)
     assert first.headers == (*row, ("ce_source", b"feature_store.3"), ("ce_id", b"%d" % (2 << 20)))
     assert dict(second.headers)["ce_id"] == b"%d" % ((2 << 20) + 1)

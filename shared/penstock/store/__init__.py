@@ -20,7 +20,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["Change", "Fenced", "Saved", "Store", "StoreError"]
+__all__ = ["LIVE", "REBUILDING", "STATUS", "Change", "Fenced", "Saved", "Store", "StoreError"]
+
+
+STATUS, LIVE, REBUILDING = b"", b"live", b"rebuilding"
+"""The key of a shard (no entity has it) whose head says how the shard stands: live, or rebuilding: the store has lost writes, and
+the shard is not yet where it had been. No head: the store has lost it all, and nobody has noticed, or it never began. A reader
+asks for it beside what it reads, in the same round trip, and relies on nothing but LIVE."""
 
 
 class StoreError(Exception):

@@ -1,0 +1,85 @@
+"""An ordinary stop and start of a service, on a real broker and a real Redis, repeats nothing; a second signal ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.faults.taxis import taxis
+
+from penstock.lane import numbered
+from penstock.local.redis import LocalRedis
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_feature_store_that_is_stopped_at_rest_and_started_again_publishes_nothing_twice(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path, number: int
+) -> None:
+    async def scenario() -> None:
+        async with taxis(f"rest{number}", tmp_path, kafka_bootstrap, redis_url) as company:
+            for day in range(2):
+                await company.start()
+                await company.publish(400, first=400 * day)
+                await company.until_rows(400 * day + 390)
+                assert company.end(number) == 0
+            await company.start()
+            await company.finish()
+            rows = await company.until_rows(800)
+            assert len({numbered(headers) for *_, headers in rows}) == len(rows) == 800
+
+    asyncio.run(scenario())
+
+
+def test_a_feature_store_that_is_stopped_in_the_middle_of_its_work_repeats_and_loses_nothing(
+    kafka_bootstrap: str, redis_url: str, tmp_path: Path
+) -> None:
+    async def scenario() -> None:
+        async with taxis("busy", tmp_path, kafka_bootstrap, redis_url) as company:
+            for part in range(3):
+                await company.publish(6_000, first=6_000 * part)
+            await company.finish()
+            for some in (1, 5_000, 10_000):
+                await company.start()
+                found = len(await company.until_rows(some))
+                assert company.end() == 0
+                assert found < 18_000, "it was not busy any more"
+            await company.start()
+            rows = await company.until_rows(18_000)
+            names = {msgspec.json.decode(value or b"")["id"] for _, _, _, value, _ in rows}
+            assert len(rows) == len(names) == 18_000
+
+    asyncio.run(scenario())
+
+
+def test_a_feature_store_whose_redis_does_not_answer_ends_in_the_time_it_is_given_and_at_once_when_told_twice(
+    servers_here: None, kafka_bootstrap: str, tmp_path: Path
+) -> None:
+    redis = LocalRedis(tmp_path / "redis")
+    redis.start()
+
+    async def scenario() -> None:
+        async with taxis("frozen", tmp_path, kafka_bootstrap, redis.url) as company:
+            for signals in (1, 2):
+                await company.start()
+                os.kill(redis.pid, signal.SIGSTOP)
+                try:
+                    await company.publish(100, first=100 * signals)
+                    with pytest.raises(subprocess.TimeoutExpired):
+                        company.end(seconds=1.0)
+                    if signals == 2:
+                        assert company.end(seconds=0.5) == -signal.SIGTERM
+                    else:
+                        assert company.process is not None
+                        assert company.process.wait(7.0) == 0
+                finally:
+                    os.kill(redis.pid, signal.SIGCONT)
+
+    try:
+        asyncio.run(scenario())
+    finally:
+        redis.kill()

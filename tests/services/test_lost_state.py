@@ -1,0 +1,231 @@
+"""A store that has lost its last writes, or all of them: no row is lost, none is published twice, and all are what they were."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.services.test_feature_store import (
+    EVENTS,
+    FOREVER,
+    WHOLE,
+    Crash,
+    CrashingLog,
+    CrashingStore,
+    closing,
+    micros,
+    project,
+)  # fmt: skip
+
+from penstock.audit import Audit, audit
+from penstock.duration import DAY
+from penstock.examples.flights import data as flights
+from penstock.examples.flights import project as flight_project
+from penstock.lane import Lane
+from penstock.log import Partition, Send
+from penstock.offline import Tables
+from penstock.online import OnlineFeatures
+from penstock.services.embedded import Embedded, slices
+from penstock.services.feature_store.archive import Archive
+from penstock.services.feature_store.rebuild import EventTables
+from penstock.services.feature_store.service import lanes
+from penstock.store import LIVE, REBUILDING, STATUS
+from penstock.store.memory import MemoryStore
+from penstock.topics import Topics
+
+PARTITIONS = 3
+Event = tuple[str, bytes, bytes, int]
+
+
+class World:
+    """The feature store over a log and a store in memory, which kill it, and of whose states copies can be put back."""
+
+    def __init__(self) -> None:
+        self.topics = Topics(project, PARTITIONS)
+        self.log, self.store = CrashingLog(), CrashingStore()
+        self.copies: list[dict[str, Any]] = [{}]
+        self.lane = self.opened()
+
+    def opened(self, past: EventTables | None = None) -> Lane:
+        self.log._groups.clear()
+        (lane,) = lanes(self.topics, self.log, self.store, None, history=past)
+        return lane
+
+    async def publish(self, events: Sequence[Event], before: int) -> None:
+        self.log.fate = None
+        await self.log.send([Send(topic, key, value) for topic, key, value, _ in events])
+        await closing(self.log, self.topics, before)
+
+    async def turn(self, fate: random.Random | None = None) -> bool:
+        self.log.fate = self.store.fate = fate
+        try:
+            return await self.lane.turn(0)
+        except Crash:
+            self.lane = self.opened()
+            return True
+
+    def copy(self) -> None:
+        self.copies.append(copy.deepcopy(self.store._shards))
+
+    def lose(self, back: dict[str, Any]) -> None:
+        self.store._shards = copy.deepcopy(back)
+
+    async def statuses(self) -> set[bytes]:
+        return {(await self.store.read(f"feature_store.{n}", [STATUS]))[0][0] for n in range(PARTITIONS)}
+
+    def records(self, topic: str) -> list[bytes]:
+        """Every record of a topic, as often as it is there."""
+        return [value or b"" for n in range(PARTITIONS) for value in self.log._stores[Partition(topic, n)].values]
+
+    def rows(self) -> list[tuple[str, bytes]]:
+        """Id and body of every row record."""
+        found = [value for event in project.topology.reads for value in self.records(self.topics.rows(event))]
+        return [(msgspec.json.decode(value)["id"], value[: value.index(b',"cursor"')]) for value in found]
+
+
+def story(events: Sequence[Event], seed: int, emptied: bool, killed: bool) -> World:
+    """Publish in pieces of random length, worked on in steps of random length. Four times the store is put back to an earlier
+    state (or emptied); `killed`: the process is killed anywhere, too, also while it makes that good."""
+    fate = random.Random(seed)
+
+    async def go() -> World:
+        world = World()
+        await world.log.create(world.topics.all())
+        losses = sorted(fate.sample(range(50, len(events)), 4))
+        first = 0
+        while first < len(events):
+            last = min(first + fate.randrange(1, 60), len(events))
+            rest = events[last:]
+            await world.publish(events[first:last], min((micros(e[3]) for e in rest), default=FOREVER))
+            first = last
+            world.lane.max_records = fate.choice([7, 40, 4096])
+            for _ in range(fate.randrange(12)):
+                await world.turn(fate if killed else None)
+                if fate.random() < 0.3:
+                    world.copy()
+            if losses and losses[0] < first:
+                losses.pop(0)
+                if not emptied:  # one of the last copies; what came after it has never been
+                    del world.copies[len(world.copies) - fate.randrange(min(8, len(world.copies))) :]
+                world.lose({} if emptied else world.copies[-1])
+        while await world.turn():
+            pass
+        return world
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_every_row_is_in_the_log_and_is_what_it_would_have_been(seed: int, emptied: bool, killed: bool) -> None:
+    rows = story(EVENTS, seed, emptied, killed).rows()
+    assert dict(rows) == WHOLE
+    assert len(rows) == len(WHOLE)
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_events_that_are_late_or_refused_leave_once(seed: int, emptied: bool) -> None:
+    fate = random.Random(seed)
+    events = [fate.choice(EVENTS[max(0, i - 40) : i + 1]) if fate.random() < 0.2 else e for i, e in enumerate(EVENTS)]
+    asked = [value for topic, _, value, _ in events if topic == "rides"]
+    world = story(events, seed, emptied, killed=True)
+    names = [name for name, _ in world.rows()]
+    assert sorted(names) == sorted({msgspec.json.decode(value)["ride_id"] for value in asked})
+    assert len(world.records("rides.dlq")) == len(asked) - len(names), "the same ride twice"
+
+
+def test_events_that_retention_has_taken_come_from_the_archive_with_neither_gap_nor_overlap(tmp_path: Path) -> None:
+    async def go() -> World:
+        world = World()
+        await world.log.create(world.topics.all())
+        archive = Archive(world.topics, world.log, tmp_path)
+        await world.publish(EVENTS[:600], micros(EVENTS[600][3]))
+        while await world.turn():
+            pass
+        while await archive.turn():
+            pass
+        await archive.close()
+        for event in project.events:
+            for number in range(PARTITIONS):
+                place = Partition(event.topic, number)
+                world.log.trim(place, world.log._stores[place].end - 3 * number)  # nothing, a little and more is left
+        world.lose({})
+        world.lane = world.opened(EventTables(Tables(tmp_path)))
+        world.lane.max_records = 50
+        while await world.turn():
+            pass
+        assert await world.statuses() == {LIVE}
+        await world.publish(EVENTS[600:], FOREVER)
+        while await world.turn():
+            pass
+        return world
+
+    rows = asyncio.run(go()).rows()
+    assert dict(rows) == WHOLE
+    assert len(rows) == len(WHOLE)
+
+
+def test_readers_are_told_that_a_shard_is_rebuilt_until_it_has_come_as_far_as_it_had_been() -> None:
+    async def go() -> None:
+        world = World()
+        online = OnlineFeatures(world.topics, world.store)
+
+        async def read(zone: str) -> str:
+            return (await online.view("Zone", zone, FOREVER)).status
+
+        await world.log.create(world.topics.all())
+        assert await world.statuses() == {b""}, "nobody knows anything before the feature store has begun"
+        await world.turn()
+        assert await world.statuses() == {LIVE}, "there is nothing to rebuild"
+        await world.publish(EVENTS[:600], micros(EVENTS[600][3]))
+        while await world.turn():
+            pass
+        before = copy.deepcopy(world.store._shards)
+        world.lose({})
+        assert await world.statuses() == {b""}
+        await world.lane.settle()
+        world.lane.max_records = 50
+        await world.turn()
+        assert await world.statuses() == {REBUILDING}
+        assert await read("z1") == await read("never seen") == "rebuilding"
+        while await world.turn():
+            now = {n: s.heads for n, s in world.store._shards.items()}
+            for name, shard in before.items():
+                if now[name][STATUS] == LIVE:
+                    assert {k: now[name].get(k) for k in shard.heads} == shard.heads, "live, and not all there"
+        assert await world.statuses() == {LIVE}
+        assert (await read("z1"), await read("never seen")) == ("fresh", "missing")
+
+    asyncio.run(go())
+
+
+@pytest.mark.parametrize("emptied", [False, True])
+def test_the_whole_loop_makes_a_loss_good(emptied: bool, tmp_path: Path) -> None:
+    stream, fate = list(flights.events(3)), random.Random(int(emptied))
+
+    async def go() -> Audit:
+        store = MemoryStore()
+        machine = Embedded(flight_project, tmp_path, PARTITIONS, store)
+        await machine.start()
+        for place, (part, before) in enumerate(slices(stream, DAY // 4)):
+            await machine.publish(part, before)
+            if place in (3, 7, 8):
+                back = {} if emptied else copy.deepcopy(store._shards)
+                for lane in fate.choices(machine.lanes, k=12):
+                    await lane.turn(0.0)
+                store._shards = back
+            await machine.settle()
+        await machine.close()
+        return await audit(machine.log, machine.topics)
+
+    found = asyncio.run(go())
+    assert (found.lost, found.counted_twice, found.redelivered) == (0, 0, 0), found.complaints
+    assert found.rows == found.predictions > 2_000 < found.outcomes
