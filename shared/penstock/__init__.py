@@ -40,7 +40,7 @@ from .replay import replay
 
 if _typing.TYPE_CHECKING:
     from .asof import as_of
-    from .history import compute
+    from .retrospect import compute
     from .training import training_set
 
 __all__ = [
@@ -96,7 +96,7 @@ __all__ = [
     "var",
 ]
 
-_ON_FRAMES = {"as_of": ".asof", "compute": ".history", "training_set": ".training"}
+_ON_FRAMES = {"as_of": ".asof", "compute": ".retrospect", "training_set": ".training"}
 
 if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
 

@@ -3,7 +3,7 @@
 A value has an *event time* (since when it holds) and a time at which it became *known*. A row asks at its event time t with
 the knowledge of time k. It gets the value with the greatest event time that is at most t, of those known at k or before. Of
 equal event times the one known last counts, of these the last in its frame. (A value holds from its event time on, so equal
-times meet; windows are another matter: they end strictly before, see `history`.)
+times meet; windows are another matter: they end strictly before, see `retrospect`.)
 """
 
 from collections.abc import Mapping, Sequence

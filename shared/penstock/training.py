@@ -22,7 +22,7 @@ import pandas as pd
 from . import frame as frames
 from .errors import PenstockError
 from .event import Column, Event, to_micros
-from .history import compute
+from .retrospect import compute
 from .model import Model
 from .offline import Table, Tables
 from .topology import Topology

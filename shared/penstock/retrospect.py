@@ -1,4 +1,4 @@
-"""Features on DataFrames, without any server: the rows of a view over a history that is given as one frame per event.
+"""Features in retrospect: the rows of a view over a history that is given as one DataFrame per event, without any server.
 
 The kernel is the stream's (`window`), and so is the order: by (time, event, id), ties of different events in the order in
 which their frames are given, ties of one event by its id, else as given. A row that *is* an event covers those before it; a
