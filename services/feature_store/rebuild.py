@@ -37,7 +37,8 @@ WINDOW: Final = 50_000
 class EventTables:
     """Archived events in a folder of Delta tables, one for each topic. A `penstock.history.History`.
 
-    Values are JSON of the columns; a field that the declaration does not name is not there any more.
+    Values are JSON of the columns; a field that the declaration does not name is not there any more. A table ends with its
+    last event: refused records behind it, which it does not have, must still be in Kafka.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,6 +57,7 @@ class EventTables:
         if found is None or not found.offsets[0] <= first <= found.offsets[-1]:
             found = self._load(partition, first)
             if found is None:
+                self._window.pop(partition, None)
                 return None
             self._window[partition] = found
         low = next(i for i, offset in enumerate(found.offsets) if offset >= first)
@@ -80,7 +82,7 @@ class EventTables:
         import deltalake
 
         path = str(self._folder / partition.topic)
-        if partition.topic not in self._tables:
+        if partition not in self._window or partition.topic not in self._tables:  # a beginning, or the end: what is there by now
             if not deltalake.DeltaTable.is_deltatable(path):
                 return None
             self._tables[partition.topic] = deltalake.DeltaTable(path)
