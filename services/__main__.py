@@ -18,6 +18,7 @@ from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.health import application
 from penstock.lane import Lane, now
 from penstock.log.kafka import KafkaLog
+from penstock.offline import Tables
 from penstock.online import OnlineFeatures
 from penstock.project import load
 from penstock.settings import SERVICES, Settings
@@ -59,10 +60,10 @@ class Machine:
 def feature_store(machine: Machine) -> None:
     from .feature_store import api, archive, rebuild, service
 
-    topics, folder = machine.topics, machine.settings.data / "tables"
-    past, idle_after = rebuild.EventTables(folder), machine.settings.idle_after
+    topics, idle_after = machine.topics, machine.settings.idle_after
+    past = rebuild.EventTables(Tables(machine.settings.offline))
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
-    tables = archive.Archive(topics, machine.log, folder, machine.settings.cluster)
+    tables = archive.Archive(topics, machine.log, machine.settings.offline)
     machine.endless.append(tables.run)
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)

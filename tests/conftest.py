@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+from tests import s3 as s3_server
 
 from penstock.local import kafka, redis
 from penstock.local.process import LocalError
@@ -64,3 +66,26 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         missing("Redis", str(error))
     yield server.url
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3_here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[s3_server.LocalS3]:
+    """An S3 server of our own."""
+    reason = s3_server.available()
+    if reason is not None:
+        missing("S3", reason)
+    server = s3_server.LocalS3(tmp_path_factory.mktemp("s3"))
+    try:
+        server.start()
+    except LocalError as error:
+        missing("S3", str(error))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def s3(s3_here: s3_server.LocalS3, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """A prefix of a bucket that no other test uses, found through the standard variables."""
+    for name, value in s3_here.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3_server.BUCKET}/{re.sub('[^a-z0-9_]+', '-', request.node.name)}"

@@ -20,4 +20,5 @@ fi
 # The jars now, so that no test waits for a download.
 if command -v java >/dev/null; then
   python -c 'from penstock.local.kafka import fetch; print("Kafka:", fetch(seconds=300))'
+  PYTHONPATH=. python -m tests.s3
 fi

@@ -1,238 +1,256 @@
-"""Offline tables: events, rows, predictions and outcomes as Delta on Parquet, each record exactly once.
+"""The archive: events, rows, predictions and outcomes into the offline tables, each record once.
 
-A commit carries the data and, per topic partition, the last offset included, in one atomic file; whoever writes first reads
-that offset and trims what is there already, through the same handle, so a second writer's commit is refused. There is no
-other position: on restart reading goes on where the table ends.
+reads    every data topic    partitions shared among the replicas (a group of its own)
+writes   <p>.archive         a notice of each commit
+state    the tables: a commit holds the data and the positions that it includes (see writer)
+
+There is no other position: whoever is given a partition reads on where its tables end. Two replicas that hold it both for a
+moment do no harm, and a table that was restored to an older version is filled again from the log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import structlog
 
-from penstock.codec import EventDecoder
-from penstock.errors import Refused
-from penstock.event import Event
-from penstock.log import Batch, Gap, Log, LogError, Partition, Reader, Send
-from penstock.records import Commit, Outcome, Prediction, Row
+from penstock.lane import numbered
+from penstock.log import Batch, Log, Member, Partition, Send
+from penstock.offline import Location
+from penstock.offline.columns import Columns, columns_of
+from penstock.patience import patiently
+from penstock.records import Commit
+from penstock.telemetry import Meters
 from penstock.topics import Topics
 
-__all__ = ["Archive", "Table"]
+from .writer import Moved, TableWriter
 
-FLUSH_ROWS = 20_000
-"""A commit costs 30 ms whatever it holds, so rows are gathered; large ones also make good files."""
-FLUSH_SECONDS = 30.0
-PAUSE_SECONDS = 1.0
-"""Between two tries while the log or the disk is away."""
-COMPACT_EVERY = 100
-"""Commits between compactions: appending slows down with the number of active files (15 to 85 ms after 600 commits)."""
+__all__ = ["Archive"]
 
-
-class Table:
-    """One Delta table fed by the partitions of one topic."""
-
-    def __init__(self, path: Path, topic: str, identity: str) -> None:
-        self.path, self.topic, self._identity = path, topic, identity
-        self._table: Any = None
-        self._open()
-
-    def _open(self) -> None:
-        import deltalake
-
-        if self._table is None and deltalake.DeltaTable.is_deltatable(str(self.path)):
-            self._table = deltalake.DeltaTable(str(self.path))
-
-    def _app(self, number: int) -> str:
-        """The writer's name in the transaction log; the log's identity keeps a recreated topic from being trimmed away."""
-        return f"{self._identity}/{self.topic}/{number}"
-
-    def position(self, number: int) -> int:
-        """The next offset to write for a partition."""
-        if self._table is None:
-            return 0
-        version = self._table.transaction_version(self._app(number))
-        return 0 if version is None else int(version) + 1
-
-    def append(self, columns: dict[str, list[Any]]) -> int:
-        """Append rows (columns `partition` and `offset` among them) that are not there yet; the table's new version."""
-        import pyarrow as pa
-        from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
-
-        if self._table is not None:
-            self._table.update_incremental()
-        data = pa.table({name: _array(values) for name, values in columns.items()})
-        if self._table is not None:
-            known = {number: self.position(number) for number in set(columns["partition"])}
-            keep = [o >= known[p] for p, o in zip(columns["partition"], columns["offset"], strict=True)]
-            data = data.filter(pa.array(keep))
-        last: dict[int, int] = {}
-        for number, offset in zip(data["partition"].to_pylist(), data["offset"].to_pylist(), strict=True):
-            last[number] = max(offset, last.get(number, -1))
-        if last:
-            said = CommitProperties(app_transactions=[Transaction(self._app(n), o) for n, o in sorted(last.items())])
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            target = self._table if self._table is not None else str(self.path)
-            write_deltalake(
-                target,
-                data,
-                mode="append",
-                commit_properties=said,
-                schema_mode="merge" if self._table is not None else None,
-            )
-            self._table = DeltaTable(str(self.path))
-        version = int(self._table.version()) if self._table is not None else 0
-        if last and version and version % COMPACT_EVERY == 0:
-            self._table.optimize.compact()
-        return version
+FLUSH_ROWS: Final = 20_000
+"""A commit costs 10 to 20 ms whatever it holds, so rows are gathered; large ones also make good files."""
+FLUSH_BYTES: Final = 64 << 20
+"""Of one table, so that large records do not fill the memory."""
+FLUSH_SECONDS: Final = 30.0
+"""How old the offline tables may be. A commit is a file, so shorter means more of them."""
+READ_RECORDS: Final = 20_000
+COMPACT_EVERY: Final = 100
+"""Versions between compactions: appending slows down with the number of files (15 to 85 ms after 600 commits)."""
 
 
-def _array(values: list[Any]) -> Any:
-    import pyarrow as pa
+@dataclass(slots=True)
+class Pending:
+    """Records of one table that were read and are not committed."""
 
-    return pa.array(values, pa.float64()) if all(v is None or isinstance(v, float) for v in values) else pa.array(values)
+    since: float
+    batches: list[Batch] = field(default_factory=list)
+    records: int = 0
+    size: int = 0
+
+    def add(self, batch: Batch) -> None:
+        self.batches.append(batch)
+        self.records += len(batch)
+        self.size += sum(len(value) for value in batch.values if value)
 
 
 class Archive:
-    """Reads every data topic of the project whole and keeps its table. `turn` drives it, as a lane's does."""
+    """The share of the archive that this process holds. `turn` drives it as a lane's does; `run` also commits by age and
+    compacts."""
 
     name = "archive"
 
-    def __init__(self, topics: Topics, log: Log, folder: Path, identity: str = "local") -> None:
-        self._topics, self._log, self._folder, self._identity = topics, log, folder, identity
-        self._logger = structlog.get_logger(service="feature_store", part="archive")
-        self._shapes: dict[str, Callable[[bytes], dict[str, Any] | None]] = {}
-        for event in topics.project.events:
-            self._shapes[event.topic] = _event_shape(event)
-        for event in topics.project.topology.reads:
-            self._shapes[topics.rows(event)] = _row_shape
-        for model in topics.project.models:
-            self._shapes[topics.predictions(model.name)] = _prediction_shape
-            self._shapes[topics.outcomes(model.name)] = _outcome_shape
-        self._tables: dict[str, Table] = {}
-        self._pending: dict[str, list[dict[str, Any]]] = {}
-        self._reader: Reader | None = None
+    def __init__(self, topics: Topics, log: Log, location: Location | Path | str) -> None:
+        self._topics, self._log = topics, log
+        self._location = location if isinstance(location, Location) else Location(location)
+        self._columns = columns_of(topics)
+        self._writers = {topic: TableWriter(self._location, topic, columns) for topic, columns in self._columns.items()}
+        self._identities: dict[str, str] = {}
+        self._pending: dict[str, Pending] = {}
+        self._member: Member | None = None
+        self._generation = 0
+        self._compacting: dict[str, asyncio.Task[None]] = {}
+        self._compacts = False
+        self._one_at_a_time = asyncio.Lock()
+        self._meters = Meters(self.name)
+        self._logger = structlog.get_logger(service="feature_store", part=self.name)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """The topics that it keeps, each in a table of its name."""
+        return frozenset(self._columns)
 
     async def turn(self, wait: float = 0.0) -> bool:
-        """Take what is new; commit the tables that have gathered enough."""
-        if self._reader is None:
-            self._reader = await self._log.reader(self._open())
-        batches = await self._reader.read(50_000, wait)
+        """Take what is new, and commit the tables that have gathered enough; whether there was anything."""
+        if self._member is None:
+            group = f"{self._topics.prefix}.{self.name}"
+            self._member = await self._patient(lambda: self._log.join(group, sorted(self._columns)))
+        if self._member.generation != self._generation:
+            await self._open(self._member)
+        batches = await self._patient(lambda: self._member.read(READ_RECORDS, wait))  # type: ignore[union-attr]
+        if self._member.generation != self._generation:
+            return True
         for batch in batches:
-            self._gather(batch)
-        for topic, rows in self._pending.items():
-            if len(rows) >= FLUSH_ROWS:
-                await self._commit(topic)
+            self._pending.setdefault(batch.partition.topic, Pending(time.monotonic())).add(batch)
+        await self._commit_all(lambda pending: pending.records >= FLUSH_ROWS or pending.size >= FLUSH_BYTES)
         return bool(batches)
 
     async def run(self) -> None:
-        """Turn until cancelled; what waits longer than `FLUSH_SECONDS` is committed however little it is. After a fault of the
-        log or the disk it goes on from where the tables end."""
-        due = time.monotonic() + FLUSH_SECONDS
-        while True:
-            try:
-                await self.turn(0.5)
-                if time.monotonic() > due:
-                    await self.flush()
-                    due = time.monotonic() + FLUSH_SECONDS
-            except (LogError, OSError) as error:
-                if isinstance(error, Gap):
-                    raise
-                self._logger.warning("waiting", cause=str(error))
-                self._pending = {}
-                if self._reader is not None:
-                    await self._reader.close()
-                    self._reader = None
-                await asyncio.sleep(PAUSE_SECONDS)
+        """Turn until cancelled (asked as in `Lane.run`). Storage or a log that is away is waited for."""
+        self._compacts, me = True, asyncio.current_task()
+        while me is None or not me.cancelling():
+            await self.turn(0.5)
+            due = time.monotonic() - FLUSH_SECONDS
+            await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]
+        raise asyncio.CancelledError
 
     async def flush(self) -> None:
         """Commit everything gathered."""
-        for topic in list(self._pending):
-            if self._pending[topic]:
-                await self._commit(topic)
-
-    def _open(self) -> dict[Partition, int]:
-        starts = {}
-        for topic in self._shapes:
-            table = self._tables[topic] = Table(self._folder / topic, topic, self._identity)
-            for number in range(self._topics.partitions):
-                starts[Partition(topic, number)] = table.position(number)
-        return starts
-
-    def _gather(self, batch: Batch) -> None:
-        shape, topic = self._shapes[batch.partition.topic], batch.partition.topic
-        rows = self._pending.setdefault(topic, [])
-        for offset, value in zip(batch.offsets, batch.values, strict=True):
-            said = shape(value) if value is not None else None
-            if said is not None:
-                rows.append({"partition": batch.partition.number, "offset": offset} | said)
-
-    async def _commit(self, topic: str) -> None:
-        rows, self._pending[topic] = self._pending[topic], []
-        names = list(dict.fromkeys(name for row in rows for name in row))
-        version = self._tables[topic].append({name: [row.get(name) for row in rows] for name in names})
-        positions: dict[int, int] = {}
-        for row in rows:
-            positions[row["partition"]] = row["offset"] + 1
-        said = Commit(table=topic, version=version, positions=positions, rows=len(rows))
-        await self._log.send([Send(self._topics.archive, topic.encode(), msgspec.json.encode(said))])
+        await self._commit_all(lambda pending: True)
 
     async def close(self) -> None:
         await self.flush()
-        if self._reader is not None:
-            await self._reader.close()
+        for task in self._compacting.values():
+            task.cancel()
+        await asyncio.gather(*self._compacting.values(), return_exceptions=True)
+        if self._member is not None:
+            await self._member.close()
+            self._member = None
+
+    async def _open(self, member: Member) -> None:
+        """Read on, in the partitions held now, where the tables end."""
+        self._generation, self._pending = member.generation, {}
+        topics = sorted(self._columns)
+        while True:
+            try:
+                self._identities = await self._patient(lambda: self._log.identities(topics))
+                for topic in topics:
+                    opened = partial(self._writers[topic].open, self._identities[topic], self._topics.partitions)
+                    await self._patient(lambda opened=opened: asyncio.to_thread(opened))  # type: ignore[misc]
+                break
+            except Moved:  # another replica makes the same tables
+                self._meters.fenced.inc()
+        begins = await self._patient(lambda: self._log.begins(topics))
+        for partition, begin in begins.items():
+            if partition.number in member.assigned:
+                position = self._writers[partition.topic].position(partition.number)
+                if position is None and begin:
+                    self._logger.warning("begins late", topic=partition.topic, partition=partition.number, offset=begin,
+                                         meaning="older records were deleted before the archive first ran")  # fmt: skip
+                member.seek(partition, begin if position is None else position)
+
+    async def _commit_all(self, due: Callable[[Pending], bool]) -> None:
+        for topic in [topic for topic, pending in self._pending.items() if due(pending)]:
+            try:
+                await self._commit(topic, self._pending.pop(topic))
+            except Moved as error:
+                self._logger.warning("moved", table=topic, cause=str(error), meaning="reading on where the tables are")
+                self._meters.fenced.inc()
+                self._generation = -1
+                return
+
+    async def _commit(self, topic: str, pending: Pending) -> None:
+        began = time.monotonic()
+        writer = self._writers[topic]
+        # Asked after the records were read: the same identity as before then proves that all are of this one topic.
+        if await self._patient(lambda: self._log.identities([topic])) != {topic: self._identities[topic]}:
+            raise Moved(f"the topic {topic} was made again")
+        harvest = await asyncio.to_thread(_harvest, self._columns[topic], writer, pending.batches)
+        if harvest.refused:
+            self._logger.warning(
+                "left out", topic=topic, records=harvest.refused, meaning="they fit no column; see the .dlq topic"
+            )
+        if harvest.rows:
+            write = partial(writer.append, harvest.data, harvest.positions, harvest.seen)
+            version = await self._patient(lambda: asyncio.to_thread(write))
+            said = Commit(table=topic, version=version, positions=harvest.positions, rows=harvest.rows)
+            await self._patient(lambda: self._log.send([Send(self._topics.archive, topic.encode(), msgspec.json.encode(said))]))
+            if self._compacts and version % COMPACT_EVERY == 0 and topic not in self._compacting:
+                task = self._compacting[topic] = asyncio.create_task(self._compact(topic))
+                task.add_done_callback(lambda _: self._compacting.pop(topic, None))
+        if self._member is not None:
+            done = {Partition(topic, number): position for number, position in harvest.positions.items()}
+            await self._patient(lambda: self._member.commit(done))  # type: ignore[union-attr]
+        self._meters.records_in.inc(pending.records)
+        self._meters.records_out.inc(harvest.rows)
+        self._meters.seconds.observe(time.monotonic() - began)
+        self._meters.newest.set(time.time())
+
+    async def _compact(self, table: str) -> None:
+        """In a process of its own, one at a time: memory that a compaction takes (gigabytes have been seen) is given back,
+        and the event loop goes on. It may fail against a writer or another compaction; the next one repairs that."""
+        async with self._one_at_a_time:
+            command = (sys.executable, "-m", "penstock.offline.upkeep", self._location.root, table)
+            child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+            try:
+                code = await child.wait()
+            finally:
+                if child.returncode is None:
+                    child.kill()
+            if code:
+                self._logger.warning("compaction failed", table=table, code=code, meaning="it is tried again later")
+
+    async def _patient(self, attempt: Callable[[], Any]) -> Any:
+        return await patiently(attempt, self._logger, self._meters.waits.inc)
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has joined its group."""
+        return self._member is not None and self._generation == self._member.generation
 
 
-def _event_shape(event: Event) -> Callable[[bytes], dict[str, Any] | None]:
-    """Typed columns of an event; None for what was dead-lettered (its bytes are there)."""
-    decoder = EventDecoder(event)
-    names = list(event.columns)
+@dataclass(frozen=True, slots=True)
+class Harvest:
+    """Records as rows, and what is recorded with them. Nothing is recorded where there are no rows."""
 
-    def shape(value: bytes) -> dict[str, Any] | None:
-        try:
-            decoded = decoder.decode(value, datetime.now(UTC).timestamp())
-        except Refused:
-            return None
-        return {name: getattr(decoded, name) for name in names}
-
-    return shape
+    data: Any
+    rows: int
+    refused: int
+    positions: dict[int, int]
+    seen: dict[tuple[int, str], int]
 
 
-_row = msgspec.json.Decoder(Row).decode
-_prediction = msgspec.json.Decoder(Prediction).decode
-_outcome = msgspec.json.Decoder(Outcome).decode
-_values = msgspec.json.Decoder(dict[str, float | None]).decode
+def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Harvest:
+    """The rows of batches: without tombstones, what was sent twice by services that number what they send, and what fits no
+    column."""
+    import numpy as np
+    import pyarrow as pa
+
+    parts, refused = [], 0
+    positions: dict[int, int] = {}
+    seen: dict[tuple[int, str], int] = {}
+    for batch in batches:
+        number = batch.partition.number
+        positions[number] = batch.next
+        wanted = range(len(batch))
+        if columns.numbered and batch.headers:
+            wanted = [i for i in wanted if _new(batch, i, number, writer, seen)]  # type: ignore[assignment]
+        values, headers = batch.values, batch.headers
+        if len(wanted) < len(batch):
+            values, headers = [values[i] for i in wanted], [headers[i] for i in wanted]
+        decoded = columns.decode(values, headers)
+        refused += len(values) - len(decoded.kept)
+        places = np.asarray(batch.offsets, np.int64)[np.asarray(wanted, np.int64)[decoded.kept]]
+        place = {"partition": pa.array(np.full(len(places), number, np.int32)), "offset": pa.array(places)}
+        parts.append(pa.table({**place, **decoded.columns}))
+    data = pa.concat_tables(parts)
+    return Harvest(data, len(data), refused, positions, seen)
 
 
-def _row_shape(value: bytes) -> dict[str, Any]:
-    row = _row(value)
-    cursor = msgspec.json.encode(row.cursor).decode()
-    return {"id": row.id, "time": row.time, **_values(row.features), "cursor": cursor}
-
-
-def _prediction_shape(value: bytes) -> dict[str, Any]:
-    said = _prediction(value)
-    head = {
-        "id": said.id,
-        "key": said.key,
-        "time": said.time,
-        "score": said.score,
-        "version": said.version,
-        "variant": said.variant,
-    }
-    return {**head, "scores": msgspec.json.encode(said.scores).decode(), **_values(said.inputs)}
-
-
-def _outcome_shape(value: bytes) -> dict[str, Any]:
-    said = _outcome(value)
-    head = {
-        "id": said.id, "key": said.key, "time": said.time, "labelled": said.labelled, "label": said.label,
-        "answered": said.answered, "corrects": said.corrects, "score": said.score, "version": said.version,
-    }  # fmt: skip
-    return {**head, **_values(said.inputs)}
+def _new(batch: Batch, at: int, number: int, writer: TableWriter, seen: dict[tuple[int, str], int]) -> bool:
+    """Whether a record is not a repeat; see `lane.Redelivered`, whose memory here is the table."""
+    said = numbered(batch.headers[at])
+    if said is None:
+        return True
+    source, count = said
+    if count <= seen.get((number, source), writer.seen(number, source)):
+        return False
+    seen[number, source] = count
+    return True

@@ -29,7 +29,8 @@ class Rows(NamedTuple):
     features: Floats
     """(n, widest row): values of the hops passed so far, in the order of `Topology.columns`; what is not known is NaN."""
     cursors: Ints
-    """(n, 2 + 2 * hops): partition and offset of the source, then (partition, events before) per hop; -1 where not read."""
+    """(n, 3 + 2 * hops): partition and offset of the source, then (partition, events before) per hop; -1 where not read. The
+    last is 1 where the event came too late for a view."""
     traces: Column
     """traceparent, "" for events that are not traced."""
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from penstock.codec import entities_of
 from penstock.event import Event
+from penstock.feature import View
 from penstock.log import partition_of
 from penstock.merge import Column, Merge, Released
 from penstock.plan import Plan
@@ -18,7 +20,7 @@ from penstock.window import Panes, Shape
 
 from .block import Rows
 
-__all__ = ["HopPartition", "by_event", "width_of"]
+__all__ = ["HopPartition", "Late", "by_event", "width_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -34,6 +36,14 @@ def by_event(topology: Topology, ranks: Ints) -> Iterator[tuple[Event, Ints | sl
     kinds = np.unique(ranks).tolist()
     for rank in kinds:
         yield topology.events[rank], np.flatnonzero(ranks == rank) if len(kinds) > 1 else slice(None)
+
+
+class Late(NamedTuple):
+    """The event of `row` of what was released came too late for a view and changed nothing in it; E was `effective`."""
+
+    view: View
+    row: int
+    effective: int
 
 
 class HopPartition:
@@ -54,6 +64,8 @@ class HopPartition:
         self.shape = Shape(hop.views)
         self.plan = Plan(self.shape)
         self.panes = Panes(self.shape)
+        self.late: list[Late] = []
+        """Of the events processed last, those that came too late for a view."""
         self._due: Released | None = None
         self._entities: list[str | None] = []
         self._partitions: dict[str, int] = {}
@@ -96,7 +108,7 @@ class HopPartition:
 
     def work(self) -> Released | None:
         """Process what was released, in place: values and cursors are added to its rows."""
-        due, self._due = self._due, None
+        due, self._due, self.late = self._due, None, []
         if due is None or not len(due):
             return None
         if self.hop.key != ENTRY:
@@ -104,7 +116,7 @@ class HopPartition:
         return due
 
     def _compute(self, due: Released, rows: Rows) -> None:
-        n = len(due)
+        n, effective = len(due), rows.times
         present = np.array([e is not None for e in self._entities], bool)
         kinds = np.full(n, -1, np.int64)
         values = np.full((n, max(len(self.shape.tracks), 1)), np.nan)
@@ -119,11 +131,12 @@ class HopPartition:
             if event in self._reads:
                 groups.append((event, where, decoded))
         if present.all():
-            windows, _ = self.panes.apply(self.panes.slots(self._entities), rows.times, kinds, values, want)
+            windows, effective = self.panes.apply(self.panes.slots(self._entities), rows.times, kinds, values, want)
         else:
-            windows, some = np.tile(self._empty, (n, 1)), np.flatnonzero(present)
+            windows, some, effective = np.tile(self._empty, (n, 1)), np.flatnonzero(present), effective.copy()
             slots = self.panes.slots([e for e in self._entities if e is not None])
-            windows[some], _ = self.panes.apply(slots, rows.times[some], kinds[some], values[some], want[some])
+            windows[some], effective[some] = self.panes.apply(slots, rows.times[some], kinds[some], values[some], want[some])
+        self._note_late(due, rows, effective)
         before = self.applied + np.cumsum(present) - present
         self.applied += int(present.sum())
         at = 2 + 2 * self.index
@@ -133,6 +146,17 @@ class HopPartition:
             rows.features[where, first : first + int(chosen.sum())] = complete if chosen.all() else complete[:, chosen]
             rows.cursors[where, at] = self.number
             rows.cursors[where, at + 1] = before[where]
+
+    def _note_late(self, due: Released, rows: Rows, effective: Ints) -> None:
+        """Find the events that came too late for a view that they would have changed, and mark their rows."""
+        for view in self.hop.views:
+            if view.lateness is None:
+                continue
+            kinds = [self.topology.rank[event] for event in view.updates]
+            for i in np.flatnonzero((rows.times < effective - view.lateness) & np.isin(due.ranks, kinds)).tolist():
+                self.late.append(Late(view, i, int(effective[i])))
+                rows.cursors[i, -1] = 1
+        self.late.sort(key=attrgetter("row"))
 
     def targets(self, entities: Sequence[str]) -> list[int]:
         """The partitions of entities (remembered: murmur2 in Python costs microseconds)."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.log import Batch
+from penstock.records import LateEvent
 from penstock.topics import Topics
 
 from .block import unpack
@@ -37,6 +38,7 @@ class _Row(msgspec.Struct):
 
 
 _row = msgspec.json.Decoder(_Row).decode
+_late = msgspec.json.Decoder(LateEvent).decode
 
 
 class Published:
@@ -46,11 +48,17 @@ class Published:
         topology = topics.project.topology
         self._ranks = {topics.rows(event): topology.rank[event] for event in topology.reads}
         self._parts: defaultdict[str, list[Ints]] = defaultdict(list)
+        self._late_topic = topics.late
+        self.late: set[tuple[str, int, int, str]] = set()
+        """Late events that were told: topic, partition, offset, view."""
         self._sorted: dict[str, Ints] = {}
 
     def recall(self, batch: Batch) -> int:
         """Take note of our records of one topic; the greatest block number among them, or 0."""
         topic, newest = batch.partition.topic, 0
+        if topic == self._late_topic:
+            self.late |= {(e.event, e.partition, e.offset, e.view) for e in map(_late, batch.values)}  # type: ignore[arg-type]
+            return 0
         self._sorted.pop(topic, None)
         for value in batch.values if topic not in self._ranks else ():
             block = unpack(value or b"")

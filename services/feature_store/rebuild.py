@@ -21,12 +21,12 @@ charge says a decision record on `<p>.models`, as for models.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from penstock.log import Batch, Partition
+from penstock.offline import Table, Tables
 
 __all__ = ["EventTables"]
 
@@ -35,26 +35,26 @@ WINDOW: Final = 50_000
 
 
 class EventTables:
-    """Archived events in a folder of Delta tables, one for each topic. A `penstock.history.History`.
+    """Archived events, from the offline tables of their topics. A `penstock.archived.Archived`.
 
-    Values are JSON of the columns; a field that the declaration does not name is not there any more. A table ends with its
-    last event: refused records behind it, which it does not have, must still be in Kafka.
+    What the stream refused is left out: whether an event lay in the future cannot be told again. Values are JSON of the
+    columns; a field that the declaration does not name is not there any more.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._tables: dict[str, Any] = {}
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self._opened: dict[str, Table | None] = {}
         self._window: dict[Partition, Batch] = {}
 
     def end(self, partition: Partition) -> int:
-        import pyarrow.compute as pc
-
-        scan = self._scan(partition, 0, ["offset"])
-        return 0 if scan is None or not scan.num_rows else int(pc.max(scan["offset"]).as_py()) + 1
+        table = self._table(partition.topic)
+        return 0 if table is None else table.positions().get(partition.number, 0)
 
     def read(self, partition: Partition, first: int, most: int) -> Batch | None:
         found = self._window.get(partition)
         if found is None or not found.offsets[0] <= first <= found.offsets[-1]:
+            if found is None:  # a beginning: of what the table holds by now
+                self._opened.pop(partition.topic, None)
             found = self._load(partition, first)
             if found is None:
                 self._window.pop(partition, None)
@@ -67,25 +67,22 @@ class EventTables:
     def _load(self, partition: Partition, first: int) -> Batch | None:
         import pyarrow.compute as pc
 
-        places = self._scan(partition, first, ["offset"])
-        if places is None or not places.num_rows:
+        table = self._table(partition.topic)
+        if table is None:
             return None
-        first = int(pc.min(places["offset"]).as_py())
-        rows = self._scan(partition, first, None, first + WINDOW).sort_by("offset")
+        ours = (pc.field("topic_id") == table.topic_id) & (pc.field("partition") == partition.number)
+        places = self._tables.taken(partition.topic, ["offset"], ours & (pc.field("offset") >= first))["offset"]
+        if not len(places):
+            return None
+        begin = pc.min(places).as_py()
+        within = (pc.field("offset") >= begin) & (pc.field("offset") < begin + WINDOW)
+        rows = self._tables.taken(partition.topic, None, ours & within).sort_by("offset")
         offsets = rows["offset"].to_pylist()
-        named = rows.drop_columns([name for name in ("partition", "offset", "topic_id") if name in rows.column_names])
-        values = [msgspec.json.encode(row) for row in named.to_pylist()]
+        values = [msgspec.json.encode(row) for row in rows.drop_columns(["partition", "offset", "topic_id"]).to_pylist()]
         return Batch(partition, offsets, [None] * len(offsets), values)
 
-    def _scan(self, partition: Partition, first: int, columns: list[str] | None, last: int | None = None) -> Any:
-        """The rows of a partition from an offset on; None when there is no table."""
-        import deltalake
-
-        path = str(self._folder / partition.topic)
-        if partition not in self._window or partition.topic not in self._tables:  # a beginning, or the end: what is there by now
-            if not deltalake.DeltaTable.is_deltatable(path):
-                return None
-            self._tables[partition.topic] = deltalake.DeltaTable(path)
-        wanted = [("partition", "=", partition.number), ("offset", ">=", first)]
-        wanted += [("offset", "<", last)] if last is not None else []
-        return self._tables[partition.topic].to_pyarrow_table(filters=wanted, columns=columns)
+    def _table(self, topic: str) -> Table | None:
+        """The table of a topic, opened once; None where there is none."""
+        if topic not in self._opened:
+            self._opened[topic] = self._tables.table(topic) if topic in self._tables.names() else None
+        return self._opened[topic]

@@ -40,7 +40,8 @@ class RowWriter:
         read = [i for i, hop in enumerate(topology.hops) if any(view in topology.reads[event] for view in hop.views)]
         self._places = [0, 1, *(at for i in read for at in (2 + 2 * i, 3 + 2 * i))]
         names = [b'"%b":[%%d,%%d]' % name.encode() for name in ("source", *(topology.hops[i].key for i in read))]
-        self._form = b'{"id":%b,"time":%b,"event":%b,"features":{%b},"cursor":{' + b",".join(names) + b"}}"
+        made = _encode({view.name: view.fingerprint for view in topology.reads[event]}).replace(b"%", b"%%")
+        self._form = b'{"id":%b,"time":%b,"event":%b,"features":{%b},"cursor":{' + b",".join(names) + b'},"views":' + made + b"}"
 
     def write(self, ids: Column, rows: Rows) -> list[Send]:
         """The records of finished rows, in the partitions that their events came from."""
@@ -56,6 +57,8 @@ class RowWriter:
         ):
             value = form % (_encode(name), time, raw, line, *cursor)
             sends.append(Send(topic, key.encode(), value, CLOUD_EVENT, cursor[0]))
+        for i in np.flatnonzero(rows.cursors[:, -1] == 1).tolist():
+            sends[i] = sends[i]._replace(value=(sends[i].value or b"")[:-1] + b',"late":true}')
         for i in np.flatnonzero(rows.traces).tolist():
             sends[i] = sends[i]._replace(headers=(*sends[i].headers, ("traceparent", rows.traces[i].encode())))
         return sends

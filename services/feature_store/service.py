@@ -3,13 +3,13 @@
 reads    your events         partitions shared among members
          <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
 follows  <p>.clock           which times publishers have closed
-writes   <p>.hops.<key>, <p>.rows.<event>, <topic>.dlq
+writes   <p>.hops.<key>, <p>.rows.<event>, <p>.late, <topic>.dlq
 state    window tiles per entity, with the positions they include, in the online store
 """
 
 from __future__ import annotations
 
-from penstock.history import History
+from penstock.archived import Archived
 from penstock.lane import Lane
 from penstock.log import Log
 from penstock.store import Store
@@ -27,7 +27,7 @@ def lanes(
     store: Store,
     idle_after: float | None = 5.0,
     tracing: Tracing | None = None,
-    history: History | None = None,
+    history: Archived | None = None,
 ) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
     topology = topics.project.topology
@@ -45,6 +45,7 @@ def lanes(
             writes=[
                 *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
                 *(topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct),
+                *([topics.late] if topics.bounded else ()),
             ],
             closes=[topics.rows(event) for event in topology.reads],
             tracing=tracing,

@@ -8,18 +8,20 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penstock.codec import EventDecoder
+from penstock.codec import EventDecoder, entity_of
+from penstock.event import from_micros
 from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
 from penstock.merge import NEVER, Frontiers, Released
 from penstock.online import state_key
+from penstock.records import LateEvent
 from penstock.store import Change, Saved
 from penstock.telemetry import Tracing
 from penstock.topics import Topics
 from penstock.topology import ENTRY
 
 from .block import Rows, pack, tick, unpack
-from .hop import HopPartition, by_event
+from .hop import HopPartition, Late, by_event
 from .intake import Intake
 from .published import Published
 from .row import RowWriter
@@ -54,7 +56,7 @@ class FeatureShard:
         self._version = 0
         """The number of the newest blocks; grows with every write."""
         self._published = Published(topics)
-        self._needed: list[tuple[HopPartition, str]] = []
+        self._needed: list[tuple[HopPartition, list[str]]] = []
         self._offsets: dict[str, int] = {}
         self._sends: list[Send] = []
         self._dirty = False
@@ -99,8 +101,8 @@ class FeatureShard:
             merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
             if self.idle_after is not None:
                 merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
-        self._needed = [(hop, entity) for hop in self.hops.values() for entity in hop.release()]
-        return [state_key(hop.hop.key, entity) for hop, entity in self._needed]
+        self._needed = [(hop, hop.release()) for hop in self.hops.values()]
+        return [state_key(hop.hop.key, entity) for hop, entities in self._needed for entity in entities]
 
     def _take_events(self, topic: str, batch: Batch, now: float) -> None:
         intake, home = self._intakes[topic], self.hops[self._homes[topic]]
@@ -130,8 +132,11 @@ class FeatureShard:
     # --- working ---------------------------------------------------------------------------------------------------
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        for (hop, entity), (head, tail) in zip(self._needed, loaded, strict=True):
-            hop.panes.restore(entity, head, tail)
+        first = 0
+        for hop, entities in self._needed:
+            states, first = loaded[first : first + len(entities)], first + len(entities)
+            slots = np.fromiter(map(hop.panes.slot, entities), np.int64, len(entities))
+            hop.panes.restore_all(slots, [head for head, _ in states], [tail for _, tail in states])
         sends, self._sends = self._sends, []
         number = self._version + 1
         released_ids: dict[str, list[str]] = {}
@@ -152,6 +157,7 @@ class FeatureShard:
                         where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
                         sends += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()
                 blocks = self._route(key, hop, due)
+                sends += self._late(key, rows, due, hop.late)
             sends += self._blocks_of(key, hop, number, due, blocks)
         closed = self._closed()
         if not moved and not sends and closed is None:
@@ -159,6 +165,27 @@ class FeatureShard:
         self._version = number
         change = self._change(released_ids)
         return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()})
+
+    def _late(self, key: str, rows: Rows, due: Released, events: Sequence[Late]) -> list[Send]:
+        """What is told of events that came too late for a view."""
+        sends = []
+        for view, i, effective in events:
+            event, (partition, offset) = self.topology.events[due.ranks[i]], rows.cursors[i, :2].tolist()
+            if (event.topic, partition, offset, view.name) in self._published.late:
+                continue
+            said = LateEvent(
+                event=event.topic,
+                id=due.ids[i],
+                time=from_micros(int(rows.times[i])),
+                view=view.name,
+                entity=entity_of(self.topology.by[key, event], rows.events[i]) or "",
+                as_of=from_micros(effective),
+                partition=partition,
+                offset=offset,
+                value=msgspec.Raw(rows.raws[i]),
+            )
+            sends.append(Send(self.topics.late, said.entity.encode(), msgspec.json.encode(said)))
+        return sends
 
     def _route(self, key: str, hop: HopPartition, due: Released) -> dict[tuple[str, int], Ints]:
         """Which rows go on to which partition of which hop, in order."""
@@ -213,6 +240,7 @@ class FeatureShard:
         cut: list[bytes] = []
         for key, hop in self.hops.items():
             changed, closed, cuts = hop.panes.pack()
+            hop.panes.shed()
             heads |= {state_key(key, entity): value for entity, value in changed.items()}
             tails |= {state_key(key, entity): value for entity, value in closed.items()}
             cut += [state_key(key, entity) for entity in cuts]

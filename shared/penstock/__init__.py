@@ -1,14 +1,44 @@
 """Penstock: streaming machine learning that closes the loop. One typed file says what; services do it over Kafka topics."""
 
+import typing as _typing
+
+from .aggregate import (
+    Feature,
+    among,
+    code,
+    count,
+    decayed_count,
+    decayed_mean,
+    decayed_sum,
+    distinct,
+    first,
+    last,
+    last_k,
+    max,
+    mean,
+    min,
+    quantile,
+    ratio,
+    since_last,
+    std,
+    sum,
+    top,
+    var,
+)  # fmt: skip
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
-from .feature import Derived, Feature, count, derived, features, last, max, mean, min, since_last, sum
+from .feature import Derived, derived, features
 from .label import label
 from .model import Learner, model
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
 from .project import Project
 from .replay import replay
+
+if _typing.TYPE_CHECKING:
+    from .asof import as_of
+    from .history import compute
+    from .training import training_set
 
 __all__ = [
     "DefinitionError",
@@ -20,16 +50,26 @@ __all__ = [
     "Learner",
     "PenstockError",
     "Project",
+    "among",
+    "as_of",
     "canary",
+    "code",
+    "compute",
     "count",
+    "decayed_count",
+    "decayed_mean",
+    "decayed_sum",
     "derived",
+    "distinct",
     "drift",
     "event",
     "every",
     "features",
+    "first",
     "incremental",
     "label",
     "last",
+    "last_k",
     "max",
     "mean",
     "micros",
@@ -37,9 +77,28 @@ __all__ = [
     "model",
     "no_worse",
     "on_alarm",
+    "quantile",
+    "ratio",
     "replay",
     "shadow",
     "since_last",
     "skill",
+    "std",
     "sum",
+    "top",
+    "training_set",
+    "var",
 ]
+
+_ON_FRAMES = {"as_of": ".asof", "compute": ".history", "training_set": ".training"}
+
+if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
+
+    def __getattr__(name: str) -> object:
+        """Names that need pandas are imported when they are used, so that `import penstock` stays light."""
+        if name not in _ON_FRAMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        import importlib
+
+        found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
+        return found

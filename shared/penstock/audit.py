@@ -17,11 +17,11 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from .aggregate import EVERY, hop_of
 from .codec import EventDecoder, entity_of
 from .control import Tail
 from .duration import DAY
 from .event import Event, to_micros
-from .feature import hop_of
 from .lane import numbered
 from .log import Headers, Log, Partition
 from .quality import auc, log_loss
@@ -171,12 +171,13 @@ def _distinct(found: Audit, records: list[Record], kind: type[T]) -> list[T]:
 
 
 def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, list[Placed]], rows: list[dict[str, Any]]) -> None:
-    """Every count in every row against the events themselves (for streams in order of time)."""
+    """Every count (without conditions) in every row against the events themselves (for streams in order of time)."""
     rank = topics.project.topology.rank
     placed = [((_time(kind, e), rank[kind], _id(kind, e), p, o), (kind, p, o)) for kind in events for p, o, e in events[kind]]
     order = {source: place for place, (_, source) in enumerate(sorted(placed, key=itemgetter(0)))}
     asked = {(p, o): e for p, o, e in events[event]}
-    counts = [(v, f) for v in topics.project.topology.reads[event] for f in v.features if f.kind == "count"]
+    views = [v for v in topics.project.topology.reads[event] if v.lateness is None and v.ttl is None]
+    counts = [(v, f) for v in views for f in v.features if f.kind == "count" and f.parts[0].condition == EVERY]
     for view, feature in counts:
         history: dict[str, list[tuple[int, int]]] = {}
         for p, o, e in events[feature.event]:

@@ -1,6 +1,6 @@
-"""Views: what an entity has been doing lately, as windows over events that came strictly before.
+"""Views: what an entity has been doing lately, as aggregates over events that came strictly before.
 
-    @ps.features(by=Payment.card_id)
+    @ps.features(by=Payment.card_id, fresh_within="1h", ttl="90d", lateness="1d")
     class Card:
         payments_1h = ps.count(Payment, over="1h")
         usual_amount = ps.mean(Payment.amount, over="30d")
@@ -11,92 +11,31 @@
 
 A row for event *e* covers the events of the same entity processed before *e*; its windows end at the entity's *effective
 time* E (the running maximum of its event times, *e* included) and begin at `floor(E - length, hop)`: a sawtooth, whose tail
-moves in hops (5 min below 12 h, 1 h below 12 d, else 1 d) and whose head is exact. A number that is missing is NaN (null on
-the wire); an empty window counts 0, sums to 0, and has no mean, minimum, maximum or last value.
+moves in hops (`hop_of`) and whose head is exact. A number that is missing is NaN (null on the wire).
 """
 
 from __future__ import annotations
 
-import dis
 import hashlib
-import inspect
-import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, TypeVar
 
 from . import duration
+from .aggregate import Feature, Value
 from .errors import DefinitionError
-from .event import Column, Event, column_of, event_of
+from .event import Column, Event, column_of
 from .mistake import mistake, nearest
+from .source import names_read, source_of
 
-__all__ = [
-    "Derived",
-    "Feature",
-    "View",
-    "count",
-    "derived",
-    "features",
-    "hop_of",
-    "last",
-    "max",
-    "mean",
-    "min",
-    "since_last",
-    "sum",
-    "view_of",
-]
+__all__ = ["Derived", "View", "derived", "features", "references", "view_of"]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
 
 
-def hop_of(length: int) -> int:
-    """The hop of a window in microseconds (Chronon's five-minute resolution: < 12 h, < 12 d, longer)."""
-    if length < 12 * duration.HOUR:
-        return 5 * duration.MINUTE
-    return duration.HOUR if length < 12 * duration.DAY else duration.DAY
-
-
-class _Value(Generic[T_co]):
-    """One value of a row: on the view class a reference, on a row the number."""
-
-    owner: type = object
-    name, view = "", ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.owner, self.name, self.view = owner, name, owner.__name__
-
-    @overload
-    def __get__(self, row: None, owner: type) -> Self: ...
-    @overload
-    def __get__(self, row: object, owner: type) -> T_co: ...
-    def __get__(self, row: object | None, owner: type) -> Self | T_co:
-        return self if row is None else row.__dict__[self.name]
-
-    def __repr__(self) -> str:
-        return f"{self.view}.{self.name}"
-
-
-class Feature(_Value[T_co]):
-    """A windowed aggregate; `over` is 0 where there is no window."""
-
-    def __init__(self, kind: str, event: Event, column: Column | None, over: str | None = None) -> None:
-        self.kind, self.event, self.column = kind, event, column
-        self.over = 0 if over is None else duration.micros(over)
-        if self.over and self.over < (hop := hop_of(self.over)):
-            mistake(f'a window of "{over}" is shorter than its hop of {duration.spoken(hop)}', 'the shortest window is "5m"')
-        if column is not None and column.kind != "number":
-            mistake(f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column")
-
-    def spelled(self) -> str:
-        """As it was written, for fingerprints and pages."""
-        source = repr(self.column or self.event)
-        return f"{self.kind}({source}{f', over={duration.spoken(self.over)!r}' if self.over else ''})"
-
-
-class Derived(_Value[T_co]):
+class Derived(Value[T_co]):
     """Arithmetic over a row of the view and, when the method takes one more argument, the event being answered."""
 
     def __init__(self, body: Callable[..., T_co]) -> None:
@@ -108,67 +47,23 @@ class Derived(_Value[T_co]):
 
     def spelled(self) -> str:
         """The body's source."""
-        return inspect.getsource(self.body)
+        return source_of(self.body)
 
     def check(self, features: Sequence[str], events: Iterable[Event]) -> None:
         """Note every name that the body reads and that is neither a feature above it nor a column of the event."""
-        code = self.body.__code__
-        if code.co_argcount != 1 + self.wants_event:
+        if self.body.__code__.co_argcount != 1 + self.wants_event:
             mistake(f"{self!r} is given a row, and an event if it names one", "write it as (self) or (self, now: Payment)")
         hinted = [event.columns for event in events if self.event_hint in (event.type, event.type.__name__)]
-        known = dict(zip(code.co_varnames, [features, *hinted], strict=False))
-        for loaded, read in itertools.pairwise(dis.get_instructions(code)):
-            owner = loaded.argval if loaded.opname.startswith("LOAD_FAST") else None
-            if read.opname == "LOAD_ATTR" and owner in known and read.argval not in known[owner]:
-                line = (loaded.positions.lineno if loaded.positions else None) or code.co_firstlineno
-                mistake(
-                    f"{self!r}: {owner} has no {read.argval}", nearest(read.argval, known[owner]), at=(code.co_filename, line)
-                )
+        for argument, known in enumerate([features, *hinted]):
+            for name, at in names_read(self.body, argument):
+                if name not in known:
+                    owner = self.body.__code__.co_varnames[argument]
+                    mistake(f"{self!r}: {owner} has no {name}", nearest(name, known), at=at)
 
 
 def derived(body: Callable[..., T]) -> Derived[T]:
     """A feature computed from the others of its row. Written for one row; numpy arrays pass through the same arithmetic."""
     return Derived(body)
-
-
-def count(event: type, over: str) -> Feature[float]:
-    """How many events in the window."""
-    return Feature("count", event_of(event), None, over)
-
-
-def sum(column: float | None, over: str) -> Feature[float]:  # noqa: A001  (the field's word; used as ps.sum)
-    """The sum of a column over the window; missing values add nothing."""
-    return _over("sum", column, over)
-
-
-def mean(column: float | None, over: str) -> Feature[float]:
-    """The mean of the values present in the window; NaN when there is none."""
-    return _over("mean", column, over)
-
-
-def min(column: float | None, over: str) -> Feature[float]:  # noqa: A001
-    """The least value in the window; NaN when there is none."""
-    return _over("min", column, over)
-
-
-def max(column: float | None, over: str) -> Feature[float]:  # noqa: A001
-    """The greatest value in the window; NaN when there is none."""
-    return _over("max", column, over)
-
-
-def last(column: float | None) -> Feature[float]:
-    """The value with the greatest event time so far (of ties the one processed last); NaN before the first."""
-    return _over("last", column, None)
-
-
-def since_last(event: type) -> Feature[float]:
-    """Seconds from the newest event of this kind to the effective time; NaN before the first."""
-    return Feature("since_last", event_of(event), None)
-
-
-def _over(kind: str, column: object, over: str | None) -> Feature[float]:
-    found = column_of(column)
-    return Feature(kind, found.event, found, over)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,8 +73,14 @@ class View:
     type: type
     name: str
     by: dict[Event, tuple[Column, ...]]
-    features: tuple[Feature[float], ...]
+    features: tuple[Feature[Any], ...]
     derived: tuple[Derived[float], ...]
+    lateness: int | None = None
+    """An event that is later than this, microseconds before E, changes no value; None: as far as windows reach."""
+    fresh_within: int | None = None
+    """The promise: values are at most this old, microseconds; a read of older ones says `stale`."""
+    ttl: int | None = None
+    """Values older than this, microseconds, are missing."""
 
     @property
     def key(self) -> str:
@@ -189,14 +90,14 @@ class View:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of all values of a row, windows first, then derived."""
-        return tuple(map(repr, (*self.features, *self.derived)))
+        return tuple(name for item in (*self.features, *self.derived) for name in item.columns)
 
     @property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits over the meaning of the view: its key, its aggregates, the code of its derived features.
         State and tables of another fingerprint belong to another definition."""
         said = [
-            [self.name, [repr(column) for columns in self.by.values() for column in columns]],
+            [self.name, [repr(column) for columns in self.by.values() for column in columns], self.lateness, self.ttl],
             [[feature.name, feature.spelled()] for feature in self.features],
             [[item.name, item.spelled()] for item in self.derived],
         ]
@@ -205,12 +106,19 @@ class View:
     @property
     def updates(self) -> tuple[Event, ...]:
         """The events whose arrival changes this view."""
-        return tuple(dict.fromkeys(feature.event for feature in self.features))
+        return tuple(dict.fromkeys(event for feature in self.features for event in feature.events))
 
 
-def features(by: object) -> Callable[[type[T]], type[T]]:
+def features(
+    by: object, *, lateness: str | None = None, fresh_within: str | None = None, ttl: str | None = None
+) -> Callable[[type[T]], type[T]]:
     """Declare a view of one entity. `by` is a column, a tuple of columns (a compound key), or a list of these, one for
-    each event that names the entity: `by=[Payment.card_id, Login.card_id]`."""
+    each event that names the entity: `by=[Payment.card_id, Login.card_id]`.
+
+    `lateness` bounds what a late event may still correct, `fresh_within` is the view's promise to its readers, and values
+    whose newest event is older than `ttl` are missing, in rows as in reads.
+    """
+    late, promise, lives = (None if text is None else duration.micros(text) for text in (lateness, fresh_within, ttl))
 
     def declare(cls: type[T]) -> type[T]:
         alternatives = by if isinstance(by, list) else [by]
@@ -222,12 +130,18 @@ def features(by: object) -> Callable[[type[T]], type[T]]:
             keys[columns[0].event] = columns
         items = list(cls.__dict__.values())
         found = tuple(item for item in items if isinstance(item, Feature))
-        for missing in sorted({repr(f.event) for f in found if f.event not in keys}):
+        for missing in sorted({repr(event) for feature in found for event in feature.events if event not in keys}):
             mistake(
                 f"{cls.__name__} has features over {missing}, but `by` names no column of it",
                 f"add it: by=[..., {missing}.<column>]",
             )
-        view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)))
+        over = max(
+            (part.over for feature in found for part in (*feature.parts, *(o for p in feature.parts for o in p.of))), default=0
+        )
+        if lives is not None and lives < over:
+            mistake(f'{cls.__name__}: ttl="{ttl}" ends before its window of {duration.spoken(over)}', "make it at least as long")
+        derived = tuple(item for item in items if isinstance(item, Derived))
+        view = View(cls, cls.__name__, keys, found, derived, late, promise, lives)
         known = [feature.name for feature in found]
         for item in view.derived:
             item.check(known, keys)
@@ -246,7 +160,7 @@ def view_of(cls: object) -> View:
     return found
 
 
-def references(item: object) -> Sequence[Column | Feature[float] | Derived[float]]:
+def references(item: object) -> Sequence[Column | Feature[Any] | Derived[float]]:
     """What an entry of `features=[...]` stands for: a column, one feature, or all values of a view."""
     if isinstance(item, Feature | Derived):
         return [item]

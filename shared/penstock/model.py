@@ -16,8 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .aggregate import Feature
 from .event import Column, Event, event_of
-from .feature import Derived, Feature, View, references, view_of
+from .feature import Derived, View, references, view_of
 from .label import Label
 from .mistake import mistake, together
 from .policy import Drift, Gate, Incremental, Monitor, Retrain, Stage

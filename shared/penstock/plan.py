@@ -31,9 +31,11 @@ class Plan:
         index = {name: i for i, name in enumerate(self._shape.columns)}
         parts = []
         for view in self._shape.views:
-            own = {f.name: windows[:, index[f"{view.name}.{f.name}"]] for f in view.features}
-            parts += list(own.values())
-            row = _Columns(own)
+            row = _Columns({})
+            for feature in view.features:
+                own = [windows[:, index[name]] for name in feature.columns]
+                parts += own
+                feature.put(row.__dict__, own)
             for item in view.derived:
                 parts.append(_evaluate(item, row, event, decoded, len(windows)))
                 row.__dict__[item.name] = parts[-1]

@@ -82,8 +82,10 @@ def _difference(view: View, item: Derived[float], event: Event | None) -> str:
 
     random = np.random.default_rng(SEED)
     earlier = view.derived[: view.derived.index(item)]  # a body may use those above it
-    names = [*(f.name for f in view.features), *(d.name for d in earlier)]
-    row = {name: _drawn(random) for name in names}
+    row: dict[str, Any] = {}
+    for feature in view.features:
+        feature.put(row, [_drawn(random) for _ in feature.parts])
+    row |= {derived.name: _drawn(random) for derived in earlier}
     now = {c.name: _drawn(random) for c in event.columns.values() if c.kind == "number"} if event is not None else None
     with np.errstate(all="ignore"):
         try:
@@ -91,7 +93,7 @@ def _difference(view: View, item: Derived[float], event: Event | None) -> str:
         except Exception as error:
             return f"fails on arrays: {type(error).__name__}: {error}; {NUMPY}"
         for index in range(DRAWN):
-            one = {name: float(values[index]) for name, values in row.items()}
+            one = {name: _nth(values, index) for name, values in row.items()}
             this = None if now is None else {name: float(values[index]) for name, values in now.items()}
             try:
                 single = float(_call(item, one, this))
@@ -102,6 +104,15 @@ def _difference(view: View, item: Derived[float], event: Event | None) -> str:
             if not _same(single, float(many[index])):
                 return f"is {single:.6g} for one row and {many[index]:.6g} among many, for {one | (this or {})}; {NUMPY}"
     return ""
+
+
+def _nth(values: Any, index: int) -> Any:
+    """One row's value of a feature: a number, a tuple or a mapping of numbers."""
+    if isinstance(values, tuple):
+        return tuple(_nth(each, index) for each in values)
+    if isinstance(values, dict):
+        return {name: _nth(each, index) for name, each in values.items()}
+    return float(values[index])
 
 
 def _drawn(random: Any) -> Any:

@@ -18,6 +18,7 @@ __all__ = [
     "Command",
     "Commit",
     "Decision",
+    "LateEvent",
     "Outcome",
     "Partial",
     "Prediction",
@@ -47,6 +48,27 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     features: msgspec.Raw
     cursor: dict[str, list[int]]
     """Hop -> [partition, events of that hop processed before this one]; `source` -> [partition, offset]."""
+    views: dict[str, str] = {}
+    """View -> fingerprint of the definition that made its values; empty in rows of before these were written."""
+    late: bool = False
+    """Whether the event came too late to change some view (see `LateEvent`)."""
+
+
+class LateEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that came later than its view allows: it changed nothing in that view."""
+
+    event: str
+    """Its topic."""
+    id: str
+    time: datetime
+    view: str
+    entity: str
+    as_of: datetime
+    """The entity's effective time when it came."""
+    partition: int
+    offset: int
+    value: msgspec.Raw
+    """As published."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

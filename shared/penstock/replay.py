@@ -1,14 +1,17 @@
 """Replay: the meaning of a view written down plainly. Slow, obvious, the users' test harness and the oracle of the kernel."""
 
 import math
+import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
+from .aggregate import Aggregate, code, hop_of
 from .codec import entity_of
-from .event import event_of, to_micros
-from .feature import Derived, Feature, hop_of, view_of
+from .event import Column, event_of, to_micros
+from .feature import Derived, View, view_of
 
-__all__ = ["replay"]
+__all__ = ["replay", "value"]
 
 V = TypeVar("V")
 
@@ -34,46 +37,100 @@ def replay(view: type[V], events: Sequence[object]) -> list[V]:
     [0.0, 10.0, 0.0]
     """
     declared = view_of(view)
-    history: dict[str, list[tuple[int, Any]]] = {}
+    history: dict[str, list[tuple[int, Any, bool]]] = {}
     rows: list[V] = []
     for event in events:
         kind = event_of(type(event))
         entity = entity_of(declared.by[kind], event) if kind in declared.by else None
-        earlier = history.setdefault(entity, []) if entity is not None else []
+        all_earlier = history.setdefault(entity, []) if entity is not None else []
         time = to_micros(getattr(event, kind.time.name))
-        effective = max([time, *(t for t, _ in earlier)])
+        effective = max([time, *(t for t, _, _ in all_earlier)])
+        earlier = [(t, e) for t, e, counted in all_earlier if counted]
         if kind in declared.by:
             row = object.__new__(view)
+            expired = declared.ttl is not None and _newest(declared, earlier) < effective - declared.ttl
             for feature in declared.features:
-                row.__dict__[feature.name] = _value(feature, earlier, effective)
+                feature.put(row.__dict__, [math.nan if expired else value(part, earlier, effective) for part in feature.parts])
             for item in declared.derived:
                 row.__dict__[item.name] = _derived(item, row, event)
             rows.append(row)
-        earlier.append((time, event))
+        all_earlier.append((time, event, declared.lateness is None or time >= effective - declared.lateness))
     return rows
 
 
-def _value(feature: Feature[float], earlier: list[tuple[int, Any]], effective: int) -> float:
-    """One window by its definition."""
-    found = [(t, e) for t, e in earlier if event_of(type(e)) is feature.event]
-    if feature.column is not None:
-        found = [(t, float(v)) for t, e in found if (v := getattr(e, feature.column.name)) is not None]
-    if feature.over:
-        hop = hop_of(feature.over)
-        start = (effective - feature.over) // hop * hop
-        found = [(t, v) for t, v in found if t >= start]
-    values = [v for _, v in found]
-    if feature.kind == "count":
-        return float(len(found))
-    if feature.kind == "sum":
-        return float(sum(values))
-    if not found:
+def value(part: Aggregate, earlier: Sequence[tuple[int, Any]], effective: int) -> float:
+    """One aggregate by its definition, exactly (no sketch): of the entity's (time, event) so far, in order of processing."""
+    if part.of:
+        over, under = (value(each, earlier, effective) for each in part.of)
+        return over / under if under else math.nan
+    start = (effective - part.over) // hop_of(part.over) * hop_of(part.over) if part.over else 0
+    met = [(t, e) for t, e in earlier if event_of(type(e)) is part.event and t >= start and part.condition.holds(e)]
+    pairs = [(t, v) for t, e in met if not math.isnan(v := 1.0 if part.column is None else _number(part.column, e))]
+    values = [v for _, v in pairs]
+    newest = [v for _, _, v in sorted(((t, i, v) for i, (t, v) in enumerate(pairs)), reverse=True)]
+    match part.kind:
+        case "count":
+            return float(len(values))
+        case "sum":
+            return float(sum(values))
+        case "distinct":
+            return float(len(set(values)))
+        case "decayed_count" | "decayed_sum" | "decayed_mean":
+            weights = [2.0 ** ((t - effective) / part.argument) for t, _ in pairs]
+            weight, total = sum(weights), sum(w * v for w, v in zip(weights, values, strict=True))
+            if part.kind == "decayed_mean":
+                return total / weight if weight else math.nan
+            return float(weight if part.kind == "decayed_count" else total)
+        case "last_k":
+            return newest[int(part.argument)] if part.argument < len(newest) else math.nan
+        case "top":
+            common = sorted(Counter(values).items(), key=lambda pair: (-pair[1], pair[0]))
+            return common[int(part.argument)][0] if part.argument < len(common) else math.nan
+    if not values:
         return math.nan
-    newest, value = max(enumerate(found), key=lambda pair: (pair[1][0], pair[0]))[1]
-    if feature.kind == "since_last":
-        return (effective - newest) / 1e6
-    kinds = {"mean": lambda: sum(values) / len(values), "min": lambda: min(values), "max": lambda: max(values)}
-    return float(value) if feature.kind == "last" else float(kinds[feature.kind]())
+    match part.kind:
+        case "mean":
+            return float(sum(values) / len(values))
+        case "min":
+            return float(min(values))
+        case "max":
+            return float(max(values))
+        case "var":
+            return float(statistics.pvariance(values))
+        case "std":
+            return float(statistics.pstdev(values))
+        case "first":
+            return min(pairs, key=lambda pair: pair[0])[1]
+        case "last":
+            return newest[0]
+        case "since_last":
+            return (effective - max(t for t, _ in pairs)) / 1e6
+        case "quantile":
+            return sorted(values)[max(math.ceil(part.argument * len(values)), 1) - 1]
+    raise AssertionError(part.kind)
+
+
+def _newest(view: View, earlier: Sequence[tuple[int, Any]]) -> float:
+    """The time of the newest event that the view has values of; infinite where there is none, for nothing can expire."""
+    parts = [each for feature in view.features for part in feature.parts for each in (part.of or (part,))]
+    return max(
+        (
+            t
+            for t, e in earlier
+            for p in parts
+            if event_of(type(e)) is p.event
+            and p.condition.holds(e)
+            and (p.column is None or not math.isnan(_number(p.column, e)))
+        ),
+        default=math.inf,
+    )
+
+
+def _number(column: Column, event: Any) -> float:
+    found = getattr(event, column.name)
+    if found is None or (isinstance(found, float) and not math.isfinite(found)):
+        return math.nan
+    return code(found) if column.kind == "text" else float(found)
 
 
 def _derived(item: Derived[float], row: object, event: object) -> float:

@@ -42,15 +42,16 @@ class Settings(BaseSettings):
     data: Path = Path(".penstock")
     """Folder for models, offline tables, logs and local brokers."""
 
+    tables: str = ""
+    """The offline tables: a folder, or s3://bucket/prefix with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for
+    stores other than Amazon's, AWS_ENDPOINT_URL. Empty: the folder `tables` in PENSTOCK_DATA."""
+
     partitions: int = Field(4, ge=1, le=256)
     """Partitions of every topic that is shared out; fixed when the topics are created."""
 
     instance: str = ""
     """Name of this process among the members of its group (in a cluster the pod's). A process that comes back under its name
     gets its partitions back at once, instead of after the session timed out. Empty: none."""
-
-    cluster: str = "local"
-    """Name of the Kafka cluster in offline tables: a new cluster under an old name would find its records already there."""
 
     idle_after: float = Field(5.0, gt=0)
     """Seconds of silence after which a source whose publisher closes no times is passed; what then comes late is counted."""
@@ -87,6 +88,11 @@ class Settings(BaseSettings):
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least severity that is logged."""
+
+    @property
+    def offline(self) -> str:
+        """Where the offline tables are."""
+        return self.tables or str(self.data / "tables")
 
     def port_of(self, service: str) -> int:
         """The HTTP port of a service."""

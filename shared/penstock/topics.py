@@ -38,7 +38,13 @@ class Topics:
         self.models = f"{self.prefix}.models"
         self.commands = f"{self.prefix}.commands"
         self.archive = f"{self.prefix}.archive"
+        self.late = f"{self.prefix}.late"
         self.partials = f"{self.prefix}.hops.statistics"
+
+    @property
+    def bounded(self) -> bool:
+        """Whether some view bounds its lateness, so that there is a topic of what came later."""
+        return any(view.lateness is not None for hop in self.project.topology.hops for view in hop.views)
 
     def hop(self, key: str) -> str:
         return f"{self.prefix}.hops.{key.replace('+', '.')}"
@@ -76,6 +82,8 @@ class Topics:
         ]
         rows = "feature_store inference" if self.project.models else "feature_store"
         found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]
+        if self.bounded:
+            found.append(_contract(self.late, n, "entity", records.LateEvent, "feature_store", "you"))
         for model in self.project.models:
             name = model.name
             found += [
@@ -103,8 +111,17 @@ class Topics:
             ]
         found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
         named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
+        events = {event.topic for event in self.project.events}
         return found + [
-            _contract(self.dead_letters(topic.name), topic.partitions, "as it came", None, "any", "you", max_bytes=16 << 20)
+            _contract(
+                self.dead_letters(topic.name),
+                topic.partitions,
+                "as it came",
+                None,
+                "any",
+                "feature_store you" if topic.name in events else "you",
+                max_bytes=16 << 20,
+            )
             for topic in named
         ]
 

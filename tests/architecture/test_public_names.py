@@ -32,6 +32,8 @@ def test_every_public_name_exists_and_the_list_is_sorted() -> None:
 def test_nothing_else_is_public() -> None:
     import types
 
+    for name in ps.__all__:
+        getattr(ps, name)  # those that need pandas are there once they were asked for
     said = {n for n, v in vars(ps).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
     assert said == set(ps.__all__)
 
@@ -72,7 +74,7 @@ def test_shared_code_never_names_a_service_module_in_an_import() -> None:
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("penstock", {"numba", "pandas", "sklearn", "river", "aiokafka", "redis", "fastapi", "onnxruntime"}),
+        ("penstock", {"numpy", "numba", "pandas", "sklearn", "river", "aiokafka", "redis", "fastapi", "onnxruntime"}),
         ("penstock.services.inference.service", {"sklearn", "pandas", "river", "skl2onnx", "faust"}),
         ("penstock.services.monitoring.service", {"sklearn", "pandas", "river", "fastapi"}),
         ("penstock.services.registry.service", {"sklearn", "pandas", "river", "numba", "onnxruntime"}),

@@ -68,6 +68,22 @@ class Given:
         finally:
             await admin.close()
 
+    async def delete(self, log: Log, topic: str) -> None:
+        """Delete a topic, and return when it is gone."""
+        if isinstance(log, MemoryLog):
+            log.delete(topic)
+            return
+        from aiokafka.admin import AIOKafkaAdminClient
+
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            await admin.delete_topics([topic])
+        finally:
+            await admin.close()
+        while topic in await log.describe():
+            pass
+
 
 @pytest.fixture(params=["memory", "kafka"])
 def given(request: pytest.FixtureRequest) -> Given:
@@ -149,6 +165,7 @@ def test_a_topic_that_nobody_created_is_refused_everywhere(given: Given) -> None
             log.send([*numbered(known, [1]), Send("unheard-of", b"k", b"v")]),
             log.ends(["unheard-of"]),
             log.begins(["unheard-of"]),
+            log.identities([known.name, "unheard-of"]),
             log.join("g", ["unheard-of"]),
             log.join("g", [known.name], ["unheard-of"]),
             log.reader({Partition("unheard-of", 0): 0}),
@@ -187,6 +204,24 @@ def test_the_ends_and_beginnings_of_a_topic_are_known(given: Given) -> None:
 
 
 # Writing
+
+
+def test_a_topic_that_is_made_again_has_another_identity(given: Given) -> None:
+    async def story(log: Log) -> None:
+        payments, refunds = given.topic("payments", 2), given.topic("refunds")
+        await log.create([payments, refunds])
+        first = await log.identities([payments.name, refunds.name])
+        assert first[payments.name] != first[refunds.name]
+        await log.send(numbered(payments, range(3)))
+        assert await log.identities([payments.name, refunds.name]) == first, "records do not change it"
+        await given.delete(log, payments.name)
+        with pytest.raises(LogError, match=payments.name):
+            await log.identities([payments.name])
+        await log.create([payments])
+        again = await log.identities([payments.name, refunds.name])
+        assert again[payments.name] != first[payments.name] and again[refunds.name] == first[refunds.name]
+
+    given.play(story)
 
 
 def test_records_keep_their_order_within_a_partition(given: Given) -> None:
@@ -636,7 +671,13 @@ def test_a_closed_member_reads_nothing(given: Given) -> None:
 def test_a_broker_that_is_not_there_is_said_at_once() -> None:
     async def story() -> None:
         log = KafkaLog("127.0.0.1:1")
-        for attempt in (log.describe(), log.create([Topic("t", 1)]), log.send([Send("t", None, b"")]), log.ends(["t"])):
+        for attempt in (
+            log.describe(),
+            log.create([Topic("t", 1)]),
+            log.send([Send("t", None, b"")]),
+            log.ends(["t"]),
+            log.identities(["t"]),
+        ):
             with pytest.raises(LogError, match=r"127\.0\.0\.1:1 .*penstock doctor"):
                 await asyncio.wait_for(attempt, 10)
         await log.close()

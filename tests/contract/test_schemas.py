@@ -174,7 +174,7 @@ def test_asyncapi_names_the_groups_that_the_data_services_really_join(tmp_path: 
         if operation["action"] == "receive" and (group := operation["bindings"]["kafka"].get("groupId"))
     }
     assert {found for found in said if found[0] in lanes} == joined
-    archived = set(Archive(TOPICS, log, tmp_path)._shapes)
+    archived = Archive(TOPICS, log, tmp_path).reads
     for service, own in lanes.items():
         read = {topic for lane in own for topic in (*lane._shared, *lane._follows)}
         contracts = {c.topic.name for c in TOPICS.contracts() if service in c.reads}

@@ -22,6 +22,8 @@ from penstock.cli.live import Live
 from penstock.examples import flights
 from penstock.examples.flights.data import events
 from penstock.local import state
+from penstock.offline import Tables
+from penstock.offline.verify import verify
 from penstock.picture import Picture
 from penstock.services.demo import drive, running
 from penstock.services.embedded import Event
@@ -98,6 +100,16 @@ def test_a_feature_store_killed_twice_loses_nothing_and_counts_nothing_twice(tmp
     found = survive(tmp_path / "run", stream, 2, at_random(6, ["feature_store", "feature_store"], scored(stream)))
     assert (found.lost, found.counted_twice) == (0, 0), found.complaints
     assert found.rows == found.predictions > 5_000
+    archived_once(tmp_path / "run" / "tables")
+
+
+def archived_once(folder: Path) -> None:
+    """No record is in an offline table twice, and no row that a killed service sent again."""
+    tables = Tables(folder)
+    rows = tables.table("flights.rows.scheduled").arrow(columns=["id"])["id"].to_pylist()
+    assert len(rows) == len(set(rows)) > 0
+    for name in tables.names():
+        assert all(not one.doubled for one in asyncio.run(verify(tables.table(name)))), name
 
 
 @pytest.mark.slow

@@ -24,11 +24,12 @@ import pytest
 from deltalake import DeltaTable
 
 import penstock as ps
+from penstock.aggregate import Feature, hop_of
 from penstock.event import Column, Event, event_of
 from penstock.examples import flights
 from penstock.examples.flights import Arrived, Scheduled
 from penstock.examples.flights.data import events
-from penstock.feature import Feature, View, hop_of, view_of
+from penstock.feature import View, view_of
 from penstock.services.embedded import Embedded, slices
 
 DAYS, DRAWN, SEED = 42, 10_000, 2013

@@ -11,7 +11,9 @@ import pytest
 import penstock as ps
 from penstock.event import event_of, to_micros
 from penstock.feature import view_of
-from penstock.window import Panes, Shape, _apply, kernel
+from penstock.kernel import kernel
+from penstock.kernel import run as plain
+from penstock.window import Panes, Shape
 
 
 @ps.event("deposits")
@@ -116,7 +118,7 @@ def test_rows_have_the_same_bits_for_any_batch_borders_and_after_restarts(late: 
 
 def test_machine_code_and_plain_python_give_the_same_bits() -> None:
     events = stream(11, 300, 0.2)
-    assert run(events, 50, Panes(SHAPE, run=kernel())).tobytes() == run(events, 50, Panes(SHAPE, run=_apply)).tobytes()
+    assert run(events, 50, Panes(SHAPE, run=kernel())).tobytes() == run(events, 50, Panes(SHAPE, run=plain)).tobytes()
 
 
 def test_a_read_changes_nothing() -> None:

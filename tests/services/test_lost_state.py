@@ -29,6 +29,7 @@ from penstock.examples.flights import data as flights
 from penstock.examples.flights import project as flight_project
 from penstock.lane import Lane
 from penstock.log import Partition, Send
+from penstock.offline import Tables
 from penstock.online import OnlineFeatures
 from penstock.services.embedded import Embedded, slices
 from penstock.services.feature_store.archive import Archive
@@ -157,7 +158,7 @@ def test_events_that_retention_has_taken_come_from_the_archive_with_neither_gap_
                 place = Partition(event.topic, number)
                 world.log.trim(place, world.log._stores[place].end - 3 * number)  # nothing, a little and more is left
         world.lose({})
-        world.lane = world.opened(EventTables(tmp_path))
+        world.lane = world.opened(EventTables(Tables(tmp_path)))
         world.lane.max_records = 50
         while await world.turn():
             pass

@@ -61,7 +61,12 @@ WRONG = [
     ('amount, over="24h"', 'country, over="24h"', "sum(Payment.country): the column holds text, not a number"),
     ('"24h"', '"24 hours"', '"24 hours" is not a length of time; write a whole number and a unit'),
     ('"24h"', "24", '"24" is not a length of time; write a whole number and a unit'),
-    ('"30d"', '"1m"', 'a window of "1m" is shorter than its hop of 5m'),
+    ('"30d"', '"59s"', 'a window of "59s" is not between a minute and five years'),
+    ('"30d"', '"1831d"', 'a window of "1831d" is not between a minute and five years'),
+    ('"30d"', '"30d", where=lambda p: p.amont > 1', "Payment has no amont; did you mean amount?"),
+    ('"30d"', '"30d", per=ps.among(Chargeback.payment_id, "x")', "per=Chargeback.payment_id is no column of Payment"),
+    ('"30d"', '"30d", per=ps.among(Payment.country)', "needs 1 to 64 different categories"),
+    ("by=Payment.card_id", 'by=Payment.card_id, ttl="1d"', 'ttl="1d" ends before its window of 30d'),
     (
         "ps.mean(Payment.amount",
         "ps.mean(Chargeback.fraudulent",

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from ..errors import PenstockError
 from ..log import LogError
-from . import config, deadletters, loop, processes, publish, schemas, screen, topics
+from . import config, dataset, deadletters, features, loop, processes, publish, schemas, screen, tables, topics
 from .broker import refusal
 from .options import ProjectName, chosen, command
 
@@ -112,6 +112,9 @@ command(app, takes_project=True)(config.topology)
 command(app)(publish.publish)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
+app.add_typer(features.app, name="features")
+app.add_typer(tables.app, name="tables")
+app.add_typer(dataset.app, name="dataset")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(config.app, name="config")
 command(app)(config.version)

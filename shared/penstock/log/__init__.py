@@ -5,7 +5,7 @@ A service reads *batches* (one per topic partition and call, columns instead of 
 acknowledged call, and decides itself where to start: positions live with its state, not with the broker. What it
 commits to the broker serves lag tools only.
 
-    Log       create, describe, begins, ends, send, join, reader
+    Log       create, describe, identities, begins, ends, send, join, reader
     Reader    read, seek, close
     Member    a Reader whose partitions are shared with the other members of its group
 
@@ -155,6 +155,11 @@ class Log(Protocol):
 
     async def describe(self) -> dict[str, int]:
         """Topic name -> partition count."""
+        ...
+
+    async def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        """Topic name -> what tells it from any other that ever had or will have its name: a topic that is deleted and made
+        again has another. LogError where one does not exist."""
         ...
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:

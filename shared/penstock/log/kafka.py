@@ -22,6 +22,7 @@ from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from . import LogError, Partition, Send, Topic
 from ._kafka_read import KafkaMember, KafkaReader
 from ._kafka_send import LARGEST, Sender, deal
+from ._kafka_topics import MetadataRequest, ids_of
 from ._kafka_wait import DEADLINE, failed, quietly, within
 
 __all__ = ["KafkaLog"]
@@ -136,6 +137,15 @@ class KafkaLog:
         }
         self._counts = {name: count for name, (count, _) in found.items()}
         return found
+
+    async def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        admin = await self._asking()
+        try:
+            answer = await within(admin._send_request(MetadataRequest(topics)), "asking for topic ids", self._bootstrap)
+        except LogError:
+            await self._forget()
+            raise
+        return ids_of(answer)
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         return await self._bounds(topics, "end_offsets")

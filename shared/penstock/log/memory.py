@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from uuid import uuid4
 
 from . import Batch, Gap, Headers, LogError, Partition, Send, TooLarge, Topic, gap, partition_of
 
@@ -46,6 +47,7 @@ class MemoryLog:
 
     def __init__(self) -> None:
         self._topics: dict[str, Topic] = {}
+        self._ids: dict[str, str] = {}
         self._stores: dict[Partition, _Store] = {}
         self._groups: dict[tuple[str, tuple[str, ...]], list[_Member]] = {}
         self._news = asyncio.Event()
@@ -57,6 +59,7 @@ class MemoryLog:
             known = self._topics.get(topic.name)
             if known is None:
                 self._topics[topic.name] = topic
+                self._ids[topic.name] = uuid4().hex  # chance, as Kafka's: no other log in memory has the same records
                 for number in range(topic.partitions):
                     self._stores[Partition(topic.name, number)] = _Store()
                 made.append(topic.name)
@@ -69,6 +72,9 @@ class MemoryLog:
 
     async def describe(self) -> dict[str, int]:
         return {name: topic.partitions for name, topic in self._topics.items()}
+
+    async def identities(self, topics: Sequence[str]) -> dict[str, str]:
+        return {name: self._ids[self._known(name)] for name in topics}
 
     async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
         return {p: self._stores[p].end for name in topics for p in self._partitions(name)}
@@ -124,6 +130,12 @@ class MemoryLog:
     async def close(self) -> None:
         self._groups.clear()
 
+    def delete(self, name: str) -> None:
+        """Remove a topic with its records."""
+        for partition in self._partitions(name):
+            del self._stores[partition]
+        del self._topics[name], self._ids[name]
+
     def trim(self, partition: Partition, before: int) -> None:
         """Forget records before an offset, as retention does."""
         store = self._stores[partition]
@@ -133,9 +145,12 @@ class MemoryLog:
             store.base += cut
 
     def _partitions(self, name: str) -> list[Partition]:
+        return [Partition(name, n) for n in range(self._topics[self._known(name)].partitions)]
+
+    def _known(self, name: str) -> str:
         if name not in self._topics:
             raise LogError(f"topic {name} does not exist; create it with: penstock topics apply")
-        return [Partition(name, n) for n in range(self._topics[name].partitions)]
+        return name
 
     def _rebalance(self, members: list[_Member]) -> None:
         """Contiguous ranges in order of joining, as Kafka's range assignor deals them."""

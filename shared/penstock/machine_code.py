@@ -1,0 +1,53 @@
+"""Plain Python loops as machine code, through numba, kept on disk; without numba they run as they are, with the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+__all__ = ["machine_code"]
+
+_made: dict[tuple[str, ...], Callable[..., Any]] = {}
+
+
+def machine_code(whole: Callable[..., Any], signature: str, parts: Sequence[Callable[..., Any]], names: dict[str, Any]) -> Any:
+    """`whole` compiled for one signature, together with the functions that it calls: `parts`, callees first, itself last.
+
+    The signature is explicit because another combination of types would compile anew in mid-stream. The cache lies in a
+    folder that is named after the parts and their sources: numba itself would look at the file of `whole` only, and serve the
+    machine code of older parts, or of others.
+    """
+    key = tuple(part.__name__ for part in parts)
+    if key not in _made:
+        try:
+            import numba
+
+            config: Any = numba.config
+        except ImportError:
+            return whole
+        files = sorted({part.__code__.co_filename for part in parts})
+        sources = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files) + repr(key).encode()).hexdigest()[:12]
+        names, before = dict(names), config.CACHE_DIR
+        config.CACHE_DIR = before or str(Path("~/.cache/penstock/numba").expanduser() / sources)
+        try:
+            for part in parts[:-1]:
+                compiled = numba.njit(nogil=True)(_bound(part, names))
+                names |= {name: compiled for name, function in names.items() if function is part}
+            try:
+                made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names))
+            except (OSError, RuntimeError):  # no place to keep it
+                made = numba.njit(signature, nogil=True)(_bound(whole, names))
+        finally:
+            config.CACHE_DIR = before
+        _made[key] = made
+    return _made[key]
+
+
+def _bound(function: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
+    """The function as it would be if its module held these names."""
+    bound = FunctionType(function.__code__, names, function.__name__)
+    bound.__module__, bound.__qualname__ = function.__module__, function.__qualname__
+    return bound

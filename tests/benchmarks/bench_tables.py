@@ -1,0 +1,179 @@
+"""Rows into an offline table at 10,000 rows a commit, beside a bare append of the same data on the same disk in the same run.
+
+Rows of 20 features (float64), an id, a time and a cursor, of 4 partitions:
+
+    bare      write_deltalake(append) with its defaults and one app transaction per partition; nothing is compared or compacted
+    append    the archive's writer: compare and append, statistics of three columns, compaction in a child process every 100
+              commits (the tables of both hold the same twenty commits, again and again)
+    archive   all of it: JSON records from a log in memory become columns, are appended and announced
+
+Rows per second of wall clock until the last commit, while compactions run; of `append` also until the last compaction ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import deltalake
+import msgspec
+import numpy as np
+import pyarrow as pa
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
+
+import penstock as ps
+from penstock.lane import FROM, SEQUENCE
+from penstock.log import Send
+from penstock.log.memory import MemoryLog
+from penstock.offline import Location, Tables
+from penstock.offline.columns import columns_of
+from penstock.services.feature_store import archive as module
+from penstock.services.feature_store.archive import Archive
+from penstock.services.feature_store.writer import TableWriter
+from penstock.topics import Topics
+
+COMMIT, PARTITIONS, FEATURES, COMPACT_EVERY = 10_000, 4, 20, 100
+
+
+@ps.event("payments")
+class Payment:
+    payment_id: ps.Id[str]
+    card: ps.Key[str]
+    amount: float
+    at: ps.EventTime
+
+
+@ps.features(by=Payment.card)
+class Card:
+    count_1h, count_24h, count_7d, count_30d = (ps.count(Payment, over=o) for o in ("1h", "24h", "7d", "30d"))
+    sum_1h, sum_24h, sum_7d, sum_30d = (ps.sum(Payment.amount, over=o) for o in ("1h", "24h", "7d", "30d"))
+    mean_1h, mean_24h, mean_7d, mean_30d = (ps.mean(Payment.amount, over=o) for o in ("1h", "24h", "7d", "30d"))
+    min_1h, min_24h, min_7d, min_30d = (ps.min(Payment.amount, over=o) for o in ("1h", "24h", "7d", "30d"))
+    max_1h, max_24h, max_7d, max_30d = (ps.max(Payment.amount, over=o) for o in ("1h", "24h", "7d", "30d"))
+
+
+TOPICS = Topics(ps.Project("bench", rows={Payment: [Card]}), PARTITIONS)
+NAME = TOPICS.rows(TOPICS.project.events[0])
+NAMES = TOPICS.project.topology.columns(TOPICS.project.events[0])
+
+
+def records(n: int) -> list[Send]:
+    """Rows as the feature store publishes them: amounts have two decimals, means have all."""
+    rng = np.random.default_rng(0)
+    features = rng.gamma(2, 20, (n, FEATURES)).round(2)
+    features[:, 8:12] += rng.random((n, 4))
+    start = datetime(2026, 2, 1, tzinfo=UTC)
+    found = []
+    for i, values in enumerate(features.tolist()):
+        said = {
+            "id": f"payment-{i:09}",
+            "time": start + timedelta(seconds=i),
+            "event": {"payment_id": f"payment-{i:09}", "card": f"card-{i % 5000}", "amount": 1.5},
+            "features": dict(zip(NAMES, values, strict=True)),
+            "cursor": {"source": [i % PARTITIONS, i], "card": [i % PARTITIONS, i]},
+        }
+        headers = ((FROM, b"feature_store.%d" % (i % PARTITIONS)), (SEQUENCE, b"%d" % i))
+        found.append(Send(NAME, b"card", msgspec.json.encode(said), headers, i % PARTITIONS))
+    return found
+
+
+def tables(sends: list[Send]) -> list[pa.Table]:
+    """The same as Arrow tables of one commit each."""
+    columns, found = columns_of(TOPICS)[NAME], []
+    for first in range(0, len(sends), COMMIT):
+        part = sends[first : first + COMMIT]
+        place = np.arange(first, first + len(part))
+        data = {"partition": pa.array((place % PARTITIONS).astype(np.int32)), "offset": pa.array(place // PARTITIONS)}
+        found.append(pa.table({**data, **columns.decode([send.value for send in part]).columns}))
+    return found
+
+
+def bare(folder: Path, made: list[pa.Table], commits: int) -> dict[str, float]:
+    delta, began = DeltaTable.create(str(folder / NAME), made[0].schema), time.perf_counter()
+    for number in range(commits):
+        said = [Transaction(f"bench/{partition}", number) for partition in range(PARTITIONS)]
+        rows = made[number % len(made)]
+        write_deltalake(delta, rows, mode="append", commit_properties=CommitProperties(app_transactions=said))
+    return {"written": time.perf_counter() - began}
+
+
+def append(folder: Path, made: list[pa.Table], commits: int) -> dict[str, float]:
+    writer = TableWriter(Location(folder), NAME, columns_of(TOPICS)[NAME])
+    writer.open("bench", PARTITIONS)
+    children: list[subprocess.Popen[bytes]] = []
+    began = time.perf_counter()
+    for number in range(commits):
+        version = writer.append(made[number % len(made)], dict.fromkeys(range(PARTITIONS), number + 1), {})
+        if version % COMPACT_EVERY == 0 and not (children and children[-1].poll() is None):  # one at a time, as the archive does
+            children.append(subprocess.Popen([sys.executable, "-m", "penstock.offline.upkeep", str(folder), NAME]))
+    written = time.perf_counter() - began
+    assert [child.wait() for child in children] == [0] * len(children), "a compaction failed"
+    return {"written": written, "compacted": time.perf_counter() - began}
+
+
+def archive(folder: Path, sends: list[Send]) -> dict[str, float]:
+    async def go() -> dict[str, float]:
+        log = MemoryLog()
+        await log.create(TOPICS.all())
+        await log.send(sends)
+        kept = Archive(TOPICS, log, folder)
+        began = time.perf_counter()
+        while await kept.turn():
+            pass
+        await kept.flush()
+        written = time.perf_counter() - began
+        await kept.close()
+        return {"written": written}
+
+    module.FLUSH_ROWS = module.READ_RECORDS = COMMIT
+    return asyncio.run(go())
+
+
+def main(commits: int, rounds: int) -> dict[str, Any]:
+    sends = records(20 * COMMIT)
+    made = tables(sends)
+    work: dict[str, tuple[int, Callable[[Path], dict[str, float]]]] = {
+        "bare": (commits * COMMIT, lambda folder: bare(folder, made, commits)),
+        "append": (commits * COMMIT, lambda folder: append(folder, made, commits)),
+        "archive": (len(sends), lambda folder: archive(folder, sends)),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in work}
+    for _ in range(rounds):
+        for name, (n, what) in work.items():
+            with tempfile.TemporaryDirectory() as folder:
+                found[name].append({key: n / seconds for key, seconds in what(Path(folder)).items()})
+                assert Tables(folder).table(NAME).rows == n
+    rates = {name: {key: float(np.median([run[key] for run in runs])) for key in runs[0]} for name, runs in found.items()}
+    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "deltalake": deltalake.__version__}
+    ratios = {name: rates[name]["written"] / rates["bare"]["written"] for name in ("append", "archive")}
+    return {
+        "commits": commits, "rows_per_commit": COMMIT, "rounds": rounds, "rows_per_second": rates, "ratio": ratios,
+        "machine": machine, "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--commits", type=int, default=300)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    result = main(options.commits, options.rounds)
+    if options.json:
+        print(json.dumps(result))
+        sys.exit()
+    print(f"rows into Delta, {COMMIT:,} a commit, median of {options.rounds}; {result['machine']}, load {result['load']:.1f}")
+    for name, rate in result["rows_per_second"].items():
+        print(f"  {name:8}" + "".join(f" {value:>10,.0f} rows per second until {until}" for until, value in rate.items()))
+    print(f"  ratio to bare: append {result['ratio']['append']:.2f}, archive {result['ratio']['archive']:.2f}")
