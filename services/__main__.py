@@ -58,11 +58,12 @@ class Machine:
 
 
 def feature_store(machine: Machine) -> None:
-    from .feature_store import api, archive, rebuild, service
+    from .feature_store import api, archive, quality, rebuild, service
 
     topics, idle_after = machine.topics, machine.settings.idle_after
     past = rebuild.EventTables(Tables(machine.settings.offline))
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
+    machine.lanes(quality.lanes(topics, machine.log, machine.store))
     tables = archive.Archive(topics, machine.log, machine.settings.offline)
     machine.endless.append(tables.run)
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]

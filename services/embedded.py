@@ -26,6 +26,7 @@ from penstock.store import Store
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
 
+from .feature_store import quality
 from .feature_store import service as feature_store
 from .feature_store.archive import Archive
 from .inference import service as inference
@@ -62,6 +63,7 @@ class Embedded:
             *feature_store.lanes(self.topics, self.log, self.store, None),
             *inference.lanes(self.topics, self.log, self.store, self.sessions, meters, None),
             *monitoring.lanes(project, self.topics, self.log, self.store, math.inf),
+            *quality.lanes(self.topics, self.log, self.store, every=0.0, idle_after=None),
         ]
         self.controls: list[ControlLoop] = []
         if project.models:

@@ -35,7 +35,7 @@ WINDOW: Final = 50_000
 
 
 class EventTables:
-    """Archived events, from the offline tables of their topics. A `penstock.archived.Archived`.
+    """Archived events, from the offline tables of their topics. A `penstock.earlier.Earlier`.
 
     What the stream refused is left out: whether an event lay in the future cannot be told again. Values are JSON of the
     columns; a field that the declaration does not name is not there any more.

@@ -9,7 +9,7 @@ state    window tiles per entity, with the positions they include, in the online
 
 from __future__ import annotations
 
-from penstock.archived import Archived
+from penstock.earlier import Earlier
 from penstock.lane import Lane
 from penstock.log import Log
 from penstock.store import Store
@@ -27,7 +27,7 @@ def lanes(
     store: Store,
     idle_after: float | None = 5.0,
     tracing: Tracing | None = None,
-    history: Archived | None = None,
+    history: Earlier | None = None,
 ) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
     topology = topics.project.topology

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 import structlog
 
+from penstock.alarm import Watch, alarm
 from penstock.duration import DAY, spoken
 from penstock.event import from_micros
 from penstock.lane import Effects, Redelivered
@@ -22,7 +23,6 @@ from penstock.records import Alarm, Paired, Partial, Quality, Shift, Statistic
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .alarm import Watch, alarm
 from .quality import added, area, mean_loss, prior_loss
 from .verdict import PRIOR_LEAST, Habits, Past, Period, Verdict, answers, drift, incomparable, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of

@@ -28,10 +28,13 @@ from .aggregate import (
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
+from .expect import expect
 from .feature import Derived, derived, features
+from .framecheck import expectations
 from .label import label
 from .model import Learner, model
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
+from .profile import profile
 from .project import Project
 from .replay import replay
 
@@ -64,6 +67,8 @@ __all__ = [
     "drift",
     "event",
     "every",
+    "expect",
+    "expectations",
     "features",
     "first",
     "incremental",
@@ -77,6 +82,7 @@ __all__ = [
     "model",
     "no_worse",
     "on_alarm",
+    "profile",
     "quantile",
     "ratio",
     "replay",

@@ -11,6 +11,7 @@ import msgspec
 
 from .errors import Refused
 from .event import Column, Event, to_micros
+from .expectation import Gate
 
 if TYPE_CHECKING:  # `import penstock` stays light, and `penstock --help` quick
     import numpy as np
@@ -34,13 +35,14 @@ _NAMED: dict[type, Any] = {str: Annotated[str, msgspec.Meta(min_length=1, max_le
 
 
 class EventDecoder:
-    """Decodes and validates one kind of event.
+    """Decodes and validates one kind of event; what does not meet an expectation that dead-letters is refused, too.
 
     A decoded value is a msgspec Struct with the event's columns as attributes (`datetime` for times). Missing optional
     columns are None; unknown fields are ignored, so a producer may be ahead of us.
     """
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, expectations: bool = True) -> None:
+        """`expectations=False` is for whoever counts by itself which records do not meet them."""
         self.event = event
         named = (event.key, *([event.id] if event.id else []))
         fields: list[Any] = []
@@ -50,9 +52,15 @@ class EventDecoder:
         self.struct = msgspec.defstruct(event.type.__name__, fields, frozen=True)
         self._decode = msgspec.json.Decoder(self.struct).decode
         self._moment: Callable[[Any], datetime] = attrgetter(event.time.name)
+        self._gate = Gate(event if expectations else None)
 
     def decode(self, value: bytes | None, now: float) -> Any:
-        """One event. Raises Refused with reason decode, schema, range, too_large or future."""
+        """One event. Raises Refused with reason decode, schema, range, too_large, future or expectation."""
+        decoded = self._one(value, now)
+        self._gate.check(decoded)
+        return decoded
+
+    def _one(self, value: bytes | None, now: float) -> Any:
         if value is None:
             raise Refused("decode", "the record has no value (a tombstone)")
         if len(value) > MAX_BYTES:
@@ -76,10 +84,16 @@ class EventDecoder:
         self, values: Sequence[bytes | None], now: float
     ) -> tuple[list[Any], npt.NDArray[np.int64], dict[int, Refused]]:
         """Events in order (None where one was refused), their times in microseconds (0 there), and the refusals by index."""
+        refused: dict[int, Refused] = {}
         try:
-            return *self._straight(values, now), {}
+            events, micros = self._straight(values, now)
         except (TypeError, msgspec.DecodeError, UnicodeDecodeError, RecursionError, Refused):
-            return self._one_by_one(values, now)
+            events, micros, refused = self._one_by_one(values, now)
+        if self._gate:
+            places = [i for i in range(len(events)) if i not in refused] if refused else range(len(events))
+            for at, refusal in self._gate.refused([events[i] for i in places] if refused else events).items():
+                refused[places[at]], events[places[at]], micros[places[at]] = refusal, None, 0
+        return events, micros, refused
 
     def _straight(self, values: Sequence[bytes | None], now: float) -> tuple[list[Any], npt.NDArray[np.int64]]:
         """All at once, for a batch in which nothing is wrong; raises when something is."""
@@ -106,7 +120,7 @@ class EventDecoder:
         micros, refused = np.zeros(len(values), np.int64), {}
         for index, value in enumerate(values):
             try:
-                events[index] = self.decode(value, now)
+                events[index] = self._one(value, now)
                 micros[index] = to_micros(self._moment(events[index]))
             except Refused as refusal:
                 refused[index] = refusal

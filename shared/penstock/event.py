@@ -17,10 +17,13 @@ import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, dataclass_transform, get_args, get_origin, get_type_hints
 
 from .errors import DefinitionError
 from .mistake import mistake, nearest, together
+
+if TYPE_CHECKING:
+    from .expectation import Expectation
 
 __all__ = ["Column", "Event", "EventTime", "Id", "Key", "column_of", "event", "event_of", "from_micros", "to_micros"]
 
@@ -116,6 +119,8 @@ class Event:
         stand_in = Column(self, "missing", str, "text", False)
         self.key, self.time = (roles["key"] or [stand_in])[0], (roles["time"] or [stand_in])[0]
         self.id = roles["id"][0] if roles["id"] else None
+        self.expectations: list[Expectation] = []
+        """What ps.expect declares of it."""
 
     def __repr__(self) -> str:
         return self.type.__name__

@@ -25,9 +25,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 import structlog
 
-from .archived import Archived
 from .control import Tail
 from .deadletter import cause_of
+from .earlier import Earlier
 from .log import Batch, Log, Member, Partition, Send
 from .merge import NEVER
 from .outbox import FROM, SEQUENCE, Ends, Loss, Outbox, Redelivered, letter_of, numbered, stamped, write_of
@@ -128,7 +128,7 @@ class Lane:
         closes: Sequence[str] = (),
         tracing: Tracing | None = None,
         group: str = "",
-        history: Archived | None = None,
+        history: Earlier | None = None,
     ) -> None:
         self._history = history
         self._past: dict[Partition, int] = {}

@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import msgspec
 
 from .errors import DefinitionError
 from .event import Event, event_of
+from .expectation import spelled
 from .feature import View, view_of
 from .mistake import mistake, nearest, stopped, together, told
 from .model import Model
@@ -72,7 +74,7 @@ class Project:
     @property
     def fingerprint(self) -> str:
         """sha256 over names, columns, windows, policies and learner code: the same declaration gives the same."""
-        said = {
+        said: dict[str, Any] = {
             "name": self.name,
             "events": [[e.topic, [[c.name, c.type.__name__, c.optional] for c in e.columns.values()]] for e in self.events],
             "views": [
@@ -82,6 +84,8 @@ class Project:
             ],
             "models": [m.spelled() for m in self.models],
         }
+        if expected := {event.topic: spelled(event) for event in self.events if event.expectations}:
+            said["expectations"] = expected
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 

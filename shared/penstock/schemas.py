@@ -24,6 +24,7 @@ import msgspec
 from . import records
 from .codec import EventDecoder
 from .event import Event
+from .expectation import Among, Between, Expectation, Matches, Present, Rule
 from .topics import Contract, Topics
 
 __all__ = ["asyncapi", "breaks", "contract_schema", "files", "schema_name", "text", "yaml"]
@@ -91,7 +92,31 @@ def _event_schema(event: Event) -> dict[str, Any]:
     said = {name: {"description": role} for name, role in roles.items()}
     definition["properties"] = {name: {**said.get(name, {}), **definition["properties"][name]} for name in event.columns}
     definition["required"] = [name for name in event.columns if name in definition["required"]]
+    for expectation in event.expectations:
+        if expectation.otherwise == "dead_letter" and not isinstance(expectation, Rule):
+            _narrow(definition, expectation)
     return schema
+
+
+def _narrow(definition: dict[str, Any], expectation: Expectation) -> None:
+    """Say of a column what a record is refused for; times have no bounds in JSON Schema, and rules no words."""
+    column = expectation.columns[0]
+    property_ = definition["properties"][column.name]
+    if isinstance(expectation, Present):
+        property_["anyOf"] = [form for form in property_["anyOf"] if form != {"type": "null"}]
+        definition["required"].append(column.name)
+        return
+    forms = [form for form in property_.get("anyOf", [property_]) if form.get("type") != "null"]
+    for form in forms:
+        if isinstance(expectation, Between) and column.kind != "time":
+            bounds = {"minimum": (expectation.low, max), "maximum": (expectation.high, min)}
+            form.update(
+                {word: tighter(form.get(word, bound), bound) for word, (bound, tighter) in bounds.items() if bound is not None}
+            )
+        elif isinstance(expectation, Among) and column.kind != "time":
+            form["enum"] = sorted(expectation.values)
+        elif isinstance(expectation, Matches):
+            form["pattern"] = f"^(?:{expectation.pattern})$"
 
 
 def _field_docs() -> dict[tuple[str, str], str]:

@@ -40,6 +40,8 @@ class Topics:
         self.archive = f"{self.prefix}.archive"
         self.late = f"{self.prefix}.late"
         self.partials = f"{self.prefix}.hops.statistics"
+        self.quality = f"{self.prefix}.quality"
+        self.surveys = f"{self.prefix}.hops.quality"
 
     @property
     def bounded(self) -> bool:
@@ -91,10 +93,16 @@ class Topics:
                 _contract(self.outcomes(name), n, "event id", records.Outcome, "monitoring", "trainer feature_store you"),
                 _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
             ]
+        alarming = "feature_store monitoring" if self.project.models else "feature_store"
+        heard = "trainer dashboard you" if self.project.models else "you"
+        found += [
+            _contract(self.surveys, 1, "topic", None, "feature_store", "feature_store", max_bytes=16 << 20),
+            _contract(self.quality, 1, "topic / day", records.DataQuality, "feature_store", "you"),
+            _contract(self.alarms, 1, "model or topic", records.Alarm, alarming, heard),
+        ]
         if self.project.models:
             found += [
                 _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring"),
-                _contract(self.alarms, 1, "model", records.Alarm, "monitoring", "trainer dashboard"),
                 _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
                 _contract(
@@ -127,7 +135,7 @@ class Topics:
 
     def groups(self) -> dict[str, list[str]]:
         """The consumer groups, and the topics of which each commits positions. What else a service reads, every process of it
-        reads whole."""
+        reads whole; and data quality is surveyed in the gaps of other work, so nobody waits for it."""
         hops, models = self.project.topology.hops, self.project.models
         statistics = [self.statistics(model.name) for model in models]
         found = {

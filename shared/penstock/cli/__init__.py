@@ -16,7 +16,21 @@ from typer.core import TyperGroup
 
 from ..errors import PenstockError
 from ..log import LogError
-from . import config, dataset, deadletters, features, loop, processes, publish, schemas, screen, tables, topics
+from . import (
+    config,
+    dataset,
+    deadletters,
+    features,
+    loop,
+    processes,
+    profile,
+    publish,
+    quality,
+    schemas,
+    screen,
+    tables,
+    topics,
+)  # fmt: skip
 from .broker import refusal
 from .options import ProjectName, chosen, command
 
@@ -110,6 +124,8 @@ for _plain in (processes.down, processes.status, processes.logs, processes.run, 
 command(app, takes_project=True)(config.check)
 command(app, takes_project=True)(config.topology)
 command(app)(publish.publish)
+command(app)(quality.quality)
+command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(features.app, name="features")

@@ -1,0 +1,78 @@
+"""quality: how good the days of a stream were."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import typer
+
+from ..log import Log
+from ..records import DataQuality
+from . import broker, screen
+from .options import project_settings, topics_of
+
+__all__ = ["quality"]
+
+DAYS: Final = 14
+"""Days that are shown, as a fortnight fits on a screen."""
+
+
+def quality(
+    event: Annotated[str | None, typer.Argument(help="The topic of an event; default: all.", show_default=False)] = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="At most so many of each event, the newest.")] = DAYS,
+) -> None:
+    """Show how good the days of each event were: accuracy, completeness, consistency, timeliness, expectations not met.
+
+    A day is shown when it is over in stream time, in all partitions. Shares are of all records of the day.
+    """
+    import msgspec
+
+    from ..errors import PenstockError
+    from ..mistake import nearest
+
+    settings = project_settings()
+    topics = topics_of(settings)
+    names = [found.topic for found in topics.project.events]
+    if event is not None and event not in names:
+        raise PenstockError(f"{topics.prefix} has no event {event}", nearest(event, names))
+
+    async def work(log: Log) -> list[DataQuality]:
+        broker.known(topics.quality, await log.describe())
+        return [msgspec.json.decode(found.value or b"", type=DataQuality) async for found in broker.held(log, topics.quality)]
+
+    said = {record.id: record for record in broker.use(settings, work, f"reading {topics.quality}")}  # a repeat says the same
+    shown = [
+        record
+        for name in names
+        if event in (None, name)
+        for record in sorted((r for r in said.values() if r.event == name), key=lambda r: (r.start, r.part))[-days:]
+    ]
+    heads = ("event", "day", "records", "accurate", "complete", "consistent", "timely", "refused", "not met")
+    table = [heads, *map(_line, shown)]
+    screen.answer({"days": shown}, screen.rows(table) if shown else [])
+    if not shown:
+        screen.note(f"no day of {event or topics.prefix} is over yet: a day is told when all its partitions are past it")
+        return
+    examples = {
+        f"{record.event}: {name}": met.example for record in shown for name, met in record.expectations.items() if met.example
+    }
+    for name, example in examples.items():
+        screen.note(f"  {name}, such as {example}")
+
+
+def _line(record: DataQuality) -> tuple[str, ...]:
+    shares = (record.accuracy, record.completeness, record.consistency, record.timeliness)
+    broken = sum(met.broken for met in record.expectations.values())
+    refused = sum(record.refused.values())
+    day = f"{record.start:%Y-%m-%d}" + (f" +{record.part}" if record.part else "")
+    counts = [f"{number:,}" if number else "" for number in (refused, broken)]
+    return record.event, day, f"{record.records:,}", *("–" if s is None else _percent(s) for s in shares), *counts
+
+
+def _percent(share: float) -> str:
+    """Two digits behind the point, and never 100 % of less than all.
+
+    >>> _percent(1.0), _percent(0.999999), _percent(0.5)
+    ('100 %', '99.99 %', '50.00 %')
+    """
+    return "100 %" if share == 1 else f"{int(share * 10_000) / 100:.2f} %"

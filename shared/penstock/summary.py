@@ -1,0 +1,342 @@
+"""Summaries of values that merge: numbers by an adaptive histogram, texts by their most frequent, both by how many differ.
+
+Nothing here is random, and nothing here depends on how values were cut into batches. Numbers and Distinct are associative and
+commutative to the byte: any split, any order, the same state. Texts are that while at most FREQUENT values differ; beyond, they
+are a function of the order of the values, and a merged count is low by at most `lost`.
+
+    Distinct   how many values differ: exact below SMALLEST, else 3 % standard error
+    Numbers    moments (exact), least, greatest, quantiles and histogram (to a bound that is stated)
+    Texts      most frequent values, lengths
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .exact import CHUNK, Moments
+
+__all__ = ["BUCKETS", "CLIP", "FREQUENT", "SMALLEST", "Distinct", "Numbers", "Texts"]
+
+SMALLEST: Final = 1024
+"""Hashes that Distinct keeps: the standard error is 1 / sqrt(SMALLEST - 2), 3.1 %, in 8 kB."""
+BUCKETS: Final = 1024
+"""Buckets that Numbers keeps at most. 1,024 different numbers or fewer are kept exactly."""
+FREQUENT: Final = 256
+"""Texts that are counted one by one: whatever makes up more than 1/257 of the values is among them."""
+CLIP: Final = 80
+"""Characters of a text that are kept; a longer one is told apart by a hash at its end."""
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Hashes = npt.NDArray[np.uint64]
+
+_PRIME: Final = (1 << 64) - 59
+_EXACT: Final = 1 << 53
+"""Integers beyond this are not all float64."""
+
+
+class Distinct:
+    """How many values differ, by the least hashes seen (KMV: Bar-Yossef et al. 2002; Beyer et al. 2007).
+
+    >>> some = Distinct()
+    >>> some.add_texts(["a", "b", "a"])
+    >>> some.count
+    2
+    """
+
+    __slots__ = ("hashes",)
+
+    def __init__(self, hashes: Hashes | None = None) -> None:
+        self.hashes: Hashes = np.empty(0, np.uint64) if hashes is None else hashes
+
+    def add_bits(self, bits: Hashes) -> None:
+        """Values as 64 bits each, mixed here (splitmix64: Steele, Lea and Flood 2014)."""
+        with np.errstate(over="ignore"):
+            z = bits + np.uint64(0x9E3779B97F4A7C15)
+            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        self._keep(z ^ (z >> np.uint64(31)))
+
+    def add_texts(self, values: Sequence[str]) -> None:
+        self.add_bits(np.fromiter(map(_number, values), np.uint64, len(values)))
+
+    def _keep(self, hashes: Hashes) -> None:
+        if len(self.hashes) == SMALLEST:
+            hashes = hashes[hashes < self.hashes[-1]]
+        if len(hashes):
+            self.hashes = np.union1d(self.hashes, hashes)[:SMALLEST]
+
+    def merge(self, other: Distinct) -> Distinct:
+        return Distinct(np.union1d(self.hashes, other.hashes)[:SMALLEST])
+
+    @property
+    def exact(self) -> bool:
+        return len(self.hashes) < SMALLEST
+
+    @property
+    def count(self) -> int:
+        if self.exact:
+            return len(self.hashes)
+        return round((SMALLEST - 1) / ((int(self.hashes[-1]) + 1) / 2.0**64))
+
+
+def _number(text: str) -> int:
+    """64 bits of a text: its bytes, as one number, modulo a prime (Karp and Rabin 1987). Python's own hash is random."""
+    return int.from_bytes(text.encode("utf-8", "surrogatepass") + b"\1", "little") % _PRIME
+
+
+class Numbers:
+    """Finite numbers; infinite ones are only counted.
+
+    The histogram begins with a bucket per value and halves its resolution (drops the last bit that tells two buckets apart,
+    for all of them) whenever more than BUCKETS are in use. What it ends at depends on the set of values alone, because more
+    values never need fewer buckets: so merging is exactly associative. Buckets are log-linear, cut from the bits of the float
+    itself (circllhist: Hartmann and Schlossnagle 2020; collapsing all alike: UDDSketch, Epicoco et al. 2020).
+    """
+
+    __slots__ = ("counts", "distinct", "greatest", "infinite", "keys", "least", "level", "moments", "wide")
+
+    def __init__(self) -> None:
+        self.keys: Ints = np.empty(0, np.int64)
+        """Buckets in use, ascending: the float's bits without the last `level` ones, with its sign."""
+        self.counts: Ints = np.empty(0, np.int64)
+        self.level = 0
+        self.moments, self.distinct, self.infinite = Moments(), Distinct(), 0
+        self.least: float | int | None = None
+        self.greatest: float | int | None = None
+        self.wide = False
+        """Whether there were integers beyond 2**53, which buckets and moments hold rounded."""
+
+    def add(self, values: npt.NDArray[Any]) -> None:
+        """Add numbers: float64, int64 or bool, without NaN."""
+        for start in range(0, len(values), CHUNK):
+            unique, counts = np.unique(values[start : start + CHUNK], return_counts=True)
+            self._add(unique, counts.astype(np.int64))
+
+    def add_counted(self, values: npt.NDArray[Any], counts: Ints) -> None:
+        """Add numbers that all differ, each as often as is said."""
+        order = np.argsort(values)
+        self._add(values[order], counts[order])
+
+    def _add(self, unique: npt.NDArray[Any], counts: Ints) -> None:
+        if unique.dtype.kind == "f":
+            finite = np.isfinite(unique)
+            if not finite.all():
+                self.infinite += int(counts[~finite].sum())
+                unique, counts = unique[finite], counts[finite]
+        if not len(unique):
+            return
+        first, last = unique[0].item(), unique[-1].item()
+        first, last = (int(first), int(last)) if isinstance(first, bool) else (first, last)
+        self.least = first if self.least is None else min(self.least, first)
+        self.greatest = last if self.greatest is None else max(self.greatest, last)
+        floats: Floats = unique.astype(np.float64) + 0.0  # of -0.0 and 0.0 one value
+        bits = floats.view(np.int64)
+        told = bits.view(np.uint64)
+        if unique.dtype.kind == "i" and (first < -_EXACT or last > _EXACT):
+            self.wide = True
+            told = np.where(np.abs(floats) < float(_EXACT), told, unique.view(np.uint64))
+        self.distinct.add_bits(told)
+        self.moments.add(floats, counts)
+        self._gather(_key(floats, self.level), counts)
+
+    def _gather(self, keys: Ints, counts: Ints) -> None:
+        """Add buckets of our level, then coarsen while they are too many."""
+        self.keys, self.counts = _sorted(np.concatenate([self.keys, keys]), np.concatenate([self.counts, counts]))
+        while len(self.keys) > BUCKETS:
+            self.level += 1
+            self.keys, self.counts = _joined(_coarser(self.keys, 1), self.counts)
+
+    def merge(self, other: Numbers) -> Numbers:
+        made = Numbers()
+        made.level = max(self.level, other.level)
+        for part in (self, other):
+            made._gather(_coarser(part.keys, made.level - part.level), part.counts)
+        made.moments, made.distinct = self.moments.merge(other.moments), self.distinct.merge(other.distinct)
+        made.infinite, made.wide = self.infinite + other.infinite, self.wide or other.wide
+        made.least = min((v for v in (self.least, other.least) if v is not None), default=None)
+        made.greatest = max((v for v in (self.greatest, other.greatest) if v is not None), default=None)
+        return made
+
+    @property
+    def exact(self) -> bool:
+        """Whether every value is kept, so that quantiles, counts and the most frequent are exact."""
+        return self.level == 0 and not self.wide
+
+    @property
+    def error(self) -> float:
+        """How far a quantile may be off, as a share of its size: half the width of a bucket. 0 where all is exact."""
+        return 0.0 if self.exact else 2.0 ** (self.level - 53)
+
+    def values(self) -> Floats:
+        """One value for each bucket: its middle, within what was seen."""
+        low, high = self._bounds()
+        with np.errstate(over="ignore"):
+            middle = low + (high - low) / 2
+        if self.least is None or self.greatest is None:
+            return middle
+        return np.clip(middle, float(self.least), float(self.greatest))
+
+    def _bounds(self) -> tuple[Floats, Floats]:
+        """Where each bucket begins and ends, the lesser first; both the value itself where buckets are single values."""
+        size = np.abs(self.keys)
+        near = (size << self.level).view(np.float64)
+        far = np.minimum((size + (self.level > 0)) << self.level, _GREATEST).view(np.float64)
+        sign = np.where(self.keys < 0, -1.0, 1.0)
+        near, far = near * sign, far * sign
+        middle = self.keys == 0
+        near = np.where(middle, -far, near)
+        return np.minimum(near, far), np.maximum(near, far)
+
+    def quantiles(self, shares: Sequence[float]) -> list[float]:
+        """The least value with at least this share of all values at or below it (numpy's "inverted_cdf"); [] of none."""
+        if not len(self.keys):
+            return []
+        below, values = np.cumsum(self.counts), self.values()
+        ranks = np.maximum(np.ceil(np.round(np.asarray(shares) * int(below[-1]), 9)), 1)
+        return [float(values[place]) for place in np.searchsorted(below, ranks)]
+
+    def histogram(self, bins: int = 20) -> tuple[list[float], list[int]]:
+        """Edges and counts of bins of equal width; few whole numbers have a bin each. A bucket counts where its middle lies."""
+        if self.least is None or self.greatest is None:
+            return [], []
+        least, greatest = float(self.least), float(self.greatest)
+        if least == greatest:
+            return [least, greatest], [int(self.counts.sum())]
+        values = self.values()
+        if self.exact and greatest - least < 2 * bins and (values == np.rint(values)).all():
+            bins = round(greatest - least) + 1
+        share = np.arange(bins + 1) / bins
+        edges = least * (1 - share) + greatest * share
+        edges[-1] = greatest
+        places = np.clip(np.searchsorted(edges, values, "right") - 1, 0, bins - 1)
+        return edges.tolist(), np.bincount(places, self.counts, bins).astype(np.int64).tolist()
+
+    def frequent(self, n: int = 10) -> list[tuple[float, int]]:
+        """The most frequent values, of equal ones the least first; [] where values are not kept one by one."""
+        if not self.exact:
+            return []
+        order = np.argsort(-self.counts, kind="stable")[:n]
+        values = self.values()
+        return [(float(values[i]), int(self.counts[i])) for i in order]
+
+    def state(self) -> list[Any]:
+        packed = [self.keys.astype("<i8").tobytes(), self.counts.astype("<i8").tobytes()]
+        hashes = self.distinct.hashes.astype("<u8").tobytes()
+        return [*packed, self.level, self.moments.state(), hashes, self.infinite, self.least, self.greatest, self.wide]
+
+    @classmethod
+    def of_state(cls, state: list[Any]) -> Numbers:
+        made = cls()
+        keys, counts, made.level, moments, hashes, made.infinite, made.least, made.greatest, made.wide = state
+        made.keys, made.counts = np.frombuffer(keys, "<i8").astype(np.int64), np.frombuffer(counts, "<i8").astype(np.int64)
+        made.moments, made.distinct = Moments.of_state(moments), Distinct(np.frombuffer(hashes, "<u8").astype(np.uint64))
+        return made
+
+
+_GREATEST: Final = np.array(np.finfo(np.float64).max).view(np.int64).item()
+
+
+def _key(floats: Floats, level: int) -> Ints:
+    size = np.abs(floats).view(np.int64) >> level
+    return np.where(floats < 0, -size, size)
+
+
+def _coarser(keys: Ints, by: int) -> Ints:
+    """Buckets of a lower resolution; both signs towards zero, so that order is kept."""
+    return np.sign(keys) * (np.abs(keys) >> by) if by else keys
+
+
+def _sorted(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    order = np.argsort(keys, kind="stable")
+    return _joined(keys[order], counts[order])
+
+
+def _joined(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
+    """Equal neighbours as one."""
+    if not len(keys):
+        return keys, counts
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
+    return keys[starts], np.add.reduceat(counts, starts)
+
+
+class Texts:
+    """Texts: lengths in characters, how many differ, and the most frequent (Misra and Gries 1982; merged as Agarwal et al.,
+    "Mergeable Summaries", 2012).
+
+    >>> some = Texts()
+    >>> some.add(["DE", "FR", "DE"])
+    >>> some.frequent(1), some.distinct.count, some.lengths.greatest
+    ([('DE', 2)], 2, 2)
+    """
+
+    __slots__ = ("distinct", "lengths", "lost", "top")
+
+    def __init__(self) -> None:
+        self.lengths, self.distinct = Numbers(), Distinct()
+        self.top: dict[str, int] = {}
+        self.lost = 0
+        """Every count of `top` is low by at most this; 0 while all values fit."""
+
+    def add(self, values: Sequence[str]) -> None:
+        counted, top = Counter(values), self.top
+        new = [text for text in counted if text not in top] if not self.lost else list(counted)
+        names = {text: _clipped(text) for text in new if len(text) > CLIP or not text.isascii()}
+        self.distinct.add_texts(new)
+        lengths = Counter[int]()
+        for text, count in counted.items():
+            lengths[len(text)] += count
+        self.lengths.add_counted(np.array(list(lengths), np.int64), np.array(list(lengths.values()), np.int64))
+        if not self.lost and len(top) + len(new) <= FREQUENT:
+            for text, count in counted.items():
+                name = names.get(text, text)
+                top[name] = top.get(name, 0) + count
+            return
+        for text in map(names.get, values, values) if names else values:  # one by one: the borders of batches must not show
+            assert text is not None
+            if text in top:
+                top[text] += 1
+            elif len(top) < FREQUENT:
+                top[text] = 1
+            else:
+                self.lost += 1
+                top = {known: count - 1 for known, count in top.items() if count > 1}
+        self.top = top
+
+    def merge(self, other: Texts) -> Texts:
+        made = Texts()
+        made.lengths, made.distinct = self.lengths.merge(other.lengths), self.distinct.merge(other.distinct)
+        made.lost = self.lost + other.lost
+        made.top = dict(Counter(self.top) + Counter(other.top))
+        if len(made.top) > FREQUENT:
+            least = sorted(made.top.values(), reverse=True)[FREQUENT]
+            made.lost += least
+            made.top = {name: count - least for name, count in made.top.items() if count > least}
+        return made
+
+    def frequent(self, n: int = 10) -> list[tuple[str, int]]:
+        """The most frequent values, of equal ones in order of text; a count is low by at most `lost`, and values that may owe
+        their place to that are left out."""
+        sure = ((text, count) for text, count in self.top.items() if count > self.lost)
+        return sorted(sure, key=lambda item: (-item[1], item[0]))[:n]
+
+    def state(self) -> list[Any]:
+        return [self.lengths.state(), self.distinct.hashes.astype("<u8").tobytes(), sorted(self.top.items()), self.lost]
+
+    @classmethod
+    def of_state(cls, state: list[Any]) -> Texts:
+        made = cls()
+        lengths, hashes, top, made.lost = state
+        made.lengths, made.distinct = Numbers.of_state(lengths), Distinct(np.frombuffer(hashes, "<u8").astype(np.uint64))
+        made.top = dict(map(tuple, top))
+        return made
+
+
+def _clipped(text: str) -> str:
+    text = text if text.isascii() else text.encode("utf-8", "replace").decode()  # a lone surrogate is not UTF-8
+    return text if len(text) <= CLIP else f"{text[: CLIP - 9]}…{_number(text) & 0xFFFFFFFF:08x}"
