@@ -53,8 +53,11 @@ class EventTables:
     def read(self, partition: Partition, first: int, most: int) -> Batch | None:
         found = self._window.get(partition)
         if found is None or not found.offsets[0] <= first <= found.offsets[-1]:
+            if found is None:  # a beginning: of what the table holds by now
+                self._opened.pop(partition.topic, None)
             found = self._load(partition, first)
             if found is None:
+                self._window.pop(partition, None)
                 return None
             self._window[partition] = found
         low = next(i for i, offset in enumerate(found.offsets) if offset >= first)

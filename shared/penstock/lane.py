@@ -19,6 +19,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -188,7 +189,7 @@ class Lane:
         if self._member.generation != self._generation:
             return True
         if self._past:
-            batches = await self._patient(lambda: self._remember(batches))
+            batches = await self._remember(batches)
         followed = [b for b in batches if b.partition.topic in self._follows]
         moved = bool(batches)
         for number, held in self._held.items():
@@ -274,12 +275,13 @@ class Lane:
         found = [batch for batch in batches if batch.partition not in self._past]
         for partition, at in list(self._past.items()):
             history: Any = self._history
-            batch = await asyncio.to_thread(history.read, partition, at, self.max_records)
+            read = partial(asyncio.to_thread, history.read, partition, at, self.max_records)
+            batch = await self._patient(read)
             if batch is not None:
                 found.append(batch)
                 self._past[partition] = batch.next
                 continue
-            at = max(at, await asyncio.to_thread(history.end, partition))
+            at = max(at, await self._patient(partial(asyncio.to_thread, history.end, partition)))
             self._member.seek(partition, at)  # type: ignore[union-attr]
             del self._past[partition]
             self._logger.info("history read", partition=str(partition), meaning=f"the log is read on at {at}")

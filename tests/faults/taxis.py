@@ -47,7 +47,7 @@ project = ps.Project("{name}", rows={{Trip: [Zone, Car]}})
 """
 
 SECOND = 1_000_000
-PATIENCE = 60.0
+PATIENCE = 120.0
 """Seconds after which what a test waits for will not come."""
 
 
@@ -132,7 +132,7 @@ class Taxis:
                     assert self.process is None or self.process.poll() is None, "the feature store has ended"
                     await asyncio.sleep(0.05)
         except (TimeoutError, AssertionError) as error:
-            raise AssertionError(f"{error or 'in vain'}\n{(self.folder / 'said.log').read_text()[-3000:]}") from None
+            raise AssertionError(f"{str(error) or 'in vain'}\n{(self.folder / 'said.log').read_text()[-3000:]}") from None
 
 
 @asynccontextmanager
