@@ -17,6 +17,7 @@ the wire); an empty window counts 0, sums to 0, and has no mean, minimum, maximu
 
 from __future__ import annotations
 
+import builtins
 import dis
 import hashlib
 import inspect
@@ -180,6 +181,10 @@ class View:
     by: dict[Event, tuple[Column, ...]]
     features: tuple[Feature[float], ...]
     derived: tuple[Derived[float], ...]
+    fresh_within: int = 0
+    """The promise: a view whose newest event is older (microseconds) is called stale. 0: none was made."""
+    ttl: int = 0
+    """A view whose newest event is older (microseconds) has no values any more. 0: they never expire."""
 
     @property
     def key(self) -> str:
@@ -200,6 +205,8 @@ class View:
             [[feature.name, feature.spelled()] for feature in self.features],
             [[item.name, item.spelled()] for item in self.derived],
         ]
+        if self.ttl:  # the promise is left out: it changes no value
+            said.append([["ttl", str(self.ttl)]])
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
     @property
@@ -208,9 +215,14 @@ class View:
         return tuple(dict.fromkeys(feature.event for feature in self.features))
 
 
-def features(by: object) -> Callable[[type[T]], type[T]]:
+def features(by: object, fresh_within: str | None = None, ttl: str | None = None) -> Callable[[type[T]], type[T]]:
     """Declare a view of one entity. `by` is a column, a tuple of columns (a compound key), or a list of these, one for
-    each event that names the entity: `by=[Payment.card_id, Login.card_id]`."""
+    each event that names the entity: `by=[Payment.card_id, Login.card_id]`.
+
+    `fresh_within="1h"` is a promise: a read says `stale` when the entity's newest event in this view is older. `ttl="90d"` is
+    when the view forgets an entity: its values are missing (`expired`) once its newest event in this view is older. It is no
+    shorter than the longest window. Other views by the same key neither keep it alive nor age it.
+    """
 
     def declare(cls: type[T]) -> type[T]:
         alternatives = by if isinstance(by, list) else [by]
@@ -227,7 +239,19 @@ def features(by: object) -> Callable[[type[T]], type[T]]:
                 f"{cls.__name__} has features over {missing}, but `by` names no column of it",
                 f"add it: by=[..., {missing}.<column>]",
             )
-        view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)))
+        promise, life = (0 if said is None else duration.micros(said) for said in (fresh_within, ttl))
+        longest = builtins.max((f.over for f in found), default=0)
+        if life and life < longest:
+            mistake(
+                f'{cls.__name__}: ttl="{ttl}" is shorter than its longest window, {duration.spoken(longest)}',
+                f'give at least ttl="{duration.spoken(longest)}", or shorten the window',
+            )
+        if life and promise > life:
+            mistake(
+                f'{cls.__name__}: fresh_within="{fresh_within}" is longer than ttl="{ttl}": it would expire before it is stale',
+                "give a shorter promise or a longer ttl",
+            )
+        view = View(cls, cls.__name__, keys, found, tuple(item for item in items if isinstance(item, Derived)), promise, life)
         known = [feature.name for feature in found]
         for item in view.derived:
             item.check(known, keys)

@@ -16,10 +16,11 @@ Python give the same bits.
 
 from __future__ import annotations
 
+import functools
 import mmap
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -218,6 +219,8 @@ class Shape:
             [windows.index((t, f.over)) if f.over else t for t, f in zip(of, features, strict=True)], np.int64
         )
         self.columns = [f"{f.view}.{f.name}" for f in features]
+        self.view_tracks = [[t for t, f in zip(of, features, strict=True) if f.view == view.name] for view in views]
+        """By view, the track behind each of its features; the newest of them is the view's newest event."""
 
     @staticmethod
     def _track(feature: Feature[float], features: Sequence[Feature[float]]) -> tuple[Event, Column | None]:
@@ -249,6 +252,48 @@ def numbers(column: Column, decoded: Sequence[Any]) -> Floats:
     """A column of events as float64, NaN where missing."""
     values = map(attrgetter(column.name), decoded)
     return np.fromiter((np.nan if v is None else v for v in values) if column.optional else values, np.float64, len(decoded))
+
+
+def _load(
+    state: Floats, merged: Floats, slots: Ints, heads: Floats, tails: Floats, ends: Ints, counts: Ints, head: int,
+    ring_at: Ints, ring_size: Ints, ring_width: Ints,
+) -> None:  # fmt: skip
+    """Unpack entities into rows `slots` of the state: `heads` (n, words) and `tails` one after the other, entity i's up to
+    `ends[i]`. `counts[i]` becomes how many tiles its tail has. Entries of a cell come in the order of their hop numbers."""
+    at = 0
+    for i in range(len(slots)):
+        slot = slots[i]
+        state[slot, :] = 0.0
+        merged[slot, :] = 0.0
+        state[slot, :head] = heads[i, :head]
+        counts[i] = 0
+        while at < ends[i]:
+            ring = int(tails[at])
+            width = ring_width[ring]
+            cell = ring_at[ring] + (int(tails[at + 1]) - 1) % ring_size[ring] * width
+            for word in range(width):
+                state[slot, cell + word] = tails[at + 1 + word]
+            counts[i] += 1
+            at += 1 + width
+        word = head
+        for ring in range(len(ring_at)):
+            if heads[i, word] > 0.0:
+                cell = ring_at[ring] + (int(heads[i, word]) - 1) % ring_size[ring] * ring_width[ring]
+                for w in range(ring_width[ring]):
+                    state[slot, cell + w] = heads[i, word + w]
+            word += ring_width[ring]
+
+
+@functools.cache
+def _loader() -> Callable[..., None]:
+    """`_load` in machine code when numba is installed; compiled once on first use."""
+    try:
+        import numba
+    except ImportError:
+        return _load
+    floats, ints = "float64[:,::1]", "int64[::1]"
+    signature = f"void({','.join([floats, floats, ints, floats, 'float64[::1]', ints, ints, 'int64', ints, ints, ints])})"
+    return cast(Callable[..., None], numba.njit(signature, cache=True, nogil=True)(_load))
 
 
 class _Growing:
@@ -381,6 +426,32 @@ class Panes:
             tiles = tiles[tiles[:, 0] > 0]
             found.append(np.concatenate([np.full((len(tiles), 1), float(r)), tiles], 1))
         return np.concatenate(found) if found else np.empty((0, TILE + 1))
+
+    def restore_all(self, entities: Sequence[str], heads: Sequence[bytes], tails: Sequence[bytes]) -> Ints:
+        """Load entities as `pack` wrote them, whatever they were before, and return their slots; empty bytes: a new one. No
+        `tails` at all: the shape has no rings, so nobody has one."""
+        shape = self.shape
+        widths = np.full(len(shape.ring_at), TILE, np.int64)
+        words = shape.head + int(widths.sum())
+        slots = np.fromiter(map(self.slot, entities), np.int64, len(entities))
+        if not all(heads):
+            heads = [head or bytes(8 * words) for head in heads]
+        if set(map(len, heads)) - {8 * words}:
+            wrong = next(e for e, head in zip(entities, heads, strict=True) if len(head) != 8 * words)
+            raise ValueError(f"the stored state of {wrong!r} has another layout: it belongs to another version of the views")
+        ends = np.cumsum(np.fromiter(map(len, tails), np.int64, len(tails)) // 8) if tails else np.zeros(len(slots), np.int64)
+        counts = np.empty(len(slots), np.int64)
+        _loader()(
+            self._state, self._merged, slots, np.frombuffer(bytearray().join(heads)).reshape(len(slots), words),
+            np.frombuffer(bytearray().join(tails)), ends, counts, shape.head, shape.ring_at, shape.ring_size, widths,
+        )  # fmt: skip
+        self._tails[slots] = counts
+        return slots
+
+    def newest(self, slots: Ints) -> Ints:
+        """By entity and track, the time of the newest event (microseconds; -1: there was none)."""
+        at, rows = self.shape.track_at, slots[:, None]
+        return np.where(self._state[rows, at] > 0.0, self._state[rows, at + 1], -1.0).astype(np.int64)
 
     def restore(self, entity: str, head: bytes, tail: bytes) -> None:
         """Load an entity as `pack` wrote it; empty bytes: a new one."""

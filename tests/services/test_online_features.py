@@ -25,7 +25,7 @@ from penstock.services.feature_store import api
 from penstock.services.inference.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
-from penstock.store import Store, StoreError
+from penstock.store import Place, Store, StoreError
 from penstock.store.memory import MemoryStore
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
@@ -213,7 +213,7 @@ class TestHttp:
 
     def test_a_store_that_is_away_is_said_and_may_come_back(self) -> None:
         class Away(MemoryStore):
-            async def read(self, shard: str, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+            async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
                 raise StoreError("Redis is away")
 
         async def whole() -> None:

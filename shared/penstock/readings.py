@@ -1,0 +1,152 @@
+"""Readings: what a read of many rows found, and the forms in which people want it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .event import from_micros
+from .freshness import STATUSES
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = ["Reading", "Readings"]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What one view says of one entity: `values` by name, None where missing, with windows that end at `as_of` (microseconds).
+
+    `status` is one of `freshness.STATUSES`; `age` is seconds from the view's newest event to `as_of`, None when there was none.
+    What the store cannot know is how far behind the stream it is.
+    """
+
+    values: Mapping[str, float | None]
+    as_of: int
+    status: str
+    age: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Readings:
+    """n rows of values, and how each view stands in each row.
+
+    `columns` name the values (`"Card.spend_24h"`); `values` is float64 (n, columns), NaN where missing, in the order asked for.
+    Per row and view of `views`, (n, views): `codes` are places in `freshness.STATUSES`, `as_of` is when its windows end, and
+    `newest` the time of its newest event (microseconds since 1970; -1: there was none).
+    """
+
+    columns: tuple[str, ...]
+    values: npt.NDArray[np.float64]
+    views: tuple[str, ...]
+    codes: npt.NDArray[np.int8]
+    as_of: npt.NDArray[np.int64]
+    newest: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, row: int) -> dict[str, Reading]:
+        """One row, by view."""
+        found = [None if math.isnan(v) else v for v in self.values[row].tolist()]
+        values: dict[str, dict[str, float | None]] = {view: {} for view in self.views}
+        for name, value in zip(self.columns, found, strict=True):
+            view, _, feature = name.partition(".")
+            values[view][feature] = value
+        return {
+            view: Reading(
+                values[view],
+                int(self.as_of[row, at]),
+                STATUSES[self.codes[row, at]],
+                None if self.newest[row, at] < 0 else int(self.as_of[row, at] - self.newest[row, at]) / 1e6,
+            )
+            for at, view in enumerate(self.views)
+        }
+
+    @cached_property
+    def status(self) -> dict[str, list[str]]:
+        """By view, how it stands in each row: fresh, stale, newer, expired or missing."""
+        return {view: [STATUSES[c] for c in self.codes[:, at].tolist()] for at, view in enumerate(self.views)}
+
+    @cached_property
+    def age(self) -> dict[str, npt.NDArray[np.float64]]:
+        """By view, seconds from its newest event to when its windows end, (n,); NaN where it had none."""
+        ages = np.where(self.newest < 0, np.nan, (self.as_of - self.newest) / 1e6)
+        return {view: ages[:, at] for at, view in enumerate(self.views)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """As the JSON answer: columns of values by name, and by view its status, age and as_of. None where missing."""
+        values = np.where(np.isnan(self.values), None, self.values.astype(object))  # type: ignore[call-overload]
+        ages = {view: [None if math.isnan(a) else a for a in age.tolist()] for view, age in self.age.items()}
+        return {
+            "features": {name: values[:, at].tolist() for at, name in enumerate(self.columns)},
+            "views": {
+                view: {
+                    "status": self.status[view],
+                    "age": ages[view],
+                    "as_of": [from_micros(micros) for micros in self.as_of[:, at].tolist()],
+                }
+                for at, view in enumerate(self.views)
+            },
+        }
+
+    def to_pandas(self, status: bool = False) -> pd.DataFrame:
+        """A frame of the values, a row for each key asked about, in order; with `status` also `<view>:status`, `<view>:age`
+        (seconds) and `<view>:as_of` of each view."""
+        import pandas as pd
+
+        frame = pd.DataFrame(self.values, columns=list(self.columns))
+        if status:
+            for at, view in enumerate(self.views):
+                frame[f"{view}:status"] = self.status[view]
+                frame[f"{view}:age"] = self.age[view]
+                frame[f"{view}:as_of"] = pd.to_datetime(self.as_of[:, at], unit="us", utc=True)
+        return frame
+
+    def to_arrow(self) -> pa.RecordBatch:
+        """The values as float64 columns (null where missing), and of each view `<view>:status` (a dictionary of text),
+        `<view>:newest` and `<view>:as_of` (timestamps in UTC; newest is null where there was no event)."""
+        import pyarrow as pa
+
+        arrays = {name: pa.array(self.values[:, at], from_pandas=True) for at, name in enumerate(self.columns)}
+        words, moment = pa.array(STATUSES), pa.timestamp("us", "UTC")
+        for at, view in enumerate(self.views):
+            newest = self.newest[:, at]
+            arrays[f"{view}:status"] = pa.DictionaryArray.from_arrays(self.codes[:, at].copy(), words)
+            arrays[f"{view}:newest"] = pa.array(newest, pa.int64(), mask=newest < 0).cast(moment)
+            arrays[f"{view}:as_of"] = pa.array(self.as_of[:, at]).cast(moment)
+        return pa.RecordBatch.from_pydict(arrays)
+
+    @classmethod
+    def from_arrow(cls, batch: pa.RecordBatch) -> Readings:
+        """The inverse of `to_arrow`."""
+        import pyarrow as pa
+
+        columns = tuple(name for name in batch.schema.names if ":" not in name)
+        views = tuple(name.removesuffix(":status") for name in batch.schema.names if name.endswith(":status"))
+        n = batch.num_rows
+
+        def matrix(kind: str, names: tuple[str, ...], cast: Any, missing: Any, dtype: Any) -> Any:
+            found = np.empty((n, len(names)), dtype)
+            for at, name in enumerate(names):
+                column = batch.column(name + kind)
+                column = column.indices if kind == ":status" else column.cast(cast)
+                found[:, at] = column.fill_null(missing).to_numpy(zero_copy_only=False)
+            return found
+
+        return cls(
+            columns,
+            matrix("", columns, pa.float64(), math.nan, np.float64),
+            views,
+            matrix(":status", views, None, 0, np.int8),
+            matrix(":as_of", views, pa.int64(), 0, np.int64),
+            matrix(":newest", views, pa.int64(), -1, np.int64),
+        )
