@@ -52,7 +52,8 @@ def status_of(
     if view.fresh_within:
         codes[as_of - newest > view.fresh_within] = STALE
     codes[as_of > asked] = NEWER
-    codes[expired(view, newest, as_of)] = EXPIRED
+    if view.ttl:
+        codes[expired(view, newest, as_of)] = EXPIRED
     codes[newest < 0] = MISSING
     return codes
 

@@ -48,6 +48,8 @@ def entities(hops: Sequence[Hop], keys: Any) -> list[Sequence[str | None]]:
     >>> entities(hops, [{"origin": "JFK", "dest": "LAX"}])
     [['JFK'], ['["JFK","LAX"]']]
     """
+    if type(keys) is list and len(hops) == 1 and _plain(key_of(hops[0]), keys):
+        return [keys]
     needed = list(dict.fromkeys(column for hop in hops for column in key_of(hop)))
     names = list(dict.fromkeys(column.name for column in needed))
     if not isinstance(keys, Mapping) and hasattr(keys, "columns"):  # a frame of pandas or its like
@@ -86,13 +88,18 @@ def entities(hops: Sequence[Hop], keys: Any) -> list[Sequence[str | None]]:
 def _named(hop: Hop, parts: list[list[Any]]) -> Sequence[str | None]:
     """The entities of columns of key parts."""
     columns = key_of(hop)
-    if len(columns) == 1 and columns[0].type is str and set(map(type, parts[0])) <= {str}:
+    if _plain(columns, parts[0]):
         return parts[0]
     found: list[str | None] = []
     for at, row in enumerate(zip(*parts, strict=True)):
         missing = any(part is None or part != part for part in row)  # NaN is how frames write None
         found.append(None if missing else _name(columns, row, f"keys[{at}]"))
     return found
+
+
+def _plain(columns: Sequence[Column], parts: list[Any]) -> bool:
+    """Whether parts are names as they are; most often they are."""
+    return len(columns) == 1 and columns[0].type is str and set(map(type, parts)) <= {str}
 
 
 def _name(columns: Sequence[Column], parts: Sequence[Any], where: str) -> str:

@@ -12,10 +12,10 @@ row does in the stream, and the reading says so.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +30,7 @@ from .model import Model
 from .plan import Plan
 from .project import Project
 from .readings import Readings
-from .store import Place
+from .store import Place, StoreError
 from .topics import Topics
 from .topology import Hop
 from .window import Panes, Shape
@@ -109,7 +109,7 @@ class _Places(dict[str, Place]):
 @dataclass(frozen=True, slots=True)
 class Asked:
     """What a lookup wants from the store for some rows: `places`, of which the first `tailed` have a tail too. `found` says, by
-    hop, where its places begin, how many they are, and which of them each row is about (one past the last: about nobody)."""
+    hop, which places are its own (first, end), and which of those each row is about (one past the last: about nobody)."""
 
     places: list[Place]
     tailed: int
@@ -124,15 +124,13 @@ class Lookup:
 
     def __init__(self, topics: Topics, columns: Sequence[str]) -> None:
         self.columns = tuple(columns)
-        names = tuple(dict.fromkeys(name.partition(".")[0] for name in columns))
-        parts = [
-            _Part(hop, topics.partitions, self.columns, names)
-            for hop in topics.project.topology.hops
-            if any(view.name in names for view in hop.views)
-        ]
-        self._parts = sorted(parts, key=lambda part: not part.tailed)
+        names = {name.partition(".")[0] for name in columns}
+        hops = [hop for hop in topics.project.topology.hops if any(view.name in names for view in hop.views)]
+        self._parts = sorted((_Part(hop, topics.partitions, columns) for hop in hops), key=lambda part: not part.tailed)
         self.hops = [part.hop for part in self._parts]
-        self.views = tuple(next(v for hop in self.hops for v in hop.views if v.name == name) for name in names)
+        self.views = tuple(view for part in self._parts for _, view in part.views)
+        found = [name for part in self._parts for name in part.columns]
+        self._order = [] if found == list(columns) else [found.index(name) for name in columns]
         self._lock = threading.Lock()
 
     def ask(self, entities: Sequence[Sequence[str | None]]) -> Asked:
@@ -140,16 +138,17 @@ class Lookup:
         places: list[Place] = []
         tailed, found = 0, []
         for part, named in zip(self._parts, entities, strict=True):
-            unique, first = dict.fromkeys(named), len(places)
-            known = [entity for entity in unique if entity is not None]
-            if len(known) == len(named):
+            unique, first = set(named), len(places)
+            if len(unique) == len(named) and None not in unique:
+                places += map(part.places.__getitem__, cast(Sequence[str], named))
                 index = np.arange(len(named))
             else:
+                known = [entity for entity in dict.fromkeys(named) if entity is not None]
                 number: dict[str | None, int] = {entity: at for at, entity in enumerate(known)}
                 number[None] = len(known)
+                places += map(part.places.__getitem__, known)
                 index = np.fromiter(map(number.__getitem__, named), np.int64, len(named))
-            places += map(part.places.__getitem__, known)
-            found.append((first, len(known), index))
+            found.append((first, len(places), index))
             tailed = len(places) if part.tailed else tailed
         return Asked(places, tailed, found)
 
@@ -164,71 +163,92 @@ class Lookup:
     ) -> Readings:
         """The rows at `moments` (microseconds, one for each row), from what the store had at `asked.places`. With an `event`
         and its `decoded` ones, derived features that take one are answered too; else those are missing."""
-        n = len(moments)
-        values = np.full((n, len(self.columns)), np.nan)
+        n, kind = len(moments), event or _NO_EVENT
+        values = np.empty((n, len(self.columns)))
         as_of, newest = np.empty((n, len(self.views)), np.int64), np.empty((n, len(self.views)), np.int64)
+        codes = np.empty((n, len(self.views)), np.int8)
+        at = view = 0
         with self._lock:
-            for part, (first, count, index) in zip(self._parts, asked.found, strict=True):
-                own = (heads[first : first + count], tails[first : first + count] if part.tailed else [])
-                part.fill(*own, index, moments, event or _NO_EVENT, decoded, values, as_of, newest)
-        codes = [status_of(v, newest[:, i], moments, as_of[:, i]) for i, v in enumerate(self.views)]
-        names = tuple(view.name for view in self.views)
-        return Readings(self.columns, values, names, np.stack(codes, 1), as_of, newest)
+            for part, (first, last, index) in zip(self._parts, asked.found, strict=True):
+                states = heads[first:last], tails[first:last] if part.tailed else []
+                for rows, effective, times, found in part.compute(*states, index, moments, kind, decoded):
+                    values[rows, at : at + len(part.columns)] = found
+                    as_of[rows, view : view + len(part.views)] = effective[:, None]
+                    newest[rows, view : view + len(part.views)] = times
+                at, view = at + len(part.columns), view + len(part.views)
+        for i, said in enumerate(self.views):
+            codes[:, i] = status_of(said, newest[:, i], moments, as_of[:, i])
+        if self._order:
+            values = values[:, self._order]
+        return Readings(self.columns, values, tuple(v.name for v in self.views), codes, as_of, newest)
 
 
 class _Part:
     """One hop's share of a lookup, with the workspace in which states are unpacked."""
 
-    def __init__(self, hop: Hop, partitions: int, columns: Sequence[str], views: Sequence[str]) -> None:
+    def __init__(self, hop: Hop, partitions: int, columns: Sequence[str]) -> None:
         self.hop, self.places = hop, _Places(hop.key, partitions)
         self._shape = Shape(hop.views)
         self._plan = Plan(self._shape)
         self.tailed = len(self._shape.ring_at) > 0
-        known = {name: at for at, name in enumerate(self._plan.columns)}
-        self._targets = [at for at, name in enumerate(columns) if name in known]
-        self._chosen = [known[columns[at]] for at in self._targets]
-        self._views = [(at, views.index(view.name), view) for at, view in enumerate(hop.views) if view.name in views]
-        self._forgetful = [view for _, _, view in self._views if view.ttl]
+        self.columns = [name for name in columns if name in self._plan.columns]
+        self._chosen = [self._plan.columns.index(name) for name in self.columns]
+        self._all = self._chosen == list(range(len(self._plan.columns)))
+        names = {name.partition(".")[0] for name in self.columns}
+        self.views = [(at, view) for at, view in enumerate(hop.views) if view.name in names]
+        self._forgets = any(view.ttl for _, view in self.views)
         self._room = max(1, min(_MOST, _WORKSPACE // (8 * self._shape.words)))
-        self._seats = [str(seat) for seat in range(self._room)]
         self._panes = Panes(self._shape, self._room)
-        nobody = self._panes.restore_all(self._seats[:1], [b""], [b""] if self.tailed else [])
-        self._nothing = self._windows(nobody, np.zeros(1, np.int64))[0][0]
+        self._seats = np.array([self._panes.slot(str(seat)) for seat in range(self._room)], np.int64)
+        self._read: tuple[Ints, Floats, Ints] = np.empty(0, np.int64), np.empty((0, 1)), np.empty(0, np.int64)
+        """What events are to the kernel in a read: of no kind, without values, each with a row."""
+        self._nothing = self._windows(self._seats[:1], np.zeros(1, np.int64))[0][0]
 
-    def fill(
-        self, heads: Sequence[bytes], tails: Sequence[bytes], index: Ints, moments: Ints, event: Event, decoded: Sequence[Any],
-        values: Floats, as_of: Ints, newest: Ints,
-    ) -> None:  # fmt: skip
-        """Write this hop's columns of `values`, and its views' of `as_of` and `newest`."""
-        nobody = len(heads)
-        if nobody == 0 or index.max(initial=0) == nobody:
+    def compute(
+        self, heads: Sequence[bytes], tails: Sequence[bytes], index: Ints, moments: Ints, event: Event, decoded: Sequence[Any]
+    ) -> Iterator[tuple[Any, Ints, Ints, Floats]]:
+        """Some rows at a time: which, when their windows end (k,), the newest event of each view (k, views), the values."""
+        if len(index) != len(heads):  # some rows are about the same entity, or about nobody
             heads, tails = [*heads, b""], [*tails, b""] if self.tailed else []
         for first in range(0, len(heads), self._room):
-            last = min(first + self._room, len(heads))
-            slots = self._panes.restore_all(self._seats[: last - first], heads[first:last], tails[first:last])
-            whole = len(heads) <= self._room
-            rows = np.arange(len(index)) if whole else np.flatnonzero((index >= first) & (index < last))
-            slots = slots[index[rows] - first]
+            states = heads[first : first + self._room]
+            try:
+                self._panes.restore_all(self._seats[: len(states)], states, tails[first : first + self._room])
+            except ValueError as error:
+                raise StoreError(f"{error}, and is being built anew") from error
+            rows: Any = slice(None)
+            if len(states) < len(heads):
+                rows = np.flatnonzero((index >= first) & (index < first + self._room))
+                decoded = [decoded[row] for row in rows.tolist()] if decoded else decoded
+            slots = index[rows] - first
             windows, effective = self._windows(slots, moments[rows])
             times = self._panes.newest(slots)
-            if self._forgetful:
+            if self._forgets:
                 windows = self._remembered(windows, times, effective)
-            of = decoded if whole or not decoded else [decoded[row] for row in rows.tolist()]
-            complete = self._plan.complete(windows, event, of)
-            values[rows[:, None], self._targets] = complete[:, self._chosen]
-            for at, target, _ in self._views:
-                newest[rows, target] = times[:, self._shape.view_tracks[at]].max(axis=1, initial=-1)
-                as_of[rows, target] = effective
+            complete = self._plan.complete(windows, event, decoded)
+            yield rows, effective, self._newest(times), complete if self._all else complete[:, self._chosen]
 
     def _windows(self, slots: Ints, moments: Ints) -> tuple[Floats, Ints]:
+        """The window values of slots at moments, and when the windows end."""
         n = len(slots)
-        nothing = np.full((n, max(len(self._shape.tracks), 1)), np.nan)
-        return self._panes.apply(slots, moments, np.full(n, -1, np.int64), nothing, np.ones(n, np.int64), keep=False)
+        if n > len(self._read[0]):
+            tracks = max(len(self._shape.tracks), 1)
+            self._read = np.full(n, -1, np.int64), np.full((n, tracks), np.nan), np.ones(n, np.int64)
+        kinds, values, want = self._read
+        return self._panes.apply(slots, moments, kinds[:n], values[:n], want[:n], keep=False)
+
+    def _newest(self, times: Ints) -> Ints:
+        """By view, from the times of its tracks."""
+        if len(self.views) == len(self._shape.views) == 1:
+            found: Ints = times.max(axis=1, keepdims=True, initial=-1)
+            return found
+        tracks = [self._shape.view_tracks[at] for at, _ in self.views]
+        return np.stack([times[:, own].max(axis=1, initial=-1) for own in tracks], 1)
 
     def _remembered(self, windows: Floats, times: Ints, as_of: Ints) -> Floats:
         """Window values without what their view has forgotten: see `freshness.expired`."""
         gone = np.zeros(windows.shape, bool)
-        for at, _, view in self._views:
+        for at, view in self.views:
             if view.ttl:
                 own = times[:, self._shape.view_tracks[at]]
                 over = np.array([feature.over for feature in view.features])

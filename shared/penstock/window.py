@@ -20,7 +20,7 @@ import functools
 import mmap
 from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -219,7 +219,9 @@ class Shape:
             [windows.index((t, f.over)) if f.over else t for t, f in zip(of, features, strict=True)], np.int64
         )
         self.columns = [f"{f.view}.{f.name}" for f in features]
-        self.view_tracks = [[t for t, f in zip(of, features, strict=True) if f.view == view.name] for view in views]
+        self.view_tracks = [
+            np.array([t for t, f in zip(of, features, strict=True) if f.view == view.name], np.int64) for view in views
+        ]
         """By view, the track behind each of its features; the newest of them is the view's newest event."""
 
     @staticmethod
@@ -254,46 +256,63 @@ def numbers(column: Column, decoded: Sequence[Any]) -> Floats:
     return np.fromiter((np.nan if v is None else v for v in values) if column.optional else values, np.float64, len(decoded))
 
 
-def _load(
+def _load_tiles(
     state: Floats, merged: Floats, slots: Ints, heads: Floats, tails: Floats, ends: Ints, counts: Ints, head: int,
     ring_at: Ints, ring_size: Ints, ring_width: Ints,
 ) -> None:  # fmt: skip
     """Unpack entities into rows `slots` of the state: `heads` (n, words) and `tails` one after the other, entity i's up to
-    `ends[i]`. `counts[i]` becomes how many tiles its tail has. Entries of a cell come in the order of their hop numbers."""
+    `ends[i]`. `counts[i]` becomes how many tiles its tail has. A cell's entries come in the order of their hop numbers."""
     at = 0
     for i in range(len(slots)):
-        slot = slots[i]
-        state[slot, :] = 0.0
-        merged[slot, :] = 0.0
-        state[slot, :head] = heads[i, :head]
-        counts[i] = 0
-        while at < ends[i]:
-            ring = int(tails[at])
+        row = state[slots[i]]
+        row[:] = 0.0
+        row[:head] = heads[i, :head]
+        merged[slots[i], :] = 0.0
+        counts[i], end = 0, ends[i]
+        while at < end:
+            ring = np.int64(tails[at])
             width = ring_width[ring]
-            cell = ring_at[ring] + (int(tails[at + 1]) - 1) % ring_size[ring] * width
+            cell = ring_at[ring] + np.int64(tails[at + 1] - 1.0) % ring_size[ring] * width
             for word in range(width):
-                state[slot, cell + word] = tails[at + 1 + word]
+                row[cell + word] = tails[at + 1 + word]
             counts[i] += 1
             at += 1 + width
-        word = head
-        for ring in range(len(ring_at)):
-            if heads[i, word] > 0.0:
-                cell = ring_at[ring] + (int(heads[i, word]) - 1) % ring_size[ring] * ring_width[ring]
-                for w in range(ring_width[ring]):
-                    state[slot, cell + w] = heads[i, word + w]
-            word += ring_width[ring]
+        opened = head
+        for r in range(len(ring_at)):
+            width = ring_width[r]
+            if heads[i, opened] > 0.0:
+                cell = ring_at[r] + np.int64(heads[i, opened] - 1.0) % ring_size[r] * width
+                for word in range(width):
+                    row[cell + word] = heads[i, opened + word]
+            opened += width
+
+
+def _newest_of(state: Floats, slots: Ints, track_at: Ints, out: Ints) -> None:
+    for i in range(len(slots)):
+        for t in range(len(track_at)):
+            at = track_at[t]
+            out[i, t] = np.int64(state[slots[i], at + 1]) if state[slots[i], at] > 0.0 else -1
 
 
 @functools.cache
-def _loader() -> Callable[..., None]:
-    """`_load` in machine code when numba is installed; compiled once on first use."""
+def _load() -> Callable[..., None]:
+    matrix, ints = "float64[:,::1]", "int64[::1]"
+    return _machine(_load_tiles, matrix, matrix, ints, matrix, "float64[::1]", ints, ints, "int64", ints, ints, ints)
+
+
+@functools.cache
+def _newest() -> Callable[..., None]:
+    return _machine(_newest_of, "float64[:,::1]", "int64[::1]", "int64[::1]", "int64[:,::1]")
+
+
+def _machine(function: Callable[..., None], *types: str) -> Callable[..., None]:
+    """The function in machine code when numba is installed."""
     try:
         import numba
     except ImportError:
-        return _load
-    floats, ints = "float64[:,::1]", "int64[::1]"
-    signature = f"void({','.join([floats, floats, ints, floats, 'float64[::1]', ints, ints, 'int64', ints, ints, ints])})"
-    return cast(Callable[..., None], numba.njit(signature, cache=True, nogil=True)(_load))
+        return function
+    compiled: Callable[..., None] = numba.njit(f"void({','.join(types)})", cache=True, nogil=True)(function)
+    return compiled
 
 
 class _Growing:
@@ -427,31 +446,29 @@ class Panes:
             found.append(np.concatenate([np.full((len(tiles), 1), float(r)), tiles], 1))
         return np.concatenate(found) if found else np.empty((0, TILE + 1))
 
-    def restore_all(self, entities: Sequence[str], heads: Sequence[bytes], tails: Sequence[bytes]) -> Ints:
-        """Load entities as `pack` wrote them, whatever they were before, and return their slots; empty bytes: a new one. No
-        `tails` at all: the shape has no rings, so nobody has one."""
-        shape = self.shape
+    def restore_all(self, slots: Ints, heads: Sequence[bytes], tails: Sequence[bytes]) -> None:
+        """Load entities as `pack` wrote them into slots, whatever was there before; empty bytes: a new one. `tails` may be left
+        out where the shape has no rings. ValueError when one is of another shape."""
+        shape, n = self.shape, len(slots)
         widths = np.full(len(shape.ring_at), TILE, np.int64)
-        words = shape.head + int(widths.sum())
-        slots = np.fromiter(map(self.slot, entities), np.int64, len(entities))
+        size = 8 * (shape.head + int(widths.sum()))
         if not all(heads):
-            heads = [head or bytes(8 * words) for head in heads]
-        if set(map(len, heads)) - {8 * words}:
-            wrong = next(e for e, head in zip(entities, heads, strict=True) if len(head) != 8 * words)
-            raise ValueError(f"the stored state of {wrong!r} has another layout: it belongs to another version of the views")
-        ends = np.cumsum(np.fromiter(map(len, tails), np.int64, len(tails)) // 8) if tails else np.zeros(len(slots), np.int64)
-        counts = np.empty(len(slots), np.int64)
-        _loader()(
-            self._state, self._merged, slots, np.frombuffer(bytearray().join(heads)).reshape(len(slots), words),
+            heads = [head or bytes(size) for head in heads]
+        if set(map(len, heads)) - {size}:
+            raise ValueError("a stored state has another layout: it belongs to another version of the views")
+        ends = np.fromiter(map(len, tails), np.int64, n).cumsum() // 8 if tails else np.zeros(n, np.int64)
+        counts = np.empty(n, np.int64)
+        _load()(
+            self._state, self._merged, slots, np.frombuffer(bytearray().join(heads)).reshape(n, -1),
             np.frombuffer(bytearray().join(tails)), ends, counts, shape.head, shape.ring_at, shape.ring_size, widths,
         )  # fmt: skip
         self._tails[slots] = counts
-        return slots
 
     def newest(self, slots: Ints) -> Ints:
         """By entity and track, the time of the newest event (microseconds; -1: there was none)."""
-        at, rows = self.shape.track_at, slots[:, None]
-        return np.where(self._state[rows, at] > 0.0, self._state[rows, at + 1], -1.0).astype(np.int64)
+        found = np.empty((len(slots), len(self.shape.track_at)), np.int64)
+        _newest()(self._state, slots, self.shape.track_at, found)
+        return found
 
     def restore(self, entity: str, head: bytes, tail: bytes) -> None:
         """Load an entity as `pack` wrote it; empty bytes: a new one."""

@@ -30,20 +30,12 @@ class Names:
 
     def __init__(self, project: str) -> None:
         self.project = f"penstock:{_name(project)}:"
-        self._shards: dict[str, tuple[bytes, bytes]] = {}
+        self.heads, self.tails = _Prefixes(self, "h:"), _Prefixes(self, "t:")
         self.split = False
         """Whether the server is a cluster, which refuses a command over several slots."""
 
     def place(self, shard: str) -> str:
         return f"{self.project}{{{_name(shard)}}}:"
-
-    def heads_and_tails(self, shard: str) -> tuple[bytes, bytes]:
-        """What the names of a shard's heads and tails begin with."""
-        found = self._shards.get(shard)
-        if found is None:
-            place = self.place(shard).encode()
-            found = self._shards[shard] = place + b"h:", place + b"t:"
-        return found
 
     def crossed(self, error: BaseException | None) -> bool:
         """Whether a cluster refused a command because its names are of several slots; then the next gathering splits them."""
@@ -56,6 +48,17 @@ class Names:
         return Gathering(self, places, tailed)
 
 
+class _Prefixes(dict[str, bytes]):
+    """By shard, what the names of its heads (or tails) begin with."""
+
+    def __init__(self, names: Names, kind: str) -> None:
+        self._names, self._kind = names, kind
+
+    def __missing__(self, shard: str) -> bytes:
+        found = self[shard] = (self._names.place(shard) + self._kind).encode()
+        return found
+
+
 class Gathering:
     """One read of many places: the names that each MGET asks for (`commands`), and how the answers are put together."""
 
@@ -64,9 +67,9 @@ class Gathering:
         self._blocks = _blocks(places, names.split)
         self.commands = []
         for block in self._blocks:
-            heads = [names.heads_and_tails(shard)[0] + key for shard, key in map(places.__getitem__, block)]
-            tails = [names.heads_and_tails(places[i][0])[1] + places[i][1] for i in block if i < tailed]
-            self.commands.append(heads + tails)
+            asked = [places[at] for at in block]
+            some = [places[at] for at in block if at < tailed] if tailed else []
+            self.commands.append([*(names.heads[s] + key for s, key in asked), *(names.tails[s] + key for s, key in some)])
 
     def answer(self, answers: Sequence[Sequence[bytes | None]]) -> tuple[list[bytes], list[bytes]]:
         """Heads and tails, from one answer for each command."""

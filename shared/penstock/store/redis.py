@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import redis
 import redis.asyncio
+import redis.retry
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -152,7 +153,7 @@ class RedisReader:
     def __init__(self, url: str, project: str) -> None:
         self._url, self._names = url, Names(project)
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=Retry(NoBackoff(), 0)
+            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=redis.retry.Retry(NoBackoff(), 1)
         )
 
     def fetch(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
