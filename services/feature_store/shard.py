@@ -210,6 +210,7 @@ class FeatureShard:
             cut += [state_key(key, entity) for entity in cuts]
         self._offsets = {topic: self._offset(topic) for topic in self._read}
         position = {
+            "partitions": self.topics.partitions,
             "offsets": self._offsets,
             "refused": {topic: intake.refused for topic, intake in self._intakes.items()},
             "hops": {key: hop.position() for key, hop in self.hops.items()},

@@ -1,5 +1,6 @@
 """Penstock: streaming machine learning that closes the loop. One typed file says what; services do it over Kafka topics."""
 
+from .client import AsyncFeatureClient, FeatureClient
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
@@ -11,10 +12,12 @@ from .project import Project
 from .replay import replay
 
 __all__ = [
+    "AsyncFeatureClient",
     "DefinitionError",
     "Derived",
     "EventTime",
     "Feature",
+    "FeatureClient",
     "Id",
     "Key",
     "Learner",

@@ -76,7 +76,9 @@ def entities(hops: Sequence[Hop], keys: Any) -> list[Sequence[str | None]]:
         return [_named(hops[0], [rows])]
     found: list[str | None] = []
     for at, row in enumerate(rows):
-        if isinstance(row, str):
+        if row is None:
+            found.append(None)
+        elif isinstance(row, str):
             found.append(entity(hops[0], row))
         elif _many(row) and len(row) == len(columns):
             found.append(_name(columns, row, f"keys[{at}]") if None not in row else None)
@@ -116,7 +118,7 @@ def _held(column: Column, value: Any, where: str) -> Any:
         return value
     if column.type is str and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if column.type is int and isinstance(value, float) and value.is_integer():
+    if column.type is int and isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         return int(value)
     if column.type is int and isinstance(value, str) and value.removeprefix("-").isdecimal() and str(int(value)) == value:
         return int(value)

@@ -98,7 +98,10 @@ class _Places(dict[str, Place]):
         self._hop, self._partitions = hop, partitions
 
     def __missing__(self, entity: str) -> Place:
-        found = f"feature_store.{partition_of(entity.encode(), self._partitions)}", state_key(self._hop, entity)
+        try:
+            found = f"feature_store.{partition_of(entity.encode(), self._partitions)}", state_key(self._hop, entity)
+        except UnicodeEncodeError:
+            raise Refused("schema", f"keys: {entity[:80]!r} is no text that UTF-8 can say") from None
         if len(entity) <= _SHORT:
             if len(self) >= _REMEMBERED:
                 self.clear()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from .codec import entity_of
-from .errors import Refused
+from .errors import Refused, Unreachable
 from .event import Event, to_micros
 from .keys import entities, entity
 from .lookup import Lookup, columns_of, state_key
@@ -18,10 +20,12 @@ from .readings import Reading, Readings
 from .store import Place
 from .topics import Topics
 
-__all__ = ["Lookups", "OnlineFeatures", "Reading", "Readings", "Source", "moments", "state_key"]
+__all__ = ["Lookups", "OnlineFeatures", "Reading", "Readings", "Source", "moments", "partitions_of", "state_key"]
 
 _CHOICES: Final = 1_000
 """Lookups that are kept compiled; a project has a handful."""
+_BRIEF: Final = 500
+"""Rows that are computed at once on the event loop (2 ms with windows); more go to a thread, so that others are answered."""
 _LAST: Final = to_micros(datetime(2200, 1, 1, tzinfo=UTC))
 """Moments are exact in float64 until 2255, windows past them included."""
 
@@ -34,14 +38,16 @@ class Source(Protocol):
 
 def moments(at: Any, n: int) -> npt.NDArray[np.int64]:
     """Microseconds since 1970 of n rows, from a moment or one for each: datetimes with a time zone, text in ISO 8601 with an
-    offset, or an array of datetime64 (UTC); None is now. Raises Refused in words."""
+    offset, or an array of datetime64 (UTC) or of int64, which are microseconds; None is now. Raises Refused in words."""
     if at is None:
         at = datetime.now(UTC)
     if isinstance(at, datetime | str):
         return np.full(n, _micros(at), np.int64)
     if hasattr(at, "to_numpy"):  # a column of a frame
         at = at.to_numpy()
-    if isinstance(at, np.ndarray) and at.dtype.kind == "M":
+    if isinstance(at, np.ndarray) and at.dtype == np.int64:
+        found = at
+    elif isinstance(at, np.ndarray) and at.dtype.kind == "M":
         found = at.astype("datetime64[us]").astype(np.int64)
     elif isinstance(at, Sequence | np.ndarray):
         found = np.fromiter(map(_micros, at), np.int64, len(at))
@@ -66,6 +72,17 @@ def _micros(at: Any) -> int:
     if not 0 <= found <= _LAST:
         raise Refused("range", "at: a moment lies before 1970 or after 2200")
     return found
+
+
+def partitions_of(position: bytes) -> int:
+    """How many partitions the feature store runs with, from the position of one of its shards. Reading by another count would
+    find nothing and say `missing`."""
+    found = msgspec.msgpack.decode(position).get("partitions") if position else None
+    if not found:
+        raise Unreachable(
+            "the feature store has not written to this Redis yet", "start it, or correct the address: penstock status"
+        )
+    return int(found)
 
 
 class Lookups:
@@ -136,4 +153,6 @@ class OnlineFeatures:
     ) -> Readings:
         asked = lookup.ask(named)
         heads, tails = await self._store.gather(asked.places, asked.tailed)
-        return lookup.readings(asked, heads, tails, times, event, decoded)
+        if len(times) <= _BRIEF:
+            return lookup.readings(asked, heads, tails, times, event, decoded)
+        return await asyncio.to_thread(lookup.readings, asked, heads, tails, times, event, decoded)

@@ -88,6 +88,10 @@ class RedisStore:
         (version, position, outbox), table = await self._said(both.execute())
         return Saved(int(version or 0), position or b"", outbox or b"", table)
 
+    async def position(self, shard: str) -> bytes:
+        """What the shard's last write said is included; empty where there was none."""
+        return await self._said(self._redis.hget(self._names.place(shard) + "meta", "position")) or b""
+
     async def read(self, shard: str, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         heads, tails = await self.gather([(shard, key) for key in keys], len(keys))
         return list(zip(heads, tails, strict=True))
@@ -155,6 +159,13 @@ class RedisReader:
         self._redis: Any = redis.Redis.from_url(
             url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=redis.retry.Retry(NoBackoff(), 1)
         )
+
+    def position(self, shard: str) -> bytes:
+        """As `RedisStore.position`."""
+        try:
+            return self._redis.hget(self._names.place(shard) + "meta", "position") or b""
+        except (RedisError, OSError) as error:
+            raise _away(self._url, error) from error
 
     def fetch(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
         """As `Store.gather`."""
