@@ -17,6 +17,7 @@ from penstock.topology import ENTRY, Hop, Topology
 from penstock.window import Panes, Shape
 
 from .block import Rows
+from .expiry import Expiry
 
 __all__ = ["HopPartition", "by_event", "width_of"]
 
@@ -54,6 +55,7 @@ class HopPartition:
         self.shape = Shape(hop.views)
         self.plan = Plan(self.shape)
         self.panes = Panes(self.shape)
+        self.expiry = Expiry(hop)
         self._due: Released | None = None
         self._entities: list[str | None] = []
         self._partitions: dict[str, int] = {}
@@ -124,6 +126,7 @@ class HopPartition:
             windows, some = np.tile(self._empty, (n, 1)), np.flatnonzero(present)
             slots = self.panes.slots([e for e in self._entities if e is not None])
             windows[some], _ = self.panes.apply(slots, rows.times[some], kinds[some], values[some], want[some])
+        self.expiry.take(self._entities, rows.times)
         before = self.applied + np.cumsum(present) - present
         self.applied += int(present.sum())
         at = 2 + 2 * self.index

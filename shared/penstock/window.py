@@ -343,6 +343,7 @@ class Panes:
         self._run = run or kernel()
         self._names: list[str] = []
         self._slots: dict[str, int] = {}
+        self._free: list[int] = []
         width = max(TILE * len(shape.window_ring), 1)
         self._states, self._merges = _Growing(capacity, shape.words), _Growing(capacity, width)
         self._state, self._merged = self._states.matrix(), self._merges.matrix()
@@ -351,7 +352,7 @@ class Panes:
         self._log: list[Ints] = []
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._slots)
 
     def unknown(self, entities: Iterable[str | None]) -> list[str]:
         """Those that are not in memory, each once; None is nobody."""
@@ -363,7 +364,10 @@ class Panes:
 
     def slot(self, entity: str) -> int:
         found = self._slots.get(entity)
-        if found is None:
+        if found is None and self._free:
+            found = self._slots[entity] = self._free.pop()
+            self._names[found] = entity
+        elif found is None:
             found = self._slots[entity] = len(self._names)
             self._names.append(entity)
             if found == len(self._state):
@@ -463,6 +467,13 @@ class Panes:
             np.frombuffer(bytearray().join(tails)), ends, counts, shape.head, shape.ring_at, shape.ring_size, widths,
         )  # fmt: skip
         self._tails[slots] = counts
+
+    def forget(self, entities: Iterable[str]) -> None:
+        """Let entities go whose changes were packed; their slots are used again."""
+        slots = [self._slots.pop(entity) for entity in entities if entity in self._slots]
+        for state in (self._state, self._merged, self._tails):
+            state[slots] = 0
+        self._free += slots
 
     def newest(self, slots: Ints) -> Ints:
         """By entity and track, the time of the newest event (microseconds; -1: there was none)."""
