@@ -131,7 +131,7 @@ class TestStatus:
 
 class TestDeclaration:
     def declared(self, **given: str) -> View:
-        @ps.features(by=Ping.host, **given)  # type: ignore[arg-type]
+        @ps.features(by=Ping.host, **given)
         class Day:
             pings_24h = ps.count(Ping, over="24h")
 
