@@ -116,7 +116,8 @@ class Readings:
         `<view>:newest` and `<view>:as_of` (timestamps in UTC; newest is null where there was no event)."""
         import pyarrow as pa
 
-        arrays = {name: pa.array(self.values[:, at], from_pandas=True) for at, name in enumerate(self.columns)}
+        values = np.ascontiguousarray(self.values.T)
+        arrays = {name: pa.array(values[at], from_pandas=True) for at, name in enumerate(self.columns)}
         words, moment = pa.array(STATUSES), pa.timestamp("us", "UTC")
         for at, view in enumerate(self.views):
             newest = self.newest[:, at]
@@ -130,23 +131,16 @@ class Readings:
         """The inverse of `to_arrow`."""
         import pyarrow as pa
 
-        columns = tuple(name for name in batch.schema.names if ":" not in name)
-        views = tuple(name.removesuffix(":status") for name in batch.schema.names if name.endswith(":status"))
-        n = batch.num_rows
-
-        def matrix(kind: str, names: tuple[str, ...], cast: Any, missing: Any, dtype: Any) -> Any:
-            found = np.empty((n, len(names)), dtype)
-            for at, name in enumerate(names):
-                column = batch.column(name + kind)
-                column = column.indices if kind == ":status" else column.cast(cast)
-                found[:, at] = column.fill_null(missing).to_numpy(zero_copy_only=False)
-            return found
-
-        return cls(
-            columns,
-            matrix("", columns, pa.float64(), math.nan, np.float64),
-            views,
-            matrix(":status", views, None, 0, np.int8),
-            matrix(":as_of", views, pa.int64(), 0, np.int64),
-            matrix(":newest", views, pa.int64(), -1, np.int64),
-        )
+        names = batch.schema.names
+        columns = tuple(name for name in names if ":" not in name)
+        views = tuple(name.removesuffix(":status") for name in names if name.endswith(":status"))
+        values = np.empty((batch.num_rows, len(columns)))
+        codes = np.empty((batch.num_rows, len(views)), np.int8)
+        as_of, newest = np.empty(codes.shape, np.int64), np.empty(codes.shape, np.int64)
+        for at, name in enumerate(columns):
+            values[:, at] = batch.column(name).to_numpy(zero_copy_only=False)  # null becomes NaN
+        for at, view in enumerate(views):
+            codes[:, at] = batch.column(f"{view}:status").indices
+            as_of[:, at] = batch.column(f"{view}:as_of").view(pa.int64())
+            newest[:, at] = batch.column(f"{view}:newest").view(pa.int64()).fill_null(-1)
+        return cls(columns, values, views, codes, as_of, newest)
