@@ -22,9 +22,15 @@ from penstock.health import application, body_of
 from penstock.online import OnlineFeatures, moments
 from penstock.query import ARROW, MAX_BODY, MAX_KEYS, Answer, Query, query_of, stream_of
 
-__all__ = ["app"]
+__all__ = ["app", "openapi"]
 
 _encode = msgspec.json.Encoder().encode
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI description, as schemas/openapi.features.json holds it."""
+    online: Any = None  # this application only describes itself
+    return app(online, [], str).openapi()
 
 
 def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> FastAPI:

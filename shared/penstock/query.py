@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from importlib import import_module
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -76,9 +77,8 @@ def query_of(body: bytes) -> Query:
 
 def stream_of(readings: Readings) -> bytes:
     """Readings as an Arrow IPC stream of one batch."""
-    import pyarrow as pa
-
-    batch, sink = readings.to_arrow(), pa.BufferOutputStream()
+    pa, batch = import_module("pyarrow"), readings.to_arrow()
+    sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return bytes(memoryview(sink.getvalue()))
@@ -86,9 +86,7 @@ def stream_of(readings: Readings) -> bytes:
 
 def streamed(body: bytes) -> Readings:
     """The inverse of `stream_of`."""
-    import pyarrow as pa
-
     from .readings import Readings
 
-    with pa.ipc.open_stream(body) as reader:
+    with import_module("pyarrow").ipc.open_stream(body) as reader:
         return Readings.from_arrow(reader.read_next_batch())

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,6 @@ from .freshness import STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 __all__ = ["Reading", "Readings"]
 
@@ -111,11 +111,10 @@ class Readings:
                 frame[f"{view}:as_of"] = pd.to_datetime(self.as_of[:, at], unit="us", utc=True)
         return frame
 
-    def to_arrow(self) -> pa.RecordBatch:
-        """The values as float64 columns (null where missing), and of each view `<view>:status` (a dictionary of text),
-        `<view>:newest` and `<view>:as_of` (timestamps in UTC; newest is null where there was no event)."""
-        import pyarrow as pa
-
+    def to_arrow(self) -> Any:
+        """A pyarrow.RecordBatch: the values as float64 columns (null where missing), and of each view `<view>:status` (a
+        dictionary of text), `<view>:newest` and `<view>:as_of` (timestamps in UTC; newest is null where there was no event)."""
+        pa = import_module("pyarrow")  # untyped: a user's own mypy would trip over it
         values = np.ascontiguousarray(self.values.T)
         arrays = {name: pa.array(values[at], from_pandas=True) for at, name in enumerate(self.columns)}
         words, moment = pa.array(STATUSES), pa.timestamp("us", "UTC")
@@ -127,10 +126,9 @@ class Readings:
         return pa.RecordBatch.from_pydict(arrays)
 
     @classmethod
-    def from_arrow(cls, batch: pa.RecordBatch) -> Readings:
+    def from_arrow(cls, batch: Any) -> Readings:
         """The inverse of `to_arrow`."""
-        import pyarrow as pa
-
+        pa = import_module("pyarrow")
         names = batch.schema.names
         columns = tuple(name for name in names if ":" not in name)
         views = tuple(name.removesuffix(":status") for name in names if name.endswith(":status"))

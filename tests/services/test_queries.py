@@ -220,8 +220,7 @@ class TestQuery:
         run(tmp_path, story, Counted())
 
     def test_the_description_names_what_is_asked_and_answered(self) -> None:
-        online: Any = None  # this application only describes itself
-        described = api.app(online, [], str).openapi()
+        described = api.openapi()
         asked = described["paths"]["/features"]["post"]
         assert asked["requestBody"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Query"}
         assert set(asked["responses"]["200"]["content"]) == {"application/json", ARROW}
