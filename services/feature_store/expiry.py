@@ -44,9 +44,11 @@ class Expiry:
         if not self._length or not len(times):
             return
         numbers = times // self._length
-        for number in np.unique(numbers).tolist():
-            here = np.flatnonzero(numbers == number).tolist()
-            named = entities if len(here) == len(entities) else [entities[i] for i in here]
+        if numbers.min() == numbers.max():  # as nearly always
+            found = [(int(numbers[0]), entities)]
+        else:
+            found = [(n, [entities[i] for i in np.flatnonzero(numbers == n)]) for n in np.unique(numbers).tolist()]
+        for number, named in found:
             self._periods.setdefault(number, _Period()).note(named)
             self._now = max(self._now, number)
 

@@ -47,10 +47,6 @@ class MemoryStore:
         return [(found.heads.get(key, b""), found.tails.get(key, b"")) for key in keys]
 
     async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
-        return self.fetch(places, tailed)
-
-    def fetch(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
-        """`gather` for who has no event loop."""
         nothing = _Shard()
         found = [(self._shards.get(shard, nothing), key) for shard, key in places]
         return [s.heads.get(key, b"") for s, key in found], [s.tails.get(key, b"") for s, key in found[:tailed]]
