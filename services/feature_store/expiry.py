@@ -25,6 +25,9 @@ __all__ = ["Expiry"]
 SWEPT = 4_096
 """Entities looked at per step: 1 ms, beside a step's 40."""
 
+TOGETHER = 512
+"""Names in a field before the next one begins: a field for each name would cost five times as much, in a stream that trickles."""
+
 _encode, _decode = msgspec.msgpack.encode, msgspec.msgpack.Decoder(list[str]).decode
 
 
@@ -47,7 +50,7 @@ class Expiry:
         if numbers.min() == numbers.max():  # as nearly always
             found = [(int(numbers[0]), entities)]
         else:
-            found = [(n, [entities[i] for i in np.flatnonzero(numbers == n)]) for n in np.unique(numbers).tolist()]
+            found = [(n, [entities[i] for i in np.flatnonzero(numbers == n).tolist()]) for n in np.unique(numbers).tolist()]
         for number, named in found:
             self._periods.setdefault(number, _Period()).note(named)
             self._now = max(self._now, number)
@@ -59,9 +62,11 @@ class Expiry:
         looked = 0
         for number, period in sorted(self._periods.items()):
             if period.new:
-                field = f"{number}/{version}"
-                fields[field], period.fields[field] = _encode(period.new), period.new
-                period.new = []
+                field = next(reversed(period.fields), "")
+                if not field or len(period.fields[field]) >= TOGETHER:
+                    field = f"{number}/{version}"
+                noted = period.fields[field] = period.fields.get(field, []) + period.new
+                fields[field], period.new = _encode(noted), []
             while period.fields and number + 2 <= self._now and looked < SWEPT:
                 field, names = next(iter(period.fields.items()))
                 later = [other.seen for at, other in self._periods.items() if at > number]

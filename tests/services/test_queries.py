@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -22,13 +23,14 @@ import penstock as ps
 from penstock.errors import Refused, Unreachable
 from penstock.freshness import STATUSES
 from penstock.local import port as ports
+from penstock.lookup import state_key
 from penstock.online import OnlineFeatures
 from penstock.project import Project
 from penstock.query import ARROW, MAX_BODY, MAX_KEYS, streamed
 from penstock.readings import Readings
 from penstock.services.embedded import Embedded
 from penstock.services.feature_store import api
-from penstock.store import Place
+from penstock.store import Change, Place
 from penstock.store.memory import MemoryStore
 from penstock.store.redis import RedisStore
 
@@ -201,6 +203,25 @@ class TestQuery:
 
         asking(tmp_path, talk)
 
+    def test_a_state_of_another_version_of_the_views_is_never_misread(self, tmp_path: Path) -> None:
+        async def story(machine: Embedded) -> None:
+            store: Any = machine.store
+            for shard in range(4):
+                saved = await store.open(f"feature_store.{shard}")
+                other = {state_key("zone", zone): bytes(8 * 5) for zone in ODD}
+                await store.write(f"feature_store.{shard}", saved.version, Change(saved.position, heads=other))
+            online = OnlineFeatures(machine.topics, store)
+            async with client_of(api.app(online, ["Zone", "Car", "Pair"], str)) as client:
+                for answer in (
+                    await client.get("/features/Zone/1"),
+                    await client.post("/features", json={"views": ["Zone"], "keys": ["1"]}),
+                ):
+                    assert answer.status_code == 503
+                    assert "another version of the views" in said_wrong(answer)
+                assert (await client.get("/features/Car/1")).status_code == 200
+
+        run(tmp_path, story)
+
     def test_nothing_is_asked_of_the_store_but_once(self, tmp_path: Path) -> None:
         class Counted(MemoryStore):
             asked = 0
@@ -309,6 +330,16 @@ class TestClients:
                         client.read(what, keys)
                     said.append(str(caught.value))
         assert said[:4] == said[4:]
+
+    def test_a_key_of_64_kib_is_a_key_in_a_path_too(self, served: tuple[str, str]) -> None:
+        where = httpx.URL(served[1])
+        connection = http.client.HTTPConnection(where.host, where.port, timeout=10)
+        for key, status in (("k" * 65_000, 200), ("%2F" * 20_000, 200)):
+            connection.request("GET", f"/features/Zone/{key}")
+            answer = connection.getresponse()
+            said = msgspec.json.decode(answer.read())
+            assert (answer.status, said["status"]) == (status, "missing")
+        connection.close()
 
     def test_nobody_there_is_said_with_what_to_type(self) -> None:
         for url in ("http://127.0.0.1:1", "redis://user:secret@127.0.0.1:1/0"):

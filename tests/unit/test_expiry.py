@@ -12,7 +12,7 @@ from penstock import duration
 from penstock.errors import DefinitionError
 from penstock.feature import View, view_of
 from penstock.freshness import STATUSES, expired, lifetime, status_of
-from penstock.services.feature_store.expiry import SWEPT, Expiry
+from penstock.services.feature_store.expiry import SWEPT, TOGETHER, Expiry
 from penstock.topology import Hop
 
 
@@ -107,6 +107,14 @@ def test_a_step_looks_at_a_bounded_number() -> None:
     expiry.take(["late"], np.array([3 * LIFE]))
     steps = [len(expiry.sweep(10 + step)[0]) for step in range(12)]
     assert steps == [*[SWEPT] * 10, 0, 0]
+
+
+def test_a_trickle_of_entities_does_not_make_a_field_each() -> None:
+    expiry, table = Expiry(hop(Host)), dict[str, bytes | None]()
+    for version in range(2 * TOGETHER):
+        expiry.take([f"host {version}"], np.array([version]))
+        table |= expiry.sweep(version)[1]
+    assert len(table) == 2
 
 
 class TestStatus:
