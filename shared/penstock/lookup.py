@@ -220,15 +220,16 @@ class _Part:
             except ValueError as error:
                 raise StoreError(f"{error}, and is being built anew") from error
             rows: Any = slice(None)
+            of = decoded
             if len(states) < len(heads):
                 rows = np.flatnonzero((index >= first) & (index < first + self._room))
-                decoded = [decoded[row] for row in rows.tolist()] if decoded else decoded
+                of = [decoded[row] for row in rows.tolist()] if decoded else decoded
             slots = index[rows] - first
             windows, effective = self._windows(slots, moments[rows])
             times = self._panes.newest(slots)
             if self._forgets:
                 windows = self._remembered(windows, times, effective)
-            complete = self._plan.complete(windows, event, decoded)
+            complete = self._plan.complete(windows, event, of)
             yield rows, effective, self._newest(times), complete if self._all else complete[:, self._chosen]
 
     def _windows(self, slots: Ints, moments: Ints) -> tuple[Floats, Ints]:
@@ -252,7 +253,7 @@ class _Part:
         """Window values without what their view has forgotten: see `freshness.expired`."""
         gone = np.zeros(windows.shape, bool)
         for at, view in self.views:
-            if view.ttl:
+            if view.ttl and view.features:
                 own = times[:, self._shape.view_tracks[at]]
                 over = np.array([feature.over for feature in view.features])
                 newest = np.where(over, own.max(axis=1, keepdims=True), own)

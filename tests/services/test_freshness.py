@@ -202,6 +202,28 @@ def test_after_any_quiet_gap_a_read_says_what_the_replay_says(
         assert found.age == (asked - max(to_micros(e.at) for e in events)) / 1e6
 
 
+def test_many_rows_of_many_shops_are_what_each_is_alone() -> None:
+    """More entities than are unpacked at a time, some twice, some of nobody; at moments and for events of their own."""
+    events = [Visit(str(n), f"shop {n % 700}", 1.0 + n, 1.0, at(n / 60)) for n in range(2_000)]
+    lookup, stored = (
+        Lookups(Topics(Project("shops", rows={Visit: [Trade]}))).of([Trade.tipping, Trade.visits_1h, "Trade"]),
+        states(Trade, events, 500),
+    )
+    shops = [None if n % 97 == 0 else f"shop {n % 800}" for n in range(1_500)]
+    moments = np.array([to_micros(at(40 + n % 50)) for n in range(len(shops))])
+    decoded = [Visit("x", "", 1.0, None, at(0))] * len(shops)
+    asked = lookup.ask([shops])
+    pairs = [stored.get(key.decode().partition("\0")[2], (b"", b"")) for _, key in asked.places]
+    heads, tails = [head for head, _ in pairs], [tail for _, tail in pairs]
+    found = lookup.readings(asked, heads, tails, moments, event_of(Visit), decoded)
+    for n in range(0, len(shops), 7):
+        alone = lookup.ask([[shops[n]]])
+        head, tail = stored.get(shops[n] or "", (b"", b""))
+        states_of = ([head], [tail]) if alone.places else ([], [])
+        assert lookup.readings(alone, *states_of, moments[n : n + 1])[0] == found[n]
+    assert found.columns[:2] == ("Trade.tipping", "Trade.visits_1h")
+
+
 @ps.features(by=Visit.shop)
 class Footfall:
     visits_1h = ps.count(Visit, over="1h")
