@@ -18,9 +18,10 @@ from .errors import DefinitionError, PenstockError, Refused, Unreachable
 from .feature import Derived, Feature, view_of
 from .model import Model
 from .project import Project
+from .store import StoreError
 
 if TYPE_CHECKING:  # `import penstock` stays light
-    from .online import OnlineFeatures
+    from .online import BlockingFeatures, OnlineFeatures
     from .readings import Readings
 
 __all__ = ["AsyncFeatureClient", "FeatureClient"]
@@ -92,25 +93,22 @@ class _Redis:
         from .store.redis import RedisReader
 
         self._project, self._reader = project, RedisReader(url, project.name)
-        self._lookups: Any = None
+        self._features: BlockingFeatures | None = None
 
     def read(self, what: Any, keys: Any, at: Any) -> Readings:
-        from .keys import entities
-        from .online import Lookups, moments, partitions_of
-        from .store import StoreError
-        from .topics import Topics
-
         try:
-            if self._lookups is None:
-                self._lookups = Lookups(Topics(self._project, partitions_of(self._reader.position("feature_store.0"))))
-            lookup = self._lookups.of(what)
-            named = entities(lookup.hops, keys)
-            asked = lookup.ask(named)
-            heads, tails = self._reader.fetch(asked.places, asked.tailed)
+            if self._features is None:
+                self._features = self._opened()
+            return self._features.read(what, keys, at)
         except StoreError as error:
             raise Unreachable(str(error), "start it, or correct the address: penstock doctor") from error
-        found: Readings = lookup.readings(asked, heads, tails, moments(at, len(named[0])))
-        return found
+
+    def _opened(self) -> BlockingFeatures:
+        from .online import BlockingFeatures, partitions_of
+        from .topics import Topics
+
+        partitions = partitions_of(self._reader.position("feature_store.0"))
+        return BlockingFeatures(Topics(self._project, partitions), self._reader.fetch)
 
     def close(self) -> None:
         self._reader.close()
@@ -125,7 +123,6 @@ class _AsyncRedis:
 
     async def read(self, what: Any, keys: Any, at: Any) -> Readings:
         from .online import OnlineFeatures, partitions_of
-        from .store import StoreError
         from .topics import Topics
 
         try:

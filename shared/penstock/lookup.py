@@ -134,7 +134,12 @@ class Lookup:
         self.views = tuple(view for part in self._parts for _, view in part.views)
         found = [name for part in self._parts for name in part.columns]
         self._order = [] if found == list(columns) else [found.index(name) for name in columns]
+        self._names = tuple(view.name for view in self.views)
         self._lock = threading.Lock()
+        at = seen = 0
+        for part in self._parts:
+            part.at, part.view = at, seen
+            at, seen = at + len(part.columns), seen + len(part.views)
 
     def ask(self, entities: Sequence[Sequence[str | None]]) -> Asked:
         """What to get for rows; `entities` by hop, in the order of `hops`, one for each row (None: the row names none)."""
@@ -166,24 +171,34 @@ class Lookup:
     ) -> Readings:
         """The rows at `moments` (microseconds, one for each row), from what the store had at `asked.places`. With an `event`
         and its `decoded` ones, derived features that take one are answered too; else those are missing."""
-        n, kind = len(moments), event or _NO_EVENT
-        values = np.empty((n, len(self.columns)))
-        as_of, newest = np.empty((n, len(self.views)), np.int64), np.empty((n, len(self.views)), np.int64)
-        codes = np.empty((n, len(self.views)), np.int8)
-        at = view = 0
+        n, kind, width = len(moments), event or _NO_EVENT, len(self.views)
         with self._lock:
-            for part, (first, last, index) in zip(self._parts, asked.found, strict=True):
-                states = heads[first:last], tails[first:last] if part.tailed else []
-                for rows, effective, times, found in part.compute(*states, index, moments, kind, decoded):
-                    values[rows, at : at + len(part.columns)] = found
-                    as_of[rows, view : view + len(part.views)] = effective[:, None]
-                    newest[rows, view : view + len(part.views)] = times
-                at, view = at + len(part.columns), view + len(part.views)
+            pieces = [
+                (part, piece)
+                for part, (first, last, index) in zip(self._parts, asked.found, strict=True)
+                for piece in part.compute(
+                    heads[first:last], tails[first:last] if part.tailed else [], index, moments, kind, decoded
+                )
+            ]
+        if len(pieces) == 1:  # most often one hop has it all, and nothing need be put together
+            _, (_, effective, newest, values) = pieces[0]
+            as_of = effective[:, None] if width == 1 else np.repeat(effective[:, None], width, axis=1)
+        else:
+            values, as_of, newest = (
+                np.empty((n, len(self.columns))),
+                np.empty((n, width), np.int64),
+                np.empty((n, width), np.int64),
+            )
+            for part, (rows, effective, times, found) in pieces:
+                values[rows, part.at : part.at + len(part.columns)] = found
+                as_of[rows, part.view : part.view + len(part.views)] = effective[:, None]
+                newest[rows, part.view : part.view + len(part.views)] = times
+        codes = np.empty((n, width), np.int8)
         for i, said in enumerate(self.views):
             codes[:, i] = status_of(said, newest[:, i], moments, as_of[:, i])
         if self._order:
             values = values[:, self._order]
-        return Readings(self.columns, values, tuple(v.name for v in self.views), codes, as_of, newest)
+        return Readings(self.columns, values, self._names, codes, as_of, newest)
 
 
 class _Part:
@@ -194,6 +209,8 @@ class _Part:
         self._shape = Shape(hop.views)
         self._plan = Plan(self._shape)
         self.tailed = len(self._shape.ring_at) > 0
+        self.at = self.view = 0
+        """Where its columns and its views begin in those of the lookup."""
         self.columns = [name for name in columns if name in self._plan.columns]
         self._chosen = [self._plan.columns.index(name) for name in self.columns]
         self._all = self._chosen == list(range(len(self._plan.columns)))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
@@ -20,7 +21,17 @@ from .readings import Reading, Readings
 from .store import Place
 from .topics import Topics
 
-__all__ = ["Lookups", "OnlineFeatures", "Reading", "Readings", "Source", "moments", "partitions_of", "state_key"]
+__all__ = [
+    "BlockingFeatures",
+    "Lookups",
+    "OnlineFeatures",
+    "Reading",
+    "Readings",
+    "Source",
+    "moments",
+    "partitions_of",
+    "state_key",
+]
 
 _CHOICES: Final = 1_000
 """Lookups that are kept compiled; a project has a handful."""
@@ -40,7 +51,7 @@ def moments(at: Any, n: int) -> npt.NDArray[np.int64]:
     """Microseconds since 1970 of n rows, from a moment or one for each: datetimes with a time zone, text in ISO 8601 with an
     offset, or an array of datetime64 (UTC) or of int64, which are microseconds; None is now. Raises Refused in words."""
     if at is None:
-        at = datetime.now(UTC)
+        return np.full(n, time.time_ns() // 1_000, np.int64)
     if isinstance(at, datetime | str):
         return np.full(n, _micros(at), np.int64)
     if hasattr(at, "to_numpy"):  # a column of a frame
@@ -103,6 +114,21 @@ class Lookups:
             columns = columns_of(self.topics.project, what)
             found = self._meant[key] = self._of.setdefault(columns, Lookup(self.topics, columns))
         return found
+
+
+class BlockingFeatures:
+    """Reads without an event loop; `fetch` is `Store.gather` for who has none. Safe to share between threads."""
+
+    def __init__(self, topics: Topics, fetch: Callable[[Sequence[Place], int], tuple[list[bytes], list[bytes]]]) -> None:
+        self._fetch, self._lookups = fetch, Lookups(topics)
+
+    def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
+        """As `OnlineFeatures.read`."""
+        lookup = self._lookups.of(what)
+        named = entities(lookup.hops, keys)
+        asked = lookup.ask(named)
+        heads, tails = self._fetch(asked.places, asked.tailed)
+        return lookup.readings(asked, heads, tails, moments(at, len(named[0])))
 
 
 class OnlineFeatures:
