@@ -54,6 +54,7 @@ schemas: $(READY) ## Write schemas/ and the README's generated parts anew
 
 bench: $(READY) ## Measure on this machine
 	$(BIN)/python tests/benchmarks/bench_rows.py $(ARGS)
+	$(BIN)/python tests/benchmarks/bench_reads.py
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock, with hashes
 	PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile --universal --generate-hashes --no-emit-index-url --upgrade \

@@ -1,36 +1,63 @@
-"""Reading features over HTTP: GET /features/{view}/{key}."""
+"""Reading features over HTTP.
+
+GET  /features/{view}/{key}    one view of one entity
+POST /features                 views, features or a model for up to 10,000 keys, as JSON or as an Arrow stream
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
-from fastapi import FastAPI
+import msgspec
+from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from penstock.codec import FUTURE_MICROS
+from penstock.errors import Refused
 from penstock.event import EPOCH, from_micros, to_micros
-from penstock.health import application
-from penstock.online import OnlineFeatures
+from penstock.health import application, body_of
+from penstock.online import OnlineFeatures, moments
+from penstock.query import ARROW, MAX_BODY, MAX_KEYS, Answer, Query, query_of, stream_of
 
-__all__ = ["app"]
+__all__ = ["app", "openapi"]
+
+_encode = msgspec.json.Encoder().encode
+
+
+def openapi() -> dict[str, Any]:
+    """The OpenAPI description, as schemas/openapi.features.json holds it."""
+    online: Any = None  # this application only describes itself
+    return app(online, [], str).openapi()
 
 
 def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> FastAPI:
     """The read service of the feature store."""
     made = application("penstock feature store", ready)
+    schemas, components = msgspec.json.schema_components((Query, Answer), ref_template="#/components/schemas/{name}")
+    plain = made.openapi
+
+    def openapi() -> dict[str, Any]:
+        said = plain()
+        said.setdefault("components", {}).setdefault("schemas", {}).update(components)
+        return said
+
+    made.openapi = openapi  # type: ignore[method-assign]
 
     @made.get("/features/{view}/{key:path}", operation_id="read_features", tags=["features"])
     async def read(view: str, key: str, at: datetime | None = None) -> JSONResponse:
         """One view of one entity, at a moment (default: now). A compound key is a JSON array.
 
-        `as_of` is when the windows end. `status` is fresh, newer (no moment was asked for, and the entity's newest event lies
-        ahead of this clock) or missing (nothing is known of the entity). A moment before the entity's newest event is refused.
+        `as_of` is when the windows end, `age` the seconds from the view's newest event to then (null: there was none). `status`
+        is fresh, stale (older than the view promises), expired (older than its ttl: the view has forgotten the entity), newer
+        (no moment was asked for, and the entity's newest event lies ahead of this clock) or missing (nothing is known of the
+        entity). A moment before the entity's newest event is refused.
         """
-        now = to_micros(datetime.now(UTC))
         if at is not None and at.tzinfo is None:
             raise HTTPException(400, "`at` needs a time zone: write 2013-02-01T12:00:00Z")
+        now = to_micros(datetime.now(UTC))
         moment = now if at is None else to_micros(at)
         if not to_micros(EPOCH) <= moment <= now + FUTURE_MICROS:
             raise HTTPException(400, "`at` lies before 1970 or more than 5 minutes in the future")
@@ -45,6 +72,44 @@ def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> F
                 f"{view} of {key[:80]!r} is kept as of its newest event, {as_of}, and no earlier: ask for then or later, or find "
                 "the past in the offline tables, or replay it with `penstock simulate`",
             )
-        return JSONResponse({"view": view, "key": key, "as_of": as_of, "status": found.status, "features": found.values})
+        said = {"view": view, "key": key, "as_of": as_of, "status": found.status, "age": found.age, "features": found.values}
+        return JSONResponse(said)
+
+    asked = {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[0]}}},
+        "responses": {
+            "200": {
+                "description": "A row for each key, in order, as columns.",
+                "content": {
+                    "application/json": {"schema": schemas[1]},
+                    ARROW: {"schema": {"type": "string", "format": "binary"}},
+                },
+            }
+        },
+    }
+
+    @made.post("/features", operation_id="query_features", tags=["features"], openapi_extra=asked)
+    async def query(request: Request) -> Response:
+        """Views, features or a model, for up to 10,000 keys at once: a row for each key, in order, whether anything is known of
+        it or not. With `Accept: application/vnd.apache.arrow.stream` one Arrow batch: a float64 column for each value, and
+        `<view>:status`, `<view>:newest`, `<view>:as_of` of each view.
+
+        Nothing is refused for being older than an entity's newest event: that view's status is `newer`, and `as_of` says when its
+        windows end.
+        """
+        asked = query_of(await body_of(request, MAX_BODY))
+        n = max(map(len, asked.keys.values()), default=0) if isinstance(asked.keys, dict) else len(asked.keys)
+        if n > MAX_KEYS:
+            raise HTTPException(413, f"{n:,} keys; one read takes at most {MAX_KEYS:,}: ask in parts")
+        times = moments(asked.at, n)
+        if n and times.max() > to_micros(datetime.now(UTC)) + FUTURE_MICROS:
+            raise HTTPException(400, "`at` lies more than 5 minutes in the future")
+        try:
+            found = await online.read(asked.what, asked.keys, times)
+        except Refused as refusal:
+            raise HTTPException(404 if refusal.reason == "unknown" else 400, str(refusal)) from None
+        if ARROW in request.headers.get("accept", ""):
+            return Response(stream_of(found), media_type=ARROW)
+        return Response(_encode(found.to_dict()), media_type="application/json")
 
     return made

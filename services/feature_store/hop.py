@@ -19,6 +19,7 @@ from penstock.topology import ENTRY, Hop, Topology
 from penstock.window import Panes, Shape
 
 from .block import Rows
+from .expiry import Expiry
 
 __all__ = ["HopPartition", "Late", "by_event", "width_of"]
 
@@ -66,6 +67,7 @@ class HopPartition:
         self.panes = Panes(self.shape)
         self.late: list[Late] = []
         """Of the events processed last, those that came too late for a view."""
+        self.expiry = Expiry(hop)
         self._due: Released | None = None
         self._entities: list[str | None] = []
         self._partitions: dict[str, int] = {}
@@ -137,6 +139,7 @@ class HopPartition:
             slots = self.panes.slots([e for e in self._entities if e is not None])
             windows[some], effective[some] = self.panes.apply(slots, rows.times[some], kinds[some], values[some], want[some])
         self._note_late(due, rows, effective)
+        self.expiry.take(self._entities, rows.times)
         before = self.applied + np.cumsum(present) - present
         self.applied += int(present.sum())
         at = 2 + 2 * self.index

@@ -30,6 +30,9 @@ __all__ = ["FeatureShard"]
 
 Ints = npt.NDArray[np.int64]
 
+_QUIET = "quiet/"
+"""What the names of fields that hold notes of `Expiry` begin with; no topic's name has a slash."""
+
 
 class FeatureShard:
     """The state machine of partition `number`; see `lane.Shard` for how it is driven.
@@ -77,7 +80,11 @@ class FeatureShard:
                 self._told[key] = state["released"]
             for name, value in sorted(saved.table.items()):
                 topic, _, chunk = name.decode().rpartition("/")
-                self._intakes[topic].recall(int(chunk), value)
+                if topic.startswith(_QUIET):
+                    key, _, field = name.decode().removeprefix(_QUIET).partition("/")
+                    self.hops[key].expiry.recall(field, value)
+                else:
+                    self._intakes[topic].recall(int(chunk), value)
         self._read = dict(offsets)
         return {Partition(topic, self.number): offset for topic, offset in offsets.items()}
 
@@ -238,23 +245,32 @@ class FeatureShard:
         heads: dict[bytes, bytes] = {}
         tails: dict[bytes, bytes] = {}
         cut: list[bytes] = []
+        drops: list[bytes] = []
+        table: dict[bytes, bytes | None] = {}
         for key, hop in self.hops.items():
             changed, closed, cuts = hop.panes.pack()
             hop.panes.shed()
             heads |= {state_key(key, entity): value for entity, value in changed.items()}
             tails |= {state_key(key, entity): value for entity, value in closed.items()}
             cut += [state_key(key, entity) for entity in cuts]
+            gone, notes = hop.expiry.sweep(self._version)
+            hop.panes.forget(gone)
+            drops += [state_key(key, entity) for entity in gone]
+            table |= {f"{_QUIET}{key}/{field}".encode(): value for field, value in notes.items()}
+        for dropped in drops:
+            heads.pop(dropped, None)
+            tails.pop(dropped, None)
         self._offsets = {topic: self._offset(topic) for topic in self._read}
         position = {
             "number": self._version,
+            "partitions": self.topics.partitions,
             "offsets": self._offsets,
             "refused": {topic: intake.refused for topic, intake in self._intakes.items()},
             "hops": {key: hop.position() for key, hop in self.hops.items()},
         }
-        table: dict[bytes, bytes | None] = {}
         for topic, ids in released.items():
             table |= self._intakes[topic].remember(self._version, ids)
-        return Change(msgspec.msgpack.encode(position), table=table, heads=heads, tails=tails, cut=cut)
+        return Change(msgspec.msgpack.encode(position), table=table, heads=heads, tails=tails, cut=cut, drops=drops)
 
     def _offset(self, topic: str) -> int:
         """The first record of a topic that is not fully processed."""

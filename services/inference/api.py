@@ -94,9 +94,9 @@ def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: 
     async def predict(model: str, request: Request) -> JSONResponse:
         """Answer one event (its JSON as on its topic). The answer is recorded on the predictions topic first.
 
-        `features_status` says of each view that the model reads whether its entity is known: fresh (windows end at the event),
-        newer (at the entity's newest event, which lies after this one) or missing. While no version is in charge there is no
-        answer, but a 503.
+        `features_status` says of each view that the model reads how it stands: fresh, stale (older than the view promises) or
+        expired (than its ttl), newer (windows end at the entity's newest event, which lies after this one) or missing. While no
+        version is in charge there is no answer, but a 503.
         """
         desk, body, began = desk_of(model), await _body(request), time.perf_counter()
         scores = desk.model.scores

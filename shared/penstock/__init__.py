@@ -25,6 +25,7 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
+from .client import AsyncFeatureClient, FeatureClient
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
@@ -44,10 +45,12 @@ if _typing.TYPE_CHECKING:
     from .training import training_set
 
 __all__ = [
+    "AsyncFeatureClient",
     "DefinitionError",
     "Derived",
     "EventTime",
     "Feature",
+    "FeatureClient",
     "Id",
     "Key",
     "Learner",

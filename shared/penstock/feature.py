@@ -80,7 +80,7 @@ class View:
     fresh_within: int | None = None
     """The promise: values are at most this old, microseconds; a read of older ones says `stale`."""
     ttl: int | None = None
-    """Values older than this, microseconds, are missing."""
+    """A value whose newest event is older than this, microseconds, is as if nothing had ever come."""
 
     @property
     def key(self) -> str:
@@ -101,6 +101,8 @@ class View:
             [[feature.name, feature.spelled()] for feature in self.features],
             [[item.name, item.spelled()] for item in self.derived],
         ]
+        if self.ttl:  # the promise is left out: it changes no value
+            said.append([["ttl", str(self.ttl)]])
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:12]
 
     @property
@@ -115,8 +117,9 @@ def features(
     """Declare a view of one entity. `by` is a column, a tuple of columns (a compound key), or a list of these, one for
     each event that names the entity: `by=[Payment.card_id, Login.card_id]`.
 
-    `lateness` bounds what a late event may still correct, `fresh_within` is the view's promise to its readers, and values
-    whose newest event is older than `ttl` are missing, in rows as in reads.
+    `lateness` bounds what a late event may still correct. `fresh_within` is the view's promise to its readers: older values are
+    called stale. A value whose newest event is older than `ttl` is as if nothing had ever come, in rows as in reads, and what
+    is forgotten gives its memory back. Other views by the same key neither keep a view alive nor age it.
     """
     late, promise, lives = (None if text is None else duration.micros(text) for text in (lateness, fresh_within, ttl))
 
@@ -140,6 +143,11 @@ def features(
         )
         if lives is not None and lives < over:
             mistake(f'{cls.__name__}: ttl="{ttl}" ends before its window of {duration.spoken(over)}', "make it at least as long")
+        if lives is not None and promise is not None and promise > lives:
+            mistake(
+                f'{cls.__name__}: fresh_within="{fresh_within}" is longer than ttl="{ttl}": it would expire before it is stale',
+                "give a shorter promise or a longer ttl",
+            )
         derived = tuple(item for item in items if isinstance(item, Derived))
         view = View(cls, cls.__name__, keys, found, derived, late, promise, lives)
         known = [feature.name for feature in found]

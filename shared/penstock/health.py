@@ -17,13 +17,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from .errors import Refused
 from .log import LogError
 from .store import StoreError
 
-__all__ = ["application"]
+__all__ = ["application", "body_of"]
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
 _ERROR: dict[str, Any] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -65,6 +66,19 @@ def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry
         return Response(b"".join(shown), media_type=CONTENT_TYPE_LATEST)
 
     return app
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """The body of a request, read no further than `most` bytes."""
+    found = bytearray()
+    try:
+        async for chunk in request.stream():
+            found += chunk
+            if len(found) > most:
+                raise HTTPException(413, f"the body is longer than {most} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection closed before the body was whole") from None
+    return bytes(found)
 
 
 async def _refused(_: Request, error: Exception) -> JSONResponse:

@@ -56,14 +56,14 @@ KINDS = (
 
 HEAD = 3
 """Events processed, E, and the tag of the layout."""
-LATE_NEVER = 1 << 62
+NEVER = 1 << 62
+"""A lateness, or an age, that nothing has."""
 
 # Columns of the tables that `Shape` makes. Of rings, those from TOTAL on are offsets in a tile, 0 where it is not kept.
 EVENT, AT, LATE, NEWEST, NEWEST_AT, DECAY_FROM, DECAY_TO, RING_FROM, RING_TO, VALUE, OWNS = range(11)
 HOP, SIZE, RING_AT, WIDTH, ROOM, TOTAL, LEAST, MOST, SPREAD, EARLIEST, SET, RANKS, COMMON = range(13)
 RING, LENGTH, MERGED_AT = range(3)
-KIND, OF, OVER, OVER_HOP, BASE, PLACE, FEATURE_ROOM = range(7)
-TTL, FEATURE_FROM, FEATURE_TO, TRACK_FROM, TRACK_TO = range(5)
+KIND, OF, OVER, OVER_HOP, BASE, PLACE, FEATURE_ROOM, TRACK, TTL = range(9)
 
 
 def opened(row: Floats, at: int, rings: Ints, r: int, number: float) -> None:
@@ -156,6 +156,11 @@ def finished(row: Floats, base: int, place: int, kind: int, room: int, argument:
     return top_value(row, place, room, int(argument))
 
 
+def unseen(kind: int) -> float:
+    """The value of an aggregate of nothing."""
+    return 0.0 if kind in (COUNT, SUM, DISTINCT, DECAYED_COUNT, DECAYED_SUM) else np.nan
+
+
 def remembered(row: Floats, tracks: Ints, features: Ints, f: int, argument: float, decays: Ints, moment: int) -> float:
     """The value of an aggregate, from the head of its track."""
     t = features[f, OF]
@@ -212,7 +217,7 @@ def noted(row: Floats, tracks: Ints, t: int, decays: Ints, time: float, value: f
 
 def run(
     state: Floats, merged: Floats, slots: Ints, times: Ints, kinds: Ints, values: Floats, want: Ints, keep: int, tag: float,
-    tracks: Ints, decays: Ints, rings: Ints, windows: Ints, features: Ints, arguments: Floats, views: Ints, view_tracks: Ints,
+    tracks: Ints, decays: Ints, rings: Ints, windows: Ints, features: Ints, arguments: Floats,
     out: Floats, effective: Ints, log: Ints,
 ) -> int:  # fmt: skip
     """Process events in order; return how many tiles were logged into `log` as (slot, ring, hop number).
@@ -253,8 +258,10 @@ def run(
                 if row[tile] == head + 1:
                     fold(scratch, base, row, tile, rings, r)
             for f in range(len(features)):
-                kind = features[f, KIND]
-                if kind < LAST:
+                kind, track = features[f, KIND], tracks[features[f, TRACK], AT]
+                if row[track] > 0.0 and moment - row[track + 1] > features[f, TTL]:
+                    out[i, f] = unseen(kind)
+                elif kind < LAST:
                     base, place, room = features[f, BASE], features[f, PLACE], features[f, FEATURE_ROOM]
                     out[i, f] = finished(scratch, base, place, kind, room, arguments[f])
                 elif kind < RATIO:
@@ -263,14 +270,6 @@ def run(
                 if features[f, KIND] == RATIO:
                     under = out[i, int(arguments[f])]
                     out[i, f] = out[i, features[f, OF]] / under if under != 0.0 else np.nan
-            for v in range(len(views)):
-                newest, found = 0, False
-                for t in range(views[v, TRACK_FROM], views[v, TRACK_TO]):
-                    at = tracks[view_tracks[t], AT]
-                    if row[at] > 0.0:
-                        newest, found = max(newest, int(row[at + 1])), True
-                if found and moment - newest > views[v, TTL]:
-                    out[i, views[v, FEATURE_FROM] : views[v, FEATURE_TO]] = np.nan
         if keep == 0:
             continue
         if not fresh:
@@ -309,10 +308,10 @@ def run(
 
 _MATRIX, _INTS, _TABLE = "float64[:,::1]", "int64[::1]", "int64[:,::1]"
 _SIGNATURE = [
-    _MATRIX, _MATRIX, _INTS, _INTS, _INTS, _MATRIX, _INTS, "int64", "float64", *[_TABLE] * 5, "float64[::1]", _TABLE, _INTS,
+    _MATRIX, _MATRIX, _INTS, _INTS, _INTS, _MATRIX, _INTS, "int64", "float64", *[_TABLE] * 5, "float64[::1]",
     _MATRIX, _INTS, _TABLE,
 ]  # fmt: skip
-PARTS = (opened, added, fold, finished, remembered, noted)
+PARTS = (opened, added, fold, finished, unseen, remembered, noted)
 
 
 def no_sketch(*_: object) -> float:

@@ -100,6 +100,8 @@ def restored(state: Floats, slots: Ints, words: Floats, bounds: Ints, head: int,
             place = begin + head
             for r in range(len(rings)):
                 place = put(row, words, place, rings, r)
+            if place != end:
+                return i
         begin = last
     return -1
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .aggregate import EVERY, Aggregate, code, hop_of
 from .feature import Derived, View
 from .past import History, Past
-from .replay import _derived as derived_of
+from .replay import derive as derived_of
 from .replay import value as value_of
 from .sketch import COMMON_LEAST, DISTINCT_EXACT, QUANTILE_EXACT, REGISTERS
 
@@ -65,14 +65,15 @@ def held(past: Past, part: Aggregate, event: int) -> Any:
     return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
-def value(past: Past, part: Aggregate, processed: Ints, effective: int) -> float:
-    """An aggregate by its definition, over the events of an entity in the order in which they were processed."""
+def value(past: Past, part: Aggregate, processed: Ints, effective: int, ttl: int | None = None) -> float:
+    """An aggregate by its definition, over the events of an entity in the order in which they were processed; with a `ttl` all
+    is as if it had never been when the newest that it has values of is older."""
     kinds = [past.topology.rank[each.event] for each in part.of or (part,)]
     lengths = [each.over for each in part.of or (part,)]
     seen = processed[np.isin(past.ranks[processed], kinds)]
-    if all(lengths):  # only to be quick: the definition looks at times itself
+    if all(lengths) and ttl is None:  # only to be quick: the definition looks at times itself
         seen = seen[past.times[seen] >= min(start_of(over, effective) for over in lengths)]
-    return value_of(part, [(int(past.times[event]), past.typed(event)) for event in seen.tolist()], effective)
+    return value_of(part, [(int(past.times[event]), past.typed(event)) for event in seen.tolist()], effective, ttl)
 
 
 def effective_of(past: Past, processed: Ints, moment: int) -> int:
@@ -83,9 +84,8 @@ def effective_of(past: Past, processed: Ints, moment: int) -> int:
 def values(past: Past, view: View, processed: Ints, moment: int, asked: Any = None) -> dict[str, float]:
     """All values of a view for a row of the event `asked` (None: of no event) at `moment`."""
     effective = effective_of(past, processed, moment)
-    counted, over = processed[timely(past, view, processed)], expired(past, view, processed, effective)
-    parts = parts_of(view)
-    found = {name: math.nan if over else value(past, part, counted, effective) for name, part in parts.items()}
+    counted = processed[timely(past, view, processed)]
+    found = {name: value(past, part, counted, effective, view.ttl) for name, part in parts_of(view).items()}
     return found | derive(view, found, asked)
 
 
@@ -98,13 +98,13 @@ def timely(past: Past, view: View, processed: Ints) -> npt.NDArray[np.bool_]:
 
 
 def expired(past: Past, view: View, processed: Ints, effective: int) -> bool:
-    """Whether the newest event that the view has values of is older than its `ttl`."""
+    """Whether the view has forgotten anything: the newest that some aggregate has values of is older than its `ttl`."""
     if view.ttl is None:
         return False
     counted = processed[timely(past, view, processed)]
     ever = [replace(each, over=0) for part in parts_of(view).values() for each in part.of or (part,)]
     newest = [int(past.times[seen].max()) for part in ever if len(seen := inside(past, part, counted, effective))]
-    return bool(newest) and max(newest) < effective - view.ttl
+    return bool(newest) and min(newest) < effective - view.ttl
 
 
 def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, event: int) -> bool:
@@ -112,11 +112,11 @@ def agrees(past: Past, view: View, told: Mapping[str, float], processed: Ints, e
     first that is not: many guesses are asked about."""
     moment = int(past.times[event])
     effective = effective_of(past, processed, moment)
-    counted, over = processed[timely(past, view, processed)], expired(past, view, processed, effective)
+    counted = processed[timely(past, view, processed)]
     found: dict[str, float] = {}
     widest, parts = 0.0, parts_of(view)
     for name, part in sorted(parts.items(), key=lambda named: named[1].over or math.inf):  # the quick ones first
-        found[name] = math.nan if over else value(past, part, counted, effective)
+        found[name] = value(past, part, counted, effective, view.ttl)
         said = told.get(name, found[name])
         if not close(said, found[name], part=part) and not nearly(past, part, said, found[name], counted, effective):
             return False

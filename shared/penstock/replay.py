@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 from .aggregate import Aggregate, code, hop_of
 from .codec import entity_of
 from .event import Column, event_of, to_micros
-from .feature import Derived, View, view_of
+from .feature import Derived, view_of
 
-__all__ = ["replay", "value"]
+__all__ = ["derive", "replay", "value"]
 
 V = TypeVar("V")
 
@@ -48,24 +48,28 @@ def replay(view: type[V], events: Sequence[object]) -> list[V]:
         earlier = [(t, e) for t, e, counted in all_earlier if counted]
         if kind in declared.by:
             row = object.__new__(view)
-            expired = declared.ttl is not None and _newest(declared, earlier) < effective - declared.ttl
             for feature in declared.features:
-                feature.put(row.__dict__, [math.nan if expired else value(part, earlier, effective) for part in feature.parts])
+                feature.put(row.__dict__, [value(part, earlier, effective, declared.ttl) for part in feature.parts])
             for item in declared.derived:
-                row.__dict__[item.name] = _derived(item, row, event)
+                row.__dict__[item.name] = derive(item, row, event)
             rows.append(row)
         all_earlier.append((time, event, declared.lateness is None or time >= effective - declared.lateness))
     return rows
 
 
-def value(part: Aggregate, earlier: Sequence[tuple[int, Any]], effective: int) -> float:
-    """One aggregate by its definition, exactly (no sketch): of the entity's (time, event) so far, in order of processing."""
+def value(part: Aggregate, earlier: Sequence[tuple[int, Any]], effective: int, ttl: int | None = None) -> float:
+    """One aggregate by its definition, exactly (no sketch): of the entity's (time, event) so far, in order of processing. When
+    the newest that it has values of is older than `ttl` (microseconds), all is as if it had never been."""
     if part.of:
-        over, under = (value(each, earlier, effective) for each in part.of)
+        over, under = (value(each, earlier, effective, ttl) for each in part.of)
         return over / under if under else math.nan
-    start = (effective - part.over) // hop_of(part.over) * hop_of(part.over) if part.over else 0
-    met = [(t, e) for t, e in earlier if event_of(type(e)) is part.event and t >= start and part.condition.holds(e)]
+    met = [(t, e) for t, e in earlier if event_of(type(e)) is part.event and part.condition.holds(e)]
     pairs = [(t, v) for t, e in met if not math.isnan(v := 1.0 if part.column is None else _number(part.column, e))]
+    if ttl is not None and max((t for t, _ in pairs), default=effective) < effective - ttl:
+        pairs = []
+    if part.over:
+        start = (effective - part.over) // hop_of(part.over) * hop_of(part.over)
+        pairs = [(t, v) for t, v in pairs if t >= start]
     values = [v for _, v in pairs]
     newest = [v for _, _, v in sorted(((t, i, v) for i, (t, v) in enumerate(pairs)), reverse=True)]
     match part.kind:
@@ -110,22 +114,6 @@ def value(part: Aggregate, earlier: Sequence[tuple[int, Any]], effective: int) -
     raise AssertionError(part.kind)
 
 
-def _newest(view: View, earlier: Sequence[tuple[int, Any]]) -> float:
-    """The time of the newest event that the view has values of; infinite where there is none, for nothing can expire."""
-    parts = [each for feature in view.features for part in feature.parts for each in (part.of or (part,))]
-    return max(
-        (
-            t
-            for t, e in earlier
-            for p in parts
-            if event_of(type(e)) is p.event
-            and p.condition.holds(e)
-            and (p.column is None or not math.isnan(_number(p.column, e)))
-        ),
-        default=math.inf,
-    )
-
-
 def _number(column: Column, event: Any) -> float:
     found = getattr(event, column.name)
     if found is None or (isinstance(found, float) and not math.isfinite(found)):
@@ -133,7 +121,7 @@ def _number(column: Column, event: Any) -> float:
     return code(found) if column.kind == "text" else float(found)
 
 
-def _derived(item: Derived[float], row: object, event: object) -> float:
+def derive(item: Derived[float], row: object, event: object) -> float:
     if item.wants_event:
         if item.event_hint not in (type(event), type(event).__name__):
             return math.nan

@@ -19,7 +19,7 @@ from . import sketch
 from .aggregate import Aggregate, Condition, code, hop_of
 from .event import Column, Event
 from .feature import View
-from .kernel import HEAD, KINDS, LATE_NEVER
+from .kernel import HEAD, KINDS, NEVER
 
 __all__ = ["Shape", "Track", "numbers"]
 
@@ -99,9 +99,9 @@ class Shape:
             self.windows[w] = ring, over, at
             at += int(self.rings[ring, 3])
         self.merged_words = max(at, 1)
-        self.features, self.arguments = _table(7, len(parts)), np.zeros(len(parts))
+        self.features, self.arguments = _table(9, len(parts)), np.zeros(len(parts))
         below = 0
-        for f, (t, (_, part)) in enumerate(zip(of, parts, strict=True)):
+        for f, (t, (view, part)) in enumerate(zip(of, parts, strict=True)):
             self.arguments[f] = part.argument
             where, base, place, room = t, 0, 0, 0
             if part.of:
@@ -113,15 +113,16 @@ class Shape:
                 place, room = base + self._word(part.kind, ring), self.rings[ring, 4]
             elif part.kind.startswith("decayed"):
                 self.arguments[f] = self._decays.index((t, int(part.argument)))
-            self.features[f] = KINDS.index(part.kind), where, part.over, hop_of(part.over), base, place, room
-        self._lay_views()
+            self.features[f] = KINDS.index(part.kind), where, part.over, hop_of(part.over), base, place, room, 0, NEVER
+            if not part.of:
+                self.features[f, 7:] = t, NEVER if view.ttl is None else view.ttl
         said = [LAYOUT, *(view.fingerprint for view in views)]
         self.tag = float(int(hashlib.sha256(repr(said).encode()).hexdigest()[:13], 16))
 
     def _track(self, view: View, part: Aggregate, parts: Sequence[tuple[View, Aggregate]]) -> int:
         """The track of an aggregate, made if it is a new one. Counts share that of a column that is never missing, so they cost
         nothing beside it."""
-        late = LATE_NEVER if view.lateness is None else view.lateness
+        late = NEVER if view.lateness is None else view.lateness
         column = part.column
         if column is None:
             beside = (p.column for v, p in parts if p.event is part.event and p.condition.key == part.condition.key)
@@ -186,23 +187,9 @@ class Shape:
         """By view, the tracks that it is made of: the newest event of the view is the newest of them."""
         return [np.array(self.tracks_of(view), np.int64) for view in self.views]
 
-    def _lay_views(self) -> None:
-        """The views that expire: their columns and tracks."""
-        mortal, tracks = [], list[int]()
-        first = 0
-        for view in self.views:
-            last = first + sum(len(feature.parts) for feature in view.features)
-            if view.ttl is not None:
-                mine = self.tracks_of(view)
-                mortal.append((view.ttl, first, last, len(tracks), len(tracks) + len(mine)))
-                tracks += mine
-            first = last
-        self.mortal = np.array(mortal, np.int64).reshape(-1, 5)
-        self.mortal_tracks = np.array(tracks, np.int64)
-
     def tracks_of(self, view: View) -> list[int]:
         """The tracks that a view is made of: its newest event is the newest of them."""
-        late = LATE_NEVER if view.lateness is None else view.lateness
+        late = NEVER if view.lateness is None else view.lateness
         parts = [each for feature in view.features for part in feature.parts for each in (part.of or (part,))]
         return [
             t
@@ -218,8 +205,7 @@ class Shape:
     def tables(self) -> tuple[Any, ...]:
         """What the kernel is given of it."""
         return (
-            self.tag, self.track_table, self.decays, self.rings, self.windows, self.features, self.arguments, self.mortal,
-            self.mortal_tracks,
+            self.tag, self.track_table, self.decays, self.rings, self.windows, self.features, self.arguments,
         )  # fmt: skip
 
     def values(self, event: Event, decoded: Sequence[Any]) -> Floats:

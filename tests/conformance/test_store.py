@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import given as random_input
 from hypothesis import strategies as st
+from tests.conftest import missing
 
+from penstock.local.process import LocalError
+from penstock.local.redis import LocalRedis
 from penstock.store import Change, Fenced, Saved, Store, StoreError
 from penstock.store.memory import MemoryStore
-from penstock.store.redis import RedisStore
+from penstock.store.redis import RedisReader, RedisStore
 
 STORY_SECONDS = 30.0
 
@@ -80,6 +86,40 @@ def test_heads_replace_and_tails_grow_until_they_are_cut(given: Given) -> None:
         assert await store.read("s.0", [b"a", b"b", b"c"]) == [(b"22", b"xyy"), (b"1", b"x"), (b"", b"z")]
         await store.write("s.0", 2, Change(b"3", tails={b"a": b"new"}, cut=[b"a", b"b", b"never there"]))
         assert await store.read("s.0", [b"a", b"b", b"c"]) == [(b"22", b"new"), (b"1", b""), (b"", b"z")]
+
+    given.play(story)
+
+
+def test_what_is_dropped_is_gone_unless_the_same_write_puts_it_back(given: Given) -> None:
+    async def story(store: Store) -> None:
+        keys = [b"a", b"b", b"c", b"d"]
+        await store.write("s.0", 0, Change(b"1", heads=dict.fromkeys(keys, b"h"), tails=dict.fromkeys(keys, b"t")))
+        await store.write("s.1", 0, Change(b"1", heads={b"a": b"h"}, tails={b"a": b"t"}))
+        again = Change(b"2", heads={b"b": b"new"}, tails={b"c": b"new"}, drops=[b"a", b"b", b"c", b"never there"])
+        await store.write("s.0", 1, again)
+        assert await store.read("s.0", keys) == [(b"", b""), (b"new", b""), (b"", b"new"), (b"h", b"t")]
+        assert await store.read("s.1", [b"a"]) == [(b"h", b"t")]
+
+    given.play(story)
+
+
+def test_places_of_any_shards_are_gathered_in_the_order_asked_for(given: Given) -> None:
+    async def story(store: Store) -> None:
+        for shard in ("s.0", "s.1", "s.2"):
+            name = shard.encode()
+            await store.write(
+                shard, 0, Change(b"1", heads={b"%d" % n: name + b"h%d" % n for n in range(900)}, tails={b"1": name})
+            )
+        assert await store.gather([], 0) == ([], [])
+        places = [("s.1", b"1"), ("s.0", b"1"), ("s.9", b"1"), ("s.1", b"none"), ("s.1", b"1"), ("s.2", b"7")]
+        heads, tails = await store.gather(places, 4)
+        assert heads == [b"s.1h1", b"s.0h1", b"", b"", b"s.1h1", b"s.2h7"]
+        assert tails == [b"s.1", b"s.0", b"", b""]
+        many = [(f"s.{n % 3}", b"%d" % (n % 900)) for n in range(5_000)]  # more than goes into one command
+        for tailed in (0, 1_500, 5_000):
+            heads, tails = await store.gather(many, tailed)
+            assert heads == [shard.encode() + b"h" + key for shard, key in many]
+            assert tails == [shard.encode() if key == b"1" else b"" for shard, key in many[:tailed]]
 
     given.play(story)
 
@@ -200,6 +240,7 @@ class Model:
     def apply(self, change: Change) -> None:
         self.version, self.position, self.outbox = self.version + 1, change.position, change.outbox
         self.table = {k: v for k, v in {**self.table, **change.table}.items() if v is not None}
+        self.records = {k: v for k, v in self.records.items() if k not in change.drops}
         for key in {*change.heads, *change.tails, *change.cut}:
             head, tail = self.records.get(key, (b"", b""))
             kept = b"" if key in change.cut else tail
@@ -216,6 +257,7 @@ CHANGES = st.builds(
     heads=st.dictionaries(KEYS, BYTES),
     tails=st.dictionaries(KEYS, BYTES),
     cut=st.lists(KEYS),
+    drops=st.lists(KEYS),
 )
 WRITES = st.lists(st.tuples(st.sampled_from(["s.0", "s.1"]), st.sampled_from([0, 0, 0, -1, 1]), CHANGES), max_size=12)
 
@@ -237,6 +279,9 @@ def test_any_writes_leave_what_a_dict_would_hold(given: Given, writes: list[tupl
         for shard, model in models.items():
             assert await store.open(shard) == Saved(model.version, model.position, model.outbox, model.table)
             assert await store.read(shard, keys) == [model.records.get(key, (b"", b"")) for key in keys]
+        places = [(shard, key) for key in keys for shard in models]
+        found = [models[shard].records.get(key, (b"", b"")) for shard, key in places]
+        assert await store.gather(places, 7) == ([head for head, _ in found], [tail for _, tail in found[:7]])
 
     given.play(story)
 
@@ -257,6 +302,47 @@ def test_what_redis_holds_outlives_the_client_and_ends_with_its_project(redis_ur
         await second.wipe()
         await again.close()
         await second.close()
+
+    asyncio.run(story())
+
+
+@pytest.fixture
+def cluster_url(tmp_path: Path) -> Iterator[str]:
+    """A Redis cluster of one node, which holds every slot and refuses commands over several."""
+
+    class Clustered(LocalRedis):
+        def _command(self) -> list[str]:
+            return [*super()._command(), "--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf"]
+
+    server = Clustered(tmp_path)
+    try:
+        server.start()
+    except LocalError as error:
+        missing("Redis", str(error))
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+        while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
+            time.sleep(0.01)
+    yield server.url
+    server.kill()
+
+
+def test_on_a_cluster_places_of_several_shards_are_gathered_too(cluster_url: str) -> None:
+    async def story() -> None:
+        store, reader = RedisStore(cluster_url, "p"), RedisReader(cluster_url, "p")
+        for shard in ("s.0", "s.1", "s.2"):
+            name = shard.encode()
+            await store.write(shard, 0, Change(name, heads={b"%d" % n: name + b"%d" % n for n in range(600)}, tails={b"1": b"t"}))
+        for places in ([(f"s.{n % 3}", b"1") for n in range(7)], [(f"s.{n % 3}", b"%d" % (n % 600)) for n in range(2_500)]):
+            heads = [shard.encode() + key for shard, key in places]
+            want = heads, [b"t" if key == b"1" else b"" for _, key in places[:5]]
+            assert await store.gather(places, 5) == want
+            assert await RedisStore(cluster_url, "p").gather(places, 5) == want
+            assert reader.fetch(places, 5) == want
+        assert reader.position("s.1") == await store.position("s.1") == b"s.1"
+        assert await store.position("never") == b""
+        await store.close()
+        reader.close()
 
     asyncio.run(story())
 

@@ -288,8 +288,8 @@ def _retyped(definition: dict[str, Any], field: str) -> None:
 def folder(tmp_path: Path) -> Path:
     for name, text in files(TOPICS).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
-    if (SCHEMAS / "openapi.json").exists():
-        (tmp_path / "openapi.json").write_bytes((SCHEMAS / "openapi.json").read_bytes())
+    for described in SCHEMAS.glob("openapi*.json"):
+        (tmp_path / described.name).write_bytes(described.read_bytes())
     return tmp_path
 
 

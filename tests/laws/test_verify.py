@@ -233,7 +233,7 @@ def test_rows_that_are_ahead_of_the_archived_events_wait_for_them(tmp_path: Path
 def test_values_that_a_view_forgot_are_expired(tmp_path: Path) -> None:
     events = [sale("s0", 0, paid=5.0), ask("q0", 5), ask("q1", 200)]
     report = published(tmp_path, [Batch(events, before=None)], project=WIDE).verify()
-    assert causes(report) == {"expiry": {"q1 Fading.asks_1h", "q1 Fading.newest", "q1 Fading.paid_3h"}}
+    assert causes(report) == {"expiry": {"q1 Fading.newest"}}, "windows were empty by then anyway"
     forgotten = next(d for d in report.differences if d.column == "Fading.newest")
     assert (forgotten.served, forgotten.recomputed) == (None, 5.0)
 

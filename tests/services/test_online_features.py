@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import msgspec
@@ -25,7 +26,7 @@ from penstock.services.feature_store import api
 from penstock.services.inference.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
-from penstock.store import Store, StoreError
+from penstock.store import Place, Store, StoreError
 from penstock.store.memory import MemoryStore
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
@@ -59,7 +60,12 @@ class Driver:
     rides_3h = ps.count(Ride, over="3h")
 
 
-CABS = Project("cabs", rows={Ride: [Zone, Driver]})
+@ps.features(by=(Ride.zone, Ride.driver))
+class Pair:
+    rides_1h = ps.count(Ride, over="1h")
+
+
+CABS = Project("cabs", rows={Ride: [Zone, Driver, Pair]})
 
 
 @pytest.fixture(params=["memory", "redis"])
@@ -145,7 +151,9 @@ class TestHttp:
     def run(self, store: Store, folder: Path, talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
         async def story(machine: Embedded) -> None:
             await publish(machine, "rides", "zone", self.RIDES)
-            async with client_of(api.app(OnlineFeatures(machine.topics, machine.store), ["Zone", "Driver"], str)) as client:
+            async with client_of(
+                api.app(OnlineFeatures(machine.topics, machine.store), ["Zone", "Driver", "Pair"], str)
+            ) as client:
                 await talk(client)
 
         asyncio.run(played(CABS, store, folder, story))
@@ -161,7 +169,7 @@ class TestHttp:
                 answer = await client.get("/features/Zone/z", params={"at": at(minute).isoformat()})
                 assert answer.status_code == 200
                 assert answer.json() == {
-                    "view": "Zone", "key": "z", "as_of": at(minute).isoformat(), "status": "fresh",
+                    "view": "Zone", "key": "z", "as_of": at(minute).isoformat(), "status": "fresh", "age": 60.0 * (minute - 30),
                     "features": {"rides_1h": rides, "fares_1h": fares, "usual": usual, "surge": None},
                 }  # fmt: skip
 
@@ -198,7 +206,7 @@ class TestHttp:
             ("/features/Zone/z?at=2024-13-01T00:00:00Z", 400), ("/features/Zone/z?at=1969-12-31T23:59:59Z", 400),
             ("/features/Zone/z?at=2999-01-01T00:00:00Z", 400), ("/features/Zone/z?at=" + "9" * 5000, 400),
             ("/features/Zone/z?at=%ff", 400), ("/features/Nothing/z", 404), ("/features/" + "x" * 5000 + "/z", 404),
-            ("/features/Zone", 404), ("/features", 404), ("/", 404), ("/docs", 404),
+            ("/features/Zone", 404), ("/features", 405), ("/", 404), ("/docs", 404),
         ],
         ids=lambda value: str(value)[:50],
     )  # fmt: skip
@@ -211,9 +219,21 @@ class TestHttp:
 
         self.run(MemoryStore(), tmp_path, talk)
 
+    def test_a_compound_key_may_be_spelled_with_spaces_and_is_refused_where_it_is_none(self, tmp_path: Path) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            for path, status, rides in (('["z", "a/b"]', "fresh", 0), ('["z","a/b"]', "fresh", 0), ('["a/b","z"]', "missing", 0)):
+                said = (await client.get("/features/Pair/" + quote(path, safe=""))).json()
+                assert (said["status"], said["features"]) == (status, {"rides_1h": rides})
+            for path in ("z", '["z"]', '{"zone":"z"}', "[null,1]"):
+                answer = await client.get("/features/Pair/" + quote(path, safe=""))
+                assert answer.status_code == 400
+                assert "zone, driver" in said_wrong(answer)
+
+        self.run(MemoryStore(), tmp_path, talk)
+
     def test_a_store_that_is_away_is_said_and_may_come_back(self) -> None:
         class Away(MemoryStore):
-            async def read(self, shard: str, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+            async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
                 raise StoreError("Redis is away")
 
         async def whole() -> None:

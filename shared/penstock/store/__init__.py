@@ -20,8 +20,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-__all__ = ["LIVE", "REBUILDING", "STATUS", "Change", "Fenced", "Saved", "Store", "StoreError"]
+__all__ = ["LIVE", "REBUILDING", "STATUS", "Change", "Fenced", "Place", "Saved", "Store", "StoreError"]
 
+Place = tuple[str, bytes]
+"""Where a value is: its shard and its key there."""
 
 STATUS, LIVE, REBUILDING = b"", b"live", b"rebuilding"
 """The key of a shard (no entity has it) whose head says how the shard stands: live, or rebuilding: the store has lost writes, and
@@ -50,7 +52,7 @@ class Saved:
 @dataclass(slots=True)
 class Change:
     """One atomic write. `None` in `table` deletes the field. `heads` replace, `tails` append, `cut` empties a key's
-    tail before its new tail (compaction)."""
+    tail before its new tail (compaction). `drops` lose head and tail before anything is put there (expiry)."""
 
     position: bytes
     outbox: bytes = b""
@@ -58,6 +60,7 @@ class Change:
     heads: Mapping[bytes, bytes] = field(default_factory=dict)
     tails: Mapping[bytes, bytes] = field(default_factory=dict)
     cut: Sequence[bytes] = ()
+    drops: Sequence[bytes] = ()
 
 
 class Store(Protocol):
@@ -65,6 +68,12 @@ class Store(Protocol):
 
     async def read(self, shard: str, keys: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
         """(head, tail) of each key, in order; empty bytes where there is none. One round trip."""
+        ...
+
+    async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
+        """The heads of places in any shards, in order, and the tails of the first `tailed` of them; empty bytes where there is
+        none. One round trip. A place's head and tail are of one write, never of two; so are places of one shard, up to a
+        thousand."""
         ...
 
     async def write(self, shard: str, seen: int, change: Change) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from . import Change, Fenced, Saved
+from . import Change, Fenced, Place, Saved
 
 __all__ = ["MemoryStore"]
 
@@ -46,6 +46,11 @@ class MemoryStore:
         found = self._shards.get(shard) or _Shard()
         return [(found.heads.get(key, b""), found.tails.get(key, b"")) for key in keys]
 
+    async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
+        nothing = _Shard()
+        found = [(self._shards.get(shard, nothing), key) for shard, key in places]
+        return [s.heads.get(key, b"") for s, key in found], [s.tails.get(key, b"") for s, key in found[:tailed]]
+
     async def write(self, shard: str, seen: int, change: Change) -> int:
         found = self._shards.get(shard) or _Shard()
         if found.version != seen:
@@ -58,8 +63,10 @@ class MemoryStore:
                 found.table.pop(name, None)
             else:
                 found.table[name] = value
+        for key in change.drops:
+            found.heads.pop(key, None)
         found.heads.update(change.heads)
-        for key in change.cut:
+        for key in (*change.drops, *change.cut):
             found.tails.pop(key, None)
         for key, value in change.tails.items():
             found.tails[key] = found.tails.get(key, b"") + value

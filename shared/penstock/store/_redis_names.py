@@ -1,0 +1,101 @@
+"""What values are called in Redis, and how a read of many places becomes few commands. Pure.
+
+    penstock:<project>:{<shard>}:meta       hash: version, position, outbox
+    penstock:<project>:{<shard>}:table      hash
+    penstock:<project>:{<shard>}:h:<key>    head
+    penstock:<project>:{<shard>}:t:<key>    tail
+
+The braces are a hash tag: all of a shard lies in one slot of a cluster.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from . import Place
+
+__all__ = ["Gathering", "Names"]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
+"""Project and shard names; braces and colons would let keys of two shards meet."""
+
+_TOGETHER: Final = 1_000
+"""Places in one MGET: it holds the server for 1 ms at 10 kB each, and others get their turn between two."""
+
+
+class Names:
+    """The names of one project."""
+
+    def __init__(self, project: str) -> None:
+        self.project = f"penstock:{_name(project)}:"
+        self.heads, self.tails = _Prefixes(self, "h:"), _Prefixes(self, "t:")
+        self.split = False
+        """Whether the server is a cluster, which refuses a command over several slots."""
+
+    def place(self, shard: str) -> str:
+        return f"{self.project}{{{_name(shard)}}}:"
+
+    def crossed(self, error: BaseException | None) -> bool:
+        """Whether a cluster refused a command because its names are of several slots; then the next gathering splits them."""
+        found = not self.split and "hash to the same slot" in str(error)
+        self.split |= found
+        return found
+
+    def gathering(self, places: Sequence[Place], tailed: int) -> Gathering:
+        """See `Store.gather`."""
+        return Gathering(self, places, tailed)
+
+
+class _Prefixes(dict[str, bytes]):
+    """By shard, what the names of its heads (or tails) begin with."""
+
+    def __init__(self, names: Names, kind: str) -> None:
+        self._names, self._kind = names, kind
+
+    def __missing__(self, shard: str) -> bytes:
+        found = self[shard] = (self._names.place(shard) + self._kind).encode()
+        return found
+
+
+class Gathering:
+    """One read of many places: the names that each MGET asks for (`commands`), and how the answers are put together."""
+
+    def __init__(self, names: Names, places: Sequence[Place], tailed: int) -> None:
+        self._count, self._tailed = len(places), tailed
+        self._blocks = _blocks(places, names.split)
+        self.commands = []
+        for block in self._blocks:
+            asked = [places[at] for at in block]
+            some = [places[at] for at in block if at < tailed] if tailed else []
+            self.commands.append([*(names.heads[s] + key for s, key in asked), *(names.tails[s] + key for s, key in some)])
+
+    def answer(self, answers: Sequence[Sequence[bytes | None]]) -> tuple[list[bytes], list[bytes]]:
+        """Heads and tails, from one answer for each command."""
+        if len(answers) == 1:
+            found = [value or b"" for value in answers[0]]
+            return found[: self._count], found[self._count :]
+        heads, tails = [b""] * self._count, [b""] * self._tailed
+        for block, values in zip(self._blocks, answers, strict=True):
+            for at, value in zip(block, values, strict=False):
+                heads[at] = value or b""
+            for at, value in zip([i for i in block if i < self._tailed], values[len(block) :], strict=True):
+                tails[at] = value or b""
+        return heads, tails
+
+
+def _blocks(places: Sequence[Place], split: bool) -> list[Sequence[int]]:
+    """Which places go into one command; on a cluster those of one shard."""
+    if not split:
+        return [range(first, min(first + _TOGETHER, len(places))) for first in range(0, len(places), _TOGETHER)]
+    by_shard: dict[str, list[int]] = {}
+    for at, (shard, _) in enumerate(places):
+        by_shard.setdefault(shard, []).append(at)
+    return [some[first : first + _TOGETHER] for some in by_shard.values() for first in range(0, len(some), _TOGETHER)]
+
+
+def _name(name: str) -> str:
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is no name for a project or shard; use letters, digits, dots, dashes, underscores")
+    return name

@@ -1,0 +1,235 @@
+"""Reading features from Redis, beside the bare packed read on the same machine in the same run. `make bench`.
+
+Work: 1, 10 and 100 of 2,000 entities, keys drawn at random, as of now; p50 of each over all rounds, in milliseconds.
+
+    20 features    the newest values of 20 columns: their state has no tiles
+    24 windows     4 windows (1h, 24h, 7d, 30d) x 6 aggregates over 45 days of events: 16 kB of tiles each
+
+    bare           one MGET of 20 float32 and a time, packed, names made before -> numpy (and, of 24 windows, of the same states)
+    redis          ps.FeatureClient on redis://, in process: keys -> values, with status and age of each view
+    http           ps.FeatureClient on http://, to a service in a process of its own; Arrow
+    http json      the same read as JSON
+
+Feast 0.67.0 (SDK, Redis, 20 floats) took 0.39 / 1.13 / 8.4 ms on such a machine; recorded, not run here. Reads of both kinds take
+turns, each after the same pause: right after another call an idle server answers faster than it would a stranger.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import redis
+
+import penstock as ps
+from penstock.event import event_of, to_micros
+from penstock.feature import view_of
+from penstock.local import port as ports
+from penstock.local.redis import LocalRedis
+from penstock.log import partition_of
+from penstock.lookup import state_key
+from penstock.store import Change
+from penstock.store.redis import RedisStore
+from penstock.window import Panes, Shape
+
+ENTITIES, PARTITIONS = 2_000, 4
+FEAST = {1: 0.39, 10: 1.13, 100: 8.4}
+PAUSE = 0.0005
+"""Seconds."""
+PACKED = np.dtype([("t", "<i8"), ("v", "<f4", (20,))])
+COLUMNS = [f"c{i}" for i in range(20)]
+
+Wide: Any = ps.event("wide")(
+    type("Wide", (), {"__annotations__": {"card": ps.Key[str], **dict.fromkeys(COLUMNS, float), "at": ps.EventTime}})
+)
+Newest: Any = ps.features(by=Wide.card)(type("Newest", (), {c: ps.last(getattr(Wide, c)) for c in COLUMNS}))
+
+
+@ps.event("narrow")
+class Narrow:
+    payer: ps.Key[str]
+    amount: float
+    at: ps.EventTime
+
+
+AGGREGATES: dict[str, Callable[[str], Any]] = {
+    "count": lambda over: ps.count(Narrow, over=over),
+    "sum": lambda over: ps.sum(Narrow.amount, over=over),
+    "mean": lambda over: ps.mean(Narrow.amount, over=over),
+    "min": lambda over: ps.min(Narrow.amount, over=over),
+    "max": lambda over: ps.max(Narrow.amount, over=over),
+    "std": lambda over: getattr(ps, "std", ps.mean)(Narrow.amount, over=over),
+}
+Windows: Any = ps.features(by=Narrow.payer)(
+    type("Windows", (), {f"{n}_{w}": make(w) for n, make in AGGREGATES.items() for w in ("1h", "24h", "7d", "30d")})
+)
+CASES = {"20 features": (Wide, Newest), "24 windows": (Narrow, Windows)}
+PROJECT = ps.Project("bench-reads", rows={Wide: [Newest], Narrow: [Windows]})
+NAMES = [f"card-{n:06d}" for n in range(ENTITIES)]
+
+
+def states(event: type, view: type, days: int, now: int) -> dict[str, tuple[bytes, bytes]]:
+    """Heads and tails of all entities after six events of each every half day."""
+    shape, rng = Shape([view_of(view)]), np.random.default_rng(0)
+    panes, n, half = Panes(shape), 6 * ENTITIES, 43_200 * 1_000_000
+    kind, slots = shape.events.index(event_of(event)), np.array([panes.slot(name) for name in NAMES], np.int64)
+    stored: dict[str, tuple[bytes, bytes]] = {}
+    for turn in range(2 * days, 0, -1):
+        times = np.sort(now - turn * half + rng.integers(0, half, n))
+        values = rng.random((n, len(shape.tracks)))
+        panes.apply(slots[rng.integers(0, ENTITIES, n)], times, np.full(n, kind), values, np.zeros(n, np.int64))
+        heads, tails, cut = panes.pack()
+        for name, head in heads.items():
+            stored[name] = head, (b"" if name in cut else stored.get(name, (b"", b""))[1]) + tails.get(name, b"")
+    return stored
+
+
+async def fill(url: str, cases: dict[str, dict[str, tuple[bytes, bytes]]]) -> None:
+    """What the feature store would have written, and the bare values."""
+    store, position = RedisStore(url, PROJECT.name), msgspec.msgpack.encode({"partitions": PARTITIONS})
+    for shard in range(PARTITIONS):
+        mine, version = [n for n in NAMES if partition_of(n.encode(), PARTITIONS) == shard], 0
+        for case, stored in cases.items():
+            hop = view_of(CASES[case][1]).key
+            for first in range(0, len(mine), 200):
+                some = mine[first : first + 200]
+                heads = {state_key(hop, n): stored[n][0] for n in some}
+                tails = {state_key(hop, n): stored[n][1] for n in some if stored[n][1]}
+                version = await store.write(f"feature_store.{shard}", version, Change(position, heads=heads, tails=tails))
+    await store.close()
+    with redis.Redis.from_url(url) as client:
+        for n, name in enumerate(NAMES):
+            client.set(f"bare:{name}", np.array((n, np.arange(20)), PACKED).tobytes())
+
+
+def serve(url: str, port: int) -> None:
+    """The feature store's HTTP side, as its process runs it."""
+    import gc
+
+    import uvicorn
+
+    from penstock.online import OnlineFeatures
+    from penstock.services.feature_store.api import app
+    from penstock.topics import Topics
+
+    gc.set_threshold(100_000, 50, 100)  # as services/__main__.py does
+    online = OnlineFeatures(Topics(PROJECT, PARTITIONS), RedisStore(url, PROJECT.name))
+    uvicorn.run(app(online, ["Newest", "Windows"], str), host=ports.LOOPBACK, port=port, log_level="error")
+
+
+def paused(call: Callable[[int], object], turn: int) -> float:
+    """Milliseconds of a call after a pause in which this process stays awake and the server does not."""
+    until = time.perf_counter() + PAUSE
+    while time.perf_counter() < until:
+        pass
+    began = time.perf_counter()
+    call(turn)
+    return (time.perf_counter() - began) * 1e3
+
+
+def measure(url: str, port: int, rounds: int) -> dict[str, Any]:
+    bare, place = redis.Redis.from_url(url), f"http://{ports.LOOPBACK}:{port}"
+    plain = httpx.Client(base_url=place)
+    with bare, plain, ps.FeatureClient(url, PROJECT) as near, ps.FeatureClient(place) as far:
+        return {
+            f"{case}, {n}": measured(case, view, n, rounds, bare, near, far, plain)
+            for case, (_, view) in CASES.items()
+            for n in (1, 10, 100)
+        }
+
+
+def measured(
+    case: str, view: type, n: int, rounds: int, bare: Any, near: ps.FeatureClient, far: ps.FeatureClient, plain: httpx.Client
+) -> dict[str, Any]:
+    rng = np.random.default_rng(1)
+    drawn = [[NAMES[i] for i in rng.choice(ENTITIES, n, replace=False)] for _ in range(200)]
+    packed = [[f"bare:{name}" for name in names] for names in drawn]
+    whole = [stored_names(view, names) for names in drawn]
+    body = [msgspec.json.encode({"views": [view_of(view).name], "keys": names}) for names in drawn]
+    ways: dict[str, Callable[[int], Any]] = {
+        "bare": lambda i: np.frombuffer(b"".join(bare.mget(packed[i])), PACKED)["v"],
+        "bare, same states": lambda i: np.frombuffer(b"".join(bare.mget(whole[i])), np.float64),
+        "redis": lambda i: near.read(view, drawn[i]),
+        "http": lambda i: far.read(view, drawn[i]),
+        "http json": lambda i: plain.post("/features", content=body[i]).json(),
+    }
+    taken: dict[str, list[float]] = {way: [] for way in ways}
+    for turn in range(rounds + 20):  # the first twenty are not counted
+        for way, call in ways.items():
+            taken[way].append(paused(call, turn % 200))
+    quantiles = {way: statistics.quantiles(times[20:], n=100) for way, times in taken.items()}
+    p50 = {way: found[49] for way, found in quantiles.items()}
+    return {
+        "p50": p50,
+        "p10": {way: found[9] for way, found in quantiles.items()},
+        "p99": {way: found[98] for way, found in quantiles.items()},
+        "ratio": p50["redis"] / p50["bare" if case == "20 features" else "bare, same states"],
+        "feast 0.67.0, recorded": FEAST[n],
+    }
+
+
+def stored_names(view: type, names: list[str]) -> list[bytes]:
+    """The names of heads, and of tails where there are some, as the store calls them."""
+    from penstock.store._redis_names import Names
+
+    places = [(f"feature_store.{partition_of(n.encode(), PARTITIONS)}", state_key(view_of(view).key, n)) for n in names]
+    return Names(PROJECT.name).gathering(places, len(places) if view is Windows else 0).commands[0]
+
+
+def main(rounds: int) -> dict[str, Any]:
+    now = to_micros(datetime.now(UTC))
+    cases = {case: states(event, view, 45 if case == "24 windows" else 1, now) for case, (event, view) in CASES.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        server, port = LocalRedis(Path(folder)), ports.free()
+        server.start()
+        service = multiprocessing.get_context("spawn").Process(target=serve, args=(server.url, port))
+        try:
+            asyncio.run(fill(server.url, cases))
+            service.start()
+            until = time.monotonic() + 60
+            while not asyncio.run(ports.http_ok(port, "/healthz")):
+                assert time.monotonic() < until, "the service did not start"
+            return {
+                "milliseconds": measure(server.url, port, rounds),
+                "bytes": {
+                    case: statistics.mean(len(head) + len(tail) for head, tail in stored.values())
+                    for case, stored in cases.items()
+                },
+                "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}, "
+                f"load {os.getloadavg()[0]:.1f}",
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+        finally:
+            service.terminate()
+            service.join(10)
+            server.kill()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=300)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    result = main(options.rounds)
+    if options.json:
+        print(json.dumps(result))
+        sys.exit()
+    print(f"reads from Redis, p50 (p99) in ms of {options.rounds}; {result['machine']}")
+    for case, said in result["milliseconds"].items():
+        shown = "  ".join(f"{way} {p50:.3f} ({said['p99'][way]:.2f})" for way, p50 in said["p50"].items())
+        print(f"  {case:16} {shown}  ratio {said['ratio']:.2f}  (Feast, recorded: {said['feast 0.67.0, recorded']})")
