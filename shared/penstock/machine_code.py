@@ -34,20 +34,24 @@ def machine_code(whole: Callable[..., Any], signature: str, parts: Sequence[Call
         config.CACHE_DIR = before or str(Path("~/.cache/penstock/numba").expanduser() / sources)
         try:
             for part in parts[:-1]:
-                compiled = numba.njit(nogil=True)(_bound(part, names))
+                compiled = numba.njit(nogil=True)(_bound(part, names, sources))
                 names |= {name: compiled for name, function in names.items() if function is part}
             try:
-                made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names))
+                made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names, sources))
             except (OSError, RuntimeError):  # no place to keep it
-                made = numba.njit(signature, nogil=True)(_bound(whole, names))
+                made = numba.njit(signature, nogil=True)(_bound(whole, names, sources))
         finally:
             config.CACHE_DIR = before
         _made[key] = made
     return _made[key]
 
 
-def _bound(function: Callable[..., Any], names: dict[str, Any]) -> Callable[..., Any]:
-    """The function as it would be if its module held these names."""
+def _bound(function: Callable[..., Any], names: dict[str, Any], sources: str) -> Callable[..., Any]:
+    """The function as it would be if its module held these names.
+
+    Its own name says which parts it is made with: symbols of machine code are made of names, and those of two variants that
+    different processes had compiled would be taken for each other when both are loaded from the cache.
+    """
     bound = FunctionType(function.__code__, names, function.__name__)
-    bound.__module__, bound.__qualname__ = function.__module__, function.__qualname__
+    bound.__module__, bound.__qualname__ = function.__module__, f"{function.__qualname__}_{sources}"
     return bound

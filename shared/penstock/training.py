@@ -22,9 +22,9 @@ import pandas as pd
 from . import frame as frames
 from .errors import PenstockError
 from .event import Column, Event, to_micros
-from .retrospect import compute
 from .model import Model
 from .offline import Table, Tables
+from .retrospect import compute
 from .topology import Topology
 from .truth import Asked, Said, Truths, truths
 
