@@ -38,8 +38,8 @@ class Expiry:
         lifetimes = [lifetime(view) for view in hop.views]
         self._length = 0 if None in lifetimes else max((life or 0 for life in lifetimes), default=0)
         """Microseconds of a period; 0: some view of the hop never forgets."""
-        self._now = 0
-        """The newest period of any event."""
+        self.now = 0
+        """The newest period of any event; a part of the hop's position."""
         self._periods: dict[int, _Period] = {}
 
     def take(self, entities: Sequence[str | None], times: npt.NDArray[np.int64]) -> None:
@@ -53,7 +53,7 @@ class Expiry:
             found = [(n, [entities[i] for i in np.flatnonzero(numbers == n).tolist()]) for n in np.unique(numbers).tolist()]
         for number, named in found:
             self._periods.setdefault(number, _Period()).note(named)
-            self._now = max(self._now, number)
+            self.now = max(self.now, number)
 
     def sweep(self, version: int) -> tuple[list[str], dict[str, bytes | None]]:
         """The entities to let go with write `version`, and the fields of the table that change with it (None: deleted)."""
@@ -67,7 +67,7 @@ class Expiry:
                     field = f"{number}/{version}"
                 noted = period.fields[field] = period.fields.get(field, []) + period.new
                 fields[field], period.new = _encode(noted), []
-            while period.fields and number + 2 <= self._now and looked < SWEPT:
+            while period.fields and number + 2 <= self.now and looked < SWEPT:
                 field, names = next(iter(period.fields.items()))
                 later = [other.seen for at, other in self._periods.items() if at > number]
                 gone += [name for name in names if not any(name in seen for seen in later)]
@@ -86,7 +86,7 @@ class Expiry:
         period = self._periods.setdefault(number, _Period())
         period.seen.update(names)
         period.fields[field] = names
-        self._now = max(self._now, number)
+        self.now = max(self.now, number)
 
 
 class _Period:

@@ -179,6 +179,7 @@ class HopPartition:
         """What to save: with it and the records from the first pending ones on, the partition goes on exactly."""
         return {
             "released": self.merge.released,
+            "period": self.expiry.now,
             "applied": self.applied,
             "late": self.merge.late,
             "seen": self.merge.seen(),
@@ -188,6 +189,7 @@ class HopPartition:
 
     def resume(self, saved: Mapping[str, Any]) -> None:
         self.merge.released, self.applied, self.merge.late = saved["released"], saved["applied"], saved["late"]
+        self.expiry.now = saved["period"]
         self.merge.done = {source: tuple(done) for source, done in saved["done"].items()}
         for source, seen in saved["seen"].items():
             self.merge.resume(source, seen)

@@ -113,7 +113,7 @@ class QualityShard:
         """Seconds of work done, for `Spare`."""
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
-        if saved.version:
+        if saved.position:
             for topic, (at, start, seen, told) in msgspec.msgpack.decode(saved.position).items():
                 if topic in self._days:
                     day = self._days[topic]

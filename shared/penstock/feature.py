@@ -142,7 +142,10 @@ def features(
             (part.over for feature in found for part in (*feature.parts, *(o for p in feature.parts for o in p.of))), default=0
         )
         if lives is not None and lives < over:
-            mistake(f'{cls.__name__}: ttl="{ttl}" ends before its window of {duration.spoken(over)}', "make it at least as long")
+            mistake(
+                f'{cls.__name__}: ttl="{ttl}" is shorter than its longest window, {duration.spoken(over)}',
+                f'give at least ttl="{duration.spoken(over)}", or shorten the window',
+            )
         if lives is not None and promise is not None and promise > lives:
             mistake(
                 f'{cls.__name__}: fresh_within="{fresh_within}" is longer than ttl="{ttl}": it would expire before it is stale',

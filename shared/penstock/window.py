@@ -144,7 +144,8 @@ class Panes:
         is of another version of the views."""
         if not len(slots):
             return
-        self._clear(slots[self._state[slots, 0] > 0])
+        self._state[slots[self._state[slots, 0] > 0]] = 0.0
+        self._merged[slots] = 0.0  # those of nobody, too: a read of them has left what it found
         pairs = [part for pair in zip(heads, tails or [b""] * len(heads), strict=True) for part in pair]
         words = np.frombuffer(bytearray().join(pairs), np.float64)
         bounds = np.cumsum(np.fromiter(map(len, pairs), np.int64, len(pairs)) // 8).reshape(-1, 2)
@@ -157,14 +158,10 @@ class Panes:
     def forget(self, entities: Iterable[str]) -> None:
         """Let entities go whose changes were packed; their slots are used again."""
         slots = [self._slots.pop(entity) for entity in entities if entity in self._slots]
-        self._clear(slots)
+        self._state[slots], self._merged[slots] = 0.0, 0.0
         for slot in slots:
             self._names[slot] = ""
         self._free += slots
-
-    def _clear(self, slots: Ints | list[int]) -> None:
-        self._state[slots] = 0.0
-        self._merged[slots] = 0.0
 
     def shed(self) -> None:
         """Let the quieter half go when there are more entities than `room`. Only after `pack`: what is not stored is lost."""

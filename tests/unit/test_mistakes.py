@@ -66,7 +66,7 @@ WRONG = [
     ('"30d"', '"30d", where=lambda p: p.amont > 1', "Payment has no amont; did you mean amount?"),
     ('"30d"', '"30d", per=ps.among(Chargeback.payment_id, "x")', "per=Chargeback.payment_id is no column of Payment"),
     ('"30d"', '"30d", per=ps.among(Payment.country)', "needs 1 to 64 different categories"),
-    ("by=Payment.card_id", 'by=Payment.card_id, ttl="1d"', 'ttl="1d" ends before its window of 30d'),
+    ("by=Payment.card_id", 'by=Payment.card_id, ttl="1d"', 'ttl="1d" is shorter than its longest window, 30d'),
     (
         "ps.mean(Payment.amount",
         "ps.mean(Chargeback.fraudulent",

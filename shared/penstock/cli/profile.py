@@ -28,7 +28,10 @@ def profile(
     label: Annotated[str | None, typer.Option("--label", help="A column of numbers to correlate the others with.")] = None,
     html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that stands by itself.")] = None,
 ) -> None:
-    """Describe the columns of a table or file: counts, missing, distinct, quantiles, histograms, frequent values."""
+    """Describe the columns of a table or file.
+
+    Counts, missing, distinct, quantiles, histograms, frequent values; with a label also the correlation with it.
+    """
     from ..profile import Profile
 
     if (table is None) == (file is None):

@@ -21,7 +21,9 @@ def quality(
     event: Annotated[str | None, typer.Argument(help="The topic of an event; default: all.", show_default=False)] = None,
     days: Annotated[int, typer.Option("--days", min=1, help="At most so many of each event, the newest.")] = DAYS,
 ) -> None:
-    """Show how good the days of each event were: accuracy, completeness, consistency, timeliness, expectations not met.
+    """Show how good the days of each event were.
+
+    Accuracy, completeness, consistency, timeliness, and the expectations that were not met.
 
     A day is shown when it is over in stream time, in all partitions. Shares are of all records of the day.
     """
