@@ -45,8 +45,6 @@ class Machine:
         self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         """Work that ends soon after `stop` is set, whole."""
-        self.endless: list[Callable[[], Awaitable[None]]] = []
-        """Work that may be cancelled anywhere."""
         self.app: Any = None
         self.stop = asyncio.Event()
         """Set when the process is to end."""
@@ -65,7 +63,7 @@ def feature_store(machine: Machine) -> None:
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
     machine.lanes(quality.lanes(topics, machine.log, machine.store))
     tables = archive.Archive(topics, machine.log, machine.settings.offline)
-    machine.endless.append(tables.run)
+    machine.tasks.append(partial(tables.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
 
@@ -186,21 +184,18 @@ async def work(machine: Machine) -> None:
     # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
     server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
     tasks = [asyncio.ensure_future(start()) for start in (server.serve, *machine.tasks)]
-    endless = [asyncio.ensure_future(start()) for start in machine.endless]
     stopping = asyncio.ensure_future(machine.stop.wait())
     try:
-        done, _ = await asyncio.wait([stopping, *tasks, *endless], return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
     finally:
         machine.stop.set()
         server.should_exit = True
-        for task in endless:
-            task.cancel()
-        await asyncio.wait([stopping, *tasks, *endless], timeout=SETTLING)
+        await asyncio.wait([stopping, *tasks], timeout=SETTLING)
         for task in tasks:
             task.cancel()
-        await asyncio.wait([*tasks, *endless], timeout=CUTTING)
+        await asyncio.wait(tasks, timeout=CUTTING)
 
 
 def run(service: str) -> None:

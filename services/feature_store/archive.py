@@ -102,10 +102,13 @@ class Archive:
         await self._commit_all(lambda pending: pending.records >= FLUSH_ROWS or pending.size >= FLUSH_BYTES)
         return bool(batches)
 
-    async def run(self) -> None:
-        """Turn until cancelled (asked as in `Lane.run`). Storage or a log that is away is waited for."""
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        """Turn until `stop` is set, then commit what was gathered; or until cancelled (asked as in `Lane.run`), which loses
+        nothing either: it is read again. Storage or a log that is away is waited for."""
         self._compacts, me = True, asyncio.current_task()
         while me is None or not me.cancelling():
+            if stop is not None and stop.is_set():
+                return await self.flush()
             await self.turn(0.5)
             due = time.monotonic() - FLUSH_SECONDS
             await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]

@@ -60,14 +60,17 @@ def micros(series: Series, said: str) -> Ints:
     return found
 
 
-def arrived(times: Ints, partition: Series, offset: Series) -> Ints:
-    """What time it was in its partition when each event arrived: the running maximum of time, in the order of offsets."""
+def arrived(times: Ints, partition: Series, offset: Series) -> tuple[Ints, Ints]:
+    """What time it was in its partition when each event arrived, the running maximum of time in the order of offsets; and the
+    place of each in the order of (partition, offset)."""
     number = pd.factorize(partition)[0]
     order = np.lexsort((offset.to_numpy(np.int64), number))
     newest = np.empty(len(times), np.int64)
     for own in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
         newest[own] = np.maximum.accumulate(times[own])
-    return newest
+    turns = np.empty(len(times), np.int64)
+    turns[order] = np.arange(len(times))
+    return newest, turns
 
 
 def numbers(series: Series, column: Column) -> Floats:

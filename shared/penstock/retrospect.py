@@ -49,6 +49,8 @@ class _Part(NamedTuple):
     times: Ints
     places: Ints
     """The first word of the order: the time, or what time it was in the topic when this arrived."""
+    turns: Ints
+    """The last word: where it lies in its topic, or in its frame."""
     rank: int
     kind: int
     """Index in the shape's events; -1: it changes nothing."""
@@ -133,15 +135,15 @@ def _parts(
                 f"{event.time!r} is missing in {int((times == MISSING).sum()):,} rows, and an event has a time",
                 f'frame.dropna(subset=["{event.time.name}"])',
             )
-        places = (
-            times if order == "time" else frames.arrived(times, *(frames.place(frame, n, said) for n in ("partition", "offset")))
-        )
+        places, turns = times, np.arange(len(frame))
+        if order == "arrival":
+            places, turns = frames.arrived(times, *(frames.place(frame, n, said) for n in ("partition", "offset")))
         kind = shape.events.index(event) if event in shape.events else -1
-        parts.append(_Part(said, frame, event, times, places, rank, kind, at is event.type))
+        parts.append(_Part(said, frame, event, times, places, turns, rank, kind, at is event.type))
     if not isinstance(at, type):
         event, moment = _spelled(view, at, time)
         times = frames.micros(frames.place(at, moment, "`at`"), f"`at`, column {moment},")
-        return [*parts, _Part("`at`", at, event, times, times, -1, -1, True)]
+        return [*parts, _Part("`at`", at, event, times, times, np.arange(len(at)), -1, -1, True)]
     parts.sort(key=lambda part: part.wanted)
     if not parts or not parts[-1].wanted:
         known = ", ".join(repr(event) for event in given if event in view.by) or "none"
@@ -243,7 +245,8 @@ def _windows(shape: Shape, parts: Sequence[_Part]) -> Floats:
         """An array (or one value for all) of each part, as one of all rows that are kept."""
         return np.concatenate([np.broadcast_to(a, len(p.frame))[k] for a, p, k in zip(arrays, parts, kept, strict=True)])
 
-    order = _order(whose, joined(p.places for p in parts), joined(p.rank for p in parts), parts, kept)
+    places, turns, ranks = (joined(a) for a in ((p.places for p in parts), (p.turns for p in parts), (p.rank for p in parts)))
+    order = _order(whose, places, turns, ranks, parts, kept)
     tracks = [_tracks(shape, p)[k] for p, k in zip(parts, kept, strict=True)]
     whose, values = whose[order], np.concatenate(tracks)[order]
     times, kinds, want = (
@@ -285,10 +288,10 @@ def _nothing(shape: Shape) -> Floats:
     return nothing
 
 
-def _order(whose: Ints, places: Ints, ranks: Ints, parts: Sequence[_Part], kept: Sequence[Ints]) -> Ints:
-    """The stable order by (entity, place, rank, id): one entity after the other, each in the stream's order. Only events that
+def _order(whose: Ints, places: Ints, turns: Ints, ranks: Ints, parts: Sequence[_Part], kept: Sequence[Ints]) -> Ints:
+    """The order by (entity, place, rank, id, turn): one entity after the other, each in the stream's order. Only events that
     tie look at their ids."""
-    order = np.lexsort((ranks, places, whose))
+    order = np.lexsort((turns, ranks, places, whose))
     ahead, behind = order[:-1], order[1:]
     tied = (whose[ahead] == whose[behind]) & (places[ahead] == places[behind]) & (ranks[ahead] == ranks[behind])
     if not tied.any():
@@ -302,4 +305,4 @@ def _order(whose: Ints, places: Ints, ranks: Ints, parts: Sequence[_Part], kept:
         if part.rank >= 0 and len(own) and name in part.frame.columns:
             ids = part.frame[name].iloc[kept[i][own - starts[i]]].map(str).astype(object)
             names[own] = pd.factorize(ids, sort=True)[0]
-    return np.lexsort((names, ranks, places, whose))
+    return np.lexsort((turns, names, ranks, places, whose))

@@ -322,7 +322,7 @@ def _times(frame: pd.DataFrame, event: Event) -> Ints:
 def _came(events: pd.DataFrame, event: Event) -> Ints:
     """What time it was when each event arrived."""
     partition = pd.Series(frames.combined([pd.factorize(events[name])[0].astype(np.int64) for name in (TOPIC, PARTITION)]))
-    return frames.arrived(_times(events, event), partition, events[OFFSET])
+    return frames.arrived(_times(events, event), partition, events[OFFSET])[0]
 
 
 def _named(series: Any) -> Any:
