@@ -66,6 +66,7 @@ def survive(folder: Path, stream: Sequence[Event], partitions: int, moments: Seq
             wanted: dict[str, int] = {}
             for _, name in moments:
                 wanted[name] = wanted.get(name, 0) + 1
+            await archived(folder / "tables", found.rows)
             assert killer.left == [], f"the run ended before these were killed: {killer.left}"
             assert killer.restarts() == wanted, f"something else ended by itself; logs: {folder / 'logs'}"
             return found
@@ -77,6 +78,17 @@ def survive(folder: Path, stream: Sequence[Event], partitions: int, moments: Seq
     print(f"events {found.events_in:,}  rows {found.rows:,}  predictions {found.predictions:,}  outcomes {found.outcomes:,}")
     print(f"lost {found.lost}  counted twice {found.counted_twice}  redelivered {found.redelivered}  {seconds:.0f} s")
     return found
+
+
+async def archived(folder: Path, rows: int) -> None:
+    """Wait until the archive, which nobody waits for in a demo, has every row: it commits what is half a minute old."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        tables = Tables(folder)
+        if "flights.rows.scheduled" in tables.names() and tables.table("flights.rows.scheduled").rows >= rows:
+            return
+        await asyncio.sleep(0.5)
+    raise AssertionError("the archive has not caught up within two minutes")
 
 
 def at_random(seed: int, services: Sequence[str], n: int) -> list[tuple[int, str]]:
