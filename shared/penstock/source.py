@@ -103,6 +103,8 @@ def names_read(function: Callable[..., Any], argument: int) -> Iterator[tuple[st
         return
     owner = code.co_varnames[argument]
     for loaded, read in itertools.pairwise(dis.get_instructions(code)):
-        if read.opname == "LOAD_ATTR" and loaded.opname.startswith("LOAD_FAST") and loaded.argval == owner:
+        if read.opname not in ("LOAD_ATTR", "LOAD_METHOD") or not loaded.opname.startswith("LOAD_FAST"):
+            continue
+        if (loaded.argval[-1] if isinstance(loaded.argval, tuple) else loaded.argval) == owner:  # some load two at once
             line = (loaded.positions.lineno if loaded.positions else None) or code.co_firstlineno
             yield str(read.argval), (code.co_filename, line)

@@ -26,6 +26,7 @@ from tests.services.test_feature_store import (
 import penstock as ps
 from penstock.audit import Audit, audit
 from penstock.duration import DAY
+from penstock.errors import PenstockError
 from penstock.examples.flights import data as flights
 from penstock.examples.flights import project as flight_project
 from penstock.lane import Lane
@@ -173,6 +174,27 @@ def test_events_that_retention_has_taken_come_from_the_archive_with_neither_gap_
     rows = asyncio.run(go()).rows()
     assert dict(rows) == WHOLE
     assert len(rows) == len(WHOLE)
+
+
+def test_a_state_of_another_version_of_the_views_stops_the_feature_store_with_what_to_do() -> None:
+    async def go() -> None:
+        world = World()
+        await world.log.create(world.topics.all())
+        await world.publish(EVENTS[:600], micros(EVENTS[600][3]))
+        while await world.turn():
+            pass
+        for shard in world.store._shards.values():
+            shard.heads = {
+                key: head[:16] + b"otherone" + head[24:] if key != STATUS else head for key, head in shard.heads.items()
+            }
+        world.lane = world.opened()
+        await world.publish(EVENTS[600:], FOREVER)
+        while await world.turn():
+            pass
+
+    with pytest.raises(PenstockError, match="belongs to another version of the views") as caught:
+        asyncio.run(go())
+    assert "empty the store" in caught.value.fix
 
 
 def test_columns_that_are_called_like_a_place_come_back_from_the_archive_as_they_were_published(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from penstock.source import source_of
+from penstock.source import names_read, source_of
 
 LIMIT = 10
 KINDS = frozenset({"fuel", "food", "rent", "fun"})
@@ -71,3 +71,12 @@ def _even(n: int) -> bool:
 
 def _odd(n: int) -> bool:
     return n != 0 and _even(n - 1)
+
+
+def test_every_attribute_that_is_read_of_an_argument_is_found() -> None:
+    def rule(p: Any) -> bool:
+        least = p.low
+        return bool(least < p.high and max(least, p.middle) > 0 and p.kind.startswith("f") and p.low > 1)
+
+    assert [name for name, _ in names_read(rule, 0)] == ["low", "high", "middle", "kind", "low"]
+    assert {at[0] for _, at in names_read(rule, 0)} == {__file__}
