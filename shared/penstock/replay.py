@@ -80,7 +80,9 @@ def value(part: Aggregate, earlier: Sequence[tuple[int, Any]], effective: int, t
         case "distinct":
             return float(len(set(values)))
         case "decayed_count" | "decayed_sum" | "decayed_mean":
-            weights = [2.0 ** ((t - effective) / part.argument) for t, _ in pairs]
+            # a mean is the same at any moment, and the newest is as good as now, where all weights would round to 0
+            moment = max((t for t, _ in pairs), default=effective) if part.kind == "decayed_mean" else effective
+            weights = [2.0 ** ((t - moment) / part.argument) for t, _ in pairs]
             weight, total = sum(weights), sum(w * v for w, v in zip(weights, values, strict=True))
             if part.kind == "decayed_mean":
                 return total / weight if weight else math.nan

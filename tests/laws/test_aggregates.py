@@ -172,6 +172,20 @@ def test_a_window_that_is_no_multiple_of_its_hop_ends_where_the_definition_says_
     same(view, run(shape, events, 50, Panes(shape)), expected(view, events), events)
 
 
+def test_a_decayed_mean_is_still_a_mean_when_all_of_it_is_very_old() -> None:
+    @ps.features(by=[Deposit.account, Login.account])
+    class Old:
+        usual = ps.decayed_mean(Deposit.amount, "1m")
+        weight = ps.decayed_count(Deposit, "1m")
+
+    events: list[Any] = [Deposit("a", x, None, None, "food", START + timedelta(minutes=i)) for i, x in enumerate((1.0, 4.0))]
+    events.append(Login("a", START + timedelta(days=365)))
+    shape = Shape([view_of(Old)])
+    got = run(shape, events, 3, Panes(shape))
+    same(Old, got, expected(Old, events), events)
+    assert got[2].tolist() == [3.0, 0.0]
+
+
 def test_conditions_that_differ_in_what_they_take_from_around_them_count_different_events() -> None:
     def above(limit: float) -> Any:
         return ps.count(Deposit, where=lambda d: d.amount > limit)
