@@ -78,7 +78,9 @@ class EventTables:
         within = (pc.field("offset") >= begin) & (pc.field("offset") < begin + WINDOW)
         rows = self._tables.taken(partition.topic, None, ours & within).sort_by("offset")
         offsets = rows["offset"].to_pylist()
-        values = [msgspec.json.encode(row) for row in rows.drop_columns(["partition", "offset", "topic_id"]).to_pylist()]
+        own = rows.drop_columns(["partition", "offset", "topic_id"])
+        own = own.rename_columns([name.rpartition(".")[2] for name in own.column_names])  # see `past.column_of`
+        values = [msgspec.json.encode(row) for row in own.to_pylist()]
         return Batch(partition, offsets, [None] * len(offsets), values)
 
     def _table(self, topic: str) -> Table | None:

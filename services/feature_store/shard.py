@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.codec import EventDecoder, entity_of
+from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
@@ -143,7 +144,14 @@ class FeatureShard:
         for hop, entities in self._needed:
             states, first = loaded[first : first + len(entities)], first + len(entities)
             slots = np.fromiter(map(hop.panes.slot, entities), np.int64, len(entities))
-            hop.panes.restore_all(slots, [head for head, _ in states], [tail for _, tail in states])
+            try:
+                hop.panes.restore_all(slots, [head for head, _ in states], [tail for _, tail in states])
+            except ValueError as error:
+                raise PenstockError(
+                    f"by {hop.hop.key}: {error}",
+                    "run the views that made it, or give the project another name, or empty the store: it is built anew from the "
+                    "tables and Kafka",
+                ) from error
         sends, self._sends = self._sends, []
         number = self._version + 1
         released_ids: dict[str, list[str]] = {}

@@ -20,6 +20,7 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from types import FunctionType
 from typing import Any, Generic, Self, overload
 
 from typing_extensions import TypeVar
@@ -364,7 +365,7 @@ def ratio(over: Feature[float], under: Feature[float]) -> Feature[float]:
     for each in (over, under):
         if not isinstance(each, Feature) or each.form != "number" or each.kind == "ratio":
             mistake(f"ratio({each!r}) divides two aggregates that are numbers", "write ps.ratio(ps.sum(...), ps.count(...))")
-            return _made("count", getattr(each, "event"), None, None, None, None)  # noqa: B009
+            return each if isinstance(each, Feature) else under if isinstance(under, Feature) else over
     made = Aggregate("ratio", over.event, None, of=(over.parts[0], under.parts[0]))
     return Feature({"": made}, "number", f"ratio({over.spelled()}, {under.spelled()})")
 
@@ -405,7 +406,9 @@ def _made(
     if column is not None and column.kind != "number" and not (column.kind == "text" and kind in _TEXT):
         mistake(f"{kind}({column!r}): the column holds {column.kind}, not a number", "aggregate a numeric column")
     source = ""
-    if where is not None:
+    if where is not None and not isinstance(where, FunctionType):
+        mistake(f"where={where!r} is no function", "write where=lambda payment: payment.amount > 100")
+    elif where is not None:
         source = source_of(where)
         for name, at in names_read(where, 0):
             if name not in event.columns:

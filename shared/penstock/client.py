@@ -207,6 +207,7 @@ def _query(what: Any, keys: Any, at: Any) -> bytes:
     import msgspec
 
     from .event import from_micros
+    from .keys import listed
     from .online import moments
     from .query import Query
 
@@ -214,9 +215,9 @@ def _query(what: Any, keys: Any, at: Any) -> bytes:
     if not isinstance(keys, Mapping) and hasattr(keys, "columns"):
         keys = {str(name): keys[name] for name in keys.columns}
     if isinstance(keys, Mapping):
-        keys = {name: _listed(column) for name, column in keys.items()}
+        keys = {name: listed(column) for name, column in keys.items()}
     else:
-        keys = _listed(keys)
+        keys = listed(keys)
     said: Any = at if at is None or isinstance(at, str) else None
     if at is not None and said is None:
         n = 1 if not isinstance(at, Sequence) and not hasattr(at, "__len__") else len(at)
@@ -232,10 +233,6 @@ def _spelled(item: Any) -> str:
     if isinstance(item, Feature | Derived):
         return repr(item)
     return item.name if isinstance(item, Model) else view_of(item).name
-
-
-def _listed(values: Any) -> Any:
-    return values.tolist() if hasattr(values, "tolist") else values
 
 
 def _readings(url: str, status: int, body: bytes) -> Readings:

@@ -15,7 +15,6 @@ Arithmetic, comparisons, `&` and `|` are judged in whole columns; a rule may do 
 from __future__ import annotations
 
 import dis
-import itertools
 import sys
 from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
@@ -24,6 +23,7 @@ from typing import Any, TypeVar, get_type_hints, overload
 from .event import Column, column_of, event_of
 from .expectation import Among, Between, Expectation, Matches, Otherwise, Present, Remembering, Rising, Rule, Unique
 from .mistake import mistake, nearest
+from .source import names_read
 
 __all__ = ["expect"]
 
@@ -169,15 +169,12 @@ def _rule(body: Callable[[Any], bool], otherwise: Otherwise, above: float, names
         mistake(f"rule {body.__name__} is given one record", "give it one argument, an event: (payment: Payment) -> bool")
         return body
     event = event_of(next(iter(hints.values())))
-    argument, read = code.co_varnames[0], list[str]()
-    for loaded, taken in itertools.pairwise(dis.get_instructions(code)):
-        if loaded.opname.startswith("LOAD_FAST") and loaded.argval == argument and taken.opname in ("LOAD_ATTR", "LOAD_METHOD"):
-            if taken.argval not in event.columns:
-                line = (loaded.positions.lineno if loaded.positions else None) or code.co_firstlineno
-                at = (code.co_filename, line)
-                mistake(f"rule {body.__name__}: {event!r} has no {taken.argval}", nearest(taken.argval, event.columns), at=at)
-            else:
-                read.append(taken.argval)
+    read = []
+    for name, at in names_read(body, 0):
+        if name not in event.columns:
+            mistake(f"rule {body.__name__}: {event!r} has no {name}", nearest(name, event.columns), at=at)
+        else:
+            read.append(name)
     straight = bool(read) and all(step.opname in _STRAIGHT for step in dis.get_instructions(code))
     columns = [event.columns[name] for name in dict.fromkeys(read)]
     _declare(Rule(event, body, columns, straight), otherwise, above)

@@ -12,7 +12,6 @@ what was processed before, which a reader who begins later does not know.
 
 from __future__ import annotations
 
-import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
@@ -25,6 +24,7 @@ from . import duration
 from .errors import Refused
 from .event import Column, Event
 from .mistake import mistake
+from .source import source_of
 
 if TYPE_CHECKING:  # `import penstock` stays light
     import numpy as np
@@ -349,6 +349,6 @@ def spelled(event: Event) -> list[list[Any]]:
     """The expectations of an event, for fingerprints."""
     found: list[list[Any]] = []
     for expectation in event.expectations:
-        code = inspect.getsource(expectation.body) if isinstance(expectation, Rule) else ""
+        code = source_of(expectation.body) if isinstance(expectation, Rule) else ""
         found.append([expectation.name, expectation.otherwise, expectation.above, code])
     return found

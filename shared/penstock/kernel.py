@@ -9,8 +9,9 @@ A *track* is one column of one event (or the event itself, for counts), of those
 values always come together are a group; the last of them keeps its two words (OWNS). A *ring*
 holds the track's tiles of one hop, tile `hop number` at index `hop number mod size`; `size = longest window / hop + 1`, as
 the tail is floored. A tile is `[hop number + 1, n, and the words that its aggregates ask for]`. A lifetime is a ring of one
-tile, whose hop never ends. A second matrix, never stored, holds per window the merged closed tiles, valid for one hop number;
-it is recomputed from tiles (never subtracted), so that values are a function of tiles only and the same for any batch borders.
+tile, whose hop never ends. A second matrix, never stored, holds per window the merged closed
+tiles, valid for one first and one last hop number; it is recomputed from tiles (never subtracted), so that values are a function
+of tiles only and the same for any batch borders.
 
 Bounds: times are microseconds since 1970 and exact in float64 until the year 2255. No fastmath, no reordering: numba and
 Python give the same bits. Sketches are the functions of `sketch`, compiled into the loop.
@@ -238,14 +239,13 @@ def run(
             for w in range(len(windows)):
                 r, base = windows[w, RING], windows[w, MERGED_AT]
                 hop, size, at, width = rings[r, HOP], rings[r, SIZE], rings[r, RING_AT], rings[r, WIDTH]
-                head = moment // hop
-                if closed[base] != head + 1:
-                    opened(closed, base, rings, r, head + 1)
-                    first = (moment - windows[w, LENGTH]) // hop
-                    tile, end = (
-                        at + (first % size) * width,
-                        at + size * width,
-                    )  # a division per tile would cost more than the rest
+                head, first = moment // hop, (moment - windows[w, LENGTH]) // hop
+                # the tail of a window that is no multiple of its hop moves by itself, from one of two tiles to the other
+                stamp = 2 * (head + 1) + (head - first) % 2
+                if closed[base] != stamp:
+                    opened(closed, base, rings, r, stamp)
+                    # a division per tile would cost more than the rest
+                    tile, end = at + (first % size) * width, at + size * width
                     for k in range(first, min(head, before // hop + 1)):  # nothing is newer than the newest event
                         if row[tile] == k + 1:
                             fold(closed, base, row, tile, rings, r)

@@ -11,7 +11,10 @@ from .errors import Refused
 from .event import Column
 from .topology import Hop
 
-__all__ = ["entities", "entity", "key_of"]
+__all__ = ["entities", "entity", "key_of", "listed"]
+
+_DIGITS = 20
+"""Of an int64, with its sign."""
 
 
 def key_of(hop: Hop) -> tuple[Column, ...]:
@@ -52,18 +55,18 @@ def entities(hops: Sequence[Hop], keys: Any) -> list[Sequence[str | None]]:
         return [keys]
     needed = list(dict.fromkeys(column for hop in hops for column in key_of(hop)))
     names = list(dict.fromkeys(column.name for column in needed))
-    if not isinstance(keys, Mapping) and hasattr(keys, "columns"):  # a frame of pandas or its like
-        keys = {str(name): keys[name].tolist() for name in keys.columns if name in names}
+    if not isinstance(keys, Mapping) and hasattr(keys, "columns"):  # a frame of pandas
+        keys = {str(name): listed(keys[name]) for name in keys.columns if name in names}
     if isinstance(keys, Mapping):
         for name in names:
             if not _many(keys.get(name)):
                 raise Refused("schema", f"keys: {name} is missing, or no list: the values are by {', '.join(names)}")
         if len({len(keys[name]) for name in names}) > 1:
             raise Refused("schema", f"keys: the lists of {', '.join(names)} have different lengths")
-        return [_named(hop, [list(keys[column.name]) for column in key_of(hop)]) for hop in hops]
+        return [_named(hop, [listed(keys[column.name]) for column in key_of(hop)]) for hop in hops]
     if not _many(keys):
         raise Refused("schema", f"keys: give a list, or lists by column name ({', '.join(names)})")
-    rows = list(keys)
+    rows = listed(keys)
     if rows and any(isinstance(row, Mapping) for row in rows):
         for at, row in enumerate(rows):
             if not isinstance(row, Mapping) or not all(name in row for name in names):
@@ -85,6 +88,13 @@ def entities(hops: Sequence[Hop], keys: Any) -> list[Sequence[str | None]]:
         else:
             raise Refused("schema", f"keys[{at}]: give a list of {_listed(columns)}")
     return [found]
+
+
+def listed(values: Any) -> list[Any]:
+    """A column of keys as a list; what pandas calls missing (NaN, NA) is None."""
+    if hasattr(values, "isna"):
+        values = values.astype(object).where(values.notna(), None)
+    return values.tolist() if hasattr(values, "tolist") else list(values)
 
 
 def _named(hop: Hop, parts: list[list[Any]]) -> Sequence[str | None]:
@@ -120,7 +130,8 @@ def _held(column: Column, value: Any, where: str) -> Any:
         return str(value)
     if column.type is int and isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         return int(value)
-    if column.type is int and isinstance(value, str) and value.removeprefix("-").isdecimal() and str(int(value)) == value:
+    written = column.type is int and isinstance(value, str) and len(value) <= _DIGITS and value.removeprefix("-").isdecimal()
+    if written and str(int(value)) == value:
         return int(value)
     if column.type is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -243,7 +243,8 @@ class _Part:
             try:
                 self._panes.restore_all(self._seats[: len(states)], states, tails[first : first + self._room])
             except ValueError as error:
-                raise StoreError(f"{error}, and is being built anew") from error
+                said = f"the states by {self.hop.key} in the store belong to another version of the views than this project has"
+                raise StoreError(said) from error
             rows: Any = slice(None)
             of = decoded
             if len(states) < len(heads):

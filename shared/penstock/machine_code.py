@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Lock
 from types import FunctionType
 from typing import Any
 
 __all__ = ["machine_code"]
 
 _made: dict[tuple[str, ...], Callable[..., Any]] = {}
+_one_at_a_time = Lock()
+"""Where numba keeps what it compiles is a setting of the process."""
 
 
 def machine_code(whole: Callable[..., Any], signature: str, parts: Sequence[Callable[..., Any]], names: dict[str, Any]) -> Any:
@@ -21,29 +24,36 @@ def machine_code(whole: Callable[..., Any], signature: str, parts: Sequence[Call
     machine code of older parts, or of others.
     """
     key = tuple(part.__name__ for part in parts)
-    if key not in _made:
-        try:
-            import numba
+    with _one_at_a_time:
+        if key not in _made:
+            _made[key] = _compiled(whole, signature, parts, names, repr(key))
+        return _made[key]
 
-            config: Any = numba.config
-        except ImportError:
-            return whole
-        files = sorted({part.__code__.co_filename for part in parts})
-        sources = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files) + repr(key).encode()).hexdigest()[:12]
-        names, before = dict(names), config.CACHE_DIR
-        config.CACHE_DIR = before or str(Path("~/.cache/penstock/numba").expanduser() / sources)
+
+def _compiled(
+    whole: Callable[..., Any], signature: str, parts: Sequence[Callable[..., Any]], names: dict[str, Any], said: str
+) -> Callable[..., Any]:
+    try:
+        import numba
+
+        config: Any = numba.config
+    except ImportError:
+        return whole
+    files = sorted({part.__code__.co_filename for part in parts})
+    sources = hashlib.sha256(b"".join(Path(file).read_bytes() for file in files) + said.encode()).hexdigest()[:12]
+    names, before = dict(names), config.CACHE_DIR
+    config.CACHE_DIR = before or str(Path("~/.cache/penstock/numba").expanduser() / sources)
+    try:
+        for part in parts[:-1]:
+            compiled = numba.njit(nogil=True)(_bound(part, names, sources))
+            names |= {name: compiled for name, function in names.items() if function is part}
         try:
-            for part in parts[:-1]:
-                compiled = numba.njit(nogil=True)(_bound(part, names, sources))
-                names |= {name: compiled for name, function in names.items() if function is part}
-            try:
-                made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names, sources))
-            except (OSError, RuntimeError):  # no place to keep it
-                made = numba.njit(signature, nogil=True)(_bound(whole, names, sources))
-        finally:
-            config.CACHE_DIR = before
-        _made[key] = made
-    return _made[key]
+            made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names, sources))
+        except (OSError, RuntimeError):  # no place to keep it
+            made = numba.njit(signature, nogil=True)(_bound(whole, names, sources))
+    finally:
+        config.CACHE_DIR = before
+    return made
 
 
 def _bound(function: Callable[..., Any], names: dict[str, Any], sources: str) -> Callable[..., Any]:

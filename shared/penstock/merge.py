@@ -28,6 +28,8 @@ __all__ = ["NEVER", "TRUSTED_SECONDS", "Column", "Frontiers", "Merge", "Released
 NEVER = -(1 << 62)
 TRUSTED_SECONDS = 60.0
 """A publisher that closes times is waited for this long: it may pause, or its broker; what waits meanwhile is in order."""
+MOST = 1 << 16
+"""Records that are released at once, but for those of one instant: what has waited long for a silent source goes in parts."""
 Times = npt.NDArray[np.int64]
 
 _clock = msgspec.json.Decoder(Clock).decode
@@ -199,9 +201,9 @@ class Merge:
     def pending(self) -> int:
         return sum(q.pending for q in self._sources.values())
 
-    def release(self) -> Released:
-        """Everything strictly below the frontier, in order."""
-        before = self.frontier
+    def release(self, most: int = MOST) -> Released:
+        """What lies strictly below the frontier, in order: all, or of more than `most` records the first."""
+        before = self._bounded(self.frontier, most)
         self.released = max(self.released, before)
         chunks: list[_Chunk] = []
         for name, queue in self._sources.items():
@@ -217,6 +219,17 @@ class Merge:
         if order is None:
             return Released(times, ranks, ids, columns)
         return Released(times[order], ranks[order], ids[order], tuple(c[order] for c in columns))
+
+    def _bounded(self, before: int, most: int) -> int:
+        """A time below which at most so many records wait (or those of the first instant), `before` at the latest."""
+        if self.pending <= most:
+            return before
+        parts = [c.times[: np.searchsorted(c.times, before)] for q in self._sources.values() for c in q.chunks]
+        times = np.concatenate(parts)
+        if len(times) <= most:
+            return before
+        times.partition(most)
+        return max(int(times[most]), int(times[:most].min()) + 1)
 
 
 NOTHING = Released(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, object), ())

@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 _CHOICES: Final = 1_000
-"""Lookups that are kept compiled; a project has a handful."""
+"""Choices whose lookups are kept compiled; a project has a handful."""
 _BRIEF: Final = 500
 """Rows that are computed at once on the event loop (2 ms with windows); more go to a thread, so that others are answered."""
 _LAST: Final = to_micros(datetime(2200, 1, 1, tzinfo=UTC))
@@ -109,7 +109,7 @@ class Lookups:
         key = tuple(what) if isinstance(what, list) else what
         found = self._meant.get(key)
         if found is None:
-            if len(self._of) >= _CHOICES:  # who makes up choices without end does not fill the memory
+            if len(self._meant) >= _CHOICES:  # who makes up choices without end does not fill the memory
                 self._of, self._meant = {}, {}
             columns = columns_of(self.topics.project, what)
             found = self._meant[key] = self._of.setdefault(columns, Lookup(self.topics, columns))

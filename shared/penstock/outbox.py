@@ -43,7 +43,8 @@ FROM, SEQUENCE = "ce_source", "ce_id"
 grows. (The sources of others hold a slash.)"""
 
 PLACES = 20
-"""Bits of a number that say the place in its write: 2**20 records a step is far above what a read of 4,096 can produce."""
+"""Bits of a number that say the place in its write: 2**20 records a step is far above what a read of 4,096, or a release of
+`merge.MOST` in each of a dozen hops, can produce."""
 
 
 def numbered(headers: Headers) -> tuple[str, int] | None:
@@ -96,7 +97,9 @@ class Redelivered:
 
 def stamped(shard: str, write: int, sends: Sequence[Send]) -> list[Send]:
     """The sends of a shard's write, numbered; the same write gives the same numbers. Dead letters go as they are, with the
-    headers of whoever published them: the position they come from is their name."""
+    headers of whoever published them: the position they come from is their name. ValueError for more than a write may hold."""
+    if len(sends) > len(numbers_of(write)):
+        raise ValueError(f"{shard} sends {len(sends):,} records in one write, and can number {len(numbers_of(write)):,}")
     source = (FROM, shard.encode())
     return [
         Send(topic, key, value, (*headers, source, (SEQUENCE, b"%d" % number)), partition)

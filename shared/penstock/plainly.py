@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from .aggregate import EVERY, Aggregate, code, hop_of
-from .feature import Derived, View
+from .feature import View
 from .past import History, Past
 from .replay import derive as derived_of
 from .replay import value as value_of
@@ -188,28 +189,14 @@ def _scale(past: Past, part: Aggregate, processed: Ints, effective: int) -> floa
     return math.fsum(sizes) if part.kind in ("sum", "decayed_sum") else greatest
 
 
-class _Row:
-    """Numbers by attribute, for bodies of derived features."""
-
-
 def derive(view: View, found: Mapping[str, float], event: Any) -> dict[str, float]:
-    """The derived features of a row by column, from its others; what is not finite is missing, as in the stream."""
-    row, made = _Row(), {}
+    """The derived features of a row by column, from its others."""
+    row, made = SimpleNamespace(), {}
     for feature in view.features:
-        feature.put(row.__dict__, [np.float64(found[name]) for name in feature.columns])
+        feature.put(row.__dict__, [found[name] for name in feature.columns])
     for item in view.derived:
-        made[repr(item)] = _number(item, row, event)
-        row.__dict__[item.name] = np.float64(made[repr(item)])
+        made[repr(item)] = row.__dict__[item.name] = derived_of(item, row, event)
     return made
-
-
-def _number(item: Derived[float], row: object, event: Any) -> float:
-    try:
-        with np.errstate(all="ignore"):
-            number = derived_of(item, row, event)
-    except (ArithmeticError, ValueError, TypeError):  # a division by zero, a column that is None
-        return math.nan
-    return number if math.isfinite(number) else math.nan
 
 
 # -- many rows at once -------------------------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class Readings:
 
     @cached_property
     def status(self) -> dict[str, list[str]]:
-        """By view, how it stands in each row: fresh, stale, newer, expired or missing."""
+        """By view, how it stands in each row: one of `freshness.STATUSES`."""
         return {view: [STATUSES[c] for c in self.codes[:, at].tolist()] for at, view in enumerate(self.views)}
 
     @cached_property

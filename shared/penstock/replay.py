@@ -80,7 +80,9 @@ def value(part: Aggregate, earlier: Sequence[tuple[int, Any]], effective: int, t
         case "distinct":
             return float(len(set(values)))
         case "decayed_count" | "decayed_sum" | "decayed_mean":
-            weights = [2.0 ** ((t - effective) / part.argument) for t, _ in pairs]
+            # a mean is the same at any moment, and the newest is as good as now, where all weights would round to 0
+            moment = max((t for t, _ in pairs), default=effective) if part.kind == "decayed_mean" else effective
+            weights = [2.0 ** ((t - moment) / part.argument) for t, _ in pairs]
             weight, total = sum(weights), sum(w * v for w, v in zip(weights, values, strict=True))
             if part.kind == "decayed_mean":
                 return total / weight if weight else math.nan
@@ -122,8 +124,32 @@ def _number(column: Column, event: Any) -> float:
 
 
 def derive(item: Derived[float], row: object, event: object) -> float:
+    """A derived feature of one row, by the arithmetic that columns have (IEEE 754): what is divided by zero, or is made of what
+    is missing, is missing, and raises nothing. `event` is the one being answered, or None."""
+    import numpy as np
+
+    arguments = [_Numbers({name: _held(value) for name, value in vars(row).items()})]
     if item.wants_event:
         if item.event_hint not in (type(event), type(event).__name__):
             return math.nan
-        return float(item.body(row, event))
-    return float(item.body(row))
+        columns = [column for column in event_of(type(event)).columns.values() if column.kind == "number"]
+        arguments.append(_Numbers({column.name: np.float64(_number(column, event)) for column in columns}))
+    with np.errstate(all="ignore"):
+        found = float(item.body(*arguments))
+    return found if math.isfinite(found) else math.nan
+
+
+class _Numbers:
+    """Numbers by attribute, for bodies of derived features."""
+
+    def __init__(self, numbers: dict[str, Any]) -> None:
+        self.__dict__.update(numbers)
+
+
+def _held(value: Any) -> Any:
+    """The value of a feature (a number, or a tuple or mapping of them) as numpy's, which divide as columns do."""
+    import numpy as np
+
+    if isinstance(value, tuple):
+        return tuple(map(_held, value))
+    return {name: _held(each) for name, each in value.items()} if isinstance(value, dict) else np.float64(value)

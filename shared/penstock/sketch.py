@@ -2,6 +2,10 @@
 
 Each has `add`, `fold` (merge another one in) and `value`. All are deterministic: state is a function of the values and of
 their order, and no bit is drawn at random. Compiled with the kernel; written so that plain Python gives the same bits.
+
+Profiles have sketches of their own (`summary`), for another purpose: they take arrays, may grow to what they need, and must come
+out alike for any order and any split. A tile lies in a fixed number of words, takes one value at a time, and its entity's events
+have an order.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Nothing here is random, and nothing here depends on how values were cut into bat
 commutative to the byte: any split, any order, the same state. Texts are that while at most FREQUENT values differ; beyond, they
 are a function of the order of the values, and a merged count is low by at most `lost`.
 
+(The sketches of window tiles are others, with the reason: see `sketch`.)
+
     Distinct   how many values differ: exact below SMALLEST, else 3 % standard error
     Numbers    moments (exact), least, greatest, quantiles and histogram (to a bound that is stated)
     Texts      most frequent values, lengths
@@ -86,7 +88,8 @@ class Distinct:
 
 
 def _number(text: str) -> int:
-    """64 bits of a text: its bytes, as one number, modulo a prime (Karp and Rabin 1987). Python's own hash is random."""
+    """64 bits of a text: its bytes, as one number, modulo a prime (Karp and Rabin 1987). Python's own hash is random, and
+    `aggregate.code`, which rows hold and so must not collide by design of a sender, costs twice as much."""
     return int.from_bytes(text.encode("utf-8", "surrogatepass") + b"\1", "little") % _PRIME
 
 

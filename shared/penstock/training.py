@@ -24,6 +24,7 @@ from .errors import PenstockError
 from .event import Column, Event, to_micros
 from .model import Model
 from .offline import Table, Tables
+from .past import column_of
 from .retrospect import compute
 from .topology import Topology
 from .truth import Asked, Said, Truths, truths
@@ -277,7 +278,7 @@ def _events(tables: Mapping[str, Readable], event: Event, columns: Iterable[Colu
 
 
 def _archived(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
-    spelled = {(repr(c) if c.name in PLACE else c.name): c for c in columns}
+    spelled = {column_of(c): c for c in columns}
     there = table.schema.names
     if "offset" not in there or "partition" not in there:
         raise PenstockError(f"table {table.name} does not say where its records were", "it was not written by Penstock")

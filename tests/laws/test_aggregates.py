@@ -158,6 +158,52 @@ def test_at_every_edge_of_a_window_an_event_is_in_it_or_not_as_the_definition_sa
         same(view, run(shape, events, 2, Panes(shape)), expected(view, events), events)
 
 
+@pytest.mark.parametrize("over", ["61s", "61m", "1000m", "365d"])
+def test_a_window_that_is_no_multiple_of_its_hop_ends_where_the_definition_says_at_every_moment(over: str) -> None:
+    length, hop = micros(over), hop_of(micros(over))
+    assert length % hop, "else its tail moves together with its head"
+
+    class Uneven:
+        n = ps.count(Deposit, over=over)
+
+    view = ps.features(by=[Deposit.account, Login.account])(Uneven)
+    shape = Shape([view_of(view)])
+    events = [Deposit("a", 1.0, None, None, "food", START + timedelta(microseconds=i * hop // 7)) for i in range(200)]
+    same(view, run(shape, events, 50, Panes(shape)), expected(view, events), events)
+
+
+def test_a_decayed_mean_is_still_a_mean_when_all_of_it_is_very_old() -> None:
+    @ps.features(by=[Deposit.account, Login.account])
+    class Old:
+        usual = ps.decayed_mean(Deposit.amount, "1m")
+        weight = ps.decayed_count(Deposit, "1m")
+
+    events: list[Any] = [Deposit("a", x, None, None, "food", START + timedelta(minutes=i)) for i, x in enumerate((1.0, 4.0))]
+    events.append(Login("a", START + timedelta(days=365)))
+    shape = Shape([view_of(Old)])
+    got = run(shape, events, 3, Panes(shape))
+    same(Old, got, expected(Old, events), events)
+    assert got[2].tolist() == [3.0, 0.0]
+
+
+def test_conditions_that_differ_in_what_they_take_from_around_them_count_different_events() -> None:
+    def above(limit: float) -> Any:
+        return ps.count(Deposit, where=lambda d: d.amount > limit)
+
+    class Limits:
+        low, high = above(80), above(120)
+        middle, highest = (above(limit) for limit in (100, 150))
+
+    view = ps.features(by=[Deposit.account, Login.account])(Limits)
+    events, shape = stream(5, 200, 0.0), Shape([view_of(view)])
+    got = run(shape, events, 200, Panes(shape))
+    same(view, got, expected(view, events), events)
+    assert all(
+        got[-1, shape.columns.index(f"Limits.{less}")] > got[-1, shape.columns.index(f"Limits.{more}")]
+        for less, more in itertools.pairwise(("low", "middle", "high", "highest"))
+    )
+
+
 def test_state_of_an_older_definition_is_recognised_and_never_misread() -> None:
     @ps.features(by=Deposit.account)
     class Old:

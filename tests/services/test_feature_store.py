@@ -262,6 +262,29 @@ def test_a_publisher_that_closes_times_may_pause() -> None:
         assert _released(merge) == due, f"after {now} s"
 
 
+def test_what_has_piled_up_is_released_in_parts_and_in_the_same_order() -> None:
+    def released(most: int) -> tuple[list[str], list[int]]:
+        merge, names, sizes = Merge(["rides", "ratings"]), list[str](), list[int]()
+        for source in ("rides", "ratings"):
+            times = np.sort(np.random.default_rng(len(source)).integers(0, 300, 500))
+            ids = [f"{source}-{i}" for i in range(500)]
+            for cut in np.split(np.arange(500), [7, 250, 251]):
+                merge.push(source, times[cut], 0, [ids[i] for i in cut], cut, [ids[i] for i in cut])
+            merge.close(source, 1_000)
+        while some := [name for column in merge.release(most).columns for name in column.tolist()]:
+            names += some
+            sizes.append(len(some))
+        assert merge.released == 1_000
+        return names, sizes
+
+    whole, one = released(1_000)
+    assert one == [1_000] and whole
+    for most in (1, 10, 333, 999):
+        names, sizes = released(most)
+        assert names == whole
+        assert max(sizes) <= max(most, 12), "those of one instant stay together"
+
+
 @pytest.mark.parametrize("closed", [False, True])
 def test_the_newest_event_of_a_quiet_stream_is_released_after_the_wait(closed: bool) -> None:
     """Also where somebody closed times once (a history was published) and is long gone."""

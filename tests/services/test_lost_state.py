@@ -23,14 +23,17 @@ from tests.services.test_feature_store import (
     project,
 )  # fmt: skip
 
+import penstock as ps
 from penstock.audit import Audit, audit
 from penstock.duration import DAY
+from penstock.errors import PenstockError
 from penstock.examples.flights import data as flights
 from penstock.examples.flights import project as flight_project
 from penstock.lane import Lane
 from penstock.log import Partition, Send
 from penstock.offline import Tables
 from penstock.online import OnlineFeatures
+from penstock.project import Project
 from penstock.services.embedded import Embedded, slices
 from penstock.services.feature_store.archive import Archive
 from penstock.services.feature_store.rebuild import EventTables
@@ -171,6 +174,58 @@ def test_events_that_retention_has_taken_come_from_the_archive_with_neither_gap_
     rows = asyncio.run(go()).rows()
     assert dict(rows) == WHOLE
     assert len(rows) == len(WHOLE)
+
+
+def test_a_state_of_another_version_of_the_views_stops_the_feature_store_with_what_to_do() -> None:
+    async def go() -> None:
+        world = World()
+        await world.log.create(world.topics.all())
+        await world.publish(EVENTS[:600], micros(EVENTS[600][3]))
+        while await world.turn():
+            pass
+        for shard in world.store._shards.values():
+            shard.heads = {
+                key: head[:16] + b"otherone" + head[24:] if key != STATUS else head for key, head in shard.heads.items()
+            }
+        world.lane = world.opened()
+        await world.publish(EVENTS[600:], FOREVER)
+        while await world.turn():
+            pass
+
+    with pytest.raises(PenstockError, match="belongs to another version of the views") as caught:
+        asyncio.run(go())
+    assert "empty the store" in caught.value.fix
+
+
+def test_columns_that_are_called_like_a_place_come_back_from_the_archive_as_they_were_published(tmp_path: Path) -> None:
+    @ps.event("reads")
+    class Read:
+        reader: ps.Key[str]
+        offset: int
+        partition: float | None
+        at: ps.EventTime
+
+    @ps.features(by=Read.reader)
+    class Reader:
+        furthest = ps.max(Read.offset, over="1h")
+
+    async def go() -> list[bytes | None]:
+        topics, log = Topics(Project("library", rows={Read: [Reader]}), 1), CrashingLog()
+        await log.create(topics.all())
+        await log.send([Send("reads", b"a", value) for value in published])
+        archive = Archive(topics, log, tmp_path)
+        while await archive.turn():
+            pass
+        await archive.close()
+        found = EventTables(Tables(tmp_path)).read(Partition("reads", 0), 0, 10)
+        assert found is not None and list(found.offsets) == [0, 1]
+        return list(found.values)
+
+    published = [
+        b'{"reader":"a","offset":7,"partition":null,"at":"2024-01-01T00:00:00Z"}',
+        b'{"reader":"a","offset":9,"partition":0.5,"at":"2024-01-01T00:00:01Z"}',
+    ]
+    assert list(map(msgspec.json.decode, asyncio.run(go()))) == list(map(msgspec.json.decode, published))  # type: ignore[arg-type]
 
 
 def test_readers_are_told_that_a_shard_is_rebuilt_until_it_has_come_as_far_as_it_had_been() -> None:

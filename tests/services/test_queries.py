@@ -24,7 +24,7 @@ from penstock.errors import Refused, Unreachable
 from penstock.freshness import STATUSES
 from penstock.local import port as ports
 from penstock.lookup import state_key
-from penstock.online import OnlineFeatures
+from penstock.online import Lookups, OnlineFeatures
 from penstock.project import Project
 from penstock.query import ARROW, MAX_BODY, MAX_KEYS, streamed
 from penstock.readings import Readings
@@ -33,6 +33,7 @@ from penstock.services.feature_store import api
 from penstock.store import Change, Place
 from penstock.store.memory import MemoryStore
 from penstock.store.redis import RedisStore
+from penstock.topics import Topics
 
 
 @ps.event("trips")
@@ -182,6 +183,7 @@ class TestQuery:
             (b'{"views":["Zone"],"keys":[{"zone":"1"},"1"]}', 400), (b'{"views":["Zone"],"keys":{"car":[1]}}', 400),
             (b'{"views":["Zone","Car"],"keys":["1"]}', 400), (b'{"views":["Zone","Car"],"keys":{"zone":["1"],"car":[]}}', 400),
             (b'{"views":["Car"],"keys":["07"]}', 400), (b'{"views":["Car"],"keys":["x"]}', 400),
+            (b'{"views":["Car"],"keys":["' + b"7" * 5_000 + b'"]}', 400),
             (b'{"views":["Car"],"keys":[1e99]}', 400), (b'{"views":["Pair"],"keys":[["1"]]}', 400),
             (b'{"views":["Zone"],"keys":["1"],"at":"garbage"}', 400),
             (b'{"views":["Zone"],"keys":["1"],"at":"2024-01-01T00:00"}', 400),
@@ -280,6 +282,14 @@ def same(one: Readings, other: Readings) -> bool:
     )
 
 
+def test_choices_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.online._CHOICES", 5)
+    lookups = Lookups(Topics(TRIPS, 1))
+    found = {lookups.of(("Zone",) * n) for n in range(1, 100)}
+    assert len(lookups._meant) <= 5
+    assert {lookup.columns for lookup in found} == {next(iter(found)).columns}
+
+
 class TestClients:
     def test_from_redis_and_over_http_for_threads_and_for_asyncio_they_say_the_same(self, served: tuple[str, str]) -> None:
         frame = pd.DataFrame({"zone": [*ODD, "nobody", None], "car": [*range(len(ODD)), None, 3]})
@@ -288,6 +298,8 @@ class TestClients:
             ("Zone", np.array(["1", "11"]), at(20)),
             ([Zone.trips_1h, "Car", Pair], frame, at(20)),
             ([Car, Zone.usual], frame, pd.Series(pd.date_range("2024-01-01", periods=len(frame), freq="1min", tz="UTC"))),
+            ([Zone, Car], frame.astype({"zone": "string", "car": "Int64"}), at(20)),
+            (Car, pd.Series([1, None, 3], dtype="Int64"), at(20)),
             (Pair, [("1", 0), ["11", 1], None], [at(20), at(21), at(22)]),
             (Zone, [], at(20)),
         ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+import pytest
+
 from penstock.lane import Effects, Lane, stamped
 from penstock.log import Batch, Partition, Send, Topic
 from penstock.log.memory import MemoryLog
@@ -85,6 +87,11 @@ def test_neither_a_lane_that_is_stopped_nor_one_that_is_killed_publishes_anythin
 
     assert asyncio.run(echoes(killed=False)) == 1
     assert asyncio.run(echoes(killed=True)) == 1
+
+
+def test_more_records_than_a_write_can_number_are_an_error_and_not_lost() -> None:
+    with pytest.raises(ValueError, match="1,048,577 records in one write"):
+        stamped("feature_store.3", 2, [Send("rows", None, b"")] * ((1 << 20) + 1))
 
 
 def test_the_outbox_gives_back_what_went_in_under_the_same_numbers() -> None:

@@ -39,7 +39,7 @@ class Names:
 
     def crossed(self, error: BaseException | None) -> bool:
         """Whether a cluster refused a command because its names are of several slots; then the next gathering splits them."""
-        found = not self.split and "hash to the same slot" in str(error)
+        found = "hash to the same slot" in str(error)
         self.split |= found
         return found
 
