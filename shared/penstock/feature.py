@@ -29,7 +29,7 @@ from .event import Column, Event, column_of
 from .mistake import mistake, nearest
 from .source import names_read, source_of
 
-__all__ = ["Derived", "View", "derived", "features", "references", "view_of"]
+__all__ = ["Derived", "View", "columns_of", "derived", "features", "references", "view_of"]
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -177,3 +177,8 @@ def references(item: object) -> Sequence[Column | Feature[Any] | Derived[float]]
         view = view_of(item)
         return [*view.features, *view.derived]
     return [column_of(item)]
+
+
+def columns_of(item: Column | Feature[Any] | Derived[Any]) -> tuple[str, ...]:
+    """The names of its numbers among a model's inputs: one, but for features that are lists or split by categories."""
+    return (repr(item),) if isinstance(item, Column) else item.columns

@@ -61,13 +61,17 @@ def columns_of(project: Project, what: object) -> tuple[str, ...]:
     model (or its name), or several. Raises Refused where there is no such thing.
     """
     views = {view.name: view for hop in project.topology.hops for view in hop.views}
+    named = {name: (name,) for view in views.values() for name in view.columns}
+    named |= {repr(item): item.columns for view in views.values() for item in (*view.features, *view.derived)}
     found: dict[str, None] = {}
     for item in what if isinstance(what, list | tuple) else [what]:
         if isinstance(item, str):
             view, _, feature = item.partition(".")
             model = next((m for m in project.models if m.name == item), None)
-            if view in views and (not feature or item in views[view].columns):
-                found |= dict.fromkeys([item] if feature else views[view].columns)
+            if view in views and not feature:
+                found |= dict.fromkeys(views[view].columns)
+            elif item in named:
+                found |= dict.fromkeys(named[item])
             elif model is not None:
                 found |= dict.fromkeys(_of_model(model))
             elif view in views:
@@ -77,7 +81,7 @@ def columns_of(project: Project, what: object) -> tuple[str, ...]:
         elif isinstance(item, Model):
             found |= dict.fromkeys(_of_model(item))
         else:
-            found |= {repr(r): None for r in references(item) if isinstance(r, Feature | Derived)}
+            found |= {name: None for r in references(item) if isinstance(r, Feature | Derived) for name in r.columns}
     if not found:
         raise Refused("schema", "nothing to read: name views, features or a model")
     unknown = {name.partition(".")[0] for name in found} - set(views)

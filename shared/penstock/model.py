@@ -18,7 +18,7 @@ from typing import Any, Protocol
 
 from .aggregate import Feature
 from .event import Column, Event, event_of
-from .feature import Derived, View, references, view_of
+from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, together
 from .policy import Drift, Gate, Incremental, Monitor, Retrain, Stage
@@ -75,7 +75,7 @@ class Model:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        return tuple(repr(item) for item in self.items)
+        return tuple(name for item in self.items for name in columns_of(item))
 
     @property
     def incremental(self) -> Incremental | None:
@@ -124,7 +124,10 @@ def model(
                     mistake(
                         f"{said}: no column of {event!r} names the entity of {view.name}", "add one to its `by`, or leave it out"
                     )
-            for name in sorted({n for m in monitors if isinstance(m, Drift) for n in m.inputs} - set(map(repr, items))):
+            for name in sorted(
+                {n for m in monitors if isinstance(m, Drift) for n in m.inputs}
+                - {name for item in items for name in columns_of(item)}
+            ):
                 mistake(f"{said}: drift watches {name}, which is no input of the model", "add it to features, or leave it out")
             if event.id is None:
                 mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from . import duration
-from .feature import references
+from .feature import columns_of, references
 from .mistake import mistake
 
 __all__ = [
@@ -75,7 +75,7 @@ def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarm
             f"drift(material={material}, false_alarms_per_month={false_alarms_per_month})",
             "material lies between 0 and 1, false_alarms_per_month above 0",
         )
-    names = tuple(repr(found) for item in inputs for found in references(item))
+    names = tuple(name for item in inputs for found in references(item) for name in columns_of(found))
     return Drift(names, duration.micros(every), material, false_alarms_per_month)
 
 

@@ -40,7 +40,8 @@ class Project:
         reads: dict[Event, dict[View, None]] = {}
         for model in models:
             if not isinstance(model, Model):
-                raise DefinitionError(f"{model!r} is not a model", "decorate the function with @ps.model(...)")
+                fix = "decorate the function with @ps.model(...); rows without a model: ps.Project(name, rows={Payment: [Card]})"
+                raise DefinitionError(f"{model!r} is not a model", fix)
             reads.setdefault(model.scores, {}).update(dict.fromkeys(model.views))
         for cls, views in (rows or {}).items():
             reads.setdefault(event_of(cls), {}).update(dict.fromkeys(map(view_of, views)))
