@@ -61,7 +61,7 @@ def columns_of(project: Project, what: object) -> tuple[str, ...]:
     model (or its name), or several. Raises Refused where there is no such thing.
     """
     views = {view.name: view for hop in project.topology.hops for view in hop.views}
-    named = {name: (name,) for view in views.values() for name in view.columns}
+    named: dict[str, tuple[str, ...]] = {name: (name,) for view in views.values() for name in view.columns}
     named |= {repr(item): item.columns for view in views.values() for item in (*view.features, *view.derived)}
     found: dict[str, None] = {}
     for item in what if isinstance(what, list | tuple) else [what]:
