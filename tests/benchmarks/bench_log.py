@@ -65,12 +65,13 @@ async def ours(log: Log, name: str, records: int, keyed: bool, headers: Headers)
 
 
 async def bare(bootstrap: str, name: str, records: int, keyed: bool, headers: Headers) -> Lap:
+    said = list(headers)
     keys = [b"event-%d" % n if keyed else None for n in range(records)]
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5, max_batch_size=1 << 18) as producer:
         await producer.send_and_wait(name, VALUE, keys[0], 0)
         wall, cpu = time.perf_counter(), time.process_time()
         for n in range(1, records):
-            await producer.send(name, VALUE, keys[n], None if keyed else n % PARTITIONS, headers=headers)
+            await producer.send(name, VALUE, keys[n], None if keyed else n % PARTITIONS, headers=said)
         await producer.flush()
         write = (time.perf_counter() - wall, time.process_time() - cpu)
     async with AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False) as consumer:

@@ -101,8 +101,8 @@ def run(quick: bool) -> Iterator[Figure]:
                 bare(server.url, entities)
             taken[name], seconds[name] = (used(server.url) - before) / entities, time.perf_counter() - began
     yield Figure(
-        name=f"Redis memory of an entity of 20 features, {entities:,} of them",
-        unit="bytes",
+        name=f"20 features of {entities:,} entities, in Redis",
+        unit="bytes/entity",
         better="lower",
         ours=taken["ours"],
         beside={"bare packed string": taken["bare"]},

@@ -1,8 +1,8 @@
 """Twenty window features per event, beside Kafka Streams on the same broker in the same run.
 
 Workload W of the peer's harness (../shared/bench/windows; its README has the method and the other engines): 208-byte JSON events
-of 100,000 cards on 4 partitions, keyed by card, Zipf or uniform, 360 ms of stream time apart; for each one row to a topic with 1h,
-24h, 7d, 30d x count, sum, mean, min, max. The input lies on the topic beforehand.
+of 100,000 cards on 4 partitions, keyed by card, Zipf or uniform, 360 ms of stream time apart; for each one row to a topic with
+1h, 24h, 7d, 30d x count, sum, mean, min, max. The input lies on the topic beforehand.
 
     ours            a view by card: Kafka in, rows to Kafka, states to redis-server; all counted exactly once
     Kafka Streams   Processor API, tiles packed by hand in one key-value store with a changelog, at least once; RocksDB or in
@@ -51,6 +51,8 @@ STORES: Final = {"Kafka Streams, RocksDB": "rocks", "Kafka Streams, in memory": 
 RECORDED: Final = {"zipf": {"Pathway 0.33": 6_300.0, "Quix 3.28, by hand": 12_100.0}, "unif": {"Pathway 0.33": 4_700.0}}
 """The best of each, events a second of wall clock on one core. Pathway's rows held later events of their card."""
 PEER_SECONDS: Final = 180.0
+LOOK: Final = 8
+"""Turns between two looks at how far the rows are; a look is a request to the broker."""
 
 
 @ps.event("payments")
@@ -115,8 +117,9 @@ async def ours(log: KafkaLog, server: LocalRedis, topics: Topics, n: int) -> dic
     (lane,), rows = lanes(topics, log, store, None), topics.rows(event_of(Payment))
     marks, done = list[tuple[int, float, float, float]](), 0
     while done < n:
-        for _ in range(10):
-            await lane.turn(0.05)
+        for _ in range(LOOK):
+            if not await lane.turn(0.02):
+                break
         done = sum((await log.ends([rows])).values())
         marks.append((done, time.perf_counter(), time.process_time(), cpu_of(server.pid)))
     await lane.close()

@@ -15,10 +15,13 @@ from .figure import Figure
 
 __all__ = ["drawn", "shown"]
 
-WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 1060, 330, 330, 15, 26, 76
-OURS, BESIDE, INK, FAINT, GOAL = "#0b7285", "#adb5bd", "#212529", "#e9ecef", "#d9480f"
+WIDTH, LEFT, RIGHT, BAR, GAP, TOP = 1100, 350, 330, 15, 20, 84
+OURS, BESIDE, INK, GRID, GOAL = "#0b7285", "#adb5bd", "#212529", "#ced4da", "#d9480f"
 MARGIN: Final = 0.35
 """Decades that the shortest bar is long."""
+
+LEAST: Final = 1e-9
+"""Nothing has no logarithm."""
 
 
 def drawn(title: str, subtitle: str, figures: Mapping[str, Sequence[Figure]]) -> str:
@@ -34,8 +37,12 @@ def drawn(title: str, subtitle: str, figures: Mapping[str, Sequence[Figure]]) ->
             y += height + GAP
         y += 8
     legend = [*key(LEFT, "ours", OURS), *key(LEFT + 70, "floor or peer, same run", BESIDE)]
-    legend += [*key(LEFT + 250, "recorded, not run here", "none"), line(LEFT + 425, 46, 58, GOAL, 2.5)]
-    legend.append(text(LEFT + 432, 57, "goal", size=12))
+    legend += [*key(LEFT + 245, "recorded, not run here", "none"), line(LEFT + 418, 52, 64, GOAL, 2.5)]
+    legend += [
+        text(LEFT + 426, 63, "goal", size=12),
+        line(LEFT + 470, 52, 64, GRID, 1),
+        text(LEFT + 476, 63, "powers of ten", size=12),
+    ]
     head = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{y:.0f}" viewBox="0 0 {WIDTH} {y:.0f}" '
         'font-family="Helvetica, Arial, sans-serif">',
@@ -52,19 +59,17 @@ def panel(figure: Figure, y: float, decades: float) -> tuple[list[str], float]:
     scale = (WIDTH - LEFT - RIGHT) / decades
 
     def x(value: float) -> float:
-        return LEFT + scale * (math.log10(value) - highest + decades)
+        return LEFT + scale * (math.log10(max(value, LEAST)) - highest + decades)
 
     bars = [("ours", figure.ours, OURS), *((name, value, BESIDE) for name, value in figure.beside.items())]
     bars += [(f"{name}, recorded", value, "none") for name, value in figure.recorded.items()]
     bottom = y + BAR * len(bars)
-    lines = [line(x(10.0**power), y - 4, bottom + 2, FAINT, 1) for power in powers(highest - decades, highest)]
+    lines = [line(x(10.0**power), y - 4, bottom + 2, GRID, 1) for power in powers(highest - decades, highest)]
     for row, (name, value, fill) in enumerate(bars):
         top = y + row * BAR
         lines.append(rect(LEFT, top, max(x(value) - LEFT, 1.0), BAR - 3, fill))
-        said = (
-            f"{shown(value)}" if row else f"{shown(value)} {figure.unit}{' ' + verdict(figure) if figure.met is not None else ''}"
-        )
-        lines.append(text(x(value) + 8, top + 10, f"{said}  {name}" if row else said, size=11, weight="" if row else "bold"))
+        said = f"{shown(value)}  {name}" if row else f"{shown(value)} {figure.unit}{verdict(figure)}"
+        lines.append(text(WIDTH - RIGHT + 12, top + 10, said, size=11, weight="" if row else "bold"))
     goal = figure.goal_value
     if goal is not None:
         lines.append(line(x(goal), y - 4, bottom + 1, GOAL, 2.5))
@@ -76,13 +81,14 @@ def panel(figure: Figure, y: float, decades: float) -> tuple[list[str], float]:
 
 
 def verdict(figure: Figure) -> str:
-    return f"(goal {shown(figure.goal_value or 0.0)}{'' if figure.met else ': missed'})"
+    goal = figure.goal_value
+    return "" if goal is None else f" (goal {shown(goal)}{'' if figure.met else ': missed'})"
 
 
 def values(figure: Figure) -> list[float]:
     found = [figure.ours, *figure.beside.values(), *figure.recorded.values()]
     found += [figure.goal_value] if figure.goal_value is not None else []
-    return [max(value, 1e-12) for value in found]
+    return [max(value, LEAST) for value in found]
 
 
 def spread(figure: Figure) -> float:
@@ -119,4 +125,4 @@ def line(x: float, top: float, bottom: float, stroke: str, width: float) -> str:
 
 
 def key(x: float, said: str, fill: str) -> list[str]:
-    return [rect(x, 46, 18, 12, fill), text(x + 24, 57, said, size=12)]
+    return [rect(x, 52, 18, 12, fill), text(x + 24, 63, said, size=12)]
