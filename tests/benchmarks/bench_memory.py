@@ -15,13 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 import redis
 
-import penstock as ps
 from penstock.event import event_of
 from penstock.feature import view_of
 from penstock.local.redis import LocalRedis
@@ -31,17 +29,11 @@ from penstock.store import Change
 from penstock.store.redis import RedisStore
 from penstock.window import Panes, Shape
 
+from .bench_reads import PACKED, Newest, Wide
 from .figure import Figure
 
 PARTITIONS, PART, BATCH = 4, 50_000, 2_000
 START = 1_767_225_600_000_000
-PACKED = np.dtype([("t", "<i8"), ("v", "<f4", (20,))])
-COLUMNS = [f"c{i}" for i in range(20)]
-
-Wide: Any = ps.event("wide")(
-    type("Wide", (), {"__annotations__": {"card": ps.Key[str], **dict.fromkeys(COLUMNS, float), "at": ps.EventTime}})
-)
-Newest: Any = ps.features(by=Wide.card)(type("Newest", (), {c: ps.last(getattr(Wide, c)) for c in COLUMNS}))
 
 
 def states(shape: Shape, names: list[str], rng: np.random.Generator) -> tuple[dict[str, bytes], dict[str, bytes]]:

@@ -188,7 +188,7 @@ async def measure(cards: str, n: int, rounds: int, peers: bool, folder: Path) ->
 
 def run(quick: bool) -> Iterator[Figure]:
     gc.set_threshold(100_000, 50, 100)  # as services/__main__.py does
-    n, rounds = (40_000, 1) if quick else (500_000, 3)
+    n, rounds = (40_000, 2) if quick else (500_000, 2)
     missing = unfit()
     for cards, title in (("zipf", "Zipf"), ("unif", "uniform")):
         with tempfile.TemporaryDirectory() as folder:
