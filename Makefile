@@ -52,9 +52,8 @@ schemas: $(READY) ## Write schemas/ and the README's generated parts anew
 	$(BIN)/penstock schemas export
 	$(BIN)/python tests/examples/test_readme.py
 
-bench: $(READY) ## Measure on this machine
-	$(BIN)/python tests/benchmarks/bench_rows.py $(ARGS)
-	$(BIN)/python tests/benchmarks/bench_reads.py
+bench: $(READY) ## Measure on this machine, beside floors and peers (ARGS="rows reads" chooses, ARGS=--quick is short)
+	$(BIN)/python -m tests.benchmarks.bench $(ARGS)
 
 lock: $(READY) ## Resolve the dependencies anew into requirements.lock, with hashes
 	PATH="$$PATH:$(CURDIR)/$(BIN)" uv pip compile --universal --generate-hashes --no-emit-index-url --upgrade \

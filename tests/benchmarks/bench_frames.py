@@ -1,5 +1,4 @@
-"""How fast features are computed on DataFrames, and values joined as of a time. Run by hand or `make bench`: prints a table, or
-JSON with --json.
+"""How fast features are computed on DataFrames, and values joined as of a time.
 
     compute  1,000,000 payments of 100,000 cards (Zipf), 5 windows (1 h count, 3 h min, 24 h sum, 7 d mean, 30 d max)
         floor     the same keys and times sorted and grouped by pandas, and nothing computed
@@ -16,21 +15,18 @@ not run here: DuckDB offline store, the same rows and columns): 38.6 s, 3,585 MB
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
-import os
-import platform
 import resource
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 import penstock as ps
+
+from .figure import Figure
 
 DAY = 86_400_000_000
 START = 1_767_225_600_000_000
@@ -141,38 +137,43 @@ def one(made: Callable[[int], Callable[[], Any]], n: int, rounds: int, answer: A
     answer.put({**found, "extra_mb": peak() - before, "peak_mb": peak(), "rows": rows})
 
 
-def main(n: int, rounds: int) -> dict[str, Any]:
-    context, found = multiprocessing.get_context("spawn"), dict[str, Any]()
+def run(quick: bool) -> Iterator[Figure]:
+    n, rounds = (50_000, 1) if quick else (1_000_000, 3)
+    context, found = multiprocessing.get_context("spawn"), dict[str, dict[str, Any]]()
     for name, cases in CASES.items():
         found[name] = {}
         for case, made in cases.items():
             answer = context.Queue()
             process = context.Process(target=one, args=(made, n, rounds, answer))
             process.start()
-            found[name][case] = answer.get(timeout=600)
-            process.join()
-        found[name]["ratio"] = found[name]["ours"]["cpu_seconds"] / found[name]["floor"]["cpu_seconds"]
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "numpy": np.__version__, "pandas": pd.__version__}
-    feast = {"seconds": 38.6, "peak_mb": 3585, "version": "0.67.0", "recorded": True}
-    return {"rows": n, "rounds": rounds, **found, "feast": feast, "machine": machine}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = main(options.rows, options.rounds)
-    if options.json:
-        print(json.dumps(result))
-        sys.exit()
-    print(f"{options.rows:,} rows, median of {options.rounds}; {result['machine']}")
-    for name, title in (("compute", "features on frames, 5 windows"), ("as of", "as-of join, 3 frames x 10 columns")):
-        for case in CASES[name]:
-            took = result[name][case]
-            print(
-                f"  {title:34} {case:6} {took['seconds']:6.2f} s ({took['cpu_seconds']:.2f} s CPU)  +{took['extra_mb']:,.0f} MB"
+            found[name][case] = answer.get(timeout=300)
+            process.join(20)
+    detail = {"rows": n, "rounds": rounds}
+    for name, case, title, floor in (
+        ("compute", "ours", "5 windows at their own rows", "pandas sort and group alone"),
+        ("compute", "asked", "5 windows at other rows", "pandas sort and group alone"),
+        ("as of", "ours", "as-of join, 3 frames x 10", "pandas.merge_asof, event time alone"),
+        ("as of", "late", "as-of join, known 3 days late", "pandas.merge_asof, event time alone"),
+    ):
+        joins, took, bare = name == "as of", found[name][case], found[name]["floor"]
+        yield Figure(
+            name=f"{n:,} rows: {title}",
+            unit="s",
+            better="lower",
+            ours=took["seconds"],
+            beside={floor: bare["seconds"]},
+            recorded={"Feast 0.67.0, 1,000,000 rows": 38.6} if joins and case == "ours" else {},
+            goal=3.0 if case == "ours" else None,
+            detail={**detail, "ours": took, "floor": bare},
+        )
+        if joins and case == "ours":
+            yield Figure(
+                name=f"{n:,} rows: memory of the as-of join, at its peak",
+                unit="MB",
+                better="lower",
+                ours=took["peak_mb"],
+                beside={floor: bare["peak_mb"]},
+                recorded={"Feast 0.67.0, 1,000,000 rows": 3585.0},
+                goal=1500.0,
+                detail=detail,
             )
-        print(f"  {title:34} ratio {result[name]['ratio']:6.2f} of the CPU of the floor")
-    print("  Feast 0.67.0, as-of join, recorded   38.6 s, 3,585 MB at its peak")

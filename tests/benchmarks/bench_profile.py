@@ -1,21 +1,15 @@
 """What a profile costs: of a frame beside pandas' own `describe`, and of a stream beside decoding it.
 
-    python tests/benchmarks/bench_profile.py [ROWS]        (CPU seconds of this process, median of three; JSON)
-
-The floor of the frame is pandas: `describe(include="all")` and, for what it does not say, `nunique` and a histogram per number.
-The floor of the stream is decoding the same events, which the feature store does anyway.
+CPU seconds of this process, median of three. The floor of the frame is pandas: `describe(include="all")` and, for what it does
+not say, `nunique` and a histogram per number. The floor of the stream is decoding the same events, which the feature
+store does anyway.
 """
 
 from __future__ import annotations
 
-import json
-import platform
 import statistics
-import sys
 import time
-from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import msgspec
 import numpy as np
@@ -25,6 +19,8 @@ import penstock as ps
 from penstock.event import event_of
 from penstock.log import Batch, Partition
 from penstock.services.feature_store.quality import Day
+
+from .figure import Figure
 
 
 @ps.event("payments")
@@ -80,23 +76,28 @@ def cpu(work: Callable[[], object]) -> float:
     return statistics.median(once() for _ in range(3))
 
 
-def main(rows: int) -> dict[str, Any]:
+def run(quick: bool) -> Iterator[Figure]:
+    rows = 20_000 if quick else 100_000
     frame = made(rows)
     ours, theirs = cpu(lambda: ps.profile(frame)), cpu(lambda: floor(frame))
+    yield Figure(
+        name=f"profile of a frame, {rows:,} x {len(frame.columns)}",
+        unit="CPU s",
+        better="lower",
+        ours=ours,
+        beside={"pandas describe, nunique, histogram": theirs},
+    )
     plain = frame.assign(at=frame["at"].dt.strftime("%Y-%m-%dT%H:%M:%S.%fZ"))
     plain["fee"] = plain["fee"].astype(object).where(plain["fee"].notna(), None)
     values = [msgspec.json.encode(row) for row in plain.to_dict("records")]
     batch, now = Batch(Partition("payments", 0), range(rows), (), values), time.time() + 1e8
     surveyed = cpu(lambda: Day(event_of(Payment)).take(batch, now))
     decoded = cpu(lambda: Day(event_of(Payment)).decoder.decode_all(values, now))
-    return {
-        "rows": rows,
-        "columns": len(frame.columns),
-        "frame": {"profile_s": ours, "pandas_s": theirs, "ratio": ours / theirs, "rows_per_s": rows / ours},
-        "stream": {"survey_us": surveyed / rows * 1e6, "decode_us": decoded / rows * 1e6, "events_per_s": rows / surveyed},
-        "machine": {"python": platform.python_version(), "numpy": version("numpy"), "pandas": version("pandas")},
-    }
-
-
-if __name__ == "__main__":
-    print(json.dumps(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000), indent=2))
+    yield Figure(
+        name="profile of a stream, decoding included",
+        unit="events/CPU s",
+        better="higher",
+        ours=rows / surveyed,
+        beside={"decoding alone": rows / decoded},
+        detail={"rows": rows, "survey_us": surveyed / rows * 1e6, "decode_us": decoded / rows * 1e6},
+    )

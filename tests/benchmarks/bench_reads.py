@@ -1,4 +1,4 @@
-"""Reading features from Redis, beside the bare packed read on the same machine in the same run. `make bench`.
+"""Reading features from Redis, beside the bare packed read on the same machine in the same run.
 
 Work: 1, 10 and 100 of 2,000 entities, keys drawn at random, as of now; p50 of each over all rounds, in milliseconds.
 
@@ -10,23 +10,18 @@ Work: 1, 10 and 100 of 2,000 entities, keys drawn at random, as of now; p50 of e
     http           ps.FeatureClient on http://, to a service in a process of its own; Arrow
     http json      the same read as JSON
 
-Feast 0.67.0 (SDK, Redis, 20 floats) took 0.39 / 1.13 / 8.4 ms on such a machine; recorded, not run here. Reads of both kinds take
-turns, each after the same pause: right after another call an idle server answers faster than it would a stranger.
+Feast 0.67.0 (SDK, Redis, 20 floats) took 0.39 / 1.13 / 8.4 ms on such a machine; recorded, not run here. The ways take turns,
+each after the same pause, and every round in another order: a call finds caches and clocks as the one before it has left them.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import multiprocessing
-import os
-import platform
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -46,6 +41,8 @@ from penstock.lookup import state_key
 from penstock.store import Change
 from penstock.store.redis import RedisStore
 from penstock.window import Panes, Shape
+
+from .figure import Figure
 
 ENTITIES, PARTITIONS = 2_000, 4
 FEAST = {1: 0.39, 10: 1.13, 100: 8.4}
@@ -169,17 +166,17 @@ def measured(
         "http json": lambda i: plain.post("/features", content=body[i]).json(),
     }
     taken: dict[str, list[float]] = {way: [] for way in ways}
+    order = list(ways)
     for turn in range(rounds + 20):  # the first twenty are not counted
-        for way, call in ways.items():
-            taken[way].append(paused(call, turn % 200))
+        rng.shuffle(order)  # not only rotated: every way follows every other
+        for way in order:
+            taken[way].append(paused(ways[way], turn % 200))
     quantiles = {way: statistics.quantiles(times[20:], n=100) for way, times in taken.items()}
     p50 = {way: found[49] for way, found in quantiles.items()}
     return {
         "p50": p50,
         "p10": {way: found[9] for way, found in quantiles.items()},
         "p99": {way: found[98] for way, found in quantiles.items()},
-        "ratio": p50["redis"] / p50["bare" if case == "20 features" else "bare, same states"],
-        "feast 0.67.0, recorded": FEAST[n],
     }
 
 
@@ -191,12 +188,12 @@ def stored_names(view: type, names: list[str]) -> list[bytes]:
     return Names(PROJECT.name).gathering(places, len(places) if view is Windows else 0).commands[0]
 
 
-def main(rounds: int) -> dict[str, Any]:
+def all_of(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:
+    """What each read took, and the bytes an entity has."""
     now = to_micros(datetime.now(UTC))
     cases = {case: states(event, view, 45 if case == "24 windows" else 1, now) for case, (event, view) in CASES.items()}
-    with tempfile.TemporaryDirectory() as folder:
-        server, port = LocalRedis(Path(folder)), ports.free()
-        server.start()
+    port = ports.free()
+    with tempfile.TemporaryDirectory() as folder, LocalRedis(Path(folder)) as server:
         service = multiprocessing.get_context("spawn").Process(target=serve, args=(server.url, port))
         try:
             asyncio.run(fill(server.url, cases))
@@ -204,32 +201,30 @@ def main(rounds: int) -> dict[str, Any]:
             until = time.monotonic() + 60
             while not asyncio.run(ports.http_ok(port, "/healthz")):
                 assert time.monotonic() < until, "the service did not start"
-            return {
-                "milliseconds": measure(server.url, port, rounds),
-                "bytes": {
-                    case: statistics.mean(len(head) + len(tail) for head, tail in stored.values())
-                    for case, stored in cases.items()
-                },
-                "machine": f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.machine()}, "
-                f"load {os.getloadavg()[0]:.1f}",
-                "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            size = {case: statistics.mean(len(head) + len(tail) for head, tail in kept.values()) for case, kept in cases.items()}
+            return measure(server.url, port, rounds), size
         finally:
             service.terminate()
             service.join(10)
-            server.kill()
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=300)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = main(options.rounds)
-    if options.json:
-        print(json.dumps(result))
-        sys.exit()
-    print(f"reads from Redis, p50 (p99) in ms of {options.rounds}; {result['machine']}")
-    for case, said in result["milliseconds"].items():
-        shown = "  ".join(f"{way} {p50:.3f} ({said['p99'][way]:.2f})" for way, p50 in said["p50"].items())
-        print(f"  {case:16} {shown}  ratio {said['ratio']:.2f}  (Feast, recorded: {said['feast 0.67.0, recorded']})")
+def run(quick: bool) -> Iterator[Figure]:
+    found, size = all_of(40 if quick else 300)
+    for case in CASES:
+        for n in (1, 10, 100):
+            took, wide = found[f"{case}, {n}"], case == "24 windows"
+            said = f"{case}, {n} {'entity' if n == 1 else 'entities'}"
+            floor = took["p50"]["bare, same states" if wide else "bare"]
+            detail = {**took, "bytes_per_entity": size[case]}
+            for way, title, goal in (("redis", "in process", 2.0), ("http", "HTTP, Arrow", 3.0)):
+                yield Figure(
+                    name=f"{said}, {title}",
+                    unit="ms",
+                    better="lower",
+                    ours=took["p50"][way],
+                    beside={"bare MGET of the same bytes" if wide else "bare packed MGET": floor},
+                    recorded={} if wide else {"Feast 0.67.0": FEAST[n]},
+                    goal=goal if wide and n == 100 else None,
+                    goal_ratio=1.5 if not wide and way == "redis" else None,
+                    detail=detail if way == "redis" else {},
+                )

@@ -1,4 +1,4 @@
-"""event -> row -> online store, beside the bare loop on the same machine in the same run. `make bench`.
+"""event -> row -> online store, beside the bare loop on the same machine in the same run.
 
 Work: 208-byte JSON payments of 100,000 cards (zipf 1.1) on one partition of a real Kafka, 360 ms of stream time apart; for each
 one row to a topic, and the card's state to redis-server. Two views by one key: the three windows of the README's example, and
@@ -13,16 +13,11 @@ Events per second of CPU of the process (its core), client threads included; Kaf
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import gc
-import json
-import os
-import platform
-import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -44,6 +39,8 @@ from penstock.store import Change
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
 from penstock.window import Shape
+
+from .figure import Figure
 
 
 @ps.event("payments")
@@ -174,34 +171,22 @@ async def measure(view: type, made: list[tuple[bytes, bytes]], rounds: int, fold
     finally:
         kafka.stop()
         redis.stop()
-    medians = {name: {k: float(np.median([r[k] for r in runs])) for k in runs[0]} for name, runs in found.items()}
-    return {**medians, "ratio": medians["ours"]["events_per_cpu_second"] / medians["bare"]["events_per_cpu_second"]}
+    return {name: {k: float(np.median([r[k] for r in runs])) for k in runs[0]} for name, runs in found.items()}
 
 
-async def main(n: int, rounds: int) -> dict[str, Any]:
-    made = payments(n)
-    found = {}
-    for name, view in (("3 windows", Card), ("20 windows", Twenty)):
-        with tempfile.TemporaryDirectory() as folder:
-            found[name] = await measure(view, made, rounds, Path(folder))
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "numpy": np.__version__}
-    return {"events": n, "rounds": rounds, "views": found, "machine": machine}
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
+def run(quick: bool) -> Iterator[Figure]:
     gc.set_threshold(100_000, 50, 100)  # as services/__main__.py does
-    result = asyncio.run(main(options.events, options.rounds))
-    if options.json:
-        print(json.dumps(result))
-        sys.exit()
-    print(f"event -> row -> Kafka and Redis, {options.events:,} events, median of {options.rounds}; {result['machine']}")
-    for view, measures in result["views"].items():
-        for name in ("bare", "ours"):
-            cpu, wall = measures[name]["events_per_cpu_second"], measures[name]["events_per_second"]
-            print(f"  {view:10}  {name:5} {cpu:>10,.0f} events per CPU second {wall:>10,.0f} per second")
-        print(f"  {view:10}  ratio {measures['ratio']:.2f}")
+    n, rounds = (20_000, 1) if quick else (300_000, 3)
+    made = payments(n)
+    for name, view, goal in (("3 windows", Card, None), ("20 windows", Twenty, 100_000)):
+        with tempfile.TemporaryDirectory() as folder:
+            found = asyncio.run(measure(view, made, rounds, Path(folder)))
+        yield Figure(
+            name=f"event to row of {name}, Kafka to Redis",
+            unit="events/CPU s",
+            better="higher",
+            ours=found["ours"]["events_per_cpu_second"],
+            beside={"bare loop, the same bytes": found["bare"]["events_per_cpu_second"]},
+            goal=goal,
+            detail={"events": n, "rounds": rounds, **found},
+        )

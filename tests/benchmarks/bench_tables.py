@@ -12,21 +12,15 @@ Rows per second of wall clock until the last commit, while compactions run; of `
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-import deltalake
 import msgspec
 import numpy as np
 import pyarrow as pa
@@ -42,6 +36,8 @@ from penstock.services.feature_store import archive as module
 from penstock.services.feature_store.archive import Archive
 from penstock.services.feature_store.writer import TableWriter
 from penstock.topics import Topics
+
+from .figure import Figure
 
 COMMIT, PARTITIONS, FEATURES, COMPACT_EVERY = 10_000, 4, 20, 100
 
@@ -140,8 +136,9 @@ def archive(folder: Path, sends: list[Send]) -> dict[str, float]:
     return asyncio.run(go())
 
 
-def main(commits: int, rounds: int) -> dict[str, Any]:
-    sends = records(20 * COMMIT)
+def run(quick: bool) -> Iterator[Figure]:
+    commits, rounds, held = (10, 1, 4) if quick else (300, 3, 20)
+    sends = records(held * COMMIT)
     made = tables(sends)
     work: dict[str, tuple[int, Callable[[Path], dict[str, float]]]] = {
         "bare": (commits * COMMIT, lambda folder: bare(folder, made, commits)),
@@ -154,26 +151,14 @@ def main(commits: int, rounds: int) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as folder:
                 found[name].append({key: n / seconds for key, seconds in what(Path(folder)).items()})
                 assert Tables(folder).table(NAME).rows == n
-    rates = {name: {key: float(np.median([run[key] for run in runs])) for key in runs[0]} for name, runs in found.items()}
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "deltalake": deltalake.__version__}
-    ratios = {name: rates[name]["written"] / rates["bare"]["written"] for name in ("append", "archive")}
-    return {
-        "commits": commits, "rows_per_commit": COMMIT, "rounds": rounds, "rows_per_second": rates, "ratio": ratios,
-        "machine": machine, "load": os.getloadavg()[0],
-    }  # fmt: skip
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--commits", type=int, default=300)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--json", action="store_true")
-    options = parser.parse_args()
-    result = main(options.commits, options.rounds)
-    if options.json:
-        print(json.dumps(result))
-        sys.exit()
-    print(f"rows into Delta, {COMMIT:,} a commit, median of {options.rounds}; {result['machine']}, load {result['load']:.1f}")
-    for name, rate in result["rows_per_second"].items():
-        print(f"  {name:8}" + "".join(f" {value:>10,.0f} rows per second until {until}" for until, value in rate.items()))
-    print(f"  ratio to bare: append {result['ratio']['append']:.2f}, archive {result['ratio']['archive']:.2f}")
+    rates = {name: {key: float(np.median([each[key] for each in runs])) for key in runs[0]} for name, runs in found.items()}
+    for name, title, goal in (("append", "rows into Delta", 200_000), ("archive", "records to rows into Delta", None)):
+        yield Figure(
+            name=f"{title}, {COMMIT:,} a commit",
+            unit="rows/s",
+            better="higher",
+            ours=rates[name]["written"],
+            beside={"bare write_deltalake": rates["bare"]["written"]},
+            goal=goal,
+            detail={"commits": commits, "rounds": rounds, "rows_per_second": rates[name]},
+        )
