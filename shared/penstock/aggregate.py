@@ -418,6 +418,9 @@ def _made(
     said += [f"over={duration.spoken(window)!r}"] if window else []
     said += [f"where={source}"] if source else []
     plain = Condition(source, where)
+    if per is not None and not isinstance(per, Per):
+        mistake(f"per= of {kind}({column or event!r}) names no categories", 'write per=ps.among(Payment.kind, "food", "fuel")')
+        per = None
     if per is None:
         parts: dict[object, Aggregate] = {
             place: Aggregate(kind, event, column, window, plain, float(place) if length else argument, length)

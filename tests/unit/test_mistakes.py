@@ -67,6 +67,7 @@ WRONG = [
     ('"30d"', '"30d", where=5', "where=5 is no function; write where=lambda payment: payment.amount > 100"),
     ('ps.sum(Payment.amount, over="24h")', "ps.ratio(5, ps.count(Payment))", "ratio(5) divides two aggregates that are numbers"),
     ('"30d"', '"30d", per=ps.among(Chargeback.payment_id, "x")', "per=Chargeback.payment_id is no column of Payment"),
+    ('"30d"', '"30d", per=Payment.country', "names no categories; write per=ps.among(Payment.kind"),
     ('"30d"', '"30d", per=ps.among(Payment.country)', "needs 1 to 64 different categories"),
     ("by=Payment.card_id", 'by=Payment.card_id, ttl="1d"', 'ttl="1d" is shorter than its longest window, 30d'),
     (
