@@ -19,11 +19,10 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.event import Event
-from penstock.health import application
+from penstock.health import application, body_of
 from penstock.lane import FROM, SEQUENCE, now
 from penstock.log import Log
 from penstock.online import Reading
@@ -98,7 +97,7 @@ def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: 
         expired (than its ttl), newer (windows end at the entity's newest event, which lies after this one) or missing. While no
         version is in charge there is no answer, but a 503.
         """
-        desk, body, began = desk_of(model), await _body(request), time.perf_counter()
+        desk, body, began = desk_of(model), await body_of(request, MAX_BYTES), time.perf_counter()
         scores = desk.model.scores
         event = decoders[scores].decode(body, now())
         if not desk.duty.serving.members:
@@ -160,7 +159,7 @@ def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: 
         desk = desk_of(model, version)
         if "inference-header-content-length" in request.headers:
             raise HTTPException(400, "binary tensors are not supported: send JSON (in tritonclient, binary_data=False)")
-        asked, rows = infer_request(await _body(request), len(desk.model.inputs))
+        asked, rows = infer_request(await body_of(request, MAX_BYTES), len(desk.model.inputs))
         serving = desk.duty.serving if version is None else Serving(champion=_member(desk.duty, version))
         if not serving.members:
             raise HTTPException(503, _nobody(model), _LATER)
@@ -190,16 +189,3 @@ def _values(desk: Desk, event: Any, readings: Mapping[str, Reading]) -> Values:
     known = {f"{view}.{name}": value for view, reading in readings.items() for name, value in reading.values.items()}
     found = (getattr(event, columns[name]) if name in columns else known[name] for name in desk.model.inputs)
     return tuple(None if value is None else float(value) for value in found)
-
-
-async def _body(request: Request) -> bytes:
-    """The body, read no further than it may be long: an event has at most as much on its topic, too."""
-    found = bytearray()
-    try:
-        async for chunk in request.stream():
-            found += chunk
-            if len(found) > MAX_BYTES:
-                raise HTTPException(413, f"the body is longer than {MAX_BYTES} bytes")
-    except ClientDisconnect:
-        raise HTTPException(400, "the connection closed before the body was whole") from None
-    return bytes(found)

@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.laws.test_window import SHAPE, stream
 
 from penstock import packing
 from penstock.event import event_of, to_micros
 from penstock.window import Panes
+
+from .staged import stream
+from .test_window import SHAPE
 
 
 def packed(seed: int, late: float, n: int = 900) -> dict[str, tuple[bytes, bytes]]:
