@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError
 from ..mistake import nearest
+from .columns import PLACE
 from .commits import Commits, Version
 from .location import Location
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = ["PARTITIONS", "TOPIC", "Table", "Tables", "app_of", "delta_at"]
-
-_PLACE = ("topic_id", "partition", "offset")
 
 TOPIC, PARTITIONS = "penstock.topic.id", "penstock.topic.partitions"
 """Table properties: the identity of the topic whose records the table takes now, and how many partitions that has."""
@@ -58,11 +57,11 @@ class Tables:
 
         table, dead = self.table(event), self.table(f"{event}.dlq")
         wanted = list(columns) if columns is not None else table.schema.names
-        rows = table.arrow([*wanted, *(name for name in _PLACE if name not in wanted)], filter)
+        rows = table.arrow([*wanted, *(name for name in PLACE if name not in wanted)], filter)
         ours = (pc.field("service") == "feature_store") & (pc.field("topic_id") == dead.topic_id)
         refused = dead.arrow(["of_partition", "of_offset"], ours)
         refused = refused.append_column("topic_id", pa.repeat(table.topic_id, len(refused)))  # it speaks of the topic of now
-        left = rows.join(refused, list(_PLACE), ["topic_id", "of_partition", "of_offset"], join_type="left anti")
+        left = rows.join(refused, list(PLACE), ["topic_id", "of_partition", "of_offset"], join_type="left anti")
         return left.select(wanted)
 
     def arrow_of(
