@@ -11,20 +11,20 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
-from penstock.agents import Agents
 from penstock.artefact import Artefacts
-from penstock.control import Control
 from penstock.errors import PenstockError, SettingError, Unreachable
-from penstock.health import application
-from penstock.lane import Lane, now
 from penstock.log.kafka import KafkaLog
 from penstock.offline import Tables
-from penstock.online import OnlineFeatures
+from penstock.online.reader import OnlineFeatures
 from penstock.project import load
+from penstock.runtime.agents import Agents
+from penstock.runtime.control import Control
+from penstock.runtime.health import application
+from penstock.runtime.lane import Lane, now
+from penstock.runtime.telemetry import Tracing, logs
 from penstock.settings import SERVICES, Settings
 from penstock.settings import load as load_settings
 from penstock.store.redis import RedisStore
-from penstock.telemetry import Tracing, logs
 from penstock.topics import Topics
 
 __all__ = ["run"]

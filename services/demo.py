@@ -15,9 +15,7 @@ from pathlib import Path
 
 import structlog
 
-from penstock import audit as check
 from penstock.artefact import Artefacts
-from penstock.audit import Audit
 from penstock.cli import screen
 from penstock.cli.live import Live
 from penstock.cli.options import project_of
@@ -27,7 +25,6 @@ from penstock.duration import DAY, HOUR
 from penstock.errors import DefinitionError
 from penstock.event import from_micros, to_micros
 from penstock.files import Inspection, in_folder, refusals
-from penstock.lag import Lag
 from penstock.local import kafka as local_kafka
 from penstock.local import port, state
 from penstock.local import redis as local_redis
@@ -37,9 +34,12 @@ from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
 from penstock.picture import Picture
 from penstock.project import Project
+from penstock.proof import audit as check
+from penstock.proof.audit import Audit
 from penstock.publish import Publisher, sampled
+from penstock.runtime.lag import Lag
+from penstock.runtime.telemetry import Tracing
 from penstock.settings import SERVICES, Settings
-from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .embedded import Event, scoring, slices

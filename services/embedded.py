@@ -15,13 +15,13 @@ import msgspec
 import numpy as np
 
 from penstock.artefact import Artefacts
-from penstock.control import ControlLoop
-from penstock.lane import Lane
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
 from penstock.project import Project
 from penstock.publish import FOREVER
 from penstock.records import Clock, Decision
+from penstock.runtime.control import ControlLoop
+from penstock.runtime.lane import Lane
 from penstock.store import Store
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics

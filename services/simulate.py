@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 
-from penstock.audit import Audit, audit
 from penstock.duration import DAY, HOUR
 from penstock.files import Inspection
 from penstock.picture import Picture
 from penstock.project import Project
+from penstock.proof.audit import Audit, audit
 from penstock.publish import FOREVER
 
 from .embedded import Embedded, Event, scoring, slices

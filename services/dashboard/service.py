@@ -19,8 +19,8 @@ from fastapi import FastAPI, HTTPException, Response
 from fastapi.responses import HTMLResponse, StreamingResponse
 from starlette.staticfiles import StaticFiles
 
-from penstock.health import application
 from penstock.log import Log
+from penstock.runtime.health import application
 from penstock.topics import Topics
 
 from .headers import Sealed

@@ -18,9 +18,9 @@ from starlette.exceptions import HTTPException
 from penstock.codec import FUTURE_MICROS
 from penstock.errors import Refused
 from penstock.event import EPOCH, from_micros, to_micros
-from penstock.health import application, body_of
-from penstock.online import OnlineFeatures, moments
-from penstock.query import ARROW, MAX_BODY, MAX_KEYS, Answer, Query, query_of, stream_of
+from penstock.online.query import ARROW, MAX_BODY, MAX_KEYS, Answer, Query, query_of, stream_of
+from penstock.online.reader import OnlineFeatures, moments
+from penstock.runtime.health import application, body_of
 
 __all__ = ["app", "openapi"]
 

@@ -22,13 +22,13 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from penstock.lane import numbered
 from penstock.log import Batch, Log, Member, Partition, Send
 from penstock.offline import Location
 from penstock.offline.columns import Columns, columns_of
-from penstock.patience import patiently
 from penstock.records import Commit
-from penstock.telemetry import Meters
+from penstock.runtime.lane import numbered
+from penstock.runtime.patience import patiently
+from penstock.runtime.telemetry import Meters
 from penstock.topics import Topics
 
 from .writer import Moved, TableWriter

@@ -17,12 +17,12 @@ import structlog
 from penstock.alarm import Watch, alarm
 from penstock.duration import DAY
 from penstock.event import Event
-from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
-from penstock.outbox import Redelivered, Said
+from penstock.profiling.survey import Survey
 from penstock.records import Alarm, DataQuality
+from penstock.runtime.lane import Effects
+from penstock.runtime.outbox import Redelivered, Said
 from penstock.store import Change, Saved
-from penstock.survey import Survey
 from penstock.topics import Topics
 
 from .part import Part

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penstock.merge import Column, column
+from penstock.runtime.merge import Column, column
 
 __all__ = ["Block", "Rows"]
 

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penstock.freshness import lifetime
+from penstock.online.freshness import lifetime
 from penstock.topology import Hop
 
 __all__ = ["Expiry"]

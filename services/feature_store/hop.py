@@ -13,10 +13,10 @@ from penstock.codec import entities_of
 from penstock.event import Event
 from penstock.feature import View
 from penstock.log import partition_of
-from penstock.merge import Column, Merge, Released
-from penstock.plan import Plan
+from penstock.runtime.merge import Column, Merge, Released
 from penstock.topology import ENTRY, Hop, Topology
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
+from penstock.windows.plan import Plan
 
 from .block import Rows
 from .expiry import Expiry

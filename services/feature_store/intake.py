@@ -9,12 +9,12 @@ import msgspec
 import numpy as np
 
 from penstock.codec import EventDecoder, entities_of
-from penstock.deadletter import dead_letter
 from penstock.errors import Refused
 from penstock.event import Event
 from penstock.log import Batch, Send
-from penstock.merge import column
-from penstock.telemetry import trace_of
+from penstock.runtime.deadletter import dead_letter
+from penstock.runtime.merge import column
+from penstock.runtime.telemetry import trace_of
 from penstock.topics import Topics
 
 from .block import Rows

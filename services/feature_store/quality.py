@@ -26,12 +26,12 @@ import numpy as np
 from penstock.codec import EventDecoder
 from penstock.duration import DAY
 from penstock.event import Event
-from penstock.lane import WAIT, Effects, Lane, Shard
 from penstock.log import Batch, Log, Partition, Send
-from penstock.merge import NEVER, Frontiers
-from penstock.outbox import Said
+from penstock.profiling.survey import Memories, Survey
+from penstock.runtime.lane import WAIT, Effects, Lane, Shard
+from penstock.runtime.merge import NEVER, Frontiers
+from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved, Store
-from penstock.survey import Memories, Survey
 from penstock.topics import Topics
 
 from .assessor import Assessor

@@ -1,10 +1,11 @@
 """Rebuild: where a shard has lost its state, its events come from the archive, as far as Kafka no longer keeps them.
 
-How a loss is made good is the lane's (`penstock.lane`, `penstock.outbox`): the shard goes back to the positions of what the store
-still has (all the way, when it has nothing), works on from there, and publishes only what the log does not show yet. Events that
-retention has taken from Kafka are read here, under the offsets that they had. Where a table ends, Kafka is read on from that
-very offset: nothing is missing, and nothing comes twice. (Hop topics must reach back to the first event: keep them for ever,
-as `penstock topics apply` makes them. Where they do not, the service says which records are gone, and stops.)
+How a loss is made good is the lane's (`penstock.runtime.lane`, `penstock.runtime.outbox`): the shard goes back to the positions
+of what the store still has (all the way, when it has nothing), works on from there, and publishes only what the log does not
+show yet. Events that retention has taken from Kafka are read here, under the offsets that they had. Where a table ends, Kafka
+is read on from that very offset: nothing is missing, and nothing comes twice. (Hop topics must reach back to the first event:
+keep them for ever, as `penstock topics apply` makes them. Where they do not, the service says which records are gone, and
+stops.)
 
 New versions of views (a design; not built). `View.fingerprint` says what a view means. The fingerprints of all views of a project
 name a *generation*, which has its own state, hop topics, rows topics and consumer group: their names end with it. So a state of
@@ -35,7 +36,7 @@ WINDOW: Final = 50_000
 
 
 class EventTables:
-    """Archived events, from the offline tables of their topics. A `penstock.earlier.Earlier`.
+    """Archived events, from the offline tables of their topics. A `penstock.runtime.earlier.Earlier`.
 
     What the stream refused is left out: whether an event lay in the future cannot be told again. Values are JSON of the
     columns; a field that the declaration does not name is not there any more.

@@ -11,7 +11,7 @@ import numpy as np
 from penstock.codec import entities_of
 from penstock.event import Event
 from penstock.log import Headers, Send
-from penstock.merge import Column
+from penstock.runtime.merge import Column
 from penstock.topics import Topics
 
 from .block import Rows

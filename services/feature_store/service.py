@@ -9,11 +9,11 @@ state    window tiles per entity, with the positions they include, in the online
 
 from __future__ import annotations
 
-from penstock.earlier import Earlier
-from penstock.lane import Lane
 from penstock.log import Log
+from penstock.runtime.earlier import Earlier
+from penstock.runtime.lane import Lane
+from penstock.runtime.telemetry import Tracing
 from penstock.store import Store
-from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .shard import FeatureShard

@@ -11,13 +11,13 @@ import numpy.typing as npt
 from penstock.codec import EventDecoder, entity_of
 from penstock.errors import PenstockError
 from penstock.event import from_micros
-from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
-from penstock.merge import NEVER, Frontiers, Released
-from penstock.online import state_key
+from penstock.online.reader import state_key
 from penstock.records import LateEvent
+from penstock.runtime.lane import Effects
+from penstock.runtime.merge import NEVER, Frontiers, Released
+from penstock.runtime.telemetry import Tracing
 from penstock.store import Change, Saved
-from penstock.telemetry import Tracing
 from penstock.topics import Topics
 from penstock.topology import ENTRY
 

@@ -22,10 +22,10 @@ from starlette.exceptions import HTTPException
 
 from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.event import Event
-from penstock.health import application, body_of
-from penstock.lane import FROM, SEQUENCE, now
 from penstock.log import Log
-from penstock.online import Reading
+from penstock.online.reader import Reading
+from penstock.runtime.health import application, body_of
+from penstock.runtime.lane import FROM, SEQUENCE, now
 from penstock.topics import Topics
 
 from .desk import Desk

@@ -9,11 +9,11 @@ import msgspec
 import structlog
 
 from penstock.errors import Refused, Unreachable
-from penstock.lane import now as clock
 from penstock.log import Batch, Log, Partition
 from penstock.model import Model
-from penstock.patience import patiently
 from penstock.records import Decision
+from penstock.runtime.lane import now as clock
+from penstock.runtime.patience import patiently
 from penstock.topics import Topics
 
 from .meters import Meters

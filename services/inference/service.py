@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from penstock.lane import Lane, now
 from penstock.log import Log
+from penstock.runtime.lane import Lane, now
+from penstock.runtime.telemetry import Tracing
 from penstock.store import Store
-from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .meters import Meters

@@ -11,11 +11,11 @@ from typing import Any
 
 import msgspec
 
-from penstock.deadletter import dead_letter
-from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
-from penstock.merge import NEVER, Frontiers
-from penstock.outbox import Said
+from penstock.runtime.deadletter import dead_letter
+from penstock.runtime.lane import Effects, Redelivered
+from penstock.runtime.merge import NEVER, Frontiers
+from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 

@@ -23,8 +23,8 @@ import numpy as np
 from penstock.codec import EventDecoder
 from penstock.event import Event, to_micros
 from penstock.log import Batch, Partition, partition_of
-from penstock.merge import NEVER, Frontiers, Merge, Released
-from penstock.telemetry import trace_of
+from penstock.runtime.merge import NEVER, Frontiers, Merge, Released
+from penstock.runtime.telemetry import trace_of
 
 from .ledger import Answer
 from .track import SavedTrack, Track

@@ -14,12 +14,12 @@ import structlog
 from penstock.alarm import Watch, alarm
 from penstock.duration import DAY, spoken
 from penstock.event import from_micros
-from penstock.lane import Effects, Redelivered
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
-from penstock.outbox import Said
 from penstock.policy import Drift, Skill
 from penstock.records import Alarm, Paired, Partial, Quality, Shift, Statistic
+from penstock.runtime.lane import Effects, Redelivered
+from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 

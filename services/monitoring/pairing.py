@@ -14,14 +14,14 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from penstock.deadletter import dead_letter
 from penstock.errors import Refused
-from penstock.lane import Effects
 from penstock.log import Batch, Partition, Send
-from penstock.merge import NEVER
 from penstock.model import Model
-from penstock.outbox import Said
 from penstock.records import Decision
+from penstock.runtime.deadletter import dead_letter
+from penstock.runtime.lane import Effects
+from penstock.runtime.merge import NEVER
+from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from penstock.quality import CLIP
+from penstock.measures import CLIP
 from penstock.records import Paired, Quality
 
 __all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "prior_loss"]

@@ -16,11 +16,11 @@ predictions + labels -> PairingShard -> outcomes, partials -> JudgeShard -> stat
 
 from __future__ import annotations
 
-from penstock.lane import Lane
 from penstock.log import Log
 from penstock.project import Project
+from penstock.runtime.lane import Lane
+from penstock.runtime.telemetry import Tracing
 from penstock.store import Store
-from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 from .judge import JudgeShard

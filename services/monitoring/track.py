@@ -11,8 +11,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from penstock.lane import Redelivered
 from penstock.log import Headers
+from penstock.runtime.lane import Redelivered
 
 __all__ = ["SavedTrack", "Track"]
 

@@ -23,7 +23,7 @@ __all__ = ["Registry"]
 
 
 class Registry:
-    """The control of this service (see penstock.control). `state` is model -> key -> decision, as the topic holds it."""
+    """The control of this service (see penstock.runtime.control). `state` is model -> key -> decision, as the topic holds it."""
 
     def __init__(self, topics: Topics) -> None:
         self._models = {model.name: model for model in topics.project.models}

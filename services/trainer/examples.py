@@ -21,8 +21,8 @@ import numpy.typing as npt
 from penstock.errors import Refused
 from penstock.event import to_micros
 from penstock.inputs import InputsDecoder, Matrix
-from penstock.lane import Redelivered
 from penstock.log import Batch
+from penstock.runtime.lane import Redelivered
 
 __all__ = ["Examples", "Rows"]
 

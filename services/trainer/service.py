@@ -24,11 +24,11 @@ from collections.abc import Callable
 import msgspec
 
 from penstock.artefact import Artefacts
-from penstock.control import Tail
-from penstock.deadletter import dead_letter
 from penstock.errors import Refused
 from penstock.log import Batch, Log, LogError, Send
 from penstock.records import Alarm, Command, Run, Statistic
+from penstock.runtime.control import Tail
+from penstock.runtime.deadletter import dead_letter
 from penstock.topics import Topics
 
 from .desk import Desk, Made, Numbers
@@ -41,7 +41,7 @@ LONGEST = 900.0
 
 
 class Trainer:
-    """The control of this service (see penstock.control). With `background`, fits run in a thread, so that the event
+    """The control of this service (see penstock.runtime.control). With `background`, fits run in a thread, so that the event
     loop goes on meanwhile; without, a job is done when the turn is (simulate). `threads`, `seed` and `clock`: see Desk."""
 
     def __init__(

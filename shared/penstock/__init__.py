@@ -25,24 +25,24 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
-from .client import AsyncFeatureClient, FeatureClient
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
 from .expect import expect
 from .feature import Derived, derived, features
-from .framecheck import expectations
+from .frames.expectations import expectations
 from .label import label
 from .model import Learner, model
+from .online.client import AsyncFeatureClient, FeatureClient
 from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
-from .profile import profile
+from .profiling.profile import profile
 from .project import Project
 from .replay import replay
 
 if _typing.TYPE_CHECKING:
-    from .asof import as_of
-    from .retrospect import compute
-    from .training import training_set
+    from .frames.asof import as_of
+    from .frames.compute import compute
+    from .frames.training import training_set
 
 __all__ = [
     "AsyncFeatureClient",
@@ -99,7 +99,7 @@ __all__ = [
     "var",
 ]
 
-_ON_FRAMES = {"as_of": ".asof", "compute": ".retrospect", "training_set": ".training"}
+_ON_FRAMES = {"as_of": ".frames.asof", "compute": ".frames.compute", "training_set": ".frames.training"}
 
 if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
 

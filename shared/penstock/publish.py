@@ -16,7 +16,7 @@ from .errors import DefinitionError
 from .event import Event, from_micros
 from .log import Headers, Log, Partition, Send
 from .records import Clock
-from .telemetry import Tracing, trace_of
+from .runtime.telemetry import Tracing, trace_of
 from .topics import Topics
 
 __all__ = ["FOREVER", "Publisher", "Record", "sampled"]

@@ -24,10 +24,10 @@ from penstock.event import event_of
 from penstock.feature import view_of
 from penstock.local.redis import LocalRedis
 from penstock.log import partition_of
-from penstock.lookup import state_key
+from penstock.online.lookup import state_key
 from penstock.store import Change
 from penstock.store.redis import RedisStore
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
 
 from .bench_reads import PACKED, Newest, Wide
 from .figure import Figure

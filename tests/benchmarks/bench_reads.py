@@ -37,10 +37,10 @@ from penstock.feature import view_of
 from penstock.local import port as ports
 from penstock.local.redis import LocalRedis
 from penstock.log import partition_of
-from penstock.lookup import state_key
+from penstock.online.lookup import state_key
 from penstock.store import Change
 from penstock.store.redis import RedisStore
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
 
 from .figure import Figure
 
@@ -120,7 +120,7 @@ def serve(url: str, port: int) -> None:
 
     import uvicorn
 
-    from penstock.online import OnlineFeatures
+    from penstock.online.reader import OnlineFeatures
     from penstock.services.feature_store.api import app
     from penstock.topics import Topics
 

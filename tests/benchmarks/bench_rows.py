@@ -38,7 +38,7 @@ from penstock.services.feature_store.service import lanes
 from penstock.store import Change
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
-from penstock.window import Shape
+from penstock.windows.panes import Shape
 
 from .figure import Figure
 

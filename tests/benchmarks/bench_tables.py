@@ -27,11 +27,11 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 import penstock as ps
-from penstock.lane import FROM, SEQUENCE
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
 from penstock.offline import Location, Tables
 from penstock.offline.columns import columns_of
+from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.services.feature_store import archive as module
 from penstock.services.feature_store.archive import Archive
 from penstock.services.feature_store.writer import TableWriter

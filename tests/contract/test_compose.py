@@ -11,9 +11,9 @@ import typer
 import yaml
 from fastapi.routing import APIRoute
 
-from penstock.health import application
 from penstock.local import kafka, redis
 from penstock.project import load
+from penstock.runtime.health import application
 
 ROOT = Path(__file__).parents[2]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))

@@ -151,8 +151,8 @@ def test_lag_is_that_of_the_groups_which_services_really_join() -> None:
 
 
 def test_asyncapi_names_the_groups_that_the_data_services_really_join(tmp_path: Path) -> None:
-    from penstock.lane import Lane
     from penstock.log.memory import MemoryLog
+    from penstock.runtime.lane import Lane
     from penstock.services.feature_store import quality
     from penstock.services.feature_store import service as feature_store
     from penstock.services.feature_store.archive import Archive

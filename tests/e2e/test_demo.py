@@ -14,8 +14,8 @@ import pytest
 
 from penstock.examples.flights.data import events, write
 from penstock.log import Partition
+from penstock.measures import auc, log_loss
 from penstock.project import load
-from penstock.quality import auc, log_loss
 from penstock.services.demo import missing_parts
 from penstock.services.simulate import Finished, simulate
 
@@ -63,7 +63,7 @@ def test_two_runs_take_byte_identical_decisions() -> None:
 
 
 def test_the_audit_notices_a_row_that_is_lost_and_one_that_is_there_twice() -> None:
-    from penstock.audit import audit
+    from penstock.proof.audit import audit
 
     done = finished()
     rows = done.machine.log._stores[Partition(done.machine.topics.rows(done.machine.project.events[0]), 0)]

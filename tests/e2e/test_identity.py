@@ -17,7 +17,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from penstock.audit import Audit, audit
 from penstock.duration import HOUR
 from penstock.examples import flights
 from penstock.examples.flights.data import events
@@ -25,6 +24,7 @@ from penstock.log import Log, Reader
 from penstock.log.kafka import KafkaLog
 from penstock.picture import Picture
 from penstock.project import Project, load
+from penstock.proof.audit import Audit, audit
 from penstock.publish import FOREVER, Publisher
 from penstock.services.demo import at_rest, connected, publish, services, until
 from penstock.services.embedded import Event

@@ -17,14 +17,15 @@ import msgspec
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 
-from penstock.audit import Record, read_all
 from penstock.cli.live import Live
 from penstock.event import from_micros
 from penstock.examples.flights import project
 from penstock.examples.flights.data import events
-from penstock.lane import Lane
 from penstock.log import Log
+from penstock.proof.audit import Record, read_all
 from penstock.publish import FOREVER, Publisher, sampled
+from penstock.runtime.lane import Lane
+from penstock.runtime.telemetry import Tracing
 from penstock.services.demo import drive, running
 from penstock.services.embedded import Embedded, Event
 from penstock.services.feature_store import service as feature_store
@@ -32,7 +33,6 @@ from penstock.services.inference import service as inference
 from penstock.services.inference.meters import Meters
 from penstock.services.monitoring import service as monitoring
 from penstock.settings import load
-from penstock.telemetry import Tracing
 from penstock.topics import Topics
 
 TOPICS = Topics(project, 2)

@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import numpy as np
 
-from penstock.audit import Record, read_all
 from penstock.local import port
 from penstock.log import Partition
 from penstock.log.kafka import KafkaLog
 from penstock.project import Project, load
+from penstock.proof.audit import Record, read_all
 from penstock.publish import FOREVER, Publisher
 from penstock.topics import Topics
 

@@ -106,7 +106,7 @@ def test_an_archive_without_room_waits_and_goes_on(tmp_path: Path, monkeypatch: 
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"no tiny disk: mount says {mounted.stderr.decode().strip()} (it needs root)")
-    monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.01,))
+    monkeypatch.setattr("penstock.runtime.patience.RETRY_SECONDS", (0.01,))
     monkeypatch.setattr(module, "FLUSH_ROWS", 50)
     ballast = disk / "ballast"
 

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 from tests.faults.taxis import taxis
 
-from penstock.lane import numbered
 from penstock.local.redis import LocalRedis
+from penstock.runtime.lane import numbered
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

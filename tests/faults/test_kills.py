@@ -17,7 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from penstock.audit import Audit
 from penstock.cli.live import Live
 from penstock.examples import flights
 from penstock.examples.flights.data import events
@@ -25,6 +24,7 @@ from penstock.local import state
 from penstock.offline import Tables
 from penstock.offline.verify import verify
 from penstock.picture import Picture
+from penstock.proof.audit import Audit
 from penstock.services.demo import drive, running
 from penstock.services.embedded import Event
 from penstock.settings import load

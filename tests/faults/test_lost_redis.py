@@ -12,8 +12,8 @@ import pytest
 import redis
 from tests.faults.taxis import Taxis, taxis
 
-from penstock.audit import audit
 from penstock.local.redis import LocalRedis
+from penstock.proof.audit import audit
 from penstock.store import LIVE, REBUILDING, STATUS
 
 TRIPS, PART = 12_000, 3_000

@@ -17,15 +17,15 @@ import httpx
 import pytest
 from prometheus_client import generate_latest
 
-from penstock.agents import Agents
-from penstock.health import application
 from penstock.log import Gap, Partition, Send, Topic
 from penstock.log.kafka import KafkaLog
+from penstock.runtime.agents import Agents
+from penstock.runtime.health import application
 
 WORKER = '''
 import asyncio, signal, sys
 from pathlib import Path
-from penstock.agents import Agents
+from penstock.runtime.agents import Agents
 from penstock.errors import Refused
 from penstock.log import Gap, Send
 from penstock.log.kafka import KafkaLog

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import penstock as ps
-from penstock.lag import Lag
 from penstock.log.kafka import KafkaLog
 from penstock.publish import FOREVER, Publisher
+from penstock.runtime.lag import Lag
 from penstock.services.feature_store.service import lanes
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics

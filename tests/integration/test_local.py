@@ -20,8 +20,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from redis import Redis
 
-from penstock import doctor
-from penstock.local import kafka, redis, state
+from penstock.local import doctor, kafka, redis, state
 from penstock.local.kafka import LocalKafka
 from penstock.local.port import free, http_ok, is_free
 from penstock.local.process import LocalError, Mark, group, launch, mark, wait_until

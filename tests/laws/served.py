@@ -13,14 +13,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 import penstock as ps
-from penstock.archived import past_of, served_of
 from penstock.event import event_of, to_micros
 from penstock.offline import Tables
-from penstock.past import Past
+from penstock.proof.archive import past_of, served_of
+from penstock.proof.history import Past
+from penstock.proof.verify import Report, Served, verify
 from penstock.services.embedded import Embedded
 from penstock.store import Store
 from penstock.topics import Topics
-from penstock.verify import Report, Served, verify
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 MINUTE = 60_000_000

@@ -11,7 +11,7 @@ import numpy as np
 import penstock as ps
 from penstock.event import event_of, to_micros
 from penstock.feature import view_of
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 

@@ -13,8 +13,8 @@ import penstock as ps
 from penstock.aggregate import hop_of
 from penstock.duration import micros
 from penstock.feature import view_of
-from penstock.kernel import run as plain
-from penstock.window import Panes, Shape
+from penstock.windows.kernel import run as plain
+from penstock.windows.panes import Panes, Shape
 
 from .staged import START, Deposit, Login, expected, run, stream
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.asof import _last_at_most
+from penstock.frames.asof import _last_at_most
 
 START = pd.Timestamp("2026-03-01", tz="UTC")
 KEYS = [None, "1", "11", "a b", "é"]

@@ -9,8 +9,8 @@ import numpy as np
 import penstock as ps
 from penstock.event import event_of
 from penstock.feature import view_of
-from penstock.plan import Plan
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
+from penstock.windows.plan import Plan
 
 from .staged import run
 

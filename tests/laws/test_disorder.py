@@ -9,7 +9,7 @@ import pytest
 
 from penstock.event import event_of, to_micros
 from penstock.feature import view_of
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
 
 from .staged import stream
 from .test_aggregates import Bounded, Conditional, Decayed, Ordered, Plain, Sketched

@@ -256,8 +256,8 @@ def test_many_entities_in_groups_have_the_same_bits_as_in_one(monkeypatch: pytes
     )  # fmt: skip
     given = {Deposit: frame, Login: pd.DataFrame()}
     whole = ps.compute(Account, given, at=Deposit)
-    monkeypatch.setattr("penstock.retrospect.STATE_BYTES", 1)
-    monkeypatch.setattr("penstock.retrospect.AT_ONCE", 7)
+    monkeypatch.setattr("penstock.frames.compute.STATE_BYTES", 1)
+    monkeypatch.setattr("penstock.frames.compute.AT_ONCE", 7)
     assert ps.compute(Account, given, at=Deposit).to_numpy().tobytes() == whole.to_numpy().tobytes()
 
 

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import penstock as ps
-from penstock.columnprofile import QUANTILES, columns_of
 from penstock.errors import PenstockError
-from penstock.exact import UNIT, Moments, Pairs, dot
-from penstock.profile import Profile
+from penstock.profiling.column import QUANTILES, columns_of
+from penstock.profiling.exact import UNIT, Moments, Pairs, dot
+from penstock.profiling.profile import Profile
+from penstock.profiling.summary import BUCKETS, FREQUENT, SMALLEST, Distinct, Numbers, Texts
 from penstock.records import Described
-from penstock.summary import BUCKETS, FREQUENT, SMALLEST, Distinct, Numbers, Texts
 
 DATA = Path(__file__).parents[2] / "../shared/data"
 FLOATS = st.floats(allow_nan=False, allow_infinity=False, width=64)

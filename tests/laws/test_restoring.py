@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from penstock import packing
 from penstock.event import event_of, to_micros
-from penstock.window import Panes
+from penstock.windows import packing
+from penstock.windows.panes import Panes
 
 from .staged import stream
 from .test_window import SHAPE

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock import sketch
-from penstock.sketch import COMMON_LEAST, DISTINCT_EXACT, DISTINCT_WORDS, QUANTILE_EXACT, QUANTILE_WORDS
+from penstock.windows import sketch
+from penstock.windows.sketch import COMMON_LEAST, DISTINCT_EXACT, DISTINCT_WORDS, QUANTILE_EXACT, QUANTILE_WORDS
 
 Floats = np.ndarray[Any, Any]
 ROOM = COMMON_LEAST

@@ -31,16 +31,16 @@ from tests.laws.served import (
     visit,
 )
 
-from penstock import past
-from penstock.archived import table_of
 from penstock.errors import PenstockError
 from penstock.event import event_of
 from penstock.feature import view_of
 from penstock.offline import Tables, columns
-from penstock.past import Past, Recorded
-from penstock.plainly import agrees, cut, parts_of, plain, value
+from penstock.proof import history as past
+from penstock.proof.archive import table_of
+from penstock.proof.history import Past, Recorded
+from penstock.proof.recompute import agrees, cut, parts_of, plain, value
+from penstock.proof.verify import Judge, Report, Served
 from penstock.replay import replay
-from penstock.verify import Judge, Report, Served
 
 QUIET = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
 

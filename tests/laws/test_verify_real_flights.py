@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 import penstock as ps
-from penstock.archived import past_of, served_of
 from penstock.event import event_of
 from penstock.examples import flights
 from penstock.examples.flights.data import events
 from penstock.offline import Tables
+from penstock.proof.archive import past_of, served_of
+from penstock.proof.verify import Report, verify
 from penstock.services.embedded import Embedded, slices
 from penstock.topics import Topics
-from penstock.verify import Report, verify
 
 DAY = 86_400_000_000
 VIEWS = [flights.Origin, flights.Carrier, flights.Destination, flights.Aircraft, flights.Path]

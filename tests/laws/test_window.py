@@ -8,9 +8,9 @@ import pytest
 import penstock as ps
 from penstock.event import to_micros
 from penstock.feature import view_of
-from penstock.kernel import kernel
-from penstock.kernel import run as plain
-from penstock.window import Panes, Shape
+from penstock.windows.kernel import kernel
+from penstock.windows.kernel import run as plain
+from penstock.windows.panes import Panes, Shape
 
 from .staged import START, Deposit, Login, expected, run, stream
 

@@ -20,11 +20,11 @@ import penstock as ps
 from penstock.artefact import Artefacts
 from penstock.event import Event, event_of
 from penstock.inputs import squashed
-from penstock.lane import FROM, SEQUENCE, Effects
 from penstock.log import Batch, Headers, Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.online import Reading
+from penstock.online.reader import Reading
 from penstock.records import Artefact, Candidate, Decision, Prediction, Row
+from penstock.runtime.lane import FROM, SEQUENCE, Effects
 from penstock.services.inference.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions

@@ -12,10 +12,10 @@ import msgspec
 import pyarrow as pa
 
 import penstock as ps
-from penstock.lane import FROM, SEQUENCE
 from penstock.log import Headers, Send
 from penstock.log.memory import MemoryLog
 from penstock.offline import Table, Tables
+from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.services.feature_store.archive import Archive
 from penstock.topics import Topics
 

@@ -16,10 +16,10 @@ import msgspec
 import penstock as ps
 from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros, to_micros
-from penstock.lane import FROM, SEQUENCE, Lane
 from penstock.log import Headers, Partition, Send, partition_of
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Artefact, Candidate, Clock, Decision, Outcome, Partial, Prediction, Statistic
+from penstock.runtime.lane import FROM, SEQUENCE, Lane
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change
 from penstock.store.memory import MemoryStore

@@ -14,11 +14,11 @@ import pytest
 from tests.services.crew import ROWS, Arrival, Harbour, arrival, places, played, row, settle, there
 
 import penstock as ps
-from penstock.deadletter import dead_letter
 from penstock.errors import PenstockError, Refused
-from penstock.lane import FROM, SEQUENCE
 from penstock.log import Send
 from penstock.records import Commit
+from penstock.runtime.deadletter import dead_letter
+from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.services.feature_store import archive as module
 from penstock.services.feature_store.archive import Archive
 from penstock.services.feature_store.writer import Away, TableWriter
@@ -273,7 +273,7 @@ def test_storage_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every third write fails before it began, every fifth after it was done: its answer was lost."""
-    monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("penstock.runtime.patience.RETRY_SECONDS", (0.0,))
     monkeypatch.setattr(module, "FLUSH_ROWS", 10)
     calls, real = 0, TableWriter.append
 

@@ -12,10 +12,10 @@ import pytest
 from tests.services.shop import START, Order, Paid
 
 import penstock as ps
-from penstock.audit import Audit, audit, lines, read_all
 from penstock.duration import HOUR, MINUTE
 from penstock.event import from_micros
 from penstock.log import Log, Send
+from penstock.proof.audit import Audit, audit, lines, read_all
 from penstock.publish import FOREVER
 from penstock.services.embedded import Embedded
 from penstock.topics import Topics

@@ -12,10 +12,10 @@ import msgspec
 import pytest
 
 import penstock as ps
-from penstock.deadletter import cause_of
 from penstock.log import Batch, Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Clock
+from penstock.runtime.deadletter import cause_of
 from penstock.services.feature_store.service import lanes
 from penstock.services.feature_store.shard import FeatureShard
 from penstock.store import Saved
@@ -98,7 +98,7 @@ async def published(values: list[bytes | None], partitions: int = 1, monkey: flo
 
 @pytest.fixture(autouse=True)
 def the_wall_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.lane.now", lambda: NOW.timestamp())
+    monkeypatch.setattr("penstock.runtime.lane.now", lambda: NOW.timestamp())
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -16,10 +16,10 @@ from tests.services.chargebacks import START, Card, Chargeback, Machine, Payment
 from typer.testing import CliRunner
 
 import penstock as ps
-from penstock import dataset
 from penstock.cli import app
 from penstock.event import to_micros
-from penstock.manifest import listed, load
+from penstock.frames import dataset
+from penstock.frames.manifest import listed, load
 from penstock.offline import Tables
 from penstock.offline.upkeep import compact, vacuum
 

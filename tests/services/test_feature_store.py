@@ -15,8 +15,8 @@ import pytest
 import penstock as ps
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.merge import Merge
 from penstock.records import Clock
+from penstock.runtime.merge import Merge
 from penstock.services.feature_store.service import lanes
 from penstock.store import Change
 from penstock.store.memory import MemoryStore

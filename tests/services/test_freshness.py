@@ -22,12 +22,12 @@ from tests.services.tills import MOST, STEP, TILLS, Sale, Till, torn
 import penstock as ps
 from penstock.event import event_of, to_micros
 from penstock.feature import view_of
-from penstock.freshness import expired
 from penstock.log import partition_of
-from penstock.lookup import Lookup, state_key
-from penstock.online import Lookups, OnlineFeatures
+from penstock.online.freshness import expired
+from penstock.online.lookup import Lookup, state_key
+from penstock.online.reader import Lookups, OnlineFeatures
+from penstock.online.readings import Reading
 from penstock.project import Project
-from penstock.readings import Reading
 from penstock.records import Row
 from penstock.services.embedded import Embedded
 from penstock.services.feature_store.service import lanes
@@ -35,7 +35,7 @@ from penstock.store import Change, Place, Store
 from penstock.store.memory import MemoryStore
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
-from penstock.window import Panes, Shape
+from penstock.windows.panes import Panes, Shape
 
 
 @ps.event("visits")

@@ -159,7 +159,7 @@ class TestFaults:
         asyncio.run(whole())
 
     def test_a_log_that_is_away_at_the_start_is_waited_for(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.0,))
+        monkeypatch.setattr("penstock.runtime.patience.RETRY_SECONDS", (0.0,))
 
         async def whole() -> None:
             app = door.app()  # its topics do not exist yet

@@ -13,11 +13,11 @@ import pytest
 from tests.services.air import MODELS, ROWS, START, TOPICS, Driven, Flight, Origin, World, answers, batch, flight, late
 
 import penstock as ps
-from penstock.deadletter import cause_of
-from penstock.lane import FROM, SEQUENCE, Lane, stamped
 from penstock.log import Batch, Headers, Log, Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Clock
+from penstock.runtime.deadletter import cause_of
+from penstock.runtime.lane import FROM, SEQUENCE, Lane, stamped
 from penstock.services.inference import service
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.roster import bucket

@@ -24,16 +24,16 @@ from tests.services.test_feature_store import (
 )  # fmt: skip
 
 import penstock as ps
-from penstock.audit import Audit, audit
 from penstock.duration import DAY
 from penstock.errors import PenstockError
 from penstock.examples.flights import data as flights
 from penstock.examples.flights import project as flight_project
-from penstock.lane import Lane
 from penstock.log import Partition, Send
 from penstock.offline import Tables
-from penstock.online import OnlineFeatures
+from penstock.online.reader import OnlineFeatures
 from penstock.project import Project
+from penstock.proof.audit import Audit, audit
+from penstock.runtime.lane import Lane
 from penstock.services.embedded import Embedded, slices
 from penstock.services.feature_store.archive import Archive
 from penstock.services.feature_store.rebuild import EventTables

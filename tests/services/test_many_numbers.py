@@ -10,7 +10,7 @@ import msgspec
 
 import penstock as ps
 from penstock.event import to_micros
-from penstock.lookup import columns_of
+from penstock.online.lookup import columns_of
 from penstock.records import Prediction
 from penstock.services.simulate import simulate
 

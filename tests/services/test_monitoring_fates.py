@@ -7,8 +7,8 @@ from tests.services.shop import LENGTH, START, WHOLE, WITHIN, WORLD, World, decl
 
 from penstock.duration import HOUR
 from penstock.event import to_micros
-from penstock.lane import FROM, SEQUENCE
 from penstock.log import Send
+from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.topics import Topics
 
 CASES: dict[str, tuple[list[tuple[int, bool]], dict[str, int], list[tuple[bool, bool, bool | None]]]] = {

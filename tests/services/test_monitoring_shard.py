@@ -14,10 +14,10 @@ from tests.services.shop import EDGES, END, LENGTH, REFERENCE, START, WITHIN, WO
 import penstock as ps
 from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros
-from penstock.lane import FROM, SEQUENCE, Effects
 from penstock.log import Batch, Headers, Partition, partition_of
 from penstock.log.memory import MemoryLog
 from penstock.records import Clock, Outcome, Partial
+from penstock.runtime.lane import FROM, SEQUENCE, Effects
 from penstock.services.monitoring.pairing import PairingShard
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change, Saved

@@ -18,7 +18,7 @@ from tests.services.air import PROJECT, START, TOPICS, Flight, Origin, World, an
 import penstock as ps
 from penstock.event import event_of, to_micros
 from penstock.log import Send
-from penstock.online import OnlineFeatures
+from penstock.online.reader import OnlineFeatures
 from penstock.project import Project
 from penstock.records import Row
 from penstock.services.embedded import Embedded

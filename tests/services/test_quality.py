@@ -13,12 +13,12 @@ import pandas as pd
 import pytest
 
 import penstock as ps
-from penstock.deadletter import cause_of
 from penstock.duration import DAY
 from penstock.event import to_micros
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Clock, DataQuality
+from penstock.runtime.deadletter import cause_of
 from penstock.services.feature_store import quality, service
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics

@@ -21,13 +21,13 @@ from tests.services.test_online_features import played, publish
 
 import penstock as ps
 from penstock.errors import Refused, Unreachable
-from penstock.freshness import STATUSES
 from penstock.local import port as ports
-from penstock.lookup import state_key
-from penstock.online import Lookups, OnlineFeatures
+from penstock.online.freshness import STATUSES
+from penstock.online.lookup import state_key
+from penstock.online.query import ARROW, MAX_BODY, MAX_KEYS, streamed
+from penstock.online.reader import Lookups, OnlineFeatures
+from penstock.online.readings import Readings
 from penstock.project import Project
-from penstock.query import ARROW, MAX_BODY, MAX_KEYS, streamed
-from penstock.readings import Readings
 from penstock.services.embedded import Embedded
 from penstock.services.feature_store import api
 from penstock.store import Change, Place
@@ -283,7 +283,7 @@ def same(one: Readings, other: Readings) -> bool:
 
 
 def test_choices_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.online._CHOICES", 5)
+    monkeypatch.setattr("penstock.online.reader._CHOICES", 5)
     lookups = Lookups(Topics(TRIPS, 1))
     found = {lookups.of(("Zone",) * n) for n in range(1, 100)}
     assert len(lookups._meant) <= 5
@@ -386,7 +386,7 @@ class TestClients:
 
 
 def test_every_status_is_told_in_the_schema_of_an_answer() -> None:
-    from penstock.query import Standing
+    from penstock.online.query import Standing
 
     said = str(msgspec.json.schema(Standing))
     assert all(status in said for status in STATUSES)

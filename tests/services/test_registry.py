@@ -10,10 +10,10 @@ from tests import rides
 from tests.rides import a_model, candidate, command, window
 
 import penstock as ps
-from penstock.control import ControlLoop
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Decision
+from penstock.runtime.control import ControlLoop
 from penstock.services.inference.roster import Rosters
 from penstock.services.registry.service import Registry
 from penstock.topics import Topics

@@ -16,10 +16,10 @@ from tests.rides import DAY, HOUR, START, a_model, alarm, command, window
 
 import penstock as ps
 from penstock.artefact import Artefacts
-from penstock.control import ControlLoop
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Candidate, Outcome, Run
+from penstock.runtime.control import ControlLoop
 from penstock.services.trainer.service import Trainer
 from penstock.snapshot import load_river
 from penstock.topics import Topics
@@ -288,7 +288,7 @@ def test_alarms_and_commands_start_full_fits(tmp_path: Path) -> None:
 def test_a_window_waits_for_the_alarms_that_it_names_so_that_either_topic_may_come_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("penstock.runtime.patience.RETRY_SECONDS", (0.0,))
 
     async def go(stage: Stage, late: bool) -> tuple[list[Candidate], list[Run]]:
         said = Send(stage.t.alarms, b"late", msgspec.json.encode(alarm(4)))

@@ -23,9 +23,9 @@ import penstock as ps
 from penstock.event import from_micros, to_micros
 from penstock.examples import flights
 from penstock.examples.flights.data import events
+from penstock.frames.truth import Asked, Said, truths
 from penstock.services.embedded import slices
 from penstock.services.monitoring.ledger import Answer, Ledger
-from penstock.truth import Asked, Said, truths
 
 DAY = 86_400_000_000
 

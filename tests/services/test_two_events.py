@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import penstock as ps
-from penstock.audit import audit
+from penstock.proof.audit import audit
 from penstock.publish import FOREVER
 from penstock.services.embedded import Embedded
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from penstock.control import ControlLoop
 from penstock.errors import Refused
 from penstock.log import Gap, LogError, Partition, Send, TooLarge, Topic
 from penstock.log.memory import MemoryLog
+from penstock.runtime.control import ControlLoop
 
 TOPICS = ["first", "second", "out"]
 
@@ -74,7 +74,7 @@ def test_a_new_loop_recalls_what_was_sent_and_sends_nothing_again() -> None:
 
 @pytest.mark.parametrize("trouble", [LogError("away"), OSError("disk full")])
 def test_a_fault_that_passes_is_waited_for_and_never_dead_lettered(trouble: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.patience.RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("penstock.runtime.patience.RETRY_SECONDS", (0.0,))
 
     async def go() -> None:
         log = await a_log(("first", b"a", b"trouble"))

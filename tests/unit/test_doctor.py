@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock import doctor
-from penstock.doctor import Check
+from penstock.local import doctor
+from penstock.local.doctor import Check
 from penstock.local.port import free
 from penstock.settings import SERVICES
 

@@ -11,7 +11,7 @@ import penstock as ps
 from penstock import duration
 from penstock.errors import DefinitionError
 from penstock.feature import View, view_of
-from penstock.freshness import STATUSES, expired, lifetime, status_of
+from penstock.online.freshness import STATUSES, expired, lifetime, status_of
 from penstock.services.feature_store.expiry import SWEPT, TOGETHER, Expiry
 from penstock.topology import Hop
 

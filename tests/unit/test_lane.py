@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from penstock.lane import Effects, Lane, stamped
 from penstock.log import Batch, Partition, Send, Topic
 from penstock.log.memory import MemoryLog
-from penstock.outbox import Outbox
+from penstock.runtime.lane import Effects, Lane, stamped
+from penstock.runtime.outbox import Outbox
 from penstock.store import Change, Saved
 from penstock.store.memory import MemoryStore
 

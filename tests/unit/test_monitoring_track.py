@@ -7,8 +7,8 @@ import random
 import msgspec
 import pytest
 
-from penstock.lane import FROM, SEQUENCE
 from penstock.log import Headers
+from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.services.monitoring.track import SavedTrack, Track
 
 

@@ -12,8 +12,8 @@ import pytest
 import penstock as ps
 from penstock.duration import DAY, HOUR
 from penstock.inputs import counted, edges_of
+from penstock.measures import auc
 from penstock.policy import Drift, Skill
-from penstock.quality import auc
 from penstock.records import Quality
 from penstock.services.monitoring.quality import BINS, CLIP, Sums, added, area, loss_of, mean_loss
 from penstock.services.monitoring.shift import alpha_of, distance, habit_of, shift_of

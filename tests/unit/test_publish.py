@@ -18,10 +18,10 @@ from penstock.errors import DefinitionError
 from penstock.event import from_micros
 from penstock.log import Headers, LogError, Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.merge import NEVER, Frontiers
 from penstock.project import load
 from penstock.publish import FOREVER, Publisher, Record, sampled
 from penstock.records import Clock
+from penstock.runtime.merge import NEVER, Frontiers
 from penstock.topics import Topics
 
 T = TypeVar("T")

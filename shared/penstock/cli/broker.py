@@ -82,7 +82,7 @@ def servers(settings: Settings) -> tuple[str, str]:
 
 def _ask(bootstrap: str) -> None:
     """See whether one of the brokers answers, because a client library takes much longer to find out."""
-    from ..doctor import SECONDS, endpoint, reason
+    from ..local.doctor import SECONDS, endpoint, reason
     from ..local.kafka import listeners
 
     said = ""

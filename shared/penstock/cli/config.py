@@ -63,7 +63,7 @@ def settings_found() -> list[Found]:
     from dotenv import dotenv_values
     from pydantic import SecretStr, ValidationError
 
-    from ..doctor import without_password
+    from ..local.doctor import without_password
     from ..settings import Settings
 
     given: dict[str, str | None] = {"penstock_project": chosen.project} if chosen.project else {}

@@ -14,7 +14,7 @@ from .options import command, project_of, project_settings, settings_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..manifest import Manifest
+    from ..frames.manifest import Manifest
     from ..offline import Tables
 
 __all__ = ["app"]
@@ -56,7 +56,7 @@ def create(
     It lies beside the tables and pins the versions that were read (vacuum leaves them alone), the query, the definitions and
     a hash of the content. The same again gives the same dataset.
     """
-    from ..dataset import create
+    from ..frames.dataset import create
 
     settings = project_settings()
     project = project_of(settings)
@@ -73,7 +73,7 @@ def create(
 @command(app, "list")
 def list_() -> None:
     """Show all datasets."""
-    from ..manifest import listed
+    from ..frames.manifest import listed
 
     tables = _tables()
     found = listed(tables)
@@ -91,7 +91,7 @@ def list_() -> None:
 @command(app)
 def show(name: Name) -> None:
     """Show what a dataset is made of."""
-    from ..manifest import load
+    from ..frames.manifest import load
 
     manifest = load(_tables(), name)
     screen.answer(_fact(name, manifest), _lines(name, manifest))
@@ -104,8 +104,8 @@ def diff(
     data: Annotated[bool, typer.Option("--data", help="Check both out and compare rows and values, too.")] = False,
 ) -> None:
     """Show in what two datasets differ."""
-    from ..dataset import checkout, differences
-    from ..manifest import load
+    from ..frames.dataset import checkout, differences
+    from ..frames.manifest import load
 
     tables = _tables()
     frames = None
@@ -129,8 +129,8 @@ def checkout(
 
     Refused, with the reason, unless it is what it was.
     """
-    from ..dataset import checkout
-    from ..manifest import load
+    from ..frames.dataset import checkout
+    from ..frames.manifest import load
 
     tables = _tables()
     target = out or Path(f"{name}.parquet")
@@ -151,7 +151,7 @@ def _written(frame: pd.DataFrame, manifest: Manifest, out: Path | None) -> str |
     import pyarrow.parquet as pq
 
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    said = {b"penstock.dataset": manifest.id.encode(), b"penstock.sha256": manifest.sha256.encode()}
+    said = {b"penstock.frames.dataset": manifest.id.encode(), b"penstock.sha256": manifest.sha256.encode()}
     scratch = out.with_name(f".{out.name}.part")
     try:
         pq.write_table(table.replace_schema_metadata({**(table.schema.metadata or {}), **said}), scratch)

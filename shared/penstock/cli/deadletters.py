@@ -8,8 +8,8 @@ from typing import Annotated, Final
 
 import typer
 
-from ..deadletter import REPLAY, cause_of, name_of, revived
 from ..log import Log, Partition, Send, partition_of
+from ..runtime.deadletter import REPLAY, cause_of, name_of, revived
 from . import broker, screen
 from .options import command, project_settings, settings_of, topics_of
 

@@ -11,13 +11,13 @@ from ..errors import PenstockError
 from . import broker, screen
 
 if TYPE_CHECKING:
-    from ..explain import Explanation
     from ..feature import View
     from ..offline import Tables
-    from ..past import History, Past
+    from ..proof.explain import Explanation
+    from ..proof.history import History, Past
+    from ..proof.verify import Judge
     from ..settings import Settings
     from ..topics import Topics
-    from ..verify import Judge
 
 __all__ = ["entity_named", "moment_said", "number_said", "online_said", "page", "quoted", "row_of", "served_said"]
 
@@ -56,9 +56,9 @@ def _near(name: str, names: Sequence[str], nearest: Any) -> str:
 
 def row_of(topics: Topics, tables: Tables, past: Past, view: View, hop: str, name: str, entity: str) -> tuple[Judge, int, int]:
     """The archived row of an event id: what judges it, its place among the rows, its event."""
-    from ..archived import served_of
     from ..mistake import nearest
-    from ..verify import Judge
+    from ..proof.archive import served_of
+    from ..proof.verify import Judge
 
     reads = [event for event, views in topics.project.topology.reads.items() if view in views]
     rows = [served_of(topics, tables, event) for event in reads]
@@ -81,8 +81,8 @@ def served_said(
     judge: Judge, hop: str, view: View, columns: Sequence[str], place: int, event: int, processed: Any, exact: bool
 ) -> dict[str, Any]:
     """What the archived row says, and what came after it though it lies before it in time."""
-    from ..explain import number_of
-    from ..plainly import values
+    from ..proof.explain import number_of
+    from ..proof.recompute import values
 
     past = judge.past
     served = judge.served[past.topology.events[int(past.ranks[event])]]
@@ -109,7 +109,7 @@ def online_said(
     import asyncio
 
     from ..event import from_micros
-    from ..online import OnlineFeatures
+    from ..online.reader import OnlineFeatures
     from ..store import StoreError
     from ..store.redis import RedisStore
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from ..aggregate import Feature
     from ..feature import Derived, View
     from ..lineage import Lineage
+    from ..proof.verify import Difference, Report
     from ..topics import Topics
-    from ..verify import Difference, Report
 
 __all__ = ["app"]
 
@@ -196,9 +196,9 @@ def verify(
     Not by the kernel that made them: plainly, from the offline tables. Every difference is given a cause: another version of
     the view, events that came late, expiry, events that are not archived yet. Exit code 1 where one is left unexplained.
     """
-    from ..archived import past_of, served_of
     from ..offline import Tables
-    from ..verify import verify as compared
+    from ..proof.archive import past_of, served_of
+    from ..proof.verify import verify as compared
 
     settings = project_settings()
     topics, tables = topics_of(settings), Tables(settings.offline)
@@ -225,7 +225,7 @@ def verify(
 
 
 def _told(report: Report, seed: int) -> Iterator[str]:
-    from ..verify import CAUSES
+    from ..proof.verify import CAUSES
 
     drawn = "all" if report.rows == report.of else f"drawn with seed {seed} from {report.of:,}"
     yield (
@@ -274,10 +274,10 @@ def explain(
     """
     if at is not None and row is not None:
         raise typer.BadParameter("--at and --id exclude each other: give one", param_hint="--at")
-    from ..archived import past_of
     from ..event import from_micros
-    from ..explain import explain as explained
     from ..offline import Tables
+    from ..proof.archive import past_of
+    from ..proof.explain import explain as explained
 
     settings = project_settings()
     topics, tables = topics_of(settings), Tables(settings.offline)

@@ -108,7 +108,7 @@ def status() -> None:
     And which broker, Redis and folder these commands look at. Exit code 0 when all that was started is ready.
     """
     from .. import local
-    from ..doctor import without_password
+    from ..local.doctor import without_password
 
     settings = project_settings()
     folder = settings.data.absolute()
@@ -189,7 +189,7 @@ def doctor() -> None:
     """Look for problems here, and say what to type."""
     from dataclasses import asdict
 
-    from .. import doctor as examination
+    from ..local import doctor as examination
     from ..local import status as running
 
     settings = settings_of()

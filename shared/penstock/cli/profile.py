@@ -15,7 +15,7 @@ from .options import settings_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..profile import Profile
+    from ..profiling.profile import Profile
     from ..records import Described
 
 __all__ = ["profile"]
@@ -32,7 +32,7 @@ def profile(
 
     Counts, missing, distinct, quantiles, histograms, frequent values; with a label also the correlation with it.
     """
-    from ..profile import Profile
+    from ..profiling.profile import Profile
 
     if (table is None) == (file is None):
         raise PenstockError("name a table, or a file", "penstock profile TABLE   or:  penstock profile --file data.csv")
@@ -44,7 +44,7 @@ def profile(
     _add(found, frames, label)
     described = found.described()
     if html is not None:
-        from ..profilepage import page
+        from ..profiling.page import page
 
         try:
             html.write_text(page(name, found.rows, described, facts, label or ""), encoding="utf-8")
@@ -58,8 +58,8 @@ def profile(
 
 
 def _add(found: Profile, frames: Iterator[pd.DataFrame], label: str | None) -> None:
-    from ..columnprofile import columns_of
-    from ..profile import ROWS
+    from ..profiling.column import columns_of
+    from ..profiling.profile import ROWS
 
     for frame in frames:
         for start in range(0, max(len(frame), 1), ROWS):
@@ -67,7 +67,7 @@ def _add(found: Profile, frames: Iterator[pd.DataFrame], label: str | None) -> N
 
 
 def _lines(described: dict[str, Described], label: str | None) -> list[tuple[str, ...]]:
-    from ..profilepage import percent, short
+    from ..profiling.page import percent, short
 
     heads = ("column", "kind", "missing", "distinct", "least", "median", "greatest", "mean", *(["r"] if label else []))
     lines = [tuple(heads)]
@@ -84,7 +84,7 @@ def _file(path: Path) -> Iterator[pd.DataFrame]:
     """A file in parts."""
     import pandas as pd
 
-    from ..profile import ROWS
+    from ..profiling.profile import ROWS
 
     if not path.is_file():
         raise PenstockError(f"there is no file {path}", "penstock profile --file data.csv   (or data.parquet)")
@@ -108,7 +108,7 @@ def _table(name: str, version: int | None) -> tuple[Iterator[pd.DataFrame], list
     from deltalake.exceptions import DeltaError
 
     from ..mistake import nearest
-    from ..profile import ROWS
+    from ..profiling.profile import ROWS
 
     folder = settings_of().data / "tables"
     there = sorted(path.name for path in folder.iterdir() if (path / "_delta_log").is_dir()) if folder.is_dir() else []

@@ -121,7 +121,7 @@ def publish(
 
     async def work(log: Log) -> tuple[int, float]:
         from ..publish import FOREVER, Publisher, sampled
-        from ..telemetry import Tracing
+        from ..runtime.telemetry import Tracing
 
         tracing = Tracing("publisher", settings.otel_exporter_otlp_endpoint)
         there = await log.describe()

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from ..codec import EventDecoder
-from ..deadletter import cause_of
 from ..event import Event
 from ..log import Headers
 from ..records import Outcome, Prediction, Row
+from ..runtime.deadletter import cause_of
 from ..topics import Topics
 
 if TYPE_CHECKING:

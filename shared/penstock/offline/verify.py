@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from ..lane import numbered
 from ..log import Batch, Gap, Log, Partition
+from ..runtime.lane import numbered
 from .columns import PLACE, Columns
 from .table import Table
 

@@ -15,7 +15,7 @@ import pytest
 
 import penstock as ps
 from penstock.log.memory import MemoryLog
-from penstock.profilepage import page
+from penstock.profiling.page import page
 
 from .. import test_quality
 from .conftest import Cli

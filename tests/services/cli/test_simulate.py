@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from penstock.audit import Audit
 from penstock.cli.live import Live
 from penstock.picture import Happening, Picture
 from penstock.project import load
+from penstock.proof.audit import Audit
 from penstock.services.simulate import worse
 from penstock.topics import Topics
 

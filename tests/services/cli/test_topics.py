@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from penstock.cli import screen, topics
-from penstock.deadletter import dead_letter
 from penstock.errors import Refused
-from penstock.lane import stamped
 from penstock.log import LogError, Partition, Send
 from penstock.log.memory import MemoryLog
+from penstock.runtime.deadletter import dead_letter
+from penstock.runtime.lane import stamped
 
 if TYPE_CHECKING:
     from tests.services.cli.conftest import Cli

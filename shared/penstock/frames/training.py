@@ -1,0 +1,331 @@
+"""Training sets: what a model was asked, with the inputs and the truth as they were known, from the offline tables.
+
+Two clocks run through every join. An event has its own time, and it *arrived* at a position; what time it was then is the
+running maximum of time in its partition up to there (`frame.arrived`). The rows in the archive are what was served, so their
+features are those known at scoring time by themselves; a label counts as monitoring counts it (`truth`), and only what
+arrived before `known_before` is known. With `as_known_now` the features are computed anew from all archived events, and
+everything counts by its own time, whenever it arrived.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ..errors import PenstockError
+from ..event import Column, Event, to_micros
+from ..model import Model
+from ..offline import Table, Tables
+from ..proof.history import column_of
+from ..topology import Topology
+from . import columns as frames
+from .compute import compute
+from .truth import Asked, Said, Truths, truths
+
+if TYPE_CHECKING:
+    from ..project import Project
+
+__all__ = ["Query", "Readable", "moment", "training_set"]
+
+Ints = npt.NDArray[np.int64]
+
+TOPIC, PARTITION, OFFSET, CAME, ROW = "@topic", "@partition", "@offset", "@came", "@row"
+"""Columns beside an event's own: the place of its record, what time it was when it came, the id of its row."""
+PLACE: Final = {"topic_id": TOPIC, "partition": PARTITION, "offset": OFFSET}
+"""By their names in the tables. A declared column of such a name is called `Ride.offset` there."""
+FOREVER: Final = int(np.iinfo(np.int64).max)
+
+
+def training_set(
+    model: Model,
+    tables: Tables | str | Path,
+    *,
+    start: datetime | str | None = None,
+    end: datetime | str | None = None,
+    known_before: datetime | str | None = None,
+    as_known_now: bool = False,
+    project: Project | None = None,
+) -> pd.DataFrame:
+    """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
+
+    Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, NA
+    where it is not known), `labelled` (when it became known, or the horizon passed) and `answered` (False where silence was
+    taken as declared). An event is in once both it and its row are archived.
+
+    `tables` is a folder or `s3://...` (see `penstock.offline`), `known_before` the knowledge that is used (default: all there
+    is). Moments are datetimes with a zone, or texts such as "2013-02-01T00:00Z". `project` says whose rows they are where
+    several projects keep tables in one place, and which event comes first where different ones share an instant.
+
+    PenstockError says which table or column is not there, and what to type.
+    """
+    topology = project.topology if project else Topology([(model.scores, model.views)], [model.label.event])
+    opened = tables if isinstance(tables, Tables) else Tables(tables)
+    asked = Query(model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now)
+    return asked.run(asked.tables(opened, project.name if project else None))
+
+
+def moment(value: datetime | str | None, said: str) -> int | None:
+    """Microseconds of a moment; PenstockError for one without a time zone."""
+    if value is None:
+        return None
+    try:
+        found = pd.Timestamp(value)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise PenstockError(f"{said} is {str(value)!r}, not a moment with a time zone", "write 2013-02-01T00:00Z")
+    return to_micros(found.to_pydatetime())
+
+
+class Readable(Protocol):
+    """A table at a version: `offline.Table`, or one that is pinned."""
+
+    name: str
+
+    @property
+    def topic_id(self) -> str:
+        """The identity of the topic whose records it takes."""
+
+    @property
+    def schema(self) -> Any:
+        """Its pyarrow schema."""
+
+    def arrow(self, columns: Sequence[str] | None = None) -> Any:
+        """Its rows as a pyarrow table."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is asked of the tables; moments in microseconds. The same query over the same versions gives the same rows."""
+
+    model: Model
+    topology: Topology
+    start: int | None = None
+    end: int | None = None
+    known_before: int | None = None
+    as_known_now: bool = False
+
+    def tables(self, tables: Tables, project: str | None = None) -> list[Table]:
+        """The tables that are read, as they are now. The rows come first, so that their events are there as a rule."""
+        scored, label = self.model.scores, self.model.label.event
+        names = [_rows(tables, scored, project), scored.topic]
+        if self.as_known_now:
+            names += [event.topic for event in self._computed_from()]
+        there = set(tables.names())
+        names += [label.topic] if label.topic in there else []  # else nothing has answered yet
+        names += [_refusals(name) for name in names if _refusals(name) in there]
+        return [tables.table(name) for name in dict.fromkeys(names)]
+
+    def run(self, opened: Sequence[Readable]) -> pd.DataFrame:
+        """The training set over these tables, of which the first has the rows."""
+        scored, tables = self.model.scores, {table.name: table for table in opened}
+        columns = [item for item in self.model.items if isinstance(item, Column)]
+        events = _events(tables, scored, (*_head(scored), *columns), "feature_store")
+        events[CAME] = _came(events, scored)
+        found = self._inside(_met(events, self._rows(opened[0]), scored), scored)
+        made = {repr(column): frames.numbers(found[column.name], column) for column in columns}
+        if self.as_known_now:
+            made |= self._computed(tables, found)
+        else:
+            made |= {name: found[name].to_numpy(np.float64, na_value=np.nan) for name in self._features()}
+        known = self._truths(tables, found, int(events[CAME].max()) if len(events) else 0)
+        labelled = pd.Series(known.labelled.view("datetime64[us]")).where(known.labels >= 0).dt.tz_localize("UTC")
+        return pd.DataFrame(
+            {
+                "id": _named(found[_id(scored).name]).array,
+                "key": _named(found[scored.key.name]).array,
+                "time": found[scored.time.name].array,
+                **{name: made[name] for name in self.model.inputs},
+                "label": pd.arrays.BooleanArray(known.labels == 1, known.labels < 0),
+                "labelled": labelled.array,
+                "answered": known.answered,
+            }
+        )
+
+    # --- rows ----------------------------------------------------------------------------------------------------------
+
+    def _features(self) -> list[str]:
+        own = {repr(item) for item in self.model.items if isinstance(item, Column)}
+        return [name for name in self.model.inputs if name not in own]
+
+    def _rows(self, table: Readable) -> pd.DataFrame:
+        """The archived rows: id, the place of their event, and the features that are not computed anew."""
+        import pyarrow.compute as pc
+
+        names = [] if self.as_known_now else self._features()
+        for name in names:
+            if name not in table.schema.names:
+                raise PenstockError(
+                    f"no row in {table.name} has {name}: they were archived before the view had it",
+                    "as_known_now=True (--as-known-now) computes it from the events   or score new ones first",
+                )
+        read = table.arrow(["partition", "offset", "id", "cursor", *names])
+        source = pc.extract_regex(read["cursor"], r'"source":\[(?P<partition>\d+),(?P<offset>\d+)\]').combine_chunks()
+        rows = _pandas(read.drop_columns(["cursor"])).rename(columns={"id": ROW})
+        for name, part in ((PARTITION, "partition"), (OFFSET, "offset")):
+            rows[name] = source.field(part).cast("int64").to_numpy()
+        return rows.sort_values(["partition", "offset"]).drop(columns=["partition", "offset"])
+
+    def _inside(self, found: pd.DataFrame, scored: Event) -> pd.DataFrame:
+        """Those asked for, in order."""
+        times = _times(found, scored)
+        end = min(FOREVER if moment is None else moment for moment in (self.end, self.known_before))
+        inside = np.flatnonzero((times >= (self.start or 0)) & (times < end))
+        found, times = found.iloc[inside], times[inside]
+        ids = pd.factorize(_named(found[_id(scored).name]), sort=True)[0]
+        order = np.lexsort((found[OFFSET], found[PARTITION], ids, times))
+        return found.iloc[order].reset_index(drop=True)
+
+    # --- labels --------------------------------------------------------------------------------------------------------
+
+    def _truths(self, tables: Mapping[str, Readable], found: pd.DataFrame, reached: int) -> Truths:
+        """`reached` is how far the scored events go; silence is believed up to there or to the newest label."""
+        scored, label = self.model.scores, self.model.label
+        answers = pd.DataFrame({"whose": [], "value": []}, dtype=object)
+        times = came = np.empty(0, np.int64)
+        if label.event.topic in tables:
+            answers = _events(tables, label.event, (label.event.key, label.event.time, label.column), "monitoring")
+            answers = answers.sort_values([TOPIC, PARTITION, OFFSET], ignore_index=True)
+            times, came = _times(answers, label.event), _came(answers, label.event)
+            reached = max(reached, int(came.max(initial=0)))
+            spoken = answers[label.column.name].notna().to_numpy()
+            answers = answers[spoken].rename(columns={label.event.key.name: "whose", label.column.name: "value"})
+            times, came = times[spoken], came[spoken]
+        asked_at, asked_came = _times(found, scored), found[CAME].to_numpy(np.int64)
+        if self.as_known_now:
+            came, asked_came = times, asked_at
+        names = pd.concat([_named(found[_id(scored).name]), _named(answers["whose"])], ignore_index=True)
+        whose = pd.factorize(names)[0].astype(np.int64)
+        asked = Asked(whose[: len(found)], asked_at, asked_came)
+        said = Said(whose[len(found) :], times, came, answers["value"].to_numpy(bool))
+        until = FOREVER if self.known_before is None else self.known_before
+        return truths(asked, said, label.within, label.otherwise, min(until, reached + 1))
+
+    # --- features computed anew ----------------------------------------------------------------------------------------
+
+    def _computed_from(self) -> list[Event]:
+        """The events behind the views, in the stream's order of events."""
+        scored, views = self.model.scores, self.model.views
+        return [e for e in self.topology.events if e is scored or any(e in view.updates for view in views)]
+
+    def _computed(self, tables: Mapping[str, Readable], found: pd.DataFrame) -> dict[str, Any]:
+        """The features of the events found, from all archived events."""
+        scored, made = self.model.scores, dict[str, Any]()
+        for view in self.model.views:
+            own = {}
+            for event in self._computed_from():
+                if event is scored or event in view.updates:
+                    read = _events(tables, event, event.columns.values(), "feature_store")
+                    if event.id is not None:  # the stream takes the first of an id, and refuses its repeats
+                        read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(event.id.name)
+                    own[event] = read
+            rows = compute(view.type, {event.type: frame for event, frame in own.items()}, at=scored.type)
+            places = pd.MultiIndex.from_frame(own[scored][[TOPIC, PARTITION, OFFSET]])
+            at = places.get_indexer(pd.MultiIndex.from_frame(found[[TOPIC, PARTITION, OFFSET]]))
+            made |= {name: rows[name].to_numpy()[at] for name in rows.columns}
+        return made
+
+
+# --- reading -------------------------------------------------------------------------------------------------------------
+
+
+def _rows(tables: Tables, scored: Event, project: str | None) -> str:
+    """The name of the table of rows."""
+    if project is not None:
+        return f"{project}.rows.{scored.topic}"
+    found = [name for name in tables.names() if name.endswith(f".rows.{scored.topic}")]
+    if len(found) != 1:
+        there = f"{len(found)} tables" if found else "no table"
+        raise PenstockError(
+            f"{tables.location!r} has {there} with rows of {scored!r}" + (f": {', '.join(found)}" if found else ""),
+            "say whose: project=project" if found else "they appear with the first archived rows; see: penstock tables list",
+        )
+    return found[0]
+
+
+def _id(event: Event) -> Column:
+    return event.id or event.key
+
+
+def _head(event: Event) -> tuple[Column, ...]:
+    return (_id(event), event.key, event.time)
+
+
+def _refusals(topic: str) -> str:
+    """The table of the dead letters of a topic."""
+    return f"{topic}.dlq"
+
+
+def _events(tables: Mapping[str, Readable], event: Event, columns: Iterable[Column], service: str) -> pd.DataFrame:
+    """Columns of archived events under the names of their declaration, and the place of each; without those that the service
+    refused: the tables have every record that decodes, also repeats and those of a wrong clock."""
+    read, dead = _archived(tables[event.topic], event, columns), tables.get(_refusals(event.topic))
+    if dead is None:
+        return read
+    letters = dead.arrow(["topic_id", "of_partition", "of_offset", "service"]).to_pandas()
+    letters = letters[(letters["service"] == service) & (letters["topic_id"].astype(str) == dead.topic_id)]
+    refused = pd.MultiIndex.from_frame(letters[["of_partition", "of_offset"]].astype(np.int64))
+    now = (read[TOPIC].astype(str) == tables[event.topic].topic_id).to_numpy()  # letters speak of the topic that is there now
+    kept: pd.DataFrame = read[~(now & pd.MultiIndex.from_frame(read[[PARTITION, OFFSET]]).isin(refused))]
+    return kept.reset_index(drop=True)
+
+
+def _archived(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
+    spelled = {column_of(c): c for c in columns}
+    there = table.schema.names
+    if "offset" not in there or "partition" not in there:
+        raise PenstockError(f"table {table.name} does not say where its records were", "it was not written by Penstock")
+    missing = [c for name, c in spelled.items() if name not in there]
+    for column in missing:
+        if not column.optional:
+            raise PenstockError(
+                f"table {table.name} has no column {column.name}: its events were archived before {column!r} was declared",
+                f"declare it {column.type.__name__} | None",
+            )
+    place = {name: to for name, to in PLACE.items() if name in there}
+    read = _pandas(table.arrow([*(name for name in spelled if name in there), *place]))
+    read = read.rename(columns={**place, **{name: column.name for name, column in spelled.items()}})
+    if TOPIC not in read:
+        read[TOPIC] = ""
+    for column in missing:
+        read[column.name] = None
+    return read.astype({PARTITION: np.int64, OFFSET: np.int64})
+
+
+def _pandas(table: Any) -> pd.DataFrame:
+    """An Arrow table with whole numbers and truths that can be missing and stay exact."""
+    import pyarrow as pa
+
+    exact = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+    made: pd.DataFrame = table.to_pandas(types_mapper=exact.get)
+    return made
+
+
+def _met(events: pd.DataFrame, rows: pd.DataFrame, scored: Event) -> pd.DataFrame:
+    """Events beside their rows; of a row that was published again the first counts."""
+    met = events.merge(rows, on=[PARTITION, OFFSET])
+    same = _named(met[_id(scored).name]).to_numpy() == _named(met[ROW]).to_numpy()  # not so for a topic that was made again
+    found: pd.DataFrame = met[same].drop_duplicates([TOPIC, PARTITION, OFFSET])
+    return found
+
+
+def _times(frame: pd.DataFrame, event: Event) -> Ints:
+    return frames.micros(frame[event.time.name], repr(event.time))
+
+
+def _came(events: pd.DataFrame, event: Event) -> Ints:
+    """What time it was when each event arrived."""
+    partition = pd.Series(frames.combined([pd.factorize(events[name])[0].astype(np.int64) for name in (TOPIC, PARTITION)]))
+    return frames.arrived(_times(events, event), partition, events[OFFSET])[0]
+
+
+def _named(series: Any) -> Any:
+    """Ids and keys as texts, as records carry them."""
+    return series.astype(object).map(str).astype("str")

@@ -1,0 +1,258 @@
+"""Clients of the feature store: from Redis in your own process, or over HTTP; for threads and for asyncio.
+
+    with ps.FeatureClient("redis://127.0.0.1:6379/0", project="cards.py") as client:    # or "http://127.0.0.1:8802"
+        found = client.read(Card, ["card-1", "card-2"])
+        found.values, found.to_pandas(), found.status["Card"]
+
+From Redis a read is one round trip, and the windows are put together by the kernel that the stream uses. Over HTTP answers come
+as Arrow, and the client needs neither the project nor a way to Redis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..aggregate import Feature
+from ..errors import DefinitionError, PenstockError, Refused, Unreachable
+from ..feature import Derived, view_of
+from ..model import Model
+from ..project import Project
+from ..store import StoreError
+
+if TYPE_CHECKING:  # `import penstock` stays light
+    from .reader import BlockingFeatures, OnlineFeatures
+    from .readings import Readings
+
+__all__ = ["AsyncFeatureClient", "FeatureClient"]
+
+_TIMEOUT = 10.0
+"""Seconds for one answer over HTTP; what the store itself waits for Redis."""
+
+
+class FeatureClient:
+    """Reads features. Keep it: it holds connections and compiled lookups. Safe to share between threads.
+
+    `url` is a Redis (`redis://`, `rediss://`, `unix://`; default REDIS_URL) or the feature store's own address (`http://`).
+    From Redis it needs the `project`: one, a module or a file (default PENSTOCK_PROJECT).
+    """
+
+    def __init__(self, url: str = "", project: Project | str | None = None) -> None:
+        url = url or _redis_url()
+        self._source: _Http | _Redis = _Http(url) if url.startswith("http") else _Redis(url, _project(project))
+
+    def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
+        """One row for each key, in order, whether anything is known of it or not.
+
+        what    a view (class or name), a feature (`Card.spend_24h`, or so as text), a model or its name, or a list of these
+        keys    a list of keys, where all is by one key (a compound key is a tuple of its parts); else a list of
+                `{column: value}`, a mapping of lists by column name, or a frame with these columns
+        at      the moment at which windows end: a datetime with a time zone, or one for each key (also datetime64); default now
+
+        Raises Refused where there is no such view or a key is none, Unreachable where nobody answers.
+        """
+        return self._source.read(what, keys, at)
+
+    def close(self) -> None:
+        self._source.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+class AsyncFeatureClient:
+    """The same for asyncio: `async with ps.AsyncFeatureClient(...) as client: found = await client.read(...)`."""
+
+    def __init__(self, url: str = "", project: Project | str | None = None) -> None:
+        url = url or _redis_url()
+        self._source: _AsyncHttp | _AsyncRedis = (
+            _AsyncHttp(url) if url.startswith("http") else _AsyncRedis(url, _project(project))
+        )
+
+    async def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
+        """See `FeatureClient.read`."""
+        return await self._source.read(what, keys, at)
+
+    async def close(self) -> None:
+        await self._source.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+
+class _Redis:
+    """Reads states and computes here. How many partitions the project runs with, the feature store wrote beside its state."""
+
+    def __init__(self, url: str, project: Project) -> None:
+        from ..store.redis import RedisReader
+
+        self._project, self._reader = project, RedisReader(url, project.name)
+        self._features: BlockingFeatures | None = None
+
+    def read(self, what: Any, keys: Any, at: Any) -> Readings:
+        try:
+            if self._features is None:
+                self._features = self._opened()
+            return self._features.read(what, keys, at)
+        except StoreError as error:
+            raise Unreachable(str(error), "start it, or correct the address: penstock doctor") from error
+
+    def _opened(self) -> BlockingFeatures:
+        from ..topics import Topics
+        from .reader import BlockingFeatures, partitions_of
+
+        partitions = partitions_of(self._reader.position("feature_store.0"))
+        return BlockingFeatures(Topics(self._project, partitions), self._reader.fetch)
+
+    def close(self) -> None:
+        self._reader.close()
+
+
+class _AsyncRedis:
+    def __init__(self, url: str, project: Project) -> None:
+        from ..store.redis import RedisStore
+
+        self._project, self._store = project, RedisStore(url, project.name)
+        self._online: OnlineFeatures | None = None
+
+    async def read(self, what: Any, keys: Any, at: Any) -> Readings:
+        from ..topics import Topics
+        from .reader import OnlineFeatures, partitions_of
+
+        try:
+            if self._online is None:
+                partitions = partitions_of(await self._store.position("feature_store.0"))
+                self._online = OnlineFeatures(Topics(self._project, partitions), self._store)
+            return await self._online.read(what, keys, at)
+        except StoreError as error:
+            raise Unreachable(str(error), "start it, or correct the address: penstock doctor") from error
+
+    async def close(self) -> None:
+        await self._store.close()
+
+
+class _Http:
+    """Asks a feature store."""
+
+    def __init__(self, url: str) -> None:
+        import httpx
+
+        self._url, self._client = url, httpx.Client(base_url=url, timeout=_TIMEOUT)
+
+    def read(self, what: Any, keys: Any, at: Any) -> Readings:
+        import httpx
+
+        try:
+            answer = self._client.post("/features", content=_query(what, keys, at), headers=_headers())
+        except httpx.TransportError as error:
+            raise _away(self._url, error) from error
+        return _readings(self._url, answer.status_code, answer.content)
+
+    def close(self) -> None:
+        self._client.close()
+
+
+class _AsyncHttp:
+    def __init__(self, url: str) -> None:
+        import httpx
+
+        self._url, self._client = url, httpx.AsyncClient(base_url=url, timeout=_TIMEOUT)
+
+    async def read(self, what: Any, keys: Any, at: Any) -> Readings:
+        import httpx
+
+        try:
+            answer = await self._client.post("/features", content=_query(what, keys, at), headers=_headers())
+        except httpx.TransportError as error:
+            raise _away(self._url, error) from error
+        return _readings(self._url, answer.status_code, answer.content)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _redis_url() -> str:
+    from ..settings import load
+
+    found = load().redis_url.get_secret_value()
+    if not found:
+        raise DefinitionError(
+            "no address to read features from", 'give one, such as "redis://127.0.0.1:6379/0", or set REDIS_URL'
+        )
+    return found
+
+
+def _project(project: Project | str | None) -> Project:
+    from ..project import load
+    from ..settings import load as load_settings
+
+    return project if isinstance(project, Project) else load(project or load_settings().project)
+
+
+def _headers() -> dict[str, str]:
+    from .query import ARROW
+
+    return {"content-type": "application/json", "accept": ARROW}
+
+
+def _query(what: Any, keys: Any, at: Any) -> bytes:
+    """A query in JSON."""
+    import msgspec
+
+    from ..event import from_micros
+    from .keys import listed
+    from .query import Query
+    from .reader import moments
+
+    names = [_spelled(item) for item in (what if isinstance(what, list | tuple) else [what])]
+    if not isinstance(keys, Mapping) and hasattr(keys, "columns"):
+        keys = {str(name): keys[name] for name in keys.columns}
+    if isinstance(keys, Mapping):
+        keys = {name: listed(column) for name, column in keys.items()}
+    else:
+        keys = listed(keys)
+    said: Any = at if at is None or isinstance(at, str) else None
+    if at is not None and said is None:
+        n = 1 if not isinstance(at, Sequence) and not hasattr(at, "__len__") else len(at)
+        times = [from_micros(micros).isoformat() for micros in moments(at, n).tolist()]
+        said = times if hasattr(at, "__len__") else times[0]
+    return msgspec.json.encode(Query(keys, features=names, at=said))
+
+
+def _spelled(item: Any) -> str:
+    """How a query names a view, a feature or a model."""
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Feature | Derived):
+        return repr(item)
+    return item.name if isinstance(item, Model) else view_of(item).name
+
+
+def _readings(url: str, status: int, body: bytes) -> Readings:
+    """The answer to a query, or what it says is wrong."""
+    import msgspec
+
+    from .query import streamed
+
+    if status == 200:
+        return streamed(body)
+    try:
+        said = str(msgspec.json.decode(body)["error"])
+    except (msgspec.DecodeError, KeyError, TypeError):
+        said = f"it answered {status}"
+    if status in (400, 404, 413):
+        raise Refused({400: "schema", 404: "unknown", 413: "too_large"}[status], said)
+    if status == 503:
+        raise Unreachable(f"the feature store at {url} cannot answer now: {said}", "try again, and look with: penstock status")
+    raise PenstockError(f"the feature store at {url} does not answer: {said}", "look at its log: penstock logs feature_store")
+
+
+def _away(url: str, error: Exception) -> Unreachable:
+    return Unreachable(f"no feature store answers at {url}: {error}", "start it with `penstock up`, or correct the address")

@@ -1,0 +1,278 @@
+"""Lookup: a read of features, compiled once and used for any number of entities. Pure: who has a store asks it.
+
+    entities  keys as people give them -> the entity of every row, by hop
+    ask       entities -> the places in the store that hold their states, each once: one round trip
+    readings  states and moments -> values by the kernel that the stream uses, and how each view stands
+
+What is stored are window tiles, so a read is right however long an entity has been quiet: windows end at the moment asked about,
+never at the last write. Tiles cannot be taken back: where an entity has a newer event, windows end at that one, as a late event's
+row does in the stream, and the reading says so.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from ..aggregate import Feature
+from ..errors import Refused
+from ..event import Event
+from ..feature import Derived, references
+from ..log import partition_of
+from ..mistake import nearest
+from ..model import Model
+from ..project import Project
+from ..store import LIVE, STATUS, Place, StoreError
+from ..topics import Topics
+from ..topology import Hop
+from ..windows.panes import Panes, Shape
+from ..windows.plan import Plan
+from .freshness import REBUILDING, status_of
+from .readings import Readings
+
+__all__ = ["Asked", "Lookup", "columns_of", "state_key"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_WORKSPACE, _MOST = 1 << 22, 256
+"""Bytes of states, and how many, are unpacked at a time: they stay in the processor's cache, however many are read."""
+
+_REMEMBERED, _SHORT = 100_000, 256
+"""Entities whose place is remembered (murmur2 in Python costs 3 us), and how long their names may be: 25 MB at most."""
+
+_NO_EVENT: Any = SimpleNamespace(type=type(None))
+"""Stands for the event of a read that has none: no derived feature takes it."""
+
+
+def state_key(hop: str, entity: str) -> bytes:
+    """An entity's key in the store: the hop's name, a NUL (which no column name holds), the entity."""
+    return f"{hop}\0{entity}".encode()
+
+
+def columns_of(project: Project, what: object) -> tuple[str, ...]:
+    """The names of the values that `what` stands for: a view (class or name), a feature (`Card.spend_24h`, or so as text), a
+    model (or its name), or several. Raises Refused where there is no such thing.
+    """
+    views = {view.name: view for hop in project.topology.hops for view in hop.views}
+    named: dict[str, tuple[str, ...]] = {name: (name,) for view in views.values() for name in view.columns}
+    named |= {repr(item): item.columns for view in views.values() for item in (*view.features, *view.derived)}
+    found: dict[str, None] = {}
+    for item in what if isinstance(what, list | tuple) else [what]:
+        if isinstance(item, str):
+            view, _, feature = item.partition(".")
+            model = next((m for m in project.models if m.name == item), None)
+            if view in views and not feature:
+                found |= dict.fromkeys(views[view].columns)
+            elif item in named:
+                found |= dict.fromkeys(named[item])
+            elif model is not None:
+                found |= dict.fromkeys(_of_model(model))
+            elif view in views:
+                raise Refused("unknown", f"{view} has no feature {feature[:80]!r}; {nearest(item, views[view].columns)}")
+            else:
+                raise Refused("unknown", f"no view {item[:80]!r}; there are: {', '.join(views)}")
+        elif isinstance(item, Model):
+            found |= dict.fromkeys(_of_model(item))
+        else:
+            found |= {name: None for r in references(item) if isinstance(r, Feature | Derived) for name in r.columns}
+    if not found:
+        raise Refused("schema", "nothing to read: name views, features or a model")
+    unknown = {name.partition(".")[0] for name in found} - set(views)
+    if unknown:
+        raise Refused("unknown", f"no view {min(unknown)!r}; there are: {', '.join(views)}")
+    return tuple(found)
+
+
+def _of_model(model: Model) -> Iterable[str]:
+    """The inputs of a model that are features, in its order."""
+    known = {name for view in model.views for name in view.columns}
+    return (name for name in model.inputs if name in known)
+
+
+class _Places(dict[str, Place]):
+    """Where the states of one hop's entities are."""
+
+    def __init__(self, hop: str, partitions: int) -> None:
+        self._hop, self._partitions = hop, partitions
+
+    def __missing__(self, entity: str) -> Place:
+        try:
+            found = f"feature_store.{partition_of(entity.encode(), self._partitions)}", state_key(self._hop, entity)
+        except UnicodeEncodeError:
+            raise Refused("schema", f"keys: {entity[:80]!r} is no text that UTF-8 can say") from None
+        if len(entity) <= _SHORT:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[entity] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a lookup wants from the store for some rows: `places`, of which the first `tailed` have a tail too, and the last are
+    how each of `shards` stands. `found` says, by hop, which places are its own (first, end), and which of those each row is
+    about (one past the last: about nobody)."""
+
+    places: list[Place]
+    tailed: int
+    found: list[tuple[int, int, Ints]]
+    shards: list[str]
+
+
+class Lookup:
+    """The compiled read of `columns`, for rows that name entities of one or several keys.
+
+    `hops` are the hops to ask, those with windows first. Safe to share between threads; two at once take turns.
+    """
+
+    def __init__(self, topics: Topics, columns: Sequence[str]) -> None:
+        self.columns = tuple(columns)
+        names = {name.partition(".")[0] for name in columns}
+        hops = [hop for hop in topics.project.topology.hops if any(view.name in names for view in hop.views)]
+        self._parts = sorted((_Part(hop, topics.partitions, columns) for hop in hops), key=lambda part: not part.tailed)
+        self.hops = [part.hop for part in self._parts]
+        self.views = tuple(view for part in self._parts for _, view in part.views)
+        found = [name for part in self._parts for name in part.columns]
+        self._order = [] if found == list(columns) else [found.index(name) for name in columns]
+        self._names = tuple(view.name for view in self.views)
+        self._lock = threading.Lock()
+        at = seen = 0
+        for part in self._parts:
+            part.at, part.view = at, seen
+            at, seen = at + len(part.columns), seen + len(part.views)
+
+    def ask(self, entities: Sequence[Sequence[str | None]]) -> Asked:
+        """What to get for rows; `entities` by hop, in the order of `hops`, one for each row (None: the row names none)."""
+        places: list[Place] = []
+        tailed, found = 0, []
+        for part, named in zip(self._parts, entities, strict=True):
+            unique, first = set(named), len(places)
+            if len(unique) == len(named) and None not in unique:
+                places += map(part.places.__getitem__, cast(Sequence[str], named))
+                index = np.arange(len(named))
+            else:
+                known = [entity for entity in dict.fromkeys(named) if entity is not None]
+                number: dict[str | None, int] = {entity: at for at, entity in enumerate(known)}
+                number[None] = len(known)
+                places += map(part.places.__getitem__, known)
+                index = np.fromiter(map(number.__getitem__, named), np.int64, len(named))
+            found.append((first, len(places), index))
+            tailed = len(places) if part.tailed else tailed
+        shards = list(dict.fromkeys(shard for shard, _ in places))
+        return Asked(places + [(shard, STATUS) for shard in shards], tailed, found, shards)
+
+    def readings(
+        self,
+        asked: Asked,
+        heads: Sequence[bytes],
+        tails: Sequence[bytes],
+        moments: Ints,
+        event: Event | None = None,
+        decoded: Sequence[Any] = (),
+    ) -> Readings:
+        """The rows at `moments` (microseconds, one for each row), from what the store had at `asked.places`. With an `event`
+        and its `decoded` ones, derived features that take one are answered too; else those are missing."""
+        n, kind, width = len(moments), event or _NO_EVENT, len(self.views)
+        with self._lock:
+            pieces = [
+                (part, piece)
+                for part, (first, last, index) in zip(self._parts, asked.found, strict=True)
+                for piece in part.compute(
+                    heads[first:last], tails[first:last] if part.tailed else [], index, moments, kind, decoded
+                )
+            ]
+        if len(pieces) == 1:  # most often one hop has it all, and nothing need be put together
+            _, (_, effective, newest, values) = pieces[0]
+            as_of = effective[:, None] if width == 1 else np.repeat(effective[:, None], width, axis=1)
+        else:
+            values, as_of, newest = (
+                np.empty((n, len(self.columns))),
+                np.empty((n, width), np.int64),
+                np.empty((n, width), np.int64),
+            )
+            for part, (rows, effective, times, found) in pieces:
+                values[rows, part.at : part.at + len(part.columns)] = found
+                as_of[rows, part.view : part.view + len(part.views)] = effective[:, None]
+                newest[rows, part.view : part.view + len(part.views)] = times
+        codes = np.empty((n, width), np.int8)
+        for i, said in enumerate(self.views):
+            codes[:, i] = status_of(said, newest[:, i], moments, as_of[:, i])
+        stands = heads[len(heads) - len(asked.shards) :]
+        if any(head != LIVE for head in stands):
+            behind = {shard for shard, head in zip(asked.shards, stands, strict=True) if head != LIVE}
+            for part, (first, last, index) in zip(self._parts, asked.found, strict=True):
+                of = np.array([*(shard in behind for shard, _ in asked.places[first:last]), False])
+                codes[of[index], part.view : part.view + len(part.views)] = REBUILDING
+        if self._order:
+            values = values[:, self._order]
+        return Readings(self.columns, values, self._names, codes, as_of, newest)
+
+
+class _Part:
+    """One hop's share of a lookup, with the workspace in which states are unpacked."""
+
+    def __init__(self, hop: Hop, partitions: int, columns: Sequence[str]) -> None:
+        self.hop, self.places = hop, _Places(hop.key, partitions)
+        self._shape = Shape(hop.views)
+        self._plan = Plan(self._shape)
+        self.tailed = len(self._shape.rings) > 0
+        self.at = self.view = 0
+        """Where its columns and its views begin in those of the lookup."""
+        self.columns = [name for name in columns if name in self._plan.columns]
+        self._chosen = [self._plan.columns.index(name) for name in self.columns]
+        self._all = self._chosen == list(range(len(self._plan.columns)))
+        names = {name.partition(".")[0] for name in self.columns}
+        self.views = [(at, view) for at, view in enumerate(hop.views) if view.name in names]
+        self._room = max(1, min(_MOST, _WORKSPACE // (8 * self._shape.words)))
+        self._panes = Panes(self._shape, self._room)
+        self._seats = np.array([self._panes.slot(str(seat)) for seat in range(self._room)], np.int64)
+        self._read: tuple[Ints, Floats, Ints] = np.empty(0, np.int64), np.empty((0, 1)), np.empty(0, np.int64)
+        """What events are to the kernel in a read: of no kind, without values, each with a row."""
+
+    def compute(
+        self, heads: Sequence[bytes], tails: Sequence[bytes], index: Ints, moments: Ints, event: Event, decoded: Sequence[Any]
+    ) -> Iterator[tuple[Any, Ints, Ints, Floats]]:
+        """Some rows at a time: which, when their windows end (k,), the newest event of each view (k, views), the values."""
+        if len(index) != len(heads):  # some rows are about the same entity, or about nobody
+            heads, tails = [*heads, b""], [*tails, b""] if self.tailed else []
+        for first in range(0, len(heads), self._room):
+            states = heads[first : first + self._room]
+            try:
+                self._panes.restore_all(self._seats[: len(states)], states, tails[first : first + self._room])
+            except ValueError as error:
+                said = f"the states by {self.hop.key} in the store belong to another version of the views than this project has"
+                raise StoreError(said) from error
+            rows: Any = slice(None)
+            of = decoded
+            if len(states) < len(heads):
+                rows = np.flatnonzero((index >= first) & (index < first + self._room))
+                of = [decoded[row] for row in rows.tolist()] if decoded else decoded
+            slots = index[rows] - first
+            windows, effective = self._windows(slots, moments[rows])
+            times = self._panes.newest(slots)
+            complete = self._plan.complete(windows, event, of)
+            yield rows, effective, self._newest(times), complete if self._all else complete[:, self._chosen]
+
+    def _windows(self, slots: Ints, moments: Ints) -> tuple[Floats, Ints]:
+        """The window values of slots at moments, and when the windows end."""
+        n = len(slots)
+        if n > len(self._read[0]):
+            tracks = max(len(self._shape.tracks), 1)
+            self._read = np.full(n, -1, np.int64), np.full((n, tracks), np.nan), np.ones(n, np.int64)
+        kinds, values, want = self._read
+        return self._panes.apply(slots, moments, kinds[:n], values[:n], want[:n], keep=False)
+
+    def _newest(self, times: Ints) -> Ints:
+        """By view, from the times of its tracks."""
+        if len(self.views) == len(self._shape.views) == 1:
+            found: Ints = times.max(axis=1, keepdims=True, initial=-1)
+            return found
+        tracks = [self._shape.view_tracks[at] for at, _ in self.views]
+        return np.stack([times[:, own].max(axis=1, initial=-1) for own in tracks], 1)

@@ -1,0 +1,184 @@
+"""Reading the online store: the features of entities as of a moment, by the kernel that the stream uses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..codec import entity_of
+from ..errors import Refused, Unreachable
+from ..event import Event, to_micros
+from ..store import Place
+from ..topics import Topics
+from .keys import entities, entity
+from .lookup import Lookup, columns_of, state_key
+from .readings import Reading, Readings
+
+__all__ = [
+    "BlockingFeatures",
+    "Lookups",
+    "OnlineFeatures",
+    "Reading",
+    "Readings",
+    "Source",
+    "moments",
+    "partitions_of",
+    "state_key",
+]
+
+_CHOICES: Final = 1_000
+"""Choices whose lookups are kept compiled; a project has a handful."""
+_BRIEF: Final = 500
+"""Rows that are computed at once on the event loop (2 ms with windows); more go to a thread, so that others are answered."""
+_LAST: Final = to_micros(datetime(2200, 1, 1, tzinfo=UTC))
+"""Moments are exact in float64 until 2255, windows past them included."""
+
+
+class Source(Protocol):
+    """What is read: a Store, or the part of it that reading needs."""
+
+    async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]: ...
+
+
+def moments(at: Any, n: int) -> npt.NDArray[np.int64]:
+    """Microseconds since 1970 of n rows, from a moment or one for each: datetimes with a time zone, text in ISO 8601 with an
+    offset, or an array of datetime64 (UTC) or of int64, which are microseconds; None is now. Raises Refused in words."""
+    if at is None:
+        return np.full(n, time.time_ns() // 1_000, np.int64)
+    if isinstance(at, datetime | str):
+        return np.full(n, _micros(at), np.int64)
+    if hasattr(at, "to_numpy"):  # a column of a frame
+        at = at.to_numpy()
+    if isinstance(at, np.ndarray) and at.dtype == np.int64:
+        found = at
+    elif isinstance(at, np.ndarray) and at.dtype.kind == "M":
+        found = at.astype("datetime64[us]").astype(np.int64)
+    elif isinstance(at, Sequence | np.ndarray):
+        found = np.fromiter(map(_micros, at), np.int64, len(at))
+    else:
+        raise Refused("schema", f"at: {str(at)[:80]!r} is no moment: write 2013-02-01T12:00:00Z")
+    if found.shape != (n,):
+        raise Refused("schema", f"at: {len(found)} moments for {n} keys")
+    if n and not 0 <= found.min() <= found.max() <= _LAST:
+        raise Refused("range", "at: a moment lies before 1970 or after 2200")
+    return found
+
+
+def _micros(at: Any) -> int:
+    """One moment."""
+    try:
+        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+        if moment.tzinfo is None:
+            raise Refused("schema", "at: a time zone is missing: write 2013-02-01T12:00:00Z")
+        found = to_micros(moment)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        raise Refused("schema", f"at: {str(at)[:80]!r} is no moment: write 2013-02-01T12:00:00Z") from None
+    if not 0 <= found <= _LAST:
+        raise Refused("range", "at: a moment lies before 1970 or after 2200")
+    return found
+
+
+def partitions_of(position: bytes) -> int:
+    """How many partitions the feature store runs with, from the position of one of its shards. Reading by another count would
+    find nothing and say `missing`."""
+    found = msgspec.msgpack.decode(position).get("partitions") if position else None
+    if not found:
+        raise Unreachable(
+            "the feature store has not written to this Redis yet", "start it, or correct the address: penstock status"
+        )
+    return int(found)
+
+
+class Lookups:
+    """The lookups of one project, each compiled once, and their names."""
+
+    def __init__(self, topics: Topics) -> None:
+        self.topics = topics
+        self._of: dict[tuple[str, ...], Lookup] = {}
+        self._meant: dict[Any, Lookup] = {}
+
+    def of(self, what: Any) -> Lookup:
+        """The lookup of views, features or a model: see `lookup.columns_of`. Raises Refused where there is no such thing."""
+        key = tuple(what) if isinstance(what, list) else what
+        found = self._meant.get(key)
+        if found is None:
+            if len(self._meant) >= _CHOICES:  # who makes up choices without end does not fill the memory
+                self._of, self._meant = {}, {}
+            columns = columns_of(self.topics.project, what)
+            found = self._meant[key] = self._of.setdefault(columns, Lookup(self.topics, columns))
+        return found
+
+
+class BlockingFeatures:
+    """Reads without an event loop; `fetch` is `Store.gather` for who has none. Safe to share between threads."""
+
+    def __init__(self, topics: Topics, fetch: Callable[[Sequence[Place], int], tuple[list[bytes], list[bytes]]]) -> None:
+        self._fetch, self._lookups = fetch, Lookups(topics)
+
+    def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
+        """As `OnlineFeatures.read`."""
+        lookup = self._lookups.of(what)
+        named = entities(lookup.hops, keys)
+        asked = lookup.ask(named)
+        heads, tails = self._fetch(asked.places, asked.tailed)
+        return lookup.readings(asked, heads, tails, moments(at, len(named[0])))
+
+
+class OnlineFeatures:
+    """Reads rows and views from the states that the feature store keeps, in one round trip."""
+
+    def __init__(self, topics: Topics, store: Source) -> None:
+        self._store, self._topology = store, topics.project.topology
+        self._lookups = Lookups(topics)
+        self._rows = {
+            event: (self._lookups.of([view.type for view in views]), views)
+            for event, views in self._topology.reads.items()
+            if views
+        }
+        self._views = {view.name: hop for hop in self._topology.hops for view in hop.views}
+
+    async def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
+        """Views, features or a model (`lookup.columns_of`) of entities (`keys.entities`) at `moments`. Raises Refused in words
+        for what is none of these."""
+        lookup = self._lookups.of(what)
+        named = entities(lookup.hops, keys)
+        return await self._answer(lookup, named, moments(at, len(named[0])))
+
+    async def row(self, event: Event, decoded: Any) -> dict[str, Reading]:
+        """By view, what the row would hold that this event would get now; `decoded` as EventDecoder gives it."""
+        if event not in self._rows:
+            return {}
+        lookup, views = self._rows[event]
+        named = [[entity_of(self._topology.by[hop.key, event], decoded)] for hop in lookup.hops]
+        moment = np.array([to_micros(getattr(decoded, event.time.name))])
+        found = (await self._answer(lookup, named, moment, event, [decoded]))[0]
+        return {view.name: found[view.name] for view in views}
+
+    async def view(self, name: str, key: str, moment: int) -> Reading:
+        """One view of one entity at a moment (microseconds); KeyError if there is no such view.
+
+        Derived values that need an event are None: there is no event here.
+        """
+        named = [[entity(self._views[name], key)]]
+        return (await self._answer(self._lookups.of(name), named, np.array([moment])))[0][name]
+
+    async def _answer(
+        self,
+        lookup: Lookup,
+        named: Sequence[Sequence[str | None]],
+        times: npt.NDArray[np.int64],
+        event: Event | None = None,
+        decoded: Sequence[Any] = (),
+    ) -> Readings:
+        asked = lookup.ask(named)
+        heads, tails = await self._store.gather(asked.places, asked.tailed)
+        if len(times) <= _BRIEF:
+            return lookup.readings(asked, heads, tails, times, event, decoded)
+        return await asyncio.to_thread(lookup.readings, asked, heads, tails, times, event, decoded)

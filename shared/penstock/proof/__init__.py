@@ -1,0 +1,1 @@
+"""Proof: served values and whole runs recomputed from what is archived, by other code than the stream uses."""

@@ -1,0 +1,241 @@
+"""The past: archived events in the two orders that matter, without the kernel that the stream uses.
+
+    by time      (event time, rank, id): what a person would join by, as everything is known now
+    by position  (E, rank, id), E the running maximum of event time in the event's own partition: the order in which the
+                 stream processes them, unless a source was late as a whole; the cursors of rows tell that (see `verify`)
+
+Two events of one time are ordered by the rank of their kind, then by id: one rule, the stream's own (see `merge`).
+What the feature store refused is left out again: repeats of an id, and records in a partition that their key is not of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from ..codec import entities_of
+from ..errors import PenstockError
+from ..event import Column, Event, from_micros
+from ..log import partition_of
+from ..topology import Topology
+
+__all__ = ["History", "Past", "Recorded", "column_of", "micros_of"]
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+def micros_of(column: Any) -> Ints:
+    """A column of times of an Arrow table as integer microseconds since 1970."""
+    import pyarrow as pa
+
+    found: Ints = column.cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_numpy().astype(np.int64)
+    return found
+
+
+PLACE: Final = ("topic_id", "partition", "offset")
+"""As in `offline.columns`, which imports more than what is pure may; a test compares them."""
+
+
+def column_of(column: Column) -> str:
+    """How the offline table calls a column of an event: by its name, but for one that is called like a part of the place."""
+    return repr(column) if column.name in PLACE else column.name
+
+
+class Recorded:
+    """The archived events of one kind: an Arrow table with `partition`, `offset` and the event's columns."""
+
+    def __init__(self, event: Event, table: Any, partitions: int = 1) -> None:
+        import pyarrow as pa
+
+        self.event = event
+        table = table.sort_by([("partition", "ascending"), ("offset", "ascending")])
+        self.ends: dict[int, int] = dict(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
+        """Per partition the newest offset archived."""
+        self.misplaced = 0
+        """Events in a partition that their key is not of."""
+        keep = self._taken(table, partitions)
+        self._table = table if keep.all() else table.filter(pa.array(keep))
+        self.partitions: Ints = self._table["partition"].to_numpy().astype(np.int64)
+        self.offsets: Ints = self._table["offset"].to_numpy().astype(np.int64)
+        self.times = micros_of(self._table[column_of(event.time)])
+        self.ids = [str(name) for name in self._table[column_of(event.id or event.key)].to_pylist()]
+        self._typed: dict[int, Any] = {}
+        self._numbers: dict[str, Floats] = {}
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def _taken(self, table: Any, partitions: int) -> npt.NDArray[np.bool_]:
+        """Which records the feature store took."""
+        keep = np.ones(len(table), bool)
+        if self.event.id is not None:
+            known: set[tuple[int, Any]] = set()
+            for i, named in enumerate(
+                zip(table["partition"].to_pylist(), table[column_of(self.event.id)].to_pylist(), strict=True)
+            ):
+                keep[i] = named not in known
+                known.add(named)
+        if partitions > 1:
+            keys = [str(key) for key in table[column_of(self.event.key)].to_pylist()]
+            right = {key: partition_of(key.encode(), partitions) for key in set(keys)}
+            placed = np.array([right[key] for key in keys], np.int64) == table["partition"].to_numpy()
+            self.misplaced = int(np.count_nonzero(~placed))
+            keep &= placed
+        return keep
+
+    @cached_property
+    def moved(self) -> Ints:
+        """E of each event, microseconds: the greatest time so far in its partition."""
+        found = self.times.copy()
+        for number in np.unique(self.partitions).tolist():
+            own = self.partitions == number
+            found[own] = np.maximum.accumulate(found[own])
+        return found
+
+    def entities(self, columns: tuple[Column, ...]) -> list[str | None]:
+        """The entity in each event; None where a part of it is missing."""
+        keyed = msgspec.defstruct("Keyed", [column.name for column in columns])
+        values = [self._table[column_of(column)].to_pylist() for column in columns]
+        return entities_of(columns, list(map(keyed, *values)))
+
+    def numbers(self, column: Column | None) -> Floats:
+        """A numeric column as float64, NaN where missing or not finite; of no column, ones."""
+        if column is None:
+            return np.ones(len(self))
+        if column.name not in self._numbers:
+            import pyarrow as pa
+
+            found = self._table[column_of(column)].cast(pa.float64()).to_numpy()
+            self._numbers[column.name] = np.where(np.isfinite(found), found, np.nan)
+        return self._numbers[column.name]
+
+    @cached_property
+    def _columns(self) -> list[list[Any]]:
+        return [self._table[column_of(column)].to_pylist() for column in self.event.columns.values()]
+
+    def typed(self, i: int) -> Any:
+        """One event as the project declares it."""
+        found = self._typed.get(i)
+        if found is None:
+            found = self._typed[i] = self.event.type(*(values[i] for values in self._columns))
+        return found
+
+
+class History:
+    """What one hop has processed, by entity. Parallel arrays, ordered by entity, then by position."""
+
+    def __init__(self, past: Past, key: str, partitions: int) -> None:
+        topology = past.topology
+        self._past = past
+        names: list[str | None] = []
+        for event, recorded in past.recorded.items():
+            passes = key in topology.routes[event].path
+            names += recorded.entities(topology.by[key, event]) if passes else [None] * len(recorded)
+        self.names = sorted({name for name in names if name is not None})
+        self.number = {name: i for i, name in enumerate(self.names)}
+        self.entities: Ints = np.array([-1 if name is None else self.number[name] for name in names], np.int64)
+        """By event: which entity it is of; -1 for none, and for events that do not come here."""
+        homes = np.array([partition_of(name.encode(), partitions) for name in self.names] or [0], np.int64)
+        self.partitions: Ints = np.where(self.entities >= 0, homes[self.entities], -1)
+        """By event: the partition here; -1 likewise."""
+        order = np.lexsort((past.by_position, self.entities))
+        self._order: Ints = order[np.searchsorted(self.entities[order], 0) :]
+        self._starts = np.searchsorted(self.entities[self._order], np.arange(len(self.names) + 1))
+
+    def of(self, entity: int) -> Ints:
+        """All events of an entity, in the order of positions; none for -1."""
+        if entity < 0:
+            return np.empty(0, np.int64)
+        return self._order[self._starts[entity] : self._starts[entity + 1]]
+
+    def until(self, entity: int, place: int) -> Ints:
+        """The events of an entity before a place in the order of time, in that order."""
+        own = self.of(entity)
+        own = own[np.argsort(self._past.by_time[own])]
+        return own[: np.searchsorted(self._past.by_time[own], place)]
+
+
+class Past:
+    """The archived events of a project. An event is a number: its place when all kinds are laid one after the other.
+
+    PenstockError where they were published to another number of partitions than is said.
+    """
+
+    def __init__(self, topology: Topology, recorded: Mapping[Event, Recorded], partitions: int = 1) -> None:
+        self.topology, self.partitions = topology, partitions
+        self.recorded = {event: recorded[event] for event in topology.events if event in recorded}
+        kinds = list(self.recorded.values())
+        found = 1 + max((number for kind in kinds for number in kind.ends), default=0)
+        misplaced = sum(kind.misplaced for kind in kinds)
+        if found > partitions or misplaced > sum(map(len, kinds)):
+            raise PenstockError(
+                f"the archived events were published to {found} partitions, not to {partitions}",
+                f"export PENSTOCK_PARTITIONS={found}   as it was then",
+            )
+        self.starts = dict(zip(self.recorded, np.cumsum([0, *map(len, kinds)]).tolist(), strict=False))
+        """Where each kind begins."""
+        self.times = _laid([kind.times for kind in kinds])
+        self.moved = _laid([kind.moved for kind in kinds])
+        """E of each event."""
+        self.ranks = _laid([np.full(len(kind), topology.rank[kind.event], np.int64) for kind in kinds])
+        self.offsets = _laid([kind.offsets for kind in kinds])
+        self.sources = _laid([kind.partitions + (topology.rank[kind.event] << 32) for kind in kinds])
+        """The topic partition that each came from, as one number."""
+        names = [name for kind in kinds for name in kind.ids]
+        place = {name: i for i, name in enumerate(sorted(set(names)))}
+        ids = np.array([place[name] for name in names], np.int64)
+        self.by_time = _places(np.lexsort((self.offsets, ids, self.ranks, self.times)))
+        """The place of each event in the order of time."""
+        self.by_position = _places(np.lexsort((self.offsets, ids, self.ranks, self.moved)))
+        """The place of each event in the order of positions."""
+        self._sorted = np.sort(self.times)
+        self._histories: dict[str, History] = {}
+
+    def __len__(self) -> int:
+        return len(self.times)
+
+    def history(self, key: str) -> History:
+        """What the hop by `key` processed."""
+        if key not in self._histories:
+            self._histories[key] = History(self, key, self.partitions)
+        return self._histories[key]
+
+    def first_since(self, moments: Ints) -> Ints:
+        """The place, in the order of time, of the first event at or after each moment."""
+        return np.searchsorted(self._sorted, moments).astype(np.int64)
+
+    def kind(self, event: int) -> tuple[Recorded, int]:
+        """The table of an event, and its row there."""
+        declared = self.topology.events[int(self.ranks[event])]
+        return self.recorded[declared], event - self.starts[declared]
+
+    def typed(self, event: int) -> Any:
+        """An event as the project declares it."""
+        recorded, i = self.kind(event)
+        return recorded.typed(i)
+
+    def spoken(self, event: int) -> dict[str, Any]:
+        """An event as people look for it: topic, partition, offset, id, time, and by how many seconds it came after a newer
+        one of its partition."""
+        recorded, i = self.kind(event)
+        late = (int(self.moved[event]) - int(self.times[event])) / 1e6
+        return {
+            "topic": recorded.event.topic, "partition": int(recorded.partitions[i]), "offset": int(recorded.offsets[i]),
+            "id": recorded.ids[i], "time": from_micros(int(recorded.times[i])), "late": late,
+        }  # fmt: skip
+
+
+def _laid(parts: Sequence[Ints]) -> Ints:
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def _places(order: Any) -> Ints:
+    found = np.empty(len(order), np.int64)
+    found[order] = np.arange(len(order))
+    return found

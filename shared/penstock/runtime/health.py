@@ -1,0 +1,132 @@
+"""The HTTP side that all services share: /healthz, /readyz, /metrics, and one form for every error.
+
+Alive means that the process answers; it never looks at Kafka or Redis, or one broker hiccup would restart the whole fleet.
+Ready means that it does its work now. Every refusal is a status and one sentence, `{"error": "..."}`, whoever raised it; a
+traceback goes to the log, never out.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import Refused
+from ..log import LogError
+from ..store import StoreError
+
+__all__ = ["application", "body_of"]
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
+_ERROR: dict[str, Any] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "Refused, in one sentence: 400 bad input, 404 no such thing, 413 too large, 503 not now.",
+        "content": {"application/json": {"schema": _ERROR}},
+    }
+}
+
+
+def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry) -> FastAPI:
+    """A FastAPI application with the health routes. `ready` says in words what is missing; empty: nothing.
+
+    /metrics shows the process's own registry, what was asked of this application, and `meters`.
+    """
+    requests = CollectorRegistry()
+    app = FastAPI(title=title, docs_url=None, redoc_url=None, redirect_slashes=False, responses=_RESPONSES)
+    app.add_middleware(_Guard, registry=requests)
+    for kind in (HTTPException, RequestValidationError, Refused, StoreError, LogError):
+        app.add_exception_handler(kind, _refused)
+
+    @app.get("/healthz", operation_id="healthz", tags=["health"])
+    async def healthz() -> dict[str, bool]:
+        """The process answers."""
+        return {"live": True}
+
+    @app.get("/readyz", operation_id="readyz", tags=["health"])
+    async def readyz() -> dict[str, bool]:
+        """It does its work; 503 says what is missing."""
+        if missing := ready():
+            raise HTTPException(503, missing)
+        return {"ready": True}
+
+    @app.get("/metrics", operation_id="metrics", tags=["health"])
+    async def metrics() -> Response:
+        """Prometheus text format."""
+        shown = (generate_latest(registry) for registry in (REGISTRY, requests, *meters))
+        return Response(b"".join(shown), media_type=CONTENT_TYPE_LATEST)
+
+    return app
+
+
+async def body_of(request: Request, most: int) -> bytes:
+    """The body of a request, read no further than `most` bytes."""
+    found = bytearray()
+    try:
+        async for chunk in request.stream():
+            found += chunk
+            if len(found) > most:
+                raise HTTPException(413, f"the body is longer than {most} bytes")
+    except ClientDisconnect:
+        raise HTTPException(400, "the connection closed before the body was whole") from None
+    return bytes(found)
+
+
+async def _refused(_: Request, error: Exception) -> JSONResponse:
+    """What went wrong as a status and one sentence."""
+    status, headers, said = 500, None, "the server failed on this request; its log says why"
+    if isinstance(error, HTTPException):
+        status, headers, said = error.status_code, error.headers, str(error.detail)
+    elif isinstance(error, RequestValidationError):
+        first = error.errors()[0]
+        status, said = 400, f"{first['loc'][-1]}: {first['msg']}"
+    elif isinstance(error, Refused):
+        status, said = 413 if error.reason == "too_large" else 400, str(error)
+    elif isinstance(error, StoreError | LogError):
+        place = "online store" if isinstance(error, StoreError) else "log"
+        status, headers, said = 503, {"Retry-After": "1"}, f"the {place} does not answer: {error}"
+    return JSONResponse({"error": said}, status, headers)
+
+
+class _Guard:
+    """Counts requests, and answers what no handler caught."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
+        self._app = app
+        self._requests = Counter("penstock_http_requests_total", "HTTP requests.", ["route", "status"], registry=registry)
+        self._seconds = Histogram(
+            "penstock_http_seconds", "Seconds to answer a request.", ["route"], buckets=_SECONDS, registry=registry
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+
+        async def noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:  # a fault of ours, whatever it is
+            structlog.get_logger().error("request failed", exc_info=error)
+            if status:
+                raise
+            await (await _refused(Request(scope), error))(scope, receive, noted)
+        finally:
+            route = getattr(scope.get("route"), "path", "other")
+            self._requests.labels(route, str(status)).inc()
+            self._seconds.labels(route).observe(time.perf_counter() - began)

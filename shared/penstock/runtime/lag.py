@@ -1,0 +1,47 @@
+"""How far readers are behind, by the positions that they commit to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from ..log import Log, Partition
+from ..topics import Topics
+
+__all__ = ["Lag"]
+
+
+class Lag:
+    """Counts the records that a project's readers have not done yet; `close` ends its connection."""
+
+    def __init__(self, bootstrap: str, log: Log, topics: Topics) -> None:
+        self._bootstrap, self._log, self._groups = bootstrap, log, topics.groups()
+        self._admin: Any = None
+
+    async def records(self) -> dict[str, int] | None:
+        """By group; None when the broker cannot say just now.
+
+        All zero is rest: who commits a position has sent what follows from it, and ends are asked for after positions, so
+        at that moment no record was on its way. What a clock record or a timer starts is not seen.
+        """
+        try:
+            if self._admin is None:
+                self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id="penstock-lag")
+                await self._admin.start()
+            done = await asyncio.gather(*(self._admin.list_consumer_group_offsets(name) for name in self._groups))
+        except (KafkaError, OSError):
+            return None
+        ends = await self._log.ends(sorted({topic for read in self._groups.values() for topic in read}))
+        left = {}
+        for (name, read), found in zip(self._groups.items(), done, strict=True):
+            at = {Partition(*place): committed.offset for place, committed in found.items()}
+            left[name] = sum(end - at.get(partition, 0) for partition, end in ends.items() if partition.topic in read)
+        return left
+
+    async def close(self) -> None:
+        if self._admin is not None:
+            await self._admin.close()
+            self._admin = None
