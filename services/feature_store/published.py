@@ -8,7 +8,8 @@ have been the very same rows; an event that came late keeps the row that was pub
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TypeVar, cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from penstock.log import Batch
 from penstock.records import LateEvent
+from penstock.runtime.generation import meant_for
 from penstock.topics import Topics
 
 from .block import unpack
@@ -47,6 +49,7 @@ class Published:
     def __init__(self, topics: Topics) -> None:
         topology = topics.project.topology
         self._ranks = {topics.rows(event): topology.rank[event] for event in topology.reads}
+        self._shadow, self._sent = topics.shadow, dict[str, set[int]]()
         self._parts: defaultdict[str, list[Ints]] = defaultdict(list)
         self._late_topic = topics.late
         self.late: set[tuple[str, int, int, str]] = set()
@@ -56,30 +59,64 @@ class Published:
     def recall(self, batch: Batch) -> int:
         """Take note of our records of one topic; the greatest block number among them, or 0."""
         topic, newest = batch.partition.topic, 0
+        if topic == self._shadow:
+            for value, headers in zip(batch.values, batch.headers, strict=True):
+                self.first(meant_for(headers) or "", value or b"")
+            return 0
         if topic == self._late_topic:
             self.late |= {(e.event, e.partition, e.offset, e.view) for e in map(_late, batch.values)}  # type: ignore[arg-type]
             return 0
-        self._sorted.pop(topic, None)
         for value in batch.values if topic not in self._ranks else ():
             block = unpack(value or b"")
             newest = max(newest, block.number)
             if block.ids:
                 cursors = np.frombuffer(block.cursors, np.int64).reshape(len(block.ids), -1)
-                self._parts[topic].append(_events(np.frombuffer(block.ranks, np.int64), cursors))
+                self._add(topic, _events(np.frombuffer(block.ranks, np.int64), cursors))
         if topic in self._ranks:
-            cursors = np.array([_row(value or b"").cursor.source for value in batch.values], np.int64)
-            self._parts[topic].append(_events(np.full(len(cursors), self._ranks[topic]), cursors))
+            self._add(topic, _events(np.full(len(batch), self._ranks[topic]), _places(batch.values)))
         return newest
+
+    def first(self, topic: str, value: bytes) -> bool:
+        """Whether nothing was sent of this row, or late event, before; now it was."""
+        if topic == self._late_topic:
+            said = _late(value)
+            name = said.event, said.partition, said.offset, said.view
+            new = name not in self.late
+            self.late.add(name)
+            return new
+        if topic not in self._ranks:
+            return True
+        sent, event = self._sent.setdefault(topic, set()), _events(np.array([self._ranks[topic]]), _places([value]))
+        new = int(event[0]) not in sent and bool(self._new(topic, event)[0])
+        sent.add(int(event[0]))
+        return new
 
     def unsaid(self, topic: str, ranks: Ints, cursors: Ints, where: Where) -> Where:
         """Those of the rows `where` whose events were not sent to a topic yet."""
+        if self._sent.get(topic):
+            self._add(topic, np.fromiter(self._sent.pop(topic), np.int64))
         if topic not in self._parts:
             return where
+        new: Any = np.arange(len(ranks))[where][self._new(topic, _events(ranks[where], cursors[where]))]
+        return cast(Where, new)
+
+    def _add(self, topic: str, events: Ints) -> None:
+        self._parts[topic].append(events)
+        self._sorted.pop(topic, None)
+
+    def _new(self, topic: str, events: Ints) -> npt.NDArray[np.bool_]:
+        if topic not in self._parts:
+            return np.ones(len(events), bool)
         if topic not in self._sorted:
             self._sorted[topic] = np.unique(np.concatenate(self._parts[topic]))
-        said, events = self._sorted[topic], _events(ranks[where], cursors[where])
-        new = said[np.minimum(np.searchsorted(said, events), len(said) - 1)] != events
-        return cast(Where, np.arange(len(ranks))[where][new])
+        said = self._sorted[topic]
+        found: npt.NDArray[np.bool_] = said[np.minimum(np.searchsorted(said, events), len(said) - 1)] != events
+        return found
+
+
+def _places(values: Sequence[bytes | None]) -> Ints:
+    """Partition and offset of the events of rows."""
+    return np.array([_row(value or b"").cursor.source for value in values], np.int64)
 
 
 def _events(ranks: Ints, cursors: Ints) -> Ints:

@@ -36,7 +36,7 @@ class RowWriter:
         columns = topology.columns(event)
         fields = [(f"v{i}", float) for i in range(len(columns))]
         self._values: Any = msgspec.defstruct("Values", fields, rename={f"v{i}": n for i, n in enumerate(columns)}, gc=False)
-        self._width, self._topic, self._key, self._time = len(columns), topics.rows(event), event.key, event.time.name
+        self._width, self.topic, self._key, self._time = len(columns), topics.rows(event), event.key, event.time.name
         read = [i for i, hop in enumerate(topology.hops) if any(view in topology.reads[event] for view in hop.views)]
         self._places = [0, 1, *(at for i in read for at in (2 + 2 * i, 3 + 2 * i))]
         names = [b'"%b":[%%d,%%d]' % name.encode() for name in ("source", *(topology.hops[i].key for i in read))]
@@ -45,7 +45,7 @@ class RowWriter:
 
     def write(self, ids: Column, rows: Rows) -> list[Send]:
         """The records of finished rows, in the partitions that their events came from."""
-        events, topic, form = rows.events.tolist(), self._topic, self._form
+        events, topic, form = rows.events.tolist(), self.topic, self._form
         # encoded in one call each, and cut where neither a time nor an object of numbers has such bytes inside
         times = _encode([getattr(event, self._time) for event in events])[1:-1].split(b",")
         values = _encode(list(starmap(self._values, rows.features[:, : self._width].tolist())))[2:-2].split(b"},{")

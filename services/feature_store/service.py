@@ -3,7 +3,8 @@
 reads    your events         partitions shared among members
          <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
 follows  <p>.clock           which times publishers have closed
-writes   <p>.hops.<key>, <p>.rows.<event>, <p>.late, <topic>.dlq
+         <p>.generations     which generation of the views is in charge
+writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.late, <topic>.dlq, or in their place <p>.shadow.<g>; <p>.generations
 state    window tiles per entity, with the positions they include, in the online store
 """
 
@@ -17,6 +18,7 @@ from penstock.store import Store
 from penstock.topics import Topics
 
 from .shard import FeatureShard
+from .succession import Succession
 
 __all__ = ["lanes"]
 
@@ -30,7 +32,7 @@ def lanes(
     history: Earlier | None = None,
 ) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
-    topology = topics.project.topology
+    topology, succession = topics.project.topology, Succession(topics, log, store)
     shared = [event.topic for hop in topology.hops for event in hop.direct]
     shared += [topics.hop(hop.key) for hop in topology.hops if hop.upstream]
     return [
@@ -38,18 +40,21 @@ def lanes(
             "feature_store",
             log,
             store,
-            lambda number: FeatureShard(topics, number, idle_after, tracing),
+            lambda number: FeatureShard(topics, number, idle_after, tracing, succession),
             shared,
-            follows=[topics.clock],
+            follows=[topics.clock, topics.generations],
             clock=topics.clock,
             writes=[
                 *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
                 *(topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct),
                 *([topics.late] if topics.bounded else ()),
+                topics.shadow,
             ],
             closes=[topics.rows(event) for event in topology.reads],
             tracing=tracing,
-            group=f"{topics.prefix}.feature_store",
+            group=topics.group("feature_store"),
+            places=topics.shard,
+            prepare=succession.prepare,
             history=history,
         )
     ]

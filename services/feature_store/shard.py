@@ -11,25 +11,30 @@ import numpy.typing as npt
 from penstock.codec import EventDecoder, entity_of
 from penstock.errors import PenstockError
 from penstock.event import from_micros
-from penstock.log import Batch, Partition, Send
+from penstock.log import Batch, Partition, Send, partition_of
 from penstock.online.reader import state_key
 from penstock.records import LateEvent
+from penstock.runtime.generation import OF
 from penstock.runtime.lane import Effects
 from penstock.runtime.merge import NEVER, Frontiers, Released
+from penstock.runtime.outbox import letter_of
 from penstock.runtime.telemetry import Tracing
-from penstock.store import Change, Saved
+from penstock.store import Change, Fenced, Saved
 from penstock.topics import Topics
 from penstock.topology import ENTRY
 
 from .block import Rows, pack, tick, unpack
 from .hop import HopPartition, Late, by_event
 from .intake import Intake
-from .published import Published
 from .row import RowWriter
+from .succession import Succession
 
 __all__ = ["FeatureShard"]
 
 Ints = npt.NDArray[np.int64]
+
+_ALL = 1 << 62
+"""Past every offset."""
 
 _QUIET = "quiet/"
 """What the names of fields that hold notes of `Expiry` begin with; no topic's name has a slash."""
@@ -41,7 +46,9 @@ class FeatureShard:
     `idle_after` are the wall-clock seconds after which a silent source without closing times is passed (None: never).
     """
 
-    def __init__(self, topics: Topics, number: int, idle_after: float | None = 5.0, tracing: Tracing | None = None) -> None:
+    def __init__(
+        self, topics: Topics, number: int, idle_after: float | None, tracing: Tracing | None, succession: Succession
+    ) -> None:
         self.topics, self.number, self.topology = topics, number, topics.project.topology
         self.idle_after, self._tracing = idle_after, tracing or Tracing("feature_store")
         self.hops = {hop.key: HopPartition(self.topology, hop, number, topics.partitions) for hop in self.topology.hops}
@@ -59,7 +66,11 @@ class FeatureShard:
         self._heard: dict[str, float] = {}
         self._version = 0
         """The number of the newest blocks; grows with every write."""
-        self._published = Published(topics)
+        self._succession, self._published = succession, succession.said
+        self._shadow = not succession.in_charge
+        self._since, self._until = succession.since, succession.until.get(number, NEVER)
+        self._peers = Frontiers([topics.shadow], number, {topics.shadow: [topics.shard(n) for n in range(topics.partitions)]})
+        """What all shards of this generation have done: closing times of their shadow."""
         self._needed: list[tuple[HopPartition, list[str]]] = []
         self._offsets: dict[str, int] = {}
         self._sends: list[Send] = []
@@ -73,7 +84,7 @@ class FeatureShard:
         if saved.position:
             position = msgspec.msgpack.decode(saved.position)
             offsets |= position["offsets"]
-            self._version = position["number"]
+            self._version, self._since = position["number"], position["since"]
             for topic, refused in position["refused"].items():
                 self._intakes[topic].refused = refused
             for key, state in position["hops"].items():
@@ -99,6 +110,10 @@ class FeatureShard:
             topic = batch.partition.topic
             if topic == self.topics.clock:
                 self._frontiers.follow(batch)
+                self._peers.follow(batch)
+            elif topic == self.topics.generations:
+                if self._succession.overtaken(batch):
+                    raise Fenced("this generation of the views is in charge now")
             elif topic in self._homes:
                 self._take_events(topic, batch, now)
                 self._heard[topic] = now
@@ -152,7 +167,8 @@ class FeatureShard:
                     "run the views that made it, or give the project another name, or empty the store: it is built anew from the "
                     "tables and Kafka",
                 ) from error
-        sends, self._sends = self._sends, []
+        said, self._sends = self._sends, []
+        sends: list[Send] = []
         number = self._version + 1
         released_ids: dict[str, list[str]] = {}
         moved, self._dirty = self._dirty, False
@@ -170,23 +186,48 @@ class FeatureShard:
                         released_ids[event.topic] = due.ids[where].tolist()
                     if self.topology.after(event, key) is None and event in self._rows:
                         where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
-                        sends += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()
+                        where = self._shown(due.times, where)
+                        said += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()
                 blocks = self._route(key, hop, due)
-                sends += self._late(key, rows, due, hop.late)
+                said += self._late(key, rows, due, hop.late)
             sends += self._blocks_of(key, hop, number, due, blocks)
-        closed = self._closed()
+        sends = [*self._outward(said), *sends]
+        closed, closing = self._closed()
         if not moved and not sends and closed is None:
             return None
         self._version = number
         change = self._change(released_ids)
-        return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()})
+        return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()}, closing)
+
+    def _shown(self, times: Ints, where: Ints | slice) -> Ints | slice:
+        """Those of the rows `where` that a shadow shows: what was out when it began is not compared, nor ever sent."""
+        if not self._shadow or self._since == NEVER:
+            return where
+        return np.arange(len(times))[where][times[where] >= self._since]
+
+    def _outward(self, said: list[Send]) -> list[Send]:
+        """What others are to read: as it is from who is in charge, else to the shadow."""
+        if not self._shadow:
+            known = self._succession.letters
+            return [s for s in said if letter_of(s.topic, s.headers) not in known] if known else said
+        count = self.topics.partitions
+        return [
+            Send(
+                self.topics.shadow,
+                key,
+                value,
+                (*headers, (OF, topic.encode())),
+                partition_of(key or b"", count) if partition is None else partition,
+            )
+            for topic, key, value, headers, partition in said
+        ]
 
     def _late(self, key: str, rows: Rows, due: Released, events: Sequence[Late]) -> list[Send]:
         """What is told of events that came too late for a view."""
         sends = []
         for view, i, effective in events:
             event, (partition, offset) = self.topology.events[due.ranks[i]], rows.cursors[i, :2].tolist()
-            if (event.topic, partition, offset, view.name) in self._published.late:
+            if (event.topic, partition, offset, view.name) in self._published.late or (self._shadow and effective < self._since):
                 continue
             said = LateEvent(
                 event=event.topic,
@@ -236,16 +277,26 @@ class FeatureShard:
                 sends.append(Send(self.topics.hop(there), None, value, (), shard))
         return sends
 
-    def _closed(self) -> int | None:
-        """The time before which all rows are out, when it moved. All hops of their ways count: where the store has lost its
-        state, blocks that were published before say more than the hop that they came from has done again."""
+    def _closed(self) -> tuple[int | None, tuple[str, list[str]]]:
+        """The time before which all rows are out, when it moved, and who says so of which topics. All hops of their ways count:
+        where the store has lost its state, blocks that were published before say more than the hop that they came from has done
+        again.
+
+        `feature_store.<n>` closes the rows, whoever is in charge. Its shards may share events otherwise than those before them
+        did, so none closes rows until all have come to where those were; till then they tell each other."""
+        if self._until > NEVER and self._peers.at(self.topics.shadow, _ALL) >= self._until:
+            self._until, self._told["rows"] = NEVER, NEVER
+        if self._shadow or self._until > NEVER:
+            closing = self.topics.shard(self.number), [self.topics.shadow]
+        else:
+            closing = f"feature_store.{self.number}", [self.topics.rows(event) for event in self.topology.reads]
         ways = {key for route in self.topology.routes.values() if route.row for key in route.path or [ENTRY]}
         ends = [self.hops[key].frontier for key in ways]
         closed = min(ends, default=NEVER)
         if closed <= self._told.get("rows", NEVER):
-            return None
+            return None, closing
         self._told["rows"] = closed
-        return closed
+        return closed, closing
 
     # --- saving ----------------------------------------------------------------------------------------------------
 
@@ -272,6 +323,7 @@ class FeatureShard:
         position = {
             "number": self._version,
             "partitions": self.topics.partitions,
+            "since": self._since,
             "offsets": self._offsets,
             "refused": {topic: intake.refused for topic, intake in self._intakes.items()},
             "hops": {key: hop.position() for key, hop in self.hops.items()},

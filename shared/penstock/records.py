@@ -43,6 +43,17 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True):
     ends: dict[str, dict[int, int]]
 
 
+class Charge(msgspec.Struct, frozen=True, kw_only=True):
+    """Which generation of the views is in charge: whose rows are the rows. Each record follows the one that counted before it:
+    `number` is one more, `previous` was in charge. What does not follow is void, so of two swaps at once one counts."""
+
+    number: int
+    generation: str
+    previous: str = ""
+    views: dict[str, str] = {}
+    """View -> fingerprint."""
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """An event with the values of its views as they were before it."""
 

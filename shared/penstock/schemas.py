@@ -200,7 +200,7 @@ def _operations(topics: Topics, contract: Contract, service: str) -> Iterator[tu
     topic = contract.topic
     channel = {"channel": {"$ref": f"#/channels/{topic.name}"}}
     if service in contract.reads:
-        group = f"{topics.prefix}.{'judge' if topic.name == topics.partials else service}"
+        group = topics.group("judge" if topic.name == topics.partials else service)
         shared = topic.name in topics.groups().get(group, ())
         bindings = _bindings(groupId={"type": "string", "const": group}) if shared else _bindings()
         yield f"{service}.receive.{topic.name}", {"action": "receive", **channel, "bindings": bindings}

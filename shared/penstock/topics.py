@@ -31,6 +31,10 @@ class Topics:
 
     def __init__(self, project: Project, partitions: int = 1) -> None:
         self.project, self.partitions, self.prefix = project, partitions, project.name
+        self.generation = project.topology.generation
+        self.shadow = f"{self.prefix}.shadow.{self.generation}"
+        """What this generation of views would have sent, had it been in charge; the header `shadow.of` names the topic."""
+        self.generations = f"{self.prefix}.generations"
         self.clock = f"{self.prefix}.clock"
         self.alarms = f"{self.prefix}.alarms"
         self.runs = f"{self.prefix}.runs"
@@ -49,7 +53,11 @@ class Topics:
         return any(view.lateness is not None for hop in self.project.topology.hops for view in hop.views)
 
     def hop(self, key: str) -> str:
-        return f"{self.prefix}.hops.{key.replace('+', '.')}"
+        return f"{self.prefix}.hops.{key.replace('+', '.')}.{self.generation}"
+
+    def shard(self, number: int, generation: str = "") -> str:
+        """The name of a partition of the feature store, as the online store knows it; of this generation or another."""
+        return f"feature_store-{generation or self.generation}.{number}"
 
     def rows(self, event: Event) -> str:
         return f"{self.prefix}.rows.{event.topic}"
@@ -82,6 +90,8 @@ class Topics:
             for hop in topology.hops
             if hop.upstream
         ]
+        found.append(_contract(self.shadow, n, "none", None, "feature_store", "feature_store you", max_bytes=16 << 20))
+        found.append(_contract(self.generations, 1, "none", records.Charge, "feature_store you", "feature_store you"))
         rows = "feature_store inference" if self.project.models else "feature_store"
         found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]
         if self.bounded:
@@ -118,7 +128,8 @@ class Topics:
                 _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
             ]
         found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
-        named = [c.topic for c in found if not c.topic.name.startswith(f"{self.prefix}.hops.")]
+        passing = (f"{self.prefix}.hops.", f"{self.prefix}.shadow.")
+        named = [c.topic for c in found if not c.topic.name.startswith(passing)]
         events = {event.topic for event in self.project.events}
         return found + [
             _contract(
@@ -146,7 +157,11 @@ class Topics:
             "trainer": [*statistics, self.commands],
             "registry": [self.candidates, *statistics, self.commands],
         }
-        return {f"{self.prefix}.{name}": read for name, read in found.items() if models or name == "feature_store"}
+        return {self.group(name): read for name, read in found.items() if models or name == "feature_store"}
+
+    def group(self, service: str) -> str:
+        """The consumer group of a service; of the feature store, that of this generation."""
+        return f"{self.prefix}.{service}" + (f".{self.generation}" if service == "feature_store" else "")
 
     def all(self) -> list[Topic]:
         return [contract.topic for contract in self.contracts()]

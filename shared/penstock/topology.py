@@ -7,9 +7,12 @@ is the key of its first hop, that hop reads the event topic directly; otherwise 
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from .event import Column, Event
 from .feature import View
@@ -87,6 +90,19 @@ class Topology:
             for key in order
             if key != ENTRY or ENTRY in direct.values()
         )
+
+    @cached_property
+    def generation(self) -> str:
+        """Eight hexadecimal digits over all that states, blocks and rows depend on: the views of each hop, the ways of events.
+        What the feature store keeps of a project bears them in its names, so another definition never misreads it."""
+        said = [
+            [
+                [hop.key, [view.fingerprint for view in hop.views], [e.topic for e in hop.direct], hop.upstream]
+                for hop in self.hops
+            ],
+            [[event.topic, self.columns(event) if event in self.reads else None] for event in self.events],
+        ]
+        return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
 
     def after(self, event: Event, key: str) -> str | None:
         """The next hop of an event after `key`; None when its way ends there."""

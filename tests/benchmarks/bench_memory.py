@@ -62,7 +62,7 @@ async def ours(url: str, entities: int) -> None:
                     heads={state_key(hop, name): heads[name] for name in some},
                     tails={state_key(hop, name): tails[name] for name in some if name in tails},
                 )
-                versions[shard] = await store.write(f"feature_store.{shard}", versions[shard], change)
+                versions[shard] = await store.write(f"feature_store-00000000.{shard}", versions[shard], change)
     await store.close()
 
 

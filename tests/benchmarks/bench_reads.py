@@ -40,6 +40,7 @@ from penstock.log import partition_of
 from penstock.online.lookup import state_key
 from penstock.store import Change
 from penstock.store.redis import RedisStore
+from penstock.topics import Topics
 from penstock.windows.panes import Panes, Shape
 
 from .figure import Figure
@@ -107,7 +108,7 @@ async def fill(url: str, cases: dict[str, dict[str, tuple[bytes, bytes]]]) -> No
                 some = mine[first : first + 200]
                 heads = {state_key(hop, n): stored[n][0] for n in some}
                 tails = {state_key(hop, n): stored[n][1] for n in some if stored[n][1]}
-                version = await store.write(f"feature_store.{shard}", version, Change(position, heads=heads, tails=tails))
+                version = await store.write(Topics(PROJECT).shard(shard), version, Change(position, heads=heads, tails=tails))
     await store.close()
     with redis.Redis.from_url(url) as client:
         for n, name in enumerate(NAMES):
@@ -122,7 +123,6 @@ def serve(url: str, port: int) -> None:
 
     from penstock.online.reader import OnlineFeatures
     from penstock.services.feature_store.api import app
-    from penstock.topics import Topics
 
     gc.set_threshold(100_000, 50, 100)  # as services/__main__.py does
     online = OnlineFeatures(Topics(PROJECT, PARTITIONS), RedisStore(url, PROJECT.name))
@@ -184,7 +184,7 @@ def stored_names(view: type, names: list[str]) -> list[bytes]:
     """The names of heads, and of tails where there are some, as the store calls them."""
     from penstock.store._redis_names import Names
 
-    places = [(f"feature_store.{partition_of(n.encode(), PARTITIONS)}", state_key(view_of(view).key, n)) for n in names]
+    places = [(Topics(PROJECT).shard(partition_of(n.encode(), PARTITIONS)), state_key(view_of(view).key, n)) for n in names]
     return Names(PROJECT.name).gathering(places, len(places) if view is Windows else 0).commands[0]
 
 

@@ -29,7 +29,7 @@ def server(servers_here: None, tmp_path: Path) -> Iterator[LocalRedis]:
 
 def statuses(server: LocalRedis, company: Taxis) -> set[bytes | None]:
     with redis.Redis.from_url(server.url) as client:
-        names = [f"penstock:{company.project.name}:{{feature_store.{n}}}:h:" for n in range(company.topics.partitions)]
+        names = [f"penstock:{company.project.name}:{{{company.topics.shard(n)}}}:h:" for n in range(company.topics.partitions)]
         return {client.get(name.encode() + STATUS) for name in names}
 
 

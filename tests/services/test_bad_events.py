@@ -18,6 +18,7 @@ from penstock.records import Clock
 from penstock.runtime.deadletter import cause_of
 from penstock.services.feature_store.service import lanes
 from penstock.services.feature_store.shard import FeatureShard
+from penstock.services.feature_store.succession import Succession
 from penstock.store import Saved
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
@@ -145,7 +146,8 @@ def test_an_optional_column_may_be_absent_and_an_unknown_one_present() -> None:
 
 def test_memory_stays_flat_however_much_is_refused() -> None:
     """A shard keeps nothing of what it refuses: after twenty times as many bad records it holds as much as before."""
-    shard = FeatureShard(Topics(project, 1), 0, None)
+    topics = Topics(project, 1)
+    shard = FeatureShard(topics, 0, None, None, Succession(topics, MemoryLog(), MemoryStore()))
     shard.open(Saved())
     bad = [value for name, (value, _) in BAD.items() if name != "10 MiB"]
     shard.take([Batch(Partition("taps", 0), [0], [b"c"], [good("first")])], NOW.timestamp())

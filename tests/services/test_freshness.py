@@ -241,7 +241,7 @@ def test_states_of_quiet_entities_vanish_and_no_row_can_tell(store: Callable[[],
         days.append([*today, visit(f"{n}.again", shops[n - 3], n * 1440 + 100)] if n >= 3 else today)
 
     async def story(machine: Embedded) -> None:
-        places: list[Place] = [(f"feature_store.{partition_of(shop.encode(), 4)}", state_key("shop", shop)) for shop in shops]
+        places: list[Place] = [(machine.topics.shard(partition_of(shop.encode(), 4)), state_key("shop", shop)) for shop in shops]
         held = []
         for n, today in enumerate(days):
             await publish(machine, "visits", "shop", today)
@@ -254,7 +254,7 @@ def test_states_of_quiet_entities_vanish_and_no_row_can_tell(store: Callable[[],
                 machine.lanes = lanes(machine.topics, machine.log, machine.store, None)
         fields = 0
         for shard in range(4):
-            fields += sum(name.startswith(b"quiet/") for name in (await machine.store.open(f"feature_store.{shard}")).table)
+            fields += sum(name.startswith(b"quiet/") for name in (await machine.store.open(machine.topics.shard(shard))).table)
         reader = await machine.log.reader(await machine.log.begins([machine.topics.rows(event_of(Visit))]))
         sent = [value or b"" for batch in await reader.read(1000, 0) for value in batch.values]
         rows = {row.id: msgspec.json.decode(row.features) for row in (msgspec.json.decode(v, type=Row) for v in sent)}
@@ -288,7 +288,7 @@ def test_two_processes_that_read_while_one_writes_see_only_states_that_were(redi
                 tails={state_key("shop", s): tails[s] for s in names if s in tails},
                 cut=[state_key("shop", s) for s in names if s in cut],
             )
-            await store.write(f"feature_store.{shard}", k, change)
+            await store.write(Topics(TILLS).shard(shard), k, change)
 
     async def story() -> list[list[str]]:
         store = RedisStore(redis_url, TILLS.name)

@@ -80,7 +80,7 @@ class World:
         self.store._shards = copy.deepcopy(back)
 
     async def statuses(self) -> set[bytes]:
-        return {(await self.store.read(f"feature_store.{n}", [STATUS]))[0][0] for n in range(PARTITIONS)}
+        return {(await self.store.read(self.topics.shard(n), [STATUS]))[0][0] for n in range(PARTITIONS)}
 
     def records(self, topic: str) -> list[bytes]:
         """Every record of a topic, as often as it is there."""

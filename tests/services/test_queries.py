@@ -209,9 +209,9 @@ class TestQuery:
         async def story(machine: Embedded) -> None:
             store: Any = machine.store
             for shard in range(4):
-                saved = await store.open(f"feature_store.{shard}")
+                saved = await store.open(machine.topics.shard(shard))
                 other = {state_key("zone", zone): bytes(8 * 5) for zone in ODD}
-                await store.write(f"feature_store.{shard}", saved.version, Change(saved.position, heads=other))
+                await store.write(machine.topics.shard(shard), saved.version, Change(saved.position, heads=other))
             online = OnlineFeatures(machine.topics, store)
             async with client_of(api.app(online, ["Zone", "Car", "Pair"], str)) as client:
                 for answer in (

@@ -108,7 +108,7 @@ class _Redis:
         from ..topics import Topics
         from .reader import BlockingFeatures, partitions_of
 
-        partitions = partitions_of(self._reader.position("feature_store.0"))
+        partitions = partitions_of(self._reader.position(Topics(self._project).shard(0)))
         return BlockingFeatures(Topics(self._project, partitions), self._reader.fetch)
 
     def close(self) -> None:
@@ -128,7 +128,7 @@ class _AsyncRedis:
 
         try:
             if self._online is None:
-                partitions = partitions_of(await self._store.position("feature_store.0"))
+                partitions = partitions_of(await self._store.position(Topics(self._project).shard(0)))
                 self._online = OnlineFeatures(Topics(self._project, partitions), self._store)
             return await self._online.read(what, keys, at)
         except StoreError as error:

@@ -99,12 +99,12 @@ def _of_model(model: Model) -> Iterable[str]:
 class _Places(dict[str, Place]):
     """Where the states of one hop's entities are."""
 
-    def __init__(self, hop: str, partitions: int) -> None:
-        self._hop, self._partitions = hop, partitions
+    def __init__(self, hop: str, topics: Topics) -> None:
+        self._hop, self._shards = hop, [topics.shard(number) for number in range(topics.partitions)]
 
     def __missing__(self, entity: str) -> Place:
         try:
-            found = f"feature_store.{partition_of(entity.encode(), self._partitions)}", state_key(self._hop, entity)
+            found = self._shards[partition_of(entity.encode(), len(self._shards))], state_key(self._hop, entity)
         except UnicodeEncodeError:
             raise Refused("schema", f"keys: {entity[:80]!r} is no text that UTF-8 can say") from None
         if len(entity) <= _SHORT:
@@ -136,7 +136,7 @@ class Lookup:
         self.columns = tuple(columns)
         names = {name.partition(".")[0] for name in columns}
         hops = [hop for hop in topics.project.topology.hops if any(view.name in names for view in hop.views)]
-        self._parts = sorted((_Part(hop, topics.partitions, columns) for hop in hops), key=lambda part: not part.tailed)
+        self._parts = sorted((_Part(hop, topics, columns) for hop in hops), key=lambda part: not part.tailed)
         self.hops = [part.hop for part in self._parts]
         self.views = tuple(view for part in self._parts for _, view in part.views)
         found = [name for part in self._parts for name in part.columns]
@@ -218,8 +218,8 @@ class Lookup:
 class _Part:
     """One hop's share of a lookup, with the workspace in which states are unpacked."""
 
-    def __init__(self, hop: Hop, partitions: int, columns: Sequence[str]) -> None:
-        self.hop, self.places = hop, _Places(hop.key, partitions)
+    def __init__(self, hop: Hop, topics: Topics, columns: Sequence[str]) -> None:
+        self.hop, self.places = hop, _Places(hop.key, topics)
         self._shape = Shape(hop.views)
         self._plan = Plan(self._shape)
         self.tailed = len(self._shape.rings) > 0

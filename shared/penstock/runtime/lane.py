@@ -63,6 +63,8 @@ class Effects:
     sends: list[Send] = field(default_factory=list)
     closed: int | None = None
     positions: Mapping[Partition, int] = field(default_factory=dict)
+    closing: tuple[str, Sequence[str]] | None = None
+    """Who closes `closed`, for which topics; None: the shard, for those that the lane closes."""
 
 
 class Shard(Protocol):
@@ -112,7 +114,9 @@ class Lane:
 
     `writes` are the topics that it publishes to, `closes` those of them whose time it closes on the clock topic as it goes.
     `name` names its shards in the store and in what it sends; `group` (default: the same) is the consumer group, which other
-    projects on the broker must not share. `history` has what the log no longer keeps of the shared topics.
+    projects on the broker must not share. `history` has what the log no longer keeps of the shared topics. `places` names a shard
+    in the store and in what it sends (default: by the name of the lane). `prepare` comes before shards are opened; it gives the
+    time up to which one without state is being built (NEVER: it just begins).
     """
 
     def __init__(
@@ -129,8 +133,11 @@ class Lane:
         tracing: Tracing | None = None,
         group: str = "",
         history: Earlier | None = None,
+        places: Callable[[int], str] | None = None,
+        prepare: Callable[[Sequence[int]], Awaitable[int]] | None = None,
     ) -> None:
-        self._history = history
+        self._history, self._prepare = history, prepare
+        self._place: Callable[[int], str] = places or (lambda number: f"{name}.{number}")
         self._past: dict[Partition, int] = {}
         """Where to read on in the history of partitions whose log begins later than their shard has come."""
         self.name, self._log, self._store, self._make = name, log, store, shard
@@ -231,7 +238,7 @@ class Lane:
         self._meters.seconds.observe(done - began)
         self._meters.newest.set(done)
         if effects.closed is not None:
-            await self._close(number, effects.closed)
+            await self._close(effects.closed, *(effects.closing or (self._place(number), self._closes)))
         if effects.positions and self._member is not None:
             await self._member.commit(effects.positions)
         return True
@@ -265,9 +272,8 @@ class Lane:
             for partition, end in (await self._patient(lambda: self._log.send(sends))).items():
                 self._ends.setdefault(partition.topic, {})[partition.number] = end
 
-    async def _close(self, number: int, before: int) -> None:
-        name = self._place(number)
-        said = Clock(publisher=name, before=before, ends={topic: self._ends[topic] for topic in self._closes})
+    async def _close(self, before: int, name: str, topics: Sequence[str]) -> None:
+        said = Clock(publisher=name, before=before, ends={topic: self._ends[topic] for topic in topics})
         await self._patient(lambda: self._log.send([Send(self._clock, name.encode(), msgspec.json.encode(said))]))
 
     async def _remember(self, batches: Sequence[Batch]) -> list[Batch]:
@@ -295,6 +301,7 @@ class Lane:
         for partition, begin in (await self._patient(lambda: self._log.begins(self._follows))).items():
             member.seek(partition, begin)
         held, positions = {}, {}
+        until = await self._prepare(sorted(member.assigned)) if self._prepare is not None else NEVER
         for number in sorted(member.assigned):
             saved = await self._patient(lambda number=number: self._store.open(self._place(number)))  # type: ignore[misc]
             shard = self._make(number)
@@ -302,7 +309,7 @@ class Lane:
             held[number] = _Held(shard, saved.version, saved.position, Outbox.unpack(saved.outbox))
         newest, out = await self._recall(held)
         for number, each in held.items():
-            await self._resume(number, each, newest[number], out[number], positions[number])
+            await self._resume(number, each, newest[number], out[number], positions[number], until)
             for partition, offset in positions[number].items():
                 member.seek(partition, offset)
             if each.position:  # a kill between write and commit would leave lag tools an old position for ever
@@ -369,23 +376,28 @@ class Lane:
                 found.setdefault(names[said[0]], []).append((row, said[1]))
         return found
 
-    async def _resume(self, number: int, held: _Held, newest: int, out: set[int], positions: Mapping[Partition, int]) -> None:
-        """Publish what is left of the outbox; and where the store has lost writes, say so until they are done again."""
+    async def _resume(
+        self, number: int, held: _Held, newest: int, out: set[int], positions: Mapping[Partition, int], until: int
+    ) -> None:
+        """Publish what is left of the outbox; and where the store has lost writes, or never had any of a shard that is to come up
+        to a time, say so until they are done."""
         left = stamped(self._place(number), held.outbox.write, held.outbox.sends)
         left = [send for send in left if (said := numbered(send.headers)) is None or said[1] not in out]
         left = [send for send in left if letter_of(send.topic, send.headers) not in held.letters]
         await self._send(left)
         loss = held.loss
-        if newest > held.outbox.write:
+        if newest > held.outbox.write or (until > NEVER and not held.position):
             inputs = {
                 p.topic: end
                 for p, end in (await self._patient(lambda: self._log.ends(self._shared))).items()
                 if p.number == number
             }
-            loss = Loss(loss.after if loss else held.outbox.write, newest, inputs, await self._closed(number))
+            closed = max(until, await self._closed(number))
+            loss = Loss(loss.after if loss else held.outbox.write, newest, inputs, closed)
+        if newest > held.outbox.write:
             lost = newest - held.outbox.write
             self._logger.warning("behind", shard=number, meaning=f"the store has lost its last {lost} writes; doing them again")
-        if loss is None and held.version:
+        if loss is None and held.position:
             return
         status = REBUILDING if loss is not None and loss.closed > NEVER else LIVE
         held.outbox = msgspec.structs.replace(held.outbox, write=max(newest, held.outbox.write))
@@ -393,14 +405,14 @@ class Lane:
 
     async def _closed(self, number: int) -> int:
         """The newest time that this shard has closed."""
-        name, closed = self._place(number).encode(), NEVER
+        names, closed = {self._place(number).encode(), f"{self.name}.{number}".encode()}, NEVER
         if self._closes:
             tail = Tail(self._log, [self._clock])
 
             async def hear() -> None:
                 nonlocal closed
                 async for batch in tail.news():
-                    said = [value for key, value in zip(batch.keys, batch.values, strict=True) if key == name and value]
+                    said = [value for key, value in zip(batch.keys, batch.values, strict=True) if key in names and value]
                     closed = max([closed, *(msgspec.json.decode(value, type=Clock).before for value in said)])
 
             try:
@@ -408,10 +420,6 @@ class Lane:
             finally:
                 await tail.close()
         return closed
-
-    def _place(self, number: int) -> str:
-        """The name of a shard."""
-        return f"{self.name}.{number}"
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
         return await patiently(attempt, self._logger, self._meters.waits.inc)

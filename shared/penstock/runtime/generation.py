@@ -1,0 +1,85 @@
+"""Generations: definitions of the views, side by side. One is in charge: its rows are the rows. The others are shadows.
+
+`Topology.generation` names what a project file means. The feature store of that file keeps its states, blocks and consumer group
+under that name, so a state of another definition is never misread, and a reader finds what its own file defines.
+
+    build    a feature store that finds another generation in charge begins anew: from the archive as far as Kafka no longer keeps
+             the events, then from Kafka, at the very offset where the tables end. Reads say `rebuilding` until it is up to date
+    shadow   what it would send goes to its shadow topic, from the time on that was closed when it began
+    swap     one record on `<p>.generations` (`Charge`). The generation that is now in charge fences the other's shards, publishes
+             what these still owe, and of its own shadow what the other has not sent: each event has one row, whoever made it
+    undo     the other one is a shadow now, as long as its feature store runs: swap again
+
+What is here is pure; services/feature_store/succession.py does it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from ..log import Batch, Headers
+from ..records import Charge
+
+__all__ = ["MARK", "OF", "Mark", "charges", "in_charge", "meant_for"]
+
+OF: Final = "shadow.of"
+"""The header of a shadow record that names the topic it was meant for."""
+
+MARK: Final = b"\0charge"
+"""The key of a shard whose head is its Mark. (No entity has it: names of hops do not begin with a NUL.)"""
+
+
+class Mark(msgspec.Struct, array_like=True, frozen=True):
+    """How far a shard has followed the swaps."""
+
+    number: int = 0
+    """The newest swap that it has done its part in: as the one in charge, or by being fenced."""
+    until: int = 0
+    """In charge: others have sent rows of effective times up to this one (microseconds)."""
+
+    @classmethod
+    def unpack(cls, stored: bytes) -> Mark:
+        return msgspec.msgpack.decode(stored, type=cls) if stored else cls()
+
+    def pack(self) -> bytes:
+        return msgspec.msgpack.encode(self)
+
+
+def in_charge(records: Iterable[Charge], since: Charge | None = None) -> Charge | None:
+    """The record that counts, of all that were written, in order; or of those written after `since`, which counted then.
+
+    >>> first, second = Charge(number=1, generation="a"), Charge(number=2, generation="b", previous="a")
+    >>> in_charge([first, second, Charge(number=2, generation="c", previous="a")]).generation
+    'b'
+    """
+    found = since
+    for said in records:
+        number, generation = (found.number, found.generation) if found else (0, "")
+        if said.number == number + 1 and said.previous == generation:
+            found = said
+    return found
+
+
+def charges(batch: Batch) -> list[Charge]:
+    """The records of a batch of the topic; what is none is passed by."""
+    found = []
+    for value in batch.values:
+        try:
+            found.append(_charge(value or b""))
+        except msgspec.MsgspecError:
+            continue
+    return found
+
+
+_charge = msgspec.json.Decoder(Charge).decode
+
+
+def meant_for(headers: Headers) -> str | None:
+    """The topic that a shadow record was meant for; None for other records."""
+    for name, value in headers:
+        if name == OF and value is not None:
+            return value.decode()
+    return None
