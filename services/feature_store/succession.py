@@ -26,7 +26,7 @@ from penstock.runtime.generation import MARK, OF, Mark, charges, in_charge, mean
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import FROM, Outbox, letter_of, stamped
 from penstock.runtime.patience import patiently
-from penstock.store import Change, Fenced, Store
+from penstock.store import Change, Fenced, Saved, Store
 from penstock.topics import Topics
 
 from .published import Published
@@ -114,6 +114,8 @@ class Succession:
         if todo:
             others = [names(n, self.charge.previous) for n in range(self._topics.partitions)]
             until = max([await self._patient(lambda name=name: self._fence(name)) for name in others])  # type: ignore[misc]
+            for n in todo:
+                await self._patient(lambda n=n: self._owed(names(n)))  # type: ignore[misc]
             await self._hear()
             await self._send_on({names(n).encode() for n in todo})
             for n in todo:
@@ -131,12 +133,20 @@ class Succession:
             saved = await self._store.open(shard)
             if (await self._mark(shard)).number >= self.charge.number:
                 return max(_times(saved.position), default=NEVER)
-            outbox, mark = Outbox.unpack(saved.outbox), Mark(self.charge.number)
-            await self._log.send(stamped(shard, outbox.write, outbox.sends))
+            mark = Mark(self.charge.number)
+            await self._publish(shard, saved)
             try:
                 await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads={MARK: mark.pack()}))
             except Fenced:  # it has written meanwhile
                 continue
+
+    async def _owed(self, shard: str) -> None:
+        """Publish what the own shard's last write had still to publish: a part of its shadow."""
+        await self._publish(shard, await self._store.open(shard))
+
+    async def _publish(self, shard: str, saved: Saved) -> None:
+        outbox = Outbox.unpack(saved.outbox)
+        await self._log.send(stamped(shard, outbox.write, outbox.sends))
 
     async def _hear(self) -> None:
         """Take note of all rows, late events and dead letters that are out."""

@@ -90,7 +90,7 @@ class Topics:
             for hop in topology.hops
             if hop.upstream
         ]
-        found.append(_contract(self.shadow, n, "none", None, "feature_store", "feature_store you", max_bytes=16 << 20))
+        found.append(_contract(self.shadow, n, "as it would be", None, "feature_store", "you", max_bytes=16 << 20))
         found.append(_contract(self.generations, 1, "none", records.Charge, "feature_store you", "feature_store you"))
         rows = "feature_store inference" if self.project.models else "feature_store"
         found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]

@@ -45,12 +45,12 @@ def test_what_no_reader_has_done_yet_is_counted_until_it_is_done(kafka_bootstrap
         await publisher.send("lag-trips", [(b"c%d" % n, value % (n, n), 0) for n in range(10)])
         [lane] = lanes(TOPICS, log, MemoryStore(), None)
         try:
-            assert await known(lag) == {"lagging.feature_store": 10}
+            assert await known(lag) == {TOPICS.group("feature_store"): 10}
             for _ in range(20):
                 await lane.turn()
-            assert await known(lag) == {"lagging.feature_store": 10}, "read, but not done before its time is closed"
+            assert await known(lag) == {TOPICS.group("feature_store"): 10}, "read, but not done before its time is closed"
             await publisher.close(FOREVER)
-            while await known(lag) != {"lagging.feature_store": 0}:
+            while await known(lag) != {TOPICS.group("feature_store"): 0}:
                 await lane.turn()
             assert sum((await log.ends([TOPICS.rows(TOPICS.project.events[0])])).values()) == 10
         finally:

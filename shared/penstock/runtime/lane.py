@@ -227,7 +227,7 @@ class Lane:
             loss = msgspec.structs.replace(loss, closed=NEVER)
             change.heads = {**change.heads, STATUS: LIVE}
             self._logger.info("rebuilt", shard=number)
-        if loss is not None and loss.over(effects.positions):
+        if loss is not None and loss.closed == NEVER and loss.over(effects.positions):
             loss = None
         sends = [s for s in effects.sends if letter_of(s.topic, s.headers) not in held.letters] if held.letters else effects.sends
         await self._patient(lambda: self._write(number, held, change, sends, loss))
