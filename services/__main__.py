@@ -68,6 +68,14 @@ def feature_store(machine: Machine) -> None:
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
 
 
+def backfill(machine: Machine) -> None:
+    """The feature store without its doors and tables: what builds a generation of the views beside the one in charge."""
+    from .feature_store import rebuild, service
+
+    past = rebuild.EventTables(Tables(machine.settings.offline))
+    machine.lanes(service.lanes(machine.topics, machine.log, machine.store, machine.settings.idle_after, machine.tracing, past))
+
+
 def inference(machine: Machine) -> None:
     from .inference import api, service
     from .inference.meters import Meters
@@ -115,7 +123,7 @@ def _control(machine: Machine, control: Control, longest: float = 60.0) -> None:
     machine.app = application(f"penstock {machine.service}", agents.missing)
 
 
-BUILD = {f.__name__: f for f in (feature_store, inference, monitoring, trainer, registry, dashboard)}
+BUILD = {f.__name__: f for f in (feature_store, backfill, inference, monitoring, trainer, registry, dashboard)}
 
 
 async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
@@ -183,7 +191,8 @@ async def work(machine: Machine) -> None:
     server = uvicorn.Server(config)
     # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
     server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-    tasks = [asyncio.ensure_future(start()) for start in (server.serve, *machine.tasks)]
+    doors = [server.serve] if machine.app is not None else []
+    tasks = [asyncio.ensure_future(start()) for start in (*doors, *machine.tasks)]
     stopping = asyncio.ensure_future(machine.stop.wait())
     try:
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)

@@ -57,7 +57,7 @@ class Succession:
 
     def overtaken(self, batch: Batch) -> bool:
         """Whether these records put this generation in charge. (That another one is in charge is learnt by being fenced.)"""
-        news = [said for said in charges(batch) if said.number > self.charge.number]
+        news = [said for said in charges(batch.values) if said.number > self.charge.number]
         charge = in_charge(news, self.charge) if news else None
         return charge is not None and charge.generation == self._topics.generation and not self.in_charge
 
@@ -88,7 +88,7 @@ class Succession:
         found: list[Charge] = []
 
         async def hear(batch: Batch) -> None:
-            found.extend(charges(batch))
+            found.extend(charges(batch.values))
 
         await self._read([self._topics.generations], hear)
         return found

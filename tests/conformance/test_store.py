@@ -347,6 +347,24 @@ def test_on_a_cluster_places_of_several_shards_are_gathered_too(cluster_url: str
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("kind", ["memory", "redis"])
+def test_shards_that_are_forgotten_are_as_if_they_had_never_been(kind: str, request: pytest.FixtureRequest) -> None:
+    async def story() -> None:
+        project = "p" + uuid.uuid4().hex[:12]
+        store: Store = MemoryStore() if kind == "memory" else RedisStore(request.getfixturevalue("redis_url"), project)
+        for shard in ("s.0", "s.1", "s.10"):
+            await store.write(shard, 0, Change(b"1", heads={b"a": b"x"}, tails={b"a": b"y"}, table={b"f": b"g"}))
+        await store.wipe(["s.0", "s.1", "never"])
+        assert [(await store.open(shard)).version for shard in ("s.0", "s.1", "s.10")] == [0, 0, 1]
+        assert await store.read("s.1", [b"a"]) == [(b"", b"")]
+        assert await store.read("s.10", [b"a"]) == [(b"x", b"y")]
+        await store.wipe()
+        assert (await store.open("s.10")).version == 0
+        await store.close()
+
+    asyncio.run(story())
+
+
 def test_a_redis_that_forgot_its_scripts_learns_them_again(redis_url: str) -> None:
     async def story() -> None:
         import redis.asyncio

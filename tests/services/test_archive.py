@@ -192,7 +192,7 @@ def test_a_topic_that_is_made_again_is_archived_from_its_start(tmp_path: Path) -
         await harbour.open()
         await harbour.kept([arrival(n) for n in range(50)])
         before = await there(harbour.log, "arrivals")
-        harbour.log.delete("arrivals")
+        await harbour.log.delete(["arrivals"])
         await harbour.log.create(harbour.topics.all())
         await harbour.kept([arrival(n) for n in range(30)])
         table = harbour.tables.table("arrivals")
@@ -211,7 +211,7 @@ def test_a_topic_that_is_made_again_under_a_running_archive_is_noticed_before_it
         await archive.turn()
         await archive.flush()
         old = await there(harbour.log, "arrivals")
-        harbour.log.delete("arrivals")
+        await harbour.log.delete(["arrivals"])
         await harbour.log.create(harbour.topics.all())
         await harbour.log.send([arrival(n) for n in range(10)])  # position 3 is there again, and means another record
         await archive.turn()

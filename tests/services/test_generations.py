@@ -281,6 +281,6 @@ def test_records_that_are_no_charge_are_passed_by() -> None:
             [Send(topic, None, b"no"), Send(topic, None, None), Send(topic, None, b'{"number":1,"generation":"a"}')]
         )
         reader = await world.log.reader(await world.log.begins([topic]))
-        return charges((await reader.read(10, 0))[0])
+        return charges((await reader.read(10, 0))[0].values)
 
     assert asyncio.run(go()) == [Charge(number=1, generation="a")]

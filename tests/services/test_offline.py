@@ -346,7 +346,7 @@ def test_verify_does_not_call_lost_what_retention_took(tmp_path: Path) -> None:
 def test_verify_looks_at_a_topic_that_was_made_again_apart_from_the_first(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = await grown(tmp_path, 2)
-        harbour.log.delete("arrivals")
+        await harbour.log.delete(["arrivals"])
         await harbour.log.create(harbour.topics.all())
         await harbour.kept([arrival(n) for n in range(5)])
         found = await checked(harbour)

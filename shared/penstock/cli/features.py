@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from ..errors import PenstockError
-from . import screen
+from . import generations, screen
 from .explaining import entity_named, moment_said, number_said, online_said, page, quoted, row_of, served_said
 from .options import command, project_settings, topics_of
 
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Views and features: lineage, proof, explanation.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Views and features: lineage, proof, explanation, new versions.", no_args_is_help=True, rich_markup_mode=None
+)
 
 WIDTH: Final = 100
 """Columns of a page; names are broken into lines of so many."""
@@ -357,3 +359,6 @@ def _patiently(work: Any, what: str) -> Any:
     import asyncio
 
     return asyncio.run(screen.patiently(asyncio.to_thread(work), what))
+
+
+generations.add(app)

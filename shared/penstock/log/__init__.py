@@ -153,6 +153,10 @@ class Log(Protocol):
         """Create what is missing and return its names; LogError where a topic exists with another partition count."""
         ...
 
+    async def delete(self, topics: Sequence[str]) -> None:
+        """Delete topics with their records; return when they are gone. Those that do not exist are gone already."""
+        ...
+
     async def describe(self) -> dict[str, int]:
         """Topic name -> partition count."""
         ...

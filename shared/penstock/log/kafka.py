@@ -119,6 +119,20 @@ class KafkaLog:
                 raise LogError(f"topic {name} cannot be created: {why}; look with: penstock topics plan")
         return trouble
 
+    async def delete(self, topics: Sequence[str]) -> None:
+        clock = asyncio.get_running_loop()
+        deadline = clock.time() + DEADLINE
+        while there := sorted(set(topics) & (await self._described()).keys()):
+            admin = await self._asking()
+            try:
+                await within(admin.delete_topics(there), "deleting topics", self._bootstrap)
+            except LogError:
+                await self._forget()
+                raise
+            if clock.time() > deadline:
+                raise LogError(f"topic {there[0]} is still there {DEADLINE:.0f} s after its deletion; look with: penstock doctor")
+            await asyncio.sleep(_PAUSE)
+
     async def describe(self) -> dict[str, int]:
         return {name: count for name, (count, _) in (await self._described()).items()}
 

@@ -130,11 +130,11 @@ class MemoryLog:
     async def close(self) -> None:
         self._groups.clear()
 
-    def delete(self, name: str) -> None:
-        """Remove a topic with its records."""
-        for partition in self._partitions(name):
-            del self._stores[partition]
-        del self._topics[name], self._ids[name]
+    async def delete(self, topics: Sequence[str]) -> None:
+        for name in self._topics.keys() & set(topics):
+            for partition in self._partitions(name):
+                del self._stores[partition]
+            del self._topics[name], self._ids[name]
 
     def trim(self, partition: Partition, before: int) -> None:
         """Forget records before an offset, as retention does."""

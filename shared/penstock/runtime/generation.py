@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 
-from ..log import Batch, Headers
+from ..log import Headers
 from ..records import Charge
 
 __all__ = ["MARK", "OF", "Mark", "charges", "in_charge", "meant_for"]
@@ -63,10 +63,10 @@ def in_charge(records: Iterable[Charge], since: Charge | None = None) -> Charge 
     return found
 
 
-def charges(batch: Batch) -> list[Charge]:
-    """The records of a batch of the topic; what is none is passed by."""
+def charges(values: Iterable[bytes | None]) -> list[Charge]:
+    """The records among values of the topic; what is none is passed by."""
     found = []
-    for value in batch.values:
+    for value in values:
         try:
             found.append(_charge(value or b""))
         except msgspec.MsgspecError:

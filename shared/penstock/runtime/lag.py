@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,8 +18,11 @@ __all__ = ["Lag"]
 class Lag:
     """Counts the records that a project's readers have not done yet; `close` ends its connection."""
 
-    def __init__(self, bootstrap: str, log: Log, topics: Topics) -> None:
-        self._bootstrap, self._log, self._groups = bootstrap, log, topics.groups()
+    def __init__(self, bootstrap: str, log: Log, topics: Topics, services: Sequence[str] = ()) -> None:
+        """`services`: only the groups of these."""
+        self._bootstrap, self._log = bootstrap, log
+        wanted = {topics.group(service) for service in services}
+        self._groups = {name: read for name, read in topics.groups().items() if not wanted or name in wanted}
         self._admin: Any = None
 
     async def records(self) -> dict[str, int] | None:

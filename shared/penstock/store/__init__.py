@@ -84,8 +84,8 @@ class Store(Protocol):
         """
         ...
 
-    async def wipe(self) -> None:
-        """Forget every shard of this project."""
+    async def wipe(self, shards: Sequence[str] | None = None) -> None:
+        """Forget these shards, or every shard of this project."""
         ...
 
     async def close(self) -> None: ...

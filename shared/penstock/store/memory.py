@@ -72,8 +72,9 @@ class MemoryStore:
             found.tails[key] = found.tails.get(key, b"") + value
         return found.version
 
-    async def wipe(self) -> None:
-        self._shards.clear()
+    async def wipe(self, shards: Sequence[str] | None = None) -> None:
+        for shard in list(self._shards) if shards is None else shards:
+            self._shards.pop(shard, None)
 
     async def close(self) -> None:
         """Nothing to let go of; what was written stays for the next user of this object."""

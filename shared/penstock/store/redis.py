@@ -132,11 +132,12 @@ class RedisStore:
             raise Fenced(f"shard {shard} is at version {version}, this writer saw {seen}")
         return int(version)
 
-    async def wipe(self) -> None:
-        cursor = 0
+    async def wipe(self, shards: Sequence[str] | None = None) -> None:
+        cursor, places = 0, [self._names.project] if shards is None else [self._names.place(shard) for shard in shards]
+        match = self._names.project + "*" if len(places) != 1 else places[0] + "*"
         while True:
-            cursor, keys = await self._said(self._redis.scan(cursor, match=self._names.project + "*", count=_SCAN))
-            if keys:
+            cursor, keys = await self._said(self._redis.scan(cursor, match=match, count=_SCAN))
+            if keys := [key for key in keys if key.startswith(tuple(place.encode() for place in places))]:
                 await self._said(self._redis.unlink(*keys))
             if cursor == 0:
                 return
