@@ -175,23 +175,29 @@ async def main(service: str, settings: Settings) -> None:
         await log.close()
 
 
-async def work(machine: Machine) -> None:
-    """Do a service's work until `machine.stop` is set or a part of it ends, which raises what that raised."""
+def _config(machine: Machine) -> Any:
     import uvicorn
 
-    settings = machine.settings
-    config = uvicorn.Config(
+    return uvicorn.Config(
         machine.app,
-        settings.http_host,
-        settings.port_of(machine.service),
+        machine.settings.http_host,
+        machine.settings.port_of(machine.service),
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=int(SETTLING),
     )
-    server = uvicorn.Server(config)
-    # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
-    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-    doors = [server.serve] if machine.app is not None else []
+
+
+async def work(machine: Machine) -> None:
+    """Do a service's work until `machine.stop` is set or a part of it ends, which raises what that raised."""
+    import uvicorn
+
+    server = uvicorn.Server(_config(machine)) if machine.app is not None else None
+    doors = []
+    if server is not None:
+        # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
+        server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
+        doors = [server.serve]
     tasks = [asyncio.ensure_future(start()) for start in (*doors, *machine.tasks)]
     stopping = asyncio.ensure_future(machine.stop.wait())
     try:
@@ -200,7 +206,8 @@ async def work(machine: Machine) -> None:
             task.result()
     finally:
         machine.stop.set()
-        server.should_exit = True
+        if server is not None:
+            server.should_exit = True
         await asyncio.wait([stopping, *tasks], timeout=SETTLING)
         for task in tasks:
             task.cancel()

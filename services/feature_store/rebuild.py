@@ -1,23 +1,11 @@
 """Rebuild: where a shard has lost its state, its events come from the archive, as far as Kafka no longer keeps them.
 
 How a loss is made good is the lane's (`penstock.runtime.lane`, `penstock.runtime.outbox`): the shard goes back to the positions
-of what the store still has (all the way, when it has nothing), works on from there, and publishes only what the log does not
-show yet. Events that retention has taken from Kafka are read here, under the offsets that they had. Where a table ends, Kafka
-is read on from that very offset: nothing is missing, and nothing comes twice. (Hop topics must reach back to the first event:
-keep them for ever, as `penstock topics apply` makes them. Where they do not, the service says which records are gone, and
-stops.)
-
-New versions of views (a design; not built). `View.fingerprint` says what a view means. The fingerprints of all views of a project
-name a *generation*, which has its own state, hop topics, rows topics and consumer group: their names end with it. So a state of
-another definition cannot be misread, as it never has the same name, and old and new serve side by side. Which generation is in
-charge says a decision record on `<p>.models`, as for models.
-
-    build    lanes of the new generation, with a log in memory for their hops and rows and this history for their events, write
-             states to the store; the steps are those of the stream, so the states are. A kill loses the log in memory: the
-             generation's states are wiped and it begins anew (half a minute for a year of flights)
-    hand     where the tables end, the states' positions are Kafka's, and nothing waits in a hop: lanes on Kafka go on from there
-    shadow   both generations publish rows; equal views must agree at equal cursors (`penstock features verify`)
-    swap     one decision record. Readers follow; the old generation is wiped by its name when nobody reads it
+of what the store still has (all the way, when it has nothing, as a new generation of the views), works on from there, and
+publishes only what the log does not show yet. Events that retention has taken from Kafka are read here, under the offsets that
+they had. Where a table ends, Kafka is read on from that very offset: nothing is missing, and nothing comes twice. (Hop topics
+must reach back to the first event: keep them for ever, as `penstock topics apply` makes them. Where they do not, the service
+says which records are gone, and stops.)
 """
 
 from __future__ import annotations

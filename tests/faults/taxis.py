@@ -65,15 +65,15 @@ def trips(n: int, first: int = 0) -> Iterator[tuple[bytes, bytes, int]]:
 class Taxis:
     """A company: its topics on a broker, and the processes that compute its features."""
 
-    def __init__(self, name: str, folder: Path, bootstrap: str, redis: str, partitions: int) -> None:
+    def __init__(self, name: str, folder: Path, bootstrap: str, redis: str, partitions: int, text: str = PROJECT) -> None:
         self.folder, self.file = folder, folder / "project.py"
-        self.file.write_text(PROJECT.format(name=name))
+        self.file.write_text(text.format(name=name))
         self.project: Project = load(str(self.file))
         self.topics, self.log = Topics(self.project, partitions), KafkaLog(bootstrap)
         self.publisher = Publisher(self.log, self.topics)
         [self.event] = self.project.events
         self.port = port.free()
-        self._env = {
+        self.env = {
             "PENSTOCK_PROJECT": str(self.file),
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "REDIS_URL": redis,
@@ -87,7 +87,7 @@ class Taxis:
         """Start the feature store and wait until it is ready."""
         with (self.folder / "said.log").open("ab") as said:
             argv = [sys.executable, "-m", "penstock.services", "feature_store"]
-            self.process = subprocess.Popen(argv, env={**os.environ, **self._env}, stdout=said, stderr=subprocess.STDOUT)
+            self.process = subprocess.Popen(argv, env={**os.environ, **self.env}, stdout=said, stderr=subprocess.STDOUT)
         await self.until(self._ready)
 
     async def _ready(self) -> bool:
@@ -136,9 +136,11 @@ class Taxis:
 
 
 @asynccontextmanager
-async def taxis(name: str, folder: Path, bootstrap: str, redis: str, partitions: int = 2) -> AsyncIterator[Taxis]:
+async def taxis(
+    name: str, folder: Path, bootstrap: str, redis: str, partitions: int = 2, text: str = PROJECT
+) -> AsyncIterator[Taxis]:
     """A company with topics of its own; nothing of it runs afterwards."""
-    made = Taxis(name, folder, bootstrap, redis, partitions)
+    made = Taxis(name, folder, bootstrap, redis, partitions, text)
     try:
         await made.log.create(made.topics.all())
         yield made

@@ -81,7 +81,7 @@ def backfill(
 ) -> None:
     """Build what the project file says now, beside what is in charge.
 
-    From the offline tables as far as Kafka no longer keeps the events, then from Kafka. Ended at any point, it goes on from there.
+    From the offline tables as far as Kafka no longer keeps the events, then from Kafka. Ended anywhere, it goes on from there.
     """
     settings = project_settings()
 

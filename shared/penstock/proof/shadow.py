@@ -1,6 +1,6 @@
 """Shadow: what a generation of views would have said, beside what was said, feature by feature. Pure.
 
-Rows are of the same event when their cursors have the same source. Features that both have are compared; of a view that is defined
+Rows are of the same event when their cursors have the same source. Features that both have are compared; of a view defined
 the same every value must be the same, to the last bit.
 """
 
