@@ -22,6 +22,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from penstock.errors import PenstockError
 
+from .corked import CorkedProtocol
 from .described import document
 from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
 from .repository import Repository, named
@@ -91,7 +92,7 @@ def run(
 def bound(host: str, port: int) -> socket.socket:
     """The port, taken; nobody is let in yet."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    taken = socket.socket(family, socket.SOCK_STREAM)
+    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio turns Nagle off only where it sees TCP
     taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         taken.bind((host, port))
@@ -109,8 +110,8 @@ async def _serve(
         await repository.open()
         gc.freeze()
         config: Any = uvicorn.Config(
-            app, loop="asyncio", http="httptools", ws="none", lifespan="off", log_level="warning", access_log=False,
-            server_header=False, timeout_graceful_shutdown=int(SETTLING),
+            app, loop="asyncio", http=CorkedProtocol, ws="none", lifespan="off", log_level="warning", access_log=False,
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(SETTLING),
         )  # fmt: skip
         server = uvicorn.Server(config)
         server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # it would raise them again
