@@ -65,12 +65,15 @@ class Batcher:
         if waiting and now - waiting[0].since > self._patience:
             raise Overloaded
         loop = asyncio.get_running_loop()
-        if not self._turning:
-            self._turning = True
-            loop.call_soon(self._turn)
         kind: tuple[Any, ...] = (asked.wanted, *(asked.feeds[name].shape[1:] for name in self._free))
         answer: asyncio.Future[list[Array]] = loop.create_future()
         waiting.append(_Waiting(asked, kind, answer, now))
+        if not self._turning:
+            self._turning = True
+            if getattr(loop, "_ready", True):  # what else asyncio runs in this turn; other loops do not say
+                loop.call_soon(self._turn)
+            else:
+                self._turn()
         return answer
 
     def _turn(self) -> None:

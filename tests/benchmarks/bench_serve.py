@@ -1,8 +1,8 @@
 """`penstock serve` beside a floor: a bare ASGI application that does nothing but the same inference, in the same run.
 
 Model: 100 boosted trees of 20 features, as ONNX. Server on core 0, wrk (`apt-get install wrk`) with one thread on core 1,
-keep-alive, closed loop, 64 different bodies in turn. Servers are up together and take turns of a second in shuffled order; medians of the
-rounds. CPU time of the server says more than the clock where others work on the machine, so both are told.
+keep-alive, closed loop, 64 different bodies in turn. Servers are up together and take turns of a second in shuffled order;
+medians of the rounds. Where others work on the machine, requests per CPU second of the server say more than the clock.
 
     floor          msgspec, the same micro-batching, uvicorn on httptools and asyncio; no checks, no counts, no errors
     recorded       others by their own documents on such a machine another day, ONNX where they can; mlflow carries scikit-learn
