@@ -45,11 +45,13 @@ ONNX: Final[dict[str, str]] = {
 }
 """ONNX's name of a type -> the protocol's."""
 
-_BEYOND: Final = {"FP16": 65_520.0, "FP32": 3.4028235677973366e38, "FP64": math.inf}
+_BEYOND: Final = {"FP16": 65_520.0, "FP32": 3.4028235677973366e38}
 """The least number that rounds to infinity: the largest finite one and half a step (IEEE 754)."""
 
 _WIDEST: Final = 64
 """Dimensions that numpy can hold."""
+_MOST: Final = 1 << 40
+"""Elements of an array, dimensions of size 0 left out: numpy bounds these even where there are none."""
 
 
 def _element(datatype: str) -> Any:
@@ -58,6 +60,8 @@ def _element(datatype: str) -> Any:
         return str
     if datatype == "BOOL":
         return bool
+    if datatype == "FP64":  # msgspec refuses by itself what a double cannot hold
+        return float | None
     if datatype in _BEYOND:
         return Annotated[float, msgspec.Meta(gt=-_BEYOND[datatype], lt=_BEYOND[datatype])] | None
     bounds = np.iinfo(DATATYPES[datatype])
@@ -77,21 +81,27 @@ def _decoder(datatype: str, depth: int) -> Any:
 
 def from_json(name: str, datatype: str, shape: Sequence[int], data: bytes) -> Array:
     """The elements of input `name`, JSON `data` flat or nested as `shape` says. Refused (schema, range) in one sentence."""
-    nested = len(shape) > 1 and data.lstrip()[1:].lstrip()[:1] == b"["
-    if len(shape) > _WIDEST:
-        raise Refused("schema", f"input {name!r} has {len(shape)} dimensions, more than {_WIDEST}")
+    count, nested = _count(name, shape), len(shape) > 1 and data.lstrip()[1:].lstrip()[:1] == b"["
     try:
         values = _decoder(datatype, len(shape) if nested else 1)(data)
     except msgspec.ValidationError as error:
         raise Refused("schema", f"input {name!r} is not {datatype}{' nested by its shape' if nested else ''}: {error}") from None
     if nested:
         values = _flat(name, shape, values)
-    if len(values) != math.prod(shape):
-        raise Refused("schema", f"input {name!r} has {len(values)} values, but its shape {list(shape)} says {math.prod(shape)}")
+    if len(values) != count:
+        raise Refused("schema", f"input {name!r} has {len(values)} values, but its shape {list(shape)} says {count}")
     try:
         return np.array(values, DATATYPES[datatype]).reshape(shape)
     except OverflowError:
         raise Refused("range", f"input {name!r} has a value that {datatype} cannot hold") from None
+
+
+def _count(name: str, shape: Sequence[int]) -> int:
+    """How many elements a shape has; Refused when no array can have it."""
+    count = math.prod(shape)
+    if len(shape) > _WIDEST or (count or math.prod(size for size in shape if size)) > _MOST:
+        raise Refused("schema", f"input {name!r} has a shape that no array has: {list(shape[:8])}")
+    return count
 
 
 def _flat(name: str, shape: Sequence[int], values: list[Any]) -> list[Any]:
@@ -105,11 +115,12 @@ def _flat(name: str, shape: Sequence[int], values: list[Any]) -> list[Any]:
 
 def from_binary(name: str, datatype: str, shape: Sequence[int], data: bytes | memoryview) -> Array:
     """The elements of input `name`, raw. Refused (schema) when the bytes are not as many as `shape` says."""
-    count = math.prod(shape)
+    count = _count(name, shape)
     if datatype == "BYTES":
-        values: Any = np.empty(count, object)
-        values[:] = _texts(name, count, data)
-        return np.asarray(values).reshape(shape)
+        texts = _texts(name, count, data)  # before there is room for as many as the shape says
+        values = np.empty(count, object)
+        values[:] = texts
+        return values.reshape(shape)
     dtype = DATATYPES[datatype]
     if len(data) != count * dtype.itemsize:
         said = f"its shape {list(shape)} of {datatype} says {count * dtype.itemsize}"
