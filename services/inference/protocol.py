@@ -146,7 +146,7 @@ class OpenInference:
 
     def __init__(self, models: Models, limits: Limits = Limits(), admin: bool = False) -> None:
         self._models, self._limits, self._admin = models, limits, admin
-        self._logger = structlog.get_logger(service="inference")
+        self._logger = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

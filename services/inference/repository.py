@@ -101,7 +101,7 @@ class Repository:
             versions[one.version] = _Place(one)
         self._memory, self._timeout, self._patience = memory, timeout, patience
         self._turn = 0
-        self._logger = structlog.get_logger(service="serve")
+        self._logger = structlog.get_logger()
 
     # --- what the protocol asks ---
 

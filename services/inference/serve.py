@@ -21,6 +21,7 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from penstock.errors import PenstockError
+from penstock.runtime.telemetry import logs
 
 from .corked import CorkedProtocol
 from .described import document
@@ -84,6 +85,7 @@ def run(
     when a file cannot be served or the port is taken."""
     if admin and host not in LOOPBACK:
         raise PenstockError(f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1")
+    logs("serve")
     repository = Repository([named(word) for word in words], memory, load_timeout, patience)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
     asyncio.run(_serve(repository, Serve(repository, limits, admin), bound(host, port), told))

@@ -44,7 +44,7 @@ def run(words: list[str], talk: Talk, admin: bool = False, limits: Limits = Limi
     async def whole() -> None:
         repository = Repository([named(one) for one in words], **options)
         await repository.open()
-        transport = httpx.ASGITransport(Serve(repository, limits, admin))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(Serve(repository, limits, admin))
         async with httpx.AsyncClient(transport=transport, base_url="http://penstock") as client:
             await talk(client, repository)
 
@@ -314,6 +314,38 @@ def test_a_bad_row_fails_alone(tmp_path: Path) -> None:
     run([word(tmp_path, "pick", graphs.picked())], talk)
 
 
+def test_while_requests_wait_too_long_others_are_told_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, release = threading.Event(), threading.Event()
+
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        graph = Graph(graphs.scaled(2.0))
+
+        def slow(wanted: Any, feeds: Any) -> Any:
+            began.set()
+            assert release.wait(30)
+            return graph.run(wanted, feeds)
+
+        batcher = (await repository.version("double", None)).batcher
+        monkeypatch.setattr(batcher, "_pace", 1.0)  # seconds a row: runs go to a thread
+        monkeypatch.setattr(batcher, "_run", slow)
+        running = asyncio.create_task(client.post("/v2/models/double/infer", json=asking()))
+        while not began.is_set():
+            await asyncio.sleep(0)
+        waiting = asyncio.create_task(client.post("/v2/models/double/infer", json=asking()))
+        while not batcher._waiting:
+            await asyncio.sleep(0)
+        answer = await client.post("/v2/models/double/infer", json=asking())
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert "wait too long" in said_wrong(answer)
+        assert (await client.get("/v2/health/live")).status_code == 200  # a long run keeps nobody else waiting
+        release.set()
+        assert [(await one).status_code for one in (running, waiting)] == [200, 200]
+        assert (await client.post("/v2/models/double/infer", json=asking())).status_code == 200
+        assert 'end="shed",model="double"} 1.0' in (await client.get("/metrics")).text
+
+    run([word(tmp_path, "double", graphs.scaled(2.0))], talk, patience=0.0)
+
+
 def test_a_fault_of_ours_is_a_500_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_: Any) -> None:
         raise ArithmeticError("secret detail")
@@ -443,7 +475,12 @@ def test_beyond_the_bound_of_memory_the_least_used_is_closed_and_opened_again_wh
     size = len(graphs.scaled(1.0))
     opened: list[Path] = []
     plain = repositories._graph
-    monkeypatch.setattr(repositories, "_graph", lambda path: (opened.append(path), plain(path))[1])
+
+    def counted(path: Path) -> Any:
+        opened.append(path)
+        return plain(path)
+
+    monkeypatch.setattr(repositories, "_graph", counted)
 
     async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
         async def factor(name: str) -> float:

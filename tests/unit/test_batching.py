@@ -110,7 +110,7 @@ def test_only_requests_with_the_same_trailing_shape_are_put_together() -> None:
         found = await asyncio.gather(
             outcome(batcher, asked([1, 1], "sum")), outcome(batcher, wide), outcome(batcher, asked([2, 2], "sum"))
         )
-        assert found == [[[2.0]], [[5.0, 5.0]], [[4.0]]]
+        assert list(found) == [[[2.0]], [[5.0, 5.0]], [[4.0]]]
         assert model.runs == [2, 2]
 
     run(talk, Signature((Tensor("x", "FP64", [-1, -1]),), SIGNATURE.outputs))
