@@ -57,10 +57,6 @@ class OnDuty:
             self._bound[model, version] = found
         return found[1]
 
-    def tally(self, model: str, version: str | None) -> Tally:
-        served = version or next(iter(self._serving(model).members), "none")
-        return self._tallies.setdefault((model, served), Tally())
-
     def tallies(self) -> Mapping[tuple[str, str], Tally]:
         return self._tallies
 
@@ -108,5 +104,6 @@ class OnDuty:
             return [np.array(scored.score, np.float64)] * len(wanted)
 
         served = version or next(iter(members))
-        batcher = Batcher(run, signature, self.tally(model.name, served))
-        return Version(model.name, served, "penstock", signature, batcher, {"sha256": members[served].digest})
+        tally = self._tallies.setdefault((model.name, served), Tally())
+        batcher = Batcher(run, signature, tally)
+        return Version(model.name, served, "penstock", signature, batcher, tally, {"sha256": members[served].digest})

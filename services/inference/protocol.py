@@ -60,6 +60,7 @@ class Version:
     platform: str
     signature: Signature
     batcher: Batcher
+    tally: Tally
     parameters: Parameters
     """What else is known of it, such as its sha256."""
 
@@ -78,8 +79,6 @@ class Models(Protocol):
 
     def tallies(self) -> Mapping[tuple[str, str], Tally]:
         """Counts by model and version."""
-
-    def tally(self, model: str, version: str | None) -> Tally: ...
 
     def index(self) -> Sequence[Mapping[str, str]]:
         """name, version, state (READY, UNAVAILABLE) and reason of all there is."""
@@ -178,7 +177,7 @@ class OpenInference:
         """The body of the answer, and the length of its JSON part when it is binary."""
         began = time.perf_counter()
         version = await self._models.version(asked.model, asked.version)
-        tally = self._models.tally(asked.model, asked.version)
+        tally = version.tally
         try:
             head = _head(scope["headers"])
             body = await body_of(scope, receive, self._limits.body)

@@ -118,9 +118,6 @@ class Repository:
         place.used = self._turn
         return place.now or await self._reopened(place)
 
-    def tally(self, model: str, version: str | None) -> Tally:
-        return self._place(model, version).tally
-
     def tallies(self) -> Mapping[tuple[str, str], Tally]:
         return {(place.named.model, place.label): place.tally for place in self._all()}
 
@@ -213,7 +210,7 @@ class Repository:
         label = place.named.version or graph.sha256[:12]
         batcher = Batcher(graph.run, graph.signature, place.tally, self._patience)
         about: Parameters = {"sha256": graph.sha256, "bytes": graph.size, "batched": graph.signature.batched}
-        place.now = Version(model, label, PLATFORM, graph.signature, batcher, about)
+        place.now = Version(model, label, PLATFORM, graph.signature, batcher, place.tally, about)
         place.label, place.size, place.reason = label, size, ""
         self._make_room(place)
 
