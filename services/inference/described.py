@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 from .datatypes import DATATYPES
@@ -57,8 +58,8 @@ def schemas() -> Json:
     }
 
 
-def paths() -> Json:
-    """Path -> operations."""
+def paths(models: Sequence[str] = ()) -> Json:
+    """Path -> operations; `models` are named where they are known and stay."""
     infer = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("InferRequest")}}},
         "description": "Answer tensors. No record is made: tensors have no event id that a label could answer. Binary tensors: "
@@ -86,22 +87,23 @@ def paths() -> Json:
         ("/v2/repository/models/{model}/unload", "repository_unload", "Answer no more by it.", {"type": "object"}),
     ):
         found[path] = {"post": _operation(call, f"{said} For administrators.", given) | changed}
+    kinds = {"model": {**_TEXT, "enum": list(models)}} if models else {}
     for path, operations in found.items():
         names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
         for operation in operations.values():
             if names:
                 operation["parameters"] = [
-                    {"name": n, "in": "path", "required": True, "schema": {"type": "string"}} for n in names
+                    {"name": n, "in": "path", "required": True, "schema": kinds.get(n, _TEXT)} for n in names
                 ]
     return found
 
 
-def document(title: str, version: str) -> Json:
+def document(title: str, version: str, models: Sequence[str]) -> Json:
     """The whole description, of a server that answers nothing else."""
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": version},
-        "paths": paths(),
+        "paths": paths(models),
         "components": {"schemas": schemas()},
     }
 

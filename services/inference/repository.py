@@ -103,6 +103,10 @@ class Repository:
         self._turn = 0
         self._logger = structlog.get_logger()
 
+    @property
+    def models(self) -> Sequence[str]:
+        return list(self._places)
+
     # --- what the protocol asks ---
 
     def waiting(self) -> str:
@@ -161,12 +165,6 @@ class Repository:
             settled, place.seen = stamp == place.seen, stamp
             if stamp is not None and settled and stamp != place.stamp and place.wanted:
                 await self._swap(place)
-
-    async def watch(self, every: float) -> None:
-        """Look every so many seconds, until cancelled."""
-        while True:
-            await asyncio.sleep(every)
-            await self.look()
 
     async def _swap(self, place: _Place) -> None:
         before = place.label

@@ -21,9 +21,9 @@ import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
 from penstock.errors import PenstockError
+from penstock.runtime.connection import Connection, cut
 from penstock.runtime.telemetry import logs
 
-from .corked import CorkedProtocol
 from .described import document
 from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
 from .repository import Repository, named
@@ -43,7 +43,7 @@ class Serve:
 
     def __init__(self, repository: Repository, limits: Limits, admin: bool) -> None:
         self._repository, self._protocol = repository, OpenInference(repository, limits, admin)
-        self._described = msgspec.json.encode(document("penstock serve", PROTOCOL))
+        self._described = msgspec.json.encode(document("penstock serve", PROTOCOL, repository.models))
         self._meters = CollectorRegistry()
         self._meters.register(Tallies(lambda: {model: tally for (model, _), tally in repository.tallies().items()}))
 
@@ -112,7 +112,7 @@ async def _serve(
         await repository.open()
         gc.freeze()
         config: Any = uvicorn.Config(
-            app, loop="asyncio", http=CorkedProtocol, ws="none", lifespan="off", log_level="warning", access_log=False,
+            app, loop="asyncio", http=Connection, ws="none", lifespan="off", log_level="error", access_log=False,
             server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(SETTLING),
         )  # fmt: skip
         server = uvicorn.Server(config)
@@ -120,7 +120,7 @@ async def _serve(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
-        watching = asyncio.create_task(repository.watch(LOOK))
+        watching = asyncio.create_task(_watch(repository, server))
         serving = asyncio.create_task(server.serve(sockets=[taken]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.001)
@@ -130,6 +130,13 @@ async def _serve(
             await serving
         finally:
             watching.cancel()
+
+
+async def _watch(repository: Repository, server: uvicorn.Server) -> None:
+    while True:
+        await asyncio.sleep(LOOK)
+        cut(server.server_state.connections, asyncio.get_running_loop().time())
+        await repository.look()
 
 
 async def _about(repository: Repository, entry: Any) -> dict[str, Any]:
