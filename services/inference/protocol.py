@@ -232,12 +232,12 @@ class OpenInference:
                 return 503, {"name": asked.model, "ready": False, "error": str(failed)}
             return 200, {"name": asked.model, "ready": True}
         if call == "statistics":
-            versions = models.versions(asked.model)
-            if asked.version is not None and asked.version not in versions:
-                await models.version(asked.model, asked.version)
+            models.versions(asked.model)  # 404 for an unknown model
             mine = {
                 of: tally for of, tally in models.tallies().items() if of[0] == asked.model and asked.version in (None, of[1])
             }
+            if not mine and asked.version is not None:
+                await models.version(asked.model, asked.version)
             return 200, {"model_stats": [tally.shown(*of) for of, tally in mine.items()]}
         version = await models.version(asked.model, asked.version)
         return 200, {
