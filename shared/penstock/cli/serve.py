@@ -14,9 +14,7 @@ __all__ = ["serve"]
 
 
 def serve(
-    files: Annotated[
-        list[str], typer.Argument(metavar="FILE.onnx|MODEL=FILE.onnx|MODEL/VERSION=FILE.onnx ...", show_default=False)
-    ],
+    files: Annotated[list[str], typer.Argument(metavar="[MODEL[/VERSION]=]FILE.onnx", show_default=False)],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8801,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on. Anything but loopback lets the network ask.")
