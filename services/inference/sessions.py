@@ -20,6 +20,7 @@ from penstock.inputs import Floats, Matrix, squashed
 from penstock.records import Candidate, Decision
 from penstock.snapshot import load_river
 
+from .graph import Graph
 from .meters import Meters
 from .roster import ALIASES
 
@@ -51,26 +52,22 @@ class Member:
 
 
 class OnnxScorer:
-    """An onnxruntime session on one thread (scale by processes: a small model gains nothing from two)."""
+    """A graph that gives probabilities."""
 
     def __init__(self, data: bytes, inputs: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        taken = [(i.name, i.type) for i in self._session.get_inputs()]
-        if taken != [("X", "tensor(float)")]:
-            raise PenstockError(f"the ONNX model takes {taken}, not one float tensor X", "export it with that signature")
-        width = self._session.get_inputs()[0].shape[-1]
-        if isinstance(width, int) and width != inputs:
+        self._graph = Graph(data)
+        signature = self._graph.signature
+        taken = [(tensor.name, tensor.datatype) for tensor in signature.inputs]
+        if taken != [("X", "FP32")]:
+            raise PenstockError(f"the ONNX model takes {taken}, not one FP32 tensor X", "export it with that signature")
+        width = signature.inputs[0].shape[-1]
+        if width not in (-1, inputs):
             raise PenstockError(f"the ONNX model takes {width} inputs, its record names {inputs}", "register it again")
-        if "probabilities" not in [o.name for o in self._session.get_outputs()]:
+        if "probabilities" not in signature.names:
             raise PenstockError("the ONNX model has no output `probabilities`", "export it with zipmap off")
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
-        found = self._session.run(["probabilities"], {"X": X})[0]
+        (found,) = self._graph.run(("probabilities",), {"X": X})
         return np.asarray(found[:, 1], np.float64)
 
 

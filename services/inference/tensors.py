@@ -1,101 +1,242 @@
-"""Tensors over HTTP: the JSON form of the Open Inference Protocol v2, strictly. Pure.
+"""Infer requests and answers of the Open Inference Protocol v2, in JSON and with binary tensors. Pure.
 
-One input `X`, FP32 [rows, inputs] in the order of the model, null for missing (our extension: JSON has no NaN). One
-output `score`, FP64 [rows]: the probability of True. Specified in kserve/open-inference-protocol, inference_rest.md.
+    request body --infer_request--> Asked: arrays by input, outputs wanted and in which form
+    arrays by output --infer_answer--> body, and the length of its JSON part when binary tensors follow it
+
+A binary request is JSON of as many bytes as the header Inference-Header-Content-Length says, then the raw inputs in order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
 import msgspec
-import numpy as np
 
 from penstock.errors import Refused
-from penstock.inputs import Matrix
 
-__all__ = ["INPUT", "OUTPUT", "InferRequest", "infer_answer", "infer_request", "metadata"]
+from .datatypes import DATATYPES, Array, from_binary, from_json, to_binary, to_json
 
-INPUT, OUTPUT = "X", "score"
-_LARGEST = float(np.finfo(np.float32).max)
+__all__ = ["Asked", "Parameters", "Signature", "Tensor", "infer_answer", "infer_request"]
+
+Parameters = dict[str, str | int | float | bool]
+
+_NEITHER: Final = ("classification", "shared_memory_region")
+"""Parameters of extensions that we do not have: to ignore them would give a wrong answer."""
 
 
-class _Tensor(msgspec.Struct, frozen=True):
+class Tensor(msgspec.Struct, frozen=True):
+    """An input or output of a model; -1 is a dimension of any size, no shape at all any shape."""
+
+    name: str
+    datatype: str
+    shape: list[int]
+
+    def fits(self, shape: Sequence[int]) -> bool:
+        own = self.shape or [-1] * len(shape)
+        if len(own) != len(shape):
+            return False
+        for wanted, size in zip(own, shape, strict=True):  # noqa: SIM110  (`all` of a generator takes twice as long)
+            if size < 0 or wanted not in (size, -1):
+                return False
+        return True
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What a model takes and gives. `batched`: the first dimension of every tensor is rows that do not see each other."""
+
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    batched: bool = True
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the outputs."""
+        return tuple(tensor.name for tensor in self.outputs)
+
+    @cached_property
+    def datatypes(self) -> dict[str, str]:
+        """Of the outputs, by name."""
+        return {tensor.name: tensor.datatype for tensor in self.outputs}
+
+
+class _Input(msgspec.Struct, gc=False):
     name: str
     shape: list[int]
     datatype: str
-    data: list[float | list[float | None] | None]
-    """Flat, or nested by rows."""
+    data: msgspec.Raw = msgspec.Raw()
+    parameters: Parameters | None = None
 
 
-class _Wanted(msgspec.Struct, frozen=True):
+class _Output(msgspec.Struct, gc=False):
     name: str
+    parameters: Parameters | None = None
 
 
-class InferRequest(msgspec.Struct, frozen=True):
-    """The body of `infer`; parameters and other fields are ignored."""
-
-    inputs: list[_Tensor]
+class _Request(msgspec.Struct, gc=False):
+    inputs: list[_Input]
     id: str | None = None
-    outputs: list[_Wanted] | None = None
+    outputs: list[_Output] | None = None
+    parameters: Parameters | None = None
 
 
-_request = msgspec.json.Decoder(InferRequest).decode
+class _Given(msgspec.Struct, gc=False, omit_defaults=True):
+    name: str
+    shape: Sequence[int]
+    datatype: str
+    parameters: Parameters | None = None
+    data: list[Any] | None = None
 
 
-def infer_request(body: bytes, width: int) -> tuple[InferRequest, Matrix]:
-    """The request and its rows. Refused (decode, schema, range) in one sentence."""
+class _Answer(msgspec.Struct, gc=False, omit_defaults=True):
+    model_name: str
+    model_version: str
+    outputs: list[_Given]
+    id: str | None = None
+
+
+class Asked(msgspec.Struct, gc=False):
+    """A request that fits the model. `rows` is the size of the first dimension, 1 where that is not rows."""
+
+    feeds: dict[str, Array]
+    rows: int
+    wanted: tuple[str, ...]
+    binary: frozenset[str]
+    """Outputs to be given as raw bytes."""
+    id: str | None
+
+
+_request = msgspec.json.Decoder(_Request).decode
+_encode = msgspec.json.Encoder().encode
+_NOTHING: Final[frozenset[str]] = frozenset()
+
+
+def infer_request(body: bytes, signature: Signature, head: int | None = None) -> Asked:
+    """The request for a model of this signature; `head` is the length of its JSON part when there is a binary part.
+
+    Refused (decode, schema, range) in one sentence.
+    """
+    if head is not None and not 0 <= head <= len(body):
+        raise Refused("decode", f"Inference-Header-Content-Length is {head}, but the body has {len(body)} bytes")
     try:
-        asked = _request(body)
+        asked = _request(body if head is None else body[:head])
     except msgspec.ValidationError as error:
         raise Refused("schema", f"not an infer request: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Refused("decode", f"not JSON: {error}") from None
-    names = [tensor.name for tensor in asked.inputs]
-    if names != [INPUT]:
-        raise Refused("schema", f"the model takes one input {INPUT!r}, not {names}")
-    for wanted in asked.outputs or ():
-        if wanted.name != OUTPUT:
-            raise Refused("schema", f"there is no output {wanted.name!r}; the model gives {OUTPUT!r}")
-    return asked, _matrix(asked.inputs[0], width)
+    raw = None if head is None else _Rest(memoryview(body)[head:])
+    feeds = {given.name: _array(given, signature, raw) for given in asked.inputs}
+    if len(feeds) != len(asked.inputs) or len(feeds) != len(signature.inputs):
+        takes = ", ".join(repr(tensor.name) for tensor in signature.inputs)
+        names = ", ".join(repr(given.name[:80]) for given in asked.inputs[:20]) or "none"
+        raise Refused("schema", f"the model takes one each of {takes}; the request has: {names}")
+    if raw is not None and raw.left:
+        raise Refused("schema", f"{raw.left} bytes follow the last binary input")
+    rows = asked.inputs[0].shape[0] if signature.batched else 1
+    if signature.batched and len(feeds) > 1:
+        sizes = {array.shape[0] for array in feeds.values()}
+        if len(sizes) > 1:
+            raise Refused("schema", f"inputs have different numbers of rows: {', '.join(map(str, sorted(sizes)))}")
+    if asked.outputs or asked.parameters:
+        wanted, binary = _wanted(asked, signature)
+        return Asked(feeds, rows, wanted, binary, asked.id)
+    return Asked(feeds, rows, signature.names, _NOTHING, asked.id)
 
 
-def _matrix(tensor: _Tensor, width: int) -> Matrix:
-    if tensor.datatype != "FP32":
-        raise Refused("schema", f"input {INPUT!r} is FP32, not {tensor.datatype!r}")
-    shape = tensor.shape
-    if len(shape) != 2 or shape[1] != width or shape[0] < 0:
-        raise Refused("schema", f"input {INPUT!r} has shape [-1, {width}], not {shape}")
-    values: Sequence[Any] = tensor.data
-    rows = [row for row in values if isinstance(row, list)]
-    if rows:
-        if len(rows) < len(values) or any(len(row) != width for row in rows):
-            raise Refused("schema", f"input {INPUT!r} is nested, and not every row has {width} values")
-        values = [value for row in rows for value in row]
-    if len(values) != shape[0] * width:
-        raise Refused("schema", f"input {INPUT!r} has {len(values)} values, but its shape {shape} says {shape[0] * width}")
-    wide = np.array(values, np.float64).reshape(shape)
-    if (np.abs(wide) > _LARGEST).any():
-        raise Refused("range", f"input {INPUT!r} has a value that FP32 cannot hold")
-    return wide.astype(np.float32)
+class _Rest:
+    """What of the binary part has not been taken yet."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._data = data
+
+    @property
+    def left(self) -> int:
+        return len(self._data)
+
+    def take(self, name: str, size: Any) -> memoryview:
+        if type(size) is not int or not 0 <= size <= len(self._data):
+            raise Refused("schema", f"input {name!r} has binary_data_size {size!r}, but {len(self._data)} bytes are left")
+        found, self._data = self._data[:size], self._data[size:]
+        return found
 
 
-def infer_answer(asked: InferRequest, model: str, version: str, scores: Sequence[float]) -> dict[str, Any]:
-    """The body of a good answer."""
-    answer: dict[str, Any] = {"model_name": model, "model_version": version}
-    if asked.id is not None:
-        answer["id"] = asked.id
-    output = {"name": OUTPUT, "shape": [len(scores)], "datatype": "FP64", "data": list(scores)}
-    return answer | {"outputs": [output]}
+def _array(given: _Input, signature: Signature, raw: _Rest | None) -> Array:
+    """The elements of one input, checked against what the model takes."""
+    name = given.name
+    for tensor in signature.inputs:
+        if tensor.name == name:
+            break
+    else:
+        names = ", ".join(repr(tensor.name) for tensor in signature.inputs)
+        raise Refused("schema", f"there is no input {name[:80]!r}; the model takes {names}")
+    if given.datatype != tensor.datatype:
+        known = given.datatype in DATATYPES
+        raise Refused(
+            "schema", f"input {name!r} is {tensor.datatype}, not {given.datatype[:20]!r}{'' if known else ' (unknown)'}"
+        )
+    if not tensor.fits(given.shape):
+        raise Refused("schema", f"input {name!r} has shape {tensor.shape}, not {given.shape[:20]}")
+    size = None
+    if given.parameters:
+        _refuse_others(name, given.parameters)
+        size = given.parameters.get("binary_data_size")
+    if size is None:
+        if not len(given.data):
+            raise Refused("schema", f"input {name!r} has no data")
+        return from_json(name, tensor.datatype, given.shape, bytes(given.data))
+    if raw is None:
+        raise Refused("schema", f"input {name!r} is binary, and the header Inference-Header-Content-Length is absent")
+    if len(given.data):
+        raise Refused("schema", f"input {name!r} has both data and binary_data_size")
+    return from_binary(name, tensor.datatype, given.shape, raw.take(name, size))
 
 
-def metadata(model: str, versions: list[str], width: int) -> dict[str, Any]:
-    """What the protocol says of a model."""
-    return {
-        "name": model,
-        "versions": versions,
-        "platform": "penstock",
-        "inputs": [{"name": INPUT, "datatype": "FP32", "shape": [-1, width]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP64", "shape": [-1]}],
-    }
+def _wanted(asked: _Request, signature: Signature) -> tuple[tuple[str, ...], frozenset[str]]:
+    """The outputs to give, and which of them as raw bytes."""
+    every = _flag("the request", asked.parameters, "binary_data_output")
+    if not asked.outputs:
+        return signature.names, frozenset(signature.names) if every else _NOTHING
+    binary = set()
+    for output in asked.outputs:
+        if output.name not in signature.names:
+            names = ", ".join(map(repr, signature.names))
+            raise Refused("schema", f"there is no output {output.name[:80]!r}; the model gives {names}")
+        if output.parameters:
+            _refuse_others(output.name, output.parameters)
+        if _flag(f"output {output.name!r}", output.parameters, "binary_data", every):
+            binary.add(output.name)
+    wanted = tuple(output.name for output in asked.outputs)
+    if len(set(wanted)) < len(wanted):
+        raise Refused("schema", f"an output is asked for twice: {', '.join(map(repr, wanted[:20]))}")
+    return wanted, frozenset(binary)
+
+
+def _flag(whose: str, parameters: Parameters | None, name: str, default: bool = False) -> bool:
+    value = (parameters or {}).get(name, default)
+    if type(value) is not bool:
+        raise Refused("schema", f"{name} of {whose} is true or false, not {value!r:.80}")
+    return value
+
+
+def _refuse_others(name: str, parameters: Parameters) -> None:
+    for other in _NEITHER:
+        if other in parameters:
+            raise Refused("schema", f"{name!r} asks for {other}, an extension that this server does not have")
+
+
+def infer_answer(
+    asked: Asked, model: str, version: str, signature: Signature, found: Sequence[Array]
+) -> tuple[bytes, int | None]:
+    """The body of a good answer with the outputs that were wanted, and the length of its JSON part when raw ones follow it."""
+    given, raw, datatypes = [], [], signature.datatypes
+    for name, array in zip(asked.wanted, found, strict=True):
+        if name in asked.binary:
+            raw.append(to_binary(array))
+            given.append(_Given(name, array.shape, datatypes[name], {"binary_data_size": len(raw[-1])}))
+        else:
+            given.append(_Given(name, array.shape, datatypes[name], None, to_json(array)))
+    head = _encode(_Answer(model, version, given, asked.id))
+    return (b"".join([head, *raw]), len(head)) if raw else (head, None)

@@ -20,7 +20,7 @@ from pathlib import Path
 from .errors import PenstockError, Unreachable
 from .records import Artefact
 
-__all__ = ["Artefacts"]
+__all__ = ["Artefacts", "inspected"]
 
 _FORMAT = re.compile(r"[a-z][a-z0-9]{0,15}")
 
@@ -41,7 +41,7 @@ class Artefacts:
         """Keep bytes and say how to find them. The same bytes give the same artefact; repeats write nothing."""
         if not _FORMAT.fullmatch(format):
             raise PenstockError(f"{format!r} is not a format", 'write lower-case letters and digits, such as "onnx"')
-        _inspect(data, format)
+        inspected(data, format)
         digest = hashlib.sha256(data).hexdigest()
         artefact = Artefact(uri=f"{digest[:2]}/{digest}.{format}", sha256=digest, size=len(data), format=format)
         path = self.root / artefact.uri
@@ -75,18 +75,19 @@ class Artefacts:
         if digest != artefact.sha256:
             known = artefact.sha256[:12]
             raise PenstockError(f"{said} has sha256 {digest[:12]}, not {known} as registered: not opened", _AGAIN)
-        _inspect(data, artefact.format)
-        return data
+        return inspected(data, artefact.format)
 
 
 _AGAIN = "restore the file, or register the version again"
 
 
-def _inspect(data: bytes, kind: str) -> None:
-    if kind == "onnx" and b"location" in data and any(_external(data, "Model")):
+def inspected(data: bytes, format: str) -> bytes:  # noqa: A002  (the field's name)
+    """The same bytes; PenstockError when they point to others, which no digest covers."""
+    if format == "onnx" and b"location" in data and any(_external(data, "Model")):
         raise PenstockError(
             "the ONNX model keeps tensors in other files (external data), which no digest covers", "save it as one file"
         )
+    return data
 
 
 # --- ONNX: looking for external data ----------------------------------------------------------------------------------

@@ -49,6 +49,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "rows": Bench("tests.benchmarks.bench_rows", 600),
     "windows": Bench("tests.benchmarks.bench_windows", 900),
     "reads": Bench("tests.benchmarks.bench_reads", 300),
+    "serve": Bench("tests.benchmarks.bench_serve", 300),
     "memory": Bench("tests.benchmarks.bench_memory", 300),
     "frames": Bench("tests.benchmarks.bench_frames", 600),
     "tables": Bench("tests.benchmarks.bench_tables", 600),

@@ -82,6 +82,7 @@ def test_tells_of_the_model(door: Door) -> None:
                 "name": "late", "versions": ["v1", "v2"], "platform": "penstock",
                 "inputs": [{"name": "X", "datatype": "FP32", "shape": [-1, 5]}],
                 "outputs": [{"name": "score", "datatype": "FP64", "shape": [-1]}],
+                "parameters": {"sha256": door.world.stored["v1"].sha256},
             }  # fmt: skip
             assert (await client.get(path + "/ready")).json() == {"name": "late", "ready": True}
 
@@ -145,11 +146,35 @@ def test_bad_tensors_are_refused_in_one_sentence(door: Door, body: Any) -> None:
     door.run(talk, door.said("champion", "v1"))
 
 
-def test_binary_tensors_are_refused_in_words(door: Door) -> None:
+def test_binary_tensors_give_the_same_scores(door: Door) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
-        headers = {"Inference-Header-Content-Length": "10"}
-        answer = await client.post("/v2/models/late/infer", content=b"{}" + bytes(50), headers=headers)
-        assert answer.status_code == 400
-        assert "binary" in said_wrong(answer)
+        plain = (await client.post("/v2/models/late/infer", json=tensors())).json()
+        raw = np.array(FLAT, "<f4").tobytes()
+        given = {"name": "X", "shape": [2, 5], "datatype": "FP32", "parameters": {"binary_data_size": len(raw)}}
+        head = json.dumps({"inputs": [given], "parameters": {"binary_data_output": True}}).encode()
+        headers = {"Inference-Header-Content-Length": str(len(head))}
+        answer = await client.post("/v2/models/late/infer", content=head + raw, headers=headers)
+        size = int(answer.headers["inference-header-content-length"])
+        assert np.frombuffer(answer.content[size:], "<f8").tolist() == plain["outputs"][0]["data"]
+        assert json.loads(answer.content[:size])["outputs"][0]["parameters"] == {"binary_data_size": 16}
+
+    door.run(talk, door.said("champion", "v1"))
+
+
+def test_more_rows_than_the_bound_are_too_many(door: Door) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        for rows, status in ((1000, 200), (1001, 413)):
+            answer = await client.post("/v2/models/late/infer", json=tensors(shape=[rows, 5], data=[0] * (rows * 5)))
+            assert answer.status_code == status
+
+    door.run(talk, door.said("champion", "v1"))
+
+
+def test_the_repository_is_the_registrys_to_change(door: Door) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        for path in ("index", "models/late/load", "models/late/unload"):
+            answer = await client.post(f"/v2/repository/{path}")
+            assert answer.status_code == 403
+            said_wrong(answer)
 
     door.run(talk, door.said("champion", "v1"))

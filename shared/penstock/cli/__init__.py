@@ -28,6 +28,7 @@ from . import (
     quality,
     schemas,
     screen,
+    serve,
     tables,
     topics,
 )  # fmt: skip
@@ -123,6 +124,7 @@ for _plain in (processes.down, processes.status, processes.logs, processes.run, 
     command(app)(_plain)
 command(app, takes_project=True)(config.check)
 command(app, takes_project=True)(config.topology)
+command(app)(serve.serve)
 command(app)(publish.publish)
 command(app)(quality.quality)
 command(app)(profile.profile)

@@ -1,0 +1,151 @@
+"""`penstock serve`: ONNX files by the Open Inference Protocol v2, in one process that needs no broker, Redis or project.
+
+    files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json
+
+The port is taken first, then the models are opened and warmed, and only then is anybody answered: who can connect finds all
+models ready.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+
+from penstock.errors import PenstockError
+from penstock.runtime.connection import Connection, cut
+from penstock.runtime.telemetry import logs
+
+from .described import document
+from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
+from .repository import Repository, named
+from .tally import Tallies
+
+__all__ = ["Serve", "run"]
+
+LOOK: Final = 1.0
+"""Seconds between two looks at the files: one that changed is served after two."""
+SETTLING: Final = 5.0
+"""Seconds that a process which is to stop has to answer what was asked."""
+LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Serve:
+    """The ASGI application: the protocol, and what an operator looks at."""
+
+    def __init__(self, repository: Repository, limits: Limits, admin: bool) -> None:
+        self._repository, self._protocol = repository, OpenInference(repository, limits, admin)
+        self._described = msgspec.json.encode(document("penstock serve", PROTOCOL, repository.models))
+        self._meters = CollectorRegistry()
+        self._meters.register(Tallies(lambda: {model: tally for (model, _), tally in repository.tallies().items()}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"] if scope["type"] == "http" else ""
+        if path.startswith("/v2") or scope["method"] not in ("GET", "HEAD"):
+            await self._protocol(scope, receive, send)
+            return
+        status, kind = 200, b"application/json"
+        if path == "/healthz":
+            body = b'{"live":true}'
+        elif path == "/readyz":
+            missing = self._repository.waiting()
+            status, body = (503, msgspec.json.encode({"error": missing})) if missing else (200, b'{"ready":true}')
+        elif path == "/metrics":
+            body, kind = generate_latest(REGISTRY) + generate_latest(self._meters), CONTENT_TYPE_LATEST.encode()
+        elif path == "/openapi.json":
+            body = self._described
+        else:
+            await self._protocol(scope, receive, send)
+            return
+        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+
+
+def run(
+    words: Sequence[str],
+    told: Callable[[str, Sequence[dict[str, Any]]], None],
+    host: str = "127.0.0.1",
+    port: int = 0,
+    admin: bool = False,
+    memory: int | None = None,
+    load_timeout: float = 60.0,
+    patience: float = 1.0,
+    limits: Limits = Limits(),
+) -> None:
+    """Serve until SIGTERM or SIGINT. `told` hears the URL, and model by model what is served, once it is. PenstockError in words
+    when a file cannot be served or the port is taken."""
+    if admin and host not in LOOPBACK:
+        raise PenstockError(f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1")
+    logs("serve")
+    repository = Repository([named(word) for word in words], memory, load_timeout, patience)
+    gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
+    asyncio.run(_serve(repository, Serve(repository, limits, admin), bound(host, port), told))
+
+
+def bound(host: str, port: int) -> socket.socket:
+    """The port, taken; nobody is let in yet."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # asyncio turns Nagle off only where it sees TCP
+    taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        taken.bind((host, port))
+    except (OSError, OverflowError) as error:
+        taken.close()
+        why = getattr(error, "strerror", None) or error
+        raise PenstockError(f"{host}:{port} cannot be listened on: {why}", f"choose another: --port {port + 1}") from None
+    return taken
+
+
+async def _serve(
+    repository: Repository, app: Serve, taken: socket.socket, told: Callable[[str, Sequence[dict[str, Any]]], None]
+) -> None:
+    with contextlib.closing(taken):
+        await repository.open()
+        gc.freeze()
+        config: Any = uvicorn.Config(
+            app, loop="asyncio", http=Connection, ws="none", lifespan="off", log_level="error", access_log=False,
+            server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(SETTLING),
+        )  # fmt: skip
+        server = uvicorn.Server(config)
+        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # it would raise them again
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, setattr, server, "should_exit", True)
+        watching = asyncio.create_task(_watch(repository, server))
+        serving = asyncio.create_task(server.serve(sockets=[taken]))
+        while not server.started and not serving.done():
+            await asyncio.sleep(0.001)
+        host, port = taken.getsockname()[:2]
+        told(f"http://{f'[{host}]' if ':' in host else host}:{port}", [await _about(repository, e) for e in repository.index()])
+        try:
+            await serving
+        finally:
+            watching.cancel()
+
+
+async def _watch(repository: Repository, server: uvicorn.Server) -> None:
+    while True:
+        await asyncio.sleep(LOOK)
+        cut(server.server_state.connections, asyncio.get_running_loop().time())
+        await repository.look()
+
+
+async def _about(repository: Repository, entry: Any) -> dict[str, Any]:
+    version = await repository.version(entry["name"], entry["version"])
+    signature = version.signature
+    return {
+        "model": version.model,
+        "version": version.name,
+        **version.parameters,
+        "inputs": [msgspec.to_builtins(tensor) for tensor in signature.inputs],
+        "outputs": [msgspec.to_builtins(tensor) for tensor in signature.outputs],
+    }

@@ -1,0 +1,58 @@
+"""serve: ONNX files by the Open Inference Protocol, with nothing else running."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any
+
+import typer
+
+from . import screen
+
+__all__ = ["serve"]
+
+
+def serve(
+    files: Annotated[list[str], typer.Argument(metavar="[MODEL[/VERSION]=]FILE.onnx", show_default=False)],
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8801,
+    host: Annotated[
+        str, typer.Option("--host", help="Address to listen on. Anything but loopback lets the network ask.")
+    ] = "127.0.0.1",
+    admin: Annotated[bool, typer.Option("--admin", help="Let clients list, load and unload models (loopback only).")] = False,
+    memory: Annotated[
+        int | None,
+        typer.Option("--memory", metavar="MIB", min=1, help="Close the least used models beyond it.", show_default=False),
+    ] = None,
+    load_timeout: Annotated[float, typer.Option("--load-timeout", metavar="SECONDS", help="For opening one model.")] = 60.0,
+    patience: Annotated[
+        float, typer.Option("--patience", metavar="SECONDS", help="Answer 503 once requests wait longer than this.")
+    ] = 1.0,
+    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of one request.")] = 10_000,
+    max_body: Annotated[int, typer.Option("--max-body", metavar="MIB", min=1, help="Size of one request.")] = 16,
+) -> None:
+    """Serve ONNX files over HTTP, by the Open Inference Protocol v2.
+
+    Needs no broker, Redis or project. A file that changes is swapped in without a failed request.
+
+    penstock serve fraud.onnx late/1=old.onnx late/2=new.onnx
+    """
+    machine = import_module("penstock.services.inference.serve")
+    limits = machine.Limits(body=max_body << 20, rows=max_rows)
+    machine.run(files, told, host, port, admin, None if memory is None else memory << 20, load_timeout, patience, limits)
+    screen.note("stopped")
+
+
+def told(url: str, models: Sequence[dict[str, Any]]) -> None:
+    """Say what is served, and how to ask it."""
+    table = [
+        (m["model"], m["version"], f"sha256 {m['sha256'][:12]}", tensors(m["inputs"]) + " -> " + tensors(m["outputs"]))
+        for m in models
+    ]
+    first = models[0]["model"]
+    lines = [f"serving at {url}/v2; Ctrl-C ends it", *screen.rows(table), f"see:  curl {url}/v2/models/{first}"]
+    screen.answer({"url": url, "models": list(models)}, lines)
+
+
+def tensors(of: Sequence[dict[str, Any]]) -> str:
+    return ", ".join(f"{t['name']} {t['datatype']}{t['shape']}".replace("-1", "*") for t in of)
