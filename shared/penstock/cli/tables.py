@@ -57,6 +57,8 @@ def list_() -> None:
         shown.append((name, f"{table.rows:,}", size, str(table.version), when, ", ".join(datasets)))
     where = f"{screen.count(len(facts), 'table')} in {tables.location.root}"
     screen.answer({"location": tables.location.root, "tables": facts}, screen.rows(shown) if facts else [], f"  {where}")
+    if not facts:
+        screen.note("-> penstock up   fills them; so does   penstock simulate --input DIR --tables DIR")
 
 
 @command(app)
