@@ -32,6 +32,7 @@ from penstock.local.process import LocalError
 from penstock.local.server import LocalServer
 from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
+from penstock.log.security import PLAIN
 from penstock.offline import Location, Tables
 from penstock.picture import Picture
 from penstock.project import Project
@@ -196,7 +197,10 @@ def services(
 ) -> Supervisor:
     """One process for each service, with all that they keep in `folder`; without `ports` on any that are free."""
     ports = ports or {service: port.free() for service in SERVICES}
-    here = settings.model_copy(update={"data": folder, **{f"{service}_port": number for service, number in ports.items()}})
+    plain = {"kafka_security_protocol": PLAIN.protocol}
+    here = settings.model_copy(
+        update={"data": folder, **plain, **{f"{service}_port": number for service, number in ports.items()}}
+    )
     told = {f"PENSTOCK_{service.upper()}_PORT": str(number) for service, number in ports.items()}
     told["PENSTOCK_SEED"] = str(settings.seed)
     named = [

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ..errors import SettingError
 from . import screen
 
 if TYPE_CHECKING:
@@ -98,10 +99,14 @@ def command(
 
 
 def settings_of() -> Settings:
-    """The settings in force."""
+    """The settings in force; SettingError where the data folder cannot be one."""
     from ..settings import load
 
-    return load(project=chosen.project) if chosen.project else load()
+    settings = load(project=chosen.project) if chosen.project else load()
+    wrong = next((each for each in (settings.data, *settings.data.parents) if each.exists() and not each.is_dir()), None)
+    if wrong is not None:
+        raise SettingError(f"PENSTOCK_DATA is {settings.data}, and {wrong} is a file", "export PENSTOCK_DATA=...   a folder")
+    return settings
 
 
 def project_settings() -> Settings:

@@ -34,6 +34,7 @@ def test_config_says_where_each_value_came_from(cli: Cli, here: Path, monkeypatc
 
 def test_passwords_are_shown_nowhere(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://ada:lovelace@cache:6379/0")
+    monkeypatch.setenv("PENSTOCK_KAFKA_SASL_PASSWORD", "lovelace")
     for words in (["config", "show"], ["config", "show", "--json"], ["config", "show", "--markdown"], ["status"]):
         assert "lovelace" not in cli(*words).output
     assert settings_shown(cli)["REDIS_URL"]["value"] == "redis://***@cache:6379/0"
