@@ -106,14 +106,28 @@ class Archive:
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then commit what was gathered; or until cancelled (asked as in `Lane.run`), which loses
         nothing either: it is read again. Storage or a log that is away is waited for."""
-        self._compacts, me = True, asyncio.current_task()
+        self._compacts, me, looked = True, asyncio.current_task(), time.monotonic()
         while me is None or not me.cancelling():
             if stop is not None and stop.is_set():
                 return await self.flush()
             await self.turn(0.5)
             due = time.monotonic() - FLUSH_SECONDS
             await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]
+            if looked < due:
+                looked = time.monotonic()
+                await self.look()
         raise asyncio.CancelledError
+
+    async def look(self) -> None:
+        """Notice tables that were restored while their topics are silent; they are written again from there."""
+        numbers = sorted(self._member.assigned) if self._member is not None else []
+        if self._generation == -1 or not self._opened:
+            return
+        for topic, writer in self._writers.items():
+            if await self._patient(partial(asyncio.to_thread, writer.moved, numbers)):
+                self._logger.warning("moved", table=topic, meaning="it was restored: reading on where it is")
+                self._generation = -1
+                return
 
     async def flush(self) -> None:
         """Commit everything gathered."""

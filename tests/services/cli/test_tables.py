@@ -63,7 +63,7 @@ def test_history_lists_versions_newest_first(cli: Cli, harbour: Harbour) -> None
 
 def test_restore_compact_and_vacuum_work_on_one_table_or_on_all(cli: Cli, harbour: Harbour) -> None:
     assert cli.json("tables", "restore", "arrivals", "--version", "2") == {
-        "table": "arrivals", "version": 4, "restored": 2, "was": 3, "rows": 20,
+        "table": "arrivals", "version": 4, "restored": 2, "was": 3, "rows": 20, "behind": 10,
     }  # fmt: skip
     assert [done["table"] for done in cli.lines("tables", "compact")] == ["arrivals", "arrivals.dlq", ROWS]
     assert cli.json("tables", "vacuum", "arrivals", "--older-than", "1h")["deleted"] == []
