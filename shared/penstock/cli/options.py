@@ -115,7 +115,10 @@ def project_settings() -> Settings:
 
     settings = settings_of()
     kept = settings.data / PROJECT_FILE
-    if "project" in settings.model_fields_set or not kept.exists() or state.supervisor_of(settings.data) is None:
+    if "project" in settings.model_fields_set:
+        return settings
+    if not kept.exists() or state.supervisor_of(settings.data) is None:
+        screen.note(f"project {settings.project}, an example, as none is named; yours:  export PENSTOCK_PROJECT=FILE.py")
         return settings
     running = kept.read_text()
     screen.note(f"project {running}, which is up in {settings.data}")

@@ -138,9 +138,8 @@ def restore(
     if known is None:
         screen.note("   no broker here: what came since is written anew where the feature store runs")
     elif behind:
-        screen.note(
-            f"   {screen.count(behind, 'record')} came since; the feature store writes them anew within half a minute, or when it starts"
-        )
+        since = f"{screen.count(behind, 'record')} came since"
+        screen.note(f"   {since}; the feature store writes them anew within half a minute, or when it starts")
     screen.note(f"-> undo:  penstock tables restore {name} --version {was}")
 
 

@@ -127,3 +127,10 @@ def test_the_picture_has_every_topic_and_every_service(cli: Cli) -> None:
     assert drawn.startswith("flowchart LR\n")
     assert all(name in drawn for name in ("feature_store", "inference", "monitoring", "trainer", "registry"))
     assert cli("topology", "--mermaid").stdout.strip() == drawn
+
+
+def test_a_command_says_that_it_works_on_an_example_when_no_project_is_named(cli: Cli) -> None:
+    assert (
+        "project penstock.examples.flights, an example, as none is named; yours:  export PENSTOCK_PROJECT" in cli("check").stderr
+    )
+    assert cli("check", "penstock.examples.electricity").stderr == ""
