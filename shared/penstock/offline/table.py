@@ -131,6 +131,11 @@ class Table:
         return pa.schema(self._delta.schema().to_arrow())
 
     @property
+    def partitions(self) -> int:
+        """How many its topic has; 0 for a table that was not written by Penstock."""
+        return int(self._delta.metadata().configuration.get(PARTITIONS, 0))
+
+    @property
     def rows(self) -> int:
         """How many rows, from the log alone."""
         return int(self._delta.count())
@@ -177,8 +182,7 @@ class Table:
 
     def positions(self) -> dict[int, int]:
         """The next offset of each partition that this version has records of: all before it are in, or were refused."""
-        count = int(self._delta.metadata().configuration.get(PARTITIONS, 0))
-        last = {n: self._delta.transaction_version(app_of(self.topic_id, n)) for n in range(count)}
+        last = {n: self._delta.transaction_version(app_of(self.topic_id, n)) for n in range(self.partitions)}
         return {number: int(offset) + 1 for number, offset in last.items() if offset is not None and offset >= 0}
 
     def history(self, limit: int | None = None) -> list[Version]:
