@@ -13,7 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import SettingError
-from .log.security import Security
+from .log.security import PLAIN, Security
 
 __all__ = ["SERVICES", "Settings", "load"]
 
@@ -115,6 +115,8 @@ class Settings(BaseSettings):
     @property
     def security(self) -> Security:
         """How to talk to the brokers named; one that was started here is plain."""
+        if self.kafka_security_protocol == PLAIN.protocol:
+            return PLAIN
         return Security(
             protocol=self.kafka_security_protocol,
             ca=self.kafka_ssl_ca,

@@ -33,4 +33,4 @@ def called(host: str, port: int, security: Security, timeout: float) -> list[tup
     try:
         return asyncio.run(ask())
     except KafkaError as error:
-        raise ConnectionError(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+        raise ConnectionError(str(error)) from error  # which begins with the error's name
