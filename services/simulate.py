@@ -108,6 +108,7 @@ def summary(found: Audit, seconds: float) -> dict[str, Any]:
         "predictions": found.predictions,
         "outcomes": found.outcomes,
         "dead_lettered": found.dead_lettered,
+        "dead_letters": {named: {"count": count, "first": first} for named, (count, first) in found.causes.items()},
         "lost": found.lost,
         "counted_twice": found.counted_twice,
         "redelivered": found.redelivered,

@@ -266,6 +266,11 @@ class EventFile:
         """The columns of the file that the event has; refuses a file without one that it needs."""
         absent = [c.name for c in self.event.columns.values() if c.name not in names and not c.optional]
         if absent:
+            if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), "")):
+                said = f"pd.read_csv({self.path.name!r}, sep={other!r}).to_csv({self.path.name!r}, index=False)"
+                raise DefinitionError(
+                    f"the cells of {self.path} stand between {other!r}, not between commas", f"with pandas: {said}"
+                )
             raise DefinitionError(
                 f"{self.path} has no column {', '.join(absent)}, which {self.event!r} needs; "
                 f"it has: {', '.join(names) or 'nothing'}",

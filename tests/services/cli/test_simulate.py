@@ -60,6 +60,9 @@ def test_what_does_not_meet_an_expectation_is_dead_lettered_as_on_kafka_and_the_
     said = cli("simulate", "shop.py", "--input", "history", "--json")
     summary = json.loads(said.stdout.splitlines()[-1])
     assert (said.exit_code, summary["events_in"], summary["rows"], summary["dead_lettered"]) == (0, 2, 1, 1)
+    why = "Payment.amount is 500.0; expected between 0 and 100"
+    assert summary["dead_letters"] == {"card.payments: expectation": {"count": 1, "first": why}}
+    assert f"1 of card.payments: expectation, such as: {why}" in cli("simulate", "shop.py", "--input", "history").stdout
     assert "line 2: the stream refuses it: expectation: Payment.amount is 500.0; expected between 0 and 100" in said.stderr
 
 
