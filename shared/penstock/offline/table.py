@@ -152,9 +152,7 @@ class Table:
 
     @cached_property
     def _adds(self) -> Any:
-        import pyarrow as pa
-
-        return pa.table(self._delta.get_add_actions(flatten=True))
+        return self._delta.get_add_actions(flatten=True)  # as it comes: pyarrow.table would import pandas, for seconds
 
     def arrow(self, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:  # noqa: A002  # pyarrow's word
         """The rows, as a pyarrow table; `columns` in that order (default: all), `filter` a pyarrow expression or a list of

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +45,13 @@ def test_list_shows_every_table_and_who_pins_it(cli: Cli, harbour: Harbour) -> N
     assert cli.json("tables", "list")["tables"][0]["pinned_by"] == ["spring"]
     shown = cli("tables", "list").stdout
     assert "spring" in shown and "3 tables in" in shown
+
+
+def test_listing_tables_does_not_wait_for_pandas(harbour: Harbour) -> None:
+    said = "import sys; from penstock.offline import Tables; t = Tables(sys.argv[1]).table('arrivals'); "
+    said += "print(t.rows, t.bytes > 0, len(t.files), t.positions(), 'pandas' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", said, str(harbour.folder)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "30 True 3 {0: 30} False\n"
 
 
 def test_show_is_the_newest_rows_now_or_at_a_version_or_a_moment(cli: Cli, harbour: Harbour) -> None:
