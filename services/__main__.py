@@ -64,8 +64,12 @@ def feature_store(machine: Machine) -> None:
     machine.lanes(quality.lanes(topics, machine.log, machine.store))
     tables = archive.Archive(topics, machine.log, machine.settings.offline)
     machine.tasks.append(partial(tables.run, machine.stop))
+
+    def missing() -> str:
+        return "; ".join(filter(None, (ready(), tables.missing())))
+
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
-    machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
+    machine.app = api.app(OnlineFeatures(topics, machine.store), views, missing)
 
 
 def backfill(machine: Machine) -> None:
@@ -118,7 +122,7 @@ def _control(machine: Machine, control: Control, longest: float = 60.0) -> None:
     """Run a control as a Faust app."""
     settings, name = machine.settings, f"{machine.topics.prefix}.{machine.service}"
     folder, brokers = settings.data / "faust", settings.kafka_bootstrap_servers
-    agents = Agents(control, name, brokers, machine.log, folder, settings.instance or "0", longest)
+    agents = Agents(control, name, brokers, machine.log, folder, settings.instance or "0", longest, settings.security)
     machine.tasks.append(lambda: agents.run(machine.stop))
     machine.app = application(f"penstock {machine.service}", agents.missing)
 
@@ -161,7 +165,8 @@ async def main(service: str, settings: Settings) -> None:
     ):
         if not value:
             raise SettingError(f"{name} is not set", "set it, or run everything on this machine with: penstock up")
-    log = KafkaLog(settings.kafka_bootstrap_servers, f"penstock-{service}", instance=settings.instance or None)
+    brokers, instance = settings.kafka_bootstrap_servers, settings.instance or None
+    log = KafkaLog(brokers, f"penstock-{service}", instance=instance, security=settings.security)
     machine = None
     try:
         machine = Machine(service, settings, await topics_there(log, settings), log)

@@ -22,7 +22,7 @@ from penstock.cli.options import project_of
 from penstock.cli.publish import inspected
 from penstock.cli.supervising import processes
 from penstock.duration import DAY, HOUR
-from penstock.errors import DefinitionError
+from penstock.errors import DefinitionError, PenstockError
 from penstock.event import from_micros, to_micros
 from penstock.files import Inspection, in_folder, refusals
 from penstock.local import kafka as local_kafka
@@ -32,6 +32,8 @@ from penstock.local.process import LocalError
 from penstock.local.server import LocalServer
 from penstock.local.supervisor import Supervisor
 from penstock.log.kafka import KafkaLog
+from penstock.log.security import PLAIN
+from penstock.offline import Location, Tables
 from penstock.picture import Picture
 from penstock.project import Project
 from penstock.proof import audit as check
@@ -85,15 +87,23 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
     return _shown(f"penstock demo: {days} days of flights", stream, work, json, demanding=True)
 
 
-def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool) -> int:
+def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool, tables: str | None = None) -> int:
     """The whole loop in one process from a folder of files, one per event; exit code 1 where rows were left out."""
     project = project_of(settings)
+    kept = Tables(tables) if tables is not None else None
+    if kept is not None and kept.names():
+        fix = "name another folder, or remove this one: a run begins with empty tables"
+        raise PenstockError(f"there are tables in {kept.location} already", fix)
     found = inspected(in_folder(folder, project.events, utc))
     stream = in_order(project, found, days)
     if not stream:
         raise DefinitionError(f"{folder} holds no event that can be read", "compare its files with the fields:  penstock check")
     title = f"penstock simulate: {project.name}"
-    return _shown(title, stream, lambda live: _embedded(project, stream, live, settings.seed), json, False, found)
+    where = kept.location if kept is not None else None
+    code = _shown(title, stream, lambda live: _embedded(project, stream, live, settings.seed, where), json, False, found)
+    if kept is not None:
+        screen.note(f"-> PENSTOCK_TABLES={kept.location} penstock tables list")
+    return code
 
 
 def _shown(
@@ -143,11 +153,11 @@ def _where(embedded: bool | None) -> tuple[bool, str]:
     raise LocalError.of(missing)
 
 
-async def _embedded(project: Project, stream: Sequence[Event], live: Live, seed: int) -> Audit:
+async def _embedded(project: Project, stream: Sequence[Event], live: Live, seed: int, tables: Location | None = None) -> Audit:
     def watch(picture: Picture, published: int, micros: int) -> None:
         live.update(picture, published, from_micros(micros))
 
-    done = await run_simulation(project, stream, watch=watch, seed=seed)
+    done = await run_simulation(project, stream, tables=tables, watch=watch, seed=seed)
     live.update(done.picture, len(stream), from_micros(stream[-1][3]), final=True)
     return done.audit
 
@@ -187,7 +197,10 @@ def services(
 ) -> Supervisor:
     """One process for each service, with all that they keep in `folder`; without `ports` on any that are free."""
     ports = ports or {service: port.free() for service in SERVICES}
-    here = settings.model_copy(update={"data": folder, **{f"{service}_port": number for service, number in ports.items()}})
+    plain = {"kafka_security_protocol": PLAIN.protocol}
+    here = settings.model_copy(
+        update={"data": folder, **plain, **{f"{service}_port": number for service, number in ports.items()}}
+    )
     told = {f"PENSTOCK_{service.upper()}_PORT": str(number) for service, number in ports.items()}
     told["PENSTOCK_SEED"] = str(settings.seed)
     named = [

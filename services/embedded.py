@@ -17,6 +17,7 @@ import numpy as np
 from penstock.artefact import Artefacts
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
+from penstock.offline import Location
 from penstock.project import Project
 from penstock.publish import FOREVER
 from penstock.records import Clock, Decision
@@ -42,7 +43,7 @@ Event = tuple[str, bytes, bytes, int]
 
 
 class Embedded:
-    """A running project. Publish events in order of time, `settle`, look at the log."""
+    """A running project. Publish events in order of time, `settle`, look at the log. `tables` is where all of it is archived."""
 
     def __init__(
         self,
@@ -50,7 +51,7 @@ class Embedded:
         folder: Path,
         partitions: int = 1,
         store: Store | None = None,
-        archive: bool = False,
+        tables: Location | Path | None = None,
         seed: int = 0,
     ) -> None:
         self.project, self.topics = project, Topics(project, partitions)
@@ -71,7 +72,7 @@ class Embedded:
                 ControlLoop(Trainer(self.topics, self.log, self.artefacts, seed=seed), self.log, "trainer"),
                 ControlLoop(Registry(self.topics), self.log, "registry"),
             ]
-        self.archive = Archive(self.topics, self.log, folder / "tables") if archive else None
+        self.archive = Archive(self.topics, self.log, tables) if tables is not None else None
 
     async def start(self) -> None:
         await self.log.create(self.topics.all())

@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.duration import DAY, HOUR
 from penstock.files import Inspection
+from penstock.offline import Location
 from penstock.picture import Picture
 from penstock.project import Project
 from penstock.proof.audit import Audit, audit
@@ -55,14 +56,14 @@ async def simulate(
     events: Sequence[Event],
     folder: Path | None = None,
     partitions: int = 1,
-    archive: bool = False,
+    tables: Location | None = None,
     watch: Callable[[Picture, int, int], None] | None = None,
     seed: int = 0,
 ) -> Finished:
     """Run a project over events in order of time. `watch(picture, published, microseconds)` is called as it goes, with the
     time up to which all is out and has had its effects."""
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
-        machine = Embedded(project, folder or Path(scratch), partitions, archive=archive, seed=seed)
+        machine = Embedded(project, folder or Path(scratch), partitions, tables=tables, seed=seed)
         began = time.perf_counter()
         await machine.start()
         picture = Picture(machine.topics)
@@ -107,6 +108,7 @@ def summary(found: Audit, seconds: float) -> dict[str, Any]:
         "predictions": found.predictions,
         "outcomes": found.outcomes,
         "dead_lettered": found.dead_lettered,
+        "dead_letters": {named: {"count": count, "first": first} for named, (count, first) in found.causes.items()},
         "lost": found.lost,
         "counted_twice": found.counted_twice,
         "redelivered": found.redelivered,

@@ -76,6 +76,7 @@ class Archive:
         self._pending: dict[str, Pending] = {}
         self._member: Member | None = None
         self._generation = 0
+        self._cause, self._opened = "", False
         self._compacting: dict[str, asyncio.Task[None]] = {}
         self._compacts = False
         self._one_at_a_time = asyncio.Lock()
@@ -105,14 +106,28 @@ class Archive:
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then commit what was gathered; or until cancelled (asked as in `Lane.run`), which loses
         nothing either: it is read again. Storage or a log that is away is waited for."""
-        self._compacts, me = True, asyncio.current_task()
+        self._compacts, me, looked = True, asyncio.current_task(), time.monotonic()
         while me is None or not me.cancelling():
             if stop is not None and stop.is_set():
                 return await self.flush()
             await self.turn(0.5)
             due = time.monotonic() - FLUSH_SECONDS
             await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]
+            if looked < due:
+                looked = time.monotonic()
+                await self.look()
         raise asyncio.CancelledError
+
+    async def look(self) -> None:
+        """Notice tables that were restored while their topics are silent; they are written again from there."""
+        numbers = sorted(self._member.assigned) if self._member is not None else []
+        if self._generation == -1 or not self._opened:
+            return
+        for topic, writer in self._writers.items():
+            if await self._patient(partial(asyncio.to_thread, writer.moved, numbers)):
+                self._logger.warning("moved", table=topic, meaning="it was restored: reading on where it is")
+                self._generation = -1
+                return
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -148,6 +163,7 @@ class Archive:
                     self._logger.warning("begins late", topic=partition.topic, partition=partition.number, offset=begin,
                                          meaning="older records were deleted before the archive first ran")  # fmt: skip
                 member.seek(partition, begin if position is None else position)
+        self._opened = True
 
     async def _commit_all(self, due: Callable[[Pending], bool]) -> None:
         for topic in [topic for topic, pending in self._pending.items() if due(pending)]:
@@ -201,12 +217,28 @@ class Archive:
                 self._logger.warning("compaction failed", table=table, code=code, meaning="it is tried again later")
 
     async def _patient(self, attempt: Callable[[], Any]) -> Any:
-        return await patiently(attempt, self._logger, self._meters.waits.inc)
+        async def heard() -> Any:
+            try:
+                found = await attempt()
+            except OSError as error:
+                self._cause = str(error)
+                raise
+            self._cause = ""
+            return found
+
+        return await patiently(heard, self._logger, self._meters.waits.inc)
 
     @property
     def ready(self) -> bool:
         """Whether it has joined its group."""
         return self._member is not None and self._generation == self._member.generation
+
+    def missing(self) -> str:
+        """What keeps it from its first work, in words; empty: nothing. Storage that goes away later is waited for, and told by a
+        metric, but takes nothing from those who read features online."""
+        if self._opened:
+            return ""
+        return f"the archive waits: {self._cause}" if self._cause else "the archive has not opened its tables yet"
 
 
 @dataclass(frozen=True, slots=True)

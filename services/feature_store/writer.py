@@ -9,7 +9,7 @@ that no commit names are not part of the table (`penstock tables vacuum` removes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -90,8 +90,7 @@ class TableWriter:
         from deltalake import CommitProperties, PostCommitHookProperties, Transaction, write_deltalake
 
         with _heard(self.name):
-            self._delta.update_incremental()
-            if any(self._recorded(number) != self._positions[number] for number in positions):
+            if self.moved(positions):
                 raise Moved(f"{self.name} was written by another process")
             said = [Transaction(app_of(self._topic_id, n), offset - 1) for n, offset in positions.items()]
             said += [Transaction(source_of(self._topic_id, *of), number) for of, number in seen.items()]
@@ -109,6 +108,12 @@ class TableWriter:
         self._positions |= positions
         self._seen |= seen
         return int(self._delta.version())
+
+    def moved(self, numbers: Iterable[int]) -> bool:
+        """Whether the table, in these partitions, is no longer where this writer left it. Raises Away."""
+        with _heard(self.name):
+            self._delta.update_incremental()
+            return any(self._recorded(number) != self._positions[number] for number in numbers)
 
     def _found(self, properties: Mapping[str, str]) -> Any:
         import pyarrow as pa

@@ -1,8 +1,14 @@
-"""Orders: what a person asks of the registry: approve, promote, roll_back. Each is answered once, and the answer kept."""
+"""Orders: what a person asks of the registry: approve, promote, roll_back. Each is answered once, and the answer kept.
+
+Answers are forgotten when a command comes that is KEPT younger, so that the topic does not grow with every word ever said; a
+command that much older than the newest answer is refused, because nobody knows any more whether it was carried out.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from datetime import timedelta
+from typing import Final
 
 import msgspec
 
@@ -15,11 +21,22 @@ from .trial import Trial
 __all__ = ["obey"]
 
 
+KEPT: Final = timedelta(days=30)
+"""Of stream time. A command comes again after a crash or from a reader that begins anew, within days."""
+
+ANSWER: Final = "command-"
+
+
 def obey(seats: Seats, command: Command) -> None:
-    """Carry a command out, or say in words why not."""
-    marker = f"command-{hashlib.sha256(command.id.encode()).hexdigest()[:16]}"
-    if marker in seats.state:
+    """Carry a command out, or say in words why not. Raises Refused for one that is no command, or too old."""
+    answers = {key: said.at for key, said in seats.state.items() if key.startswith(ANSWER)}
+    marker = f"{ANSWER}{hashlib.sha256(command.id.encode()).hexdigest()[:16]}"
+    if marker in answers:
         return
+    if answers and command.at <= max(answers.values()) - KEPT:
+        raise Refused(
+            "duplicate", f"a command of {command.at:%Y-%m-%d}: answers are kept for {KEPT.days} days, and its may be forgotten"
+        )
     refusal = ""
     if seats.made is None:  # else a crash came between what was done and the answer
         refusal = _refusal(seats, command)
@@ -27,6 +44,8 @@ def obey(seats: Seats, command: Command) -> None:
             _carry_out(seats, command)
     answer = seats.made or seats.decision("rejected", command.version, refusal)
     seats.put(marker, msgspec.structs.replace(answer, candidate=None))
+    for old in sorted(key for key, at in answers.items() if at <= command.at - KEPT):
+        seats.put(old, None)
 
 
 def _refusal(seats: Seats, command: Command) -> str:

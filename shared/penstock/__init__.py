@@ -111,3 +111,6 @@ if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
 
         found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
         return found
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

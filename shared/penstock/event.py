@@ -145,7 +145,10 @@ def event_of(cls: type) -> Event:
     """The Event behind a class; DefinitionError when it is none."""
     found = cls.__dict__.get("__penstock_event__") if isinstance(cls, type) else None
     if not isinstance(found, Event):
-        raise DefinitionError(f"{cls!r} is not an event", 'decorate the class with @ps.event("topic")')
+        named = "give its class, such as Payment, not its name"
+        raise DefinitionError(
+            f"{cls!r} is not an event", named if isinstance(cls, str) else 'decorate the class with @ps.event("topic")'
+        )
     return found
 
 

@@ -66,7 +66,7 @@ def derived(body: Callable[..., T]) -> Derived[T]:
     return Derived(body)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class View:
     """What Penstock knows of a view class. `by` maps each event to the columns that name the entity in it."""
 
@@ -81,6 +81,9 @@ class View:
     """The promise: values are at most this old, microseconds; a read of older ones says `stale`."""
     ttl: int | None = None
     """A value whose newest event is older than this, microseconds, is as if nothing had ever come."""
+
+    def __repr__(self) -> str:
+        return f"<view {self.name}>"
 
     @property
     def key(self) -> str:

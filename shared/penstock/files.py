@@ -28,6 +28,7 @@ import msgspec
 from .codec import EventDecoder, entity_of
 from .errors import DefinitionError, PenstockError, Refused
 from .event import Column, Event, to_micros
+from .expectation import Gate
 from .publish import Record
 
 __all__ = ["EventFile", "Inspection", "in_folder", "merged", "refusals"]
@@ -69,6 +70,9 @@ class Inspection:
     refused: list[Refusal] = field(default_factory=list)
     """The first of them."""
     bad: set[int] = field(default_factory=set)
+    unexpected: int = 0
+    """Rows that the stream will dead-letter because of an expectation (`ps.expect`): they are sent, and counted there."""
+    first_unexpected: Refusal | None = None
     ignored: tuple[str, ...] = ()
     """Columns of the file that the event does not have."""
 
@@ -88,6 +92,10 @@ class Inspection:
             yield f"left out  {name} {place} {refusal.row}: {refusal.cause.reason}: {refusal.cause}"
         if len(self.bad) > SHOWN:
             yield f"left out  ... and {len(self.bad) - SHOWN:,} more of {name}"
+        if self.first_unexpected is not None:
+            row, cause = self.first_unexpected
+            yield f"sent      {name} {place} {row}: the stream refuses it: {cause.reason}: {cause}"
+            yield f"          rows of {name} that go to {self.file.event.topic}.dlq so: {self.unexpected:,}"
         if self.ignored:
             yield f"{name}: not fields of {self.file.event!r}, so not sent: {', '.join(self.ignored)}"
         if not self.ordered:
@@ -150,7 +158,8 @@ class EventFile:
                 f"{path} is no .csv, .parquet or .jsonl file",
                 "convert it, for instance with pandas: frame.to_parquet('events.parquet')",
             )
-        self._decode = EventDecoder(event).decode
+        self._decode = EventDecoder(event, expectations=False).decode
+        self._gate = Gate(event)
 
     def inspect(self, now: float, told: Callable[[int], None] = lambda rows: None) -> Inspection:
         """Check every row. `now` is the wall clock (the future is refused); `told(rows)` is called as it goes."""
@@ -160,26 +169,34 @@ class EventFile:
             if found.rows % TOLD_EVERY == 0:
                 told(found.rows)
             try:
-                time = self.record(value, now)[2]
+                decoded, (_, _, time) = self._read(value, now)
             except Refused as refusal:
                 found.bad.add(number)
                 if len(found.refused) < KEPT:
                     found.refused.append(Refusal(number, refusal))
                 continue
+            try:
+                self._gate.check(decoded)
+            except Refused as refusal:
+                found.unexpected += 1
+                found.first_unexpected = found.first_unexpected or Refusal(number, refusal)
             found.ordered = found.ordered and time >= newest
             newest = time
             found.times.append(time)
         return found
 
     def record(self, value: bytes | Refused, now: float) -> Record:
-        """What is published of a row; raises why it cannot be."""
+        """What is published of a row; raises why it cannot be. Expectations are the stream's to judge."""
+        return self._read(value, now)[1]
+
+    def _read(self, value: bytes | Refused, now: float) -> tuple[Any, Record]:
         if isinstance(value, Refused):
             raise value
         decoded = self._decode(value, now)
         key = entity_of((self.event.key,), decoded)
         if key is None:
             raise Refused("schema", f"{self.event.key!r}, the key, is missing")
-        return key.encode(), value, to_micros(getattr(decoded, self.event.time.name))
+        return decoded, (key.encode(), value, to_micros(getattr(decoded, self.event.time.name)))
 
     def read(self, found: Inspection | None = None) -> Iterator[tuple[int, bytes | Refused]]:
         """Line (or row) number and JSON value, or why there is none. `found` learns which columns are ignored."""
@@ -249,6 +266,11 @@ class EventFile:
         """The columns of the file that the event has; refuses a file without one that it needs."""
         absent = [c.name for c in self.event.columns.values() if c.name not in names and not c.optional]
         if absent:
+            if len(names) == 1 and (other := next((mark for mark in ";\t|" if mark in names[0]), "")):
+                said = f"pd.read_csv({self.path.name!r}, sep={other!r}).to_csv({self.path.name!r}, index=False)"
+                raise DefinitionError(
+                    f"the cells of {self.path} stand between {other!r}, not between commas", f"with pandas: {said}"
+                )
             raise DefinitionError(
                 f"{self.path} has no column {', '.join(absent)}, which {self.event!r} needs; "
                 f"it has: {', '.join(names) or 'nothing'}",

@@ -58,7 +58,7 @@ class Learner:
             mistake("a Learner without a learner", "give batch=, online= or both")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
     """A model as declared. `inputs` names what the learner sees, in order: `Event.column` or `View.feature`."""
 
@@ -72,6 +72,9 @@ class Model:
     retrain: Retrain = field(default_factory=lambda: Retrain(()))
     gates: tuple[Gate, ...] = ()
     rollout: tuple[Stage, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<model {self.name}>"
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -36,6 +36,8 @@ class Project:
     """
 
     def __init__(self, name: str, models: Sequence[Model] = (), rows: Mapping[type, Sequence[type]] | None = None) -> None:
+        if isinstance(models, Model):
+            raise DefinitionError(f"{models.name} stands alone", f"give a list: ps.Project({name!r}, [{models.name}])")
         self.name, self.models = name, tuple(models)
         reads: dict[Event, dict[View, None]] = {}
         for model in models:

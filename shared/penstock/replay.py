@@ -4,10 +4,12 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TypeVar
 
 from .aggregate import Aggregate, code, hop_of
 from .codec import entity_of
+from .errors import PenstockError
 from .event import Column, event_of, to_micros
 from .feature import Derived, view_of
 
@@ -19,7 +21,8 @@ V = TypeVar("V")
 def replay(view: type[V], events: Sequence[object]) -> list[V]:
     """The rows of a view for events in the order given, which is the order in which they are processed.
 
-    One row per event that names the entity; it covers the entity's events strictly before it.
+    One row per event that names the entity; it covers the entity's events strictly before it. PenstockError for an event
+    whose time has no zone.
 
     >>> import penstock as ps
     >>> from datetime import UTC, datetime, timedelta
@@ -37,13 +40,18 @@ def replay(view: type[V], events: Sequence[object]) -> list[V]:
     [0.0, 10.0, 0.0]
     """
     declared = view_of(view)
+    if not isinstance(events, Sequence):
+        raise PenstockError(f"{events!r} is no list of events", f"ps.replay({declared.name}, [event, event])")
     history: dict[str, list[tuple[int, Any, bool]]] = {}
     rows: list[V] = []
     for event in events:
         kind = event_of(type(event))
         entity = entity_of(declared.by[kind], event) if kind in declared.by else None
         all_earlier = history.setdefault(entity, []) if entity is not None else []
-        time = to_micros(getattr(event, kind.time.name))
+        moment = getattr(event, kind.time.name)
+        if not isinstance(moment, datetime) or moment.tzinfo is None:
+            raise PenstockError(f"{kind.time!r} is {moment!r}, no moment with a time zone", "datetime(2026, 1, 31, tzinfo=UTC)")
+        time = to_micros(moment)
         effective = max([time, *(t for t, _, _ in all_earlier)])
         earlier = [(t, e) for t, e, counted in all_earlier if counted]
         if kind in declared.by:

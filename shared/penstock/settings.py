@@ -13,6 +13,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import SettingError
+from .log.security import PLAIN, Security
 
 __all__ = ["SERVICES", "Settings", "load"]
 
@@ -33,8 +34,30 @@ class Settings(BaseSettings):
     )
     """Brokers, host:port separated by commas. Empty: start one here, or run embedded."""
 
+    kafka_security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    """How to talk to the brokers: PLAINTEXT, SSL (TLS), SASL_PLAINTEXT or SASL_SSL. For brokers named above."""
+
+    kafka_ssl_ca: str = ""
+    """PEM file of the authority that signed the brokers' certificates. Empty: those that the system trusts."""
+
+    kafka_ssl_certificate: str = ""
+    """PEM file of this client's own certificate, where brokers ask for one. Empty: none."""
+
+    kafka_ssl_key: str = ""
+    """PEM file of its key, not encrypted. Empty: it is in the file of the certificate."""
+
+    kafka_sasl_mechanism: str = Field("PLAIN", pattern="^(PLAIN|SCRAM-SHA-256|SCRAM-SHA-512)$")
+    """PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512."""
+
+    kafka_sasl_username: str = ""
+    """Who we are to the brokers."""
+
+    kafka_sasl_password: SecretStr = SecretStr("")
+    """And the password for that."""
+
     redis_url: SecretStr = Field(SecretStr(""), validation_alias=AliasChoices("REDIS_URL", "PENSTOCK_REDIS_URL"))
-    """The online store, redis://host:port/db. Empty: start one here, or run embedded."""
+    """The online store, redis://host:port/db, or rediss:// for TLS (a private authority: ?ssl_ca_certs=FILE). Empty: start one
+    here, or run embedded."""
 
     otel_exporter_otlp_endpoint: str = Field("", validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"))
     """Where traces go (OTLP over HTTP), such as http://127.0.0.1:4318. Empty: nowhere."""
@@ -88,6 +111,21 @@ class Settings(BaseSettings):
 
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least severity that is logged."""
+
+    @property
+    def security(self) -> Security:
+        """How to talk to the brokers named; one that was started here is plain."""
+        if self.kafka_security_protocol == PLAIN.protocol:
+            return PLAIN
+        return Security(
+            protocol=self.kafka_security_protocol,
+            ca=self.kafka_ssl_ca,
+            certificate=self.kafka_ssl_certificate,
+            key=self.kafka_ssl_key,
+            mechanism=self.kafka_sasl_mechanism,
+            username=self.kafka_sasl_username,
+            password=self.kafka_sasl_password.get_secret_value(),
+        )
 
     @property
     def offline(self) -> str:

@@ -29,6 +29,11 @@ def test_every_public_name_exists_and_the_list_is_sorted() -> None:
         assert hasattr(ps, name), name
 
 
+def test_names_that_are_loaded_when_used_are_offered_before() -> None:
+    said = "import penstock as ps, sys; print(set(ps.__all__) <= set(dir(ps)), 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, check=True).stdout == "True False\n"
+
+
 def test_nothing_else_is_public() -> None:
     import types
 

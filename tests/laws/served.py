@@ -167,7 +167,7 @@ def published(
     """Run the feature store on the batches, each until nothing moves, and archive everything."""
 
     async def run() -> None:
-        machine = Embedded(project, folder, partitions=partitions, store=store, archive=True)
+        machine = Embedded(project, folder, partitions=partitions, store=store, tables=folder / "tables")
         await machine.start()
         for events, minute in batches:
             before = 0 if minute is None else to_micros(START) + int(minute * MINUTE)

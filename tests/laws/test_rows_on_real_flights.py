@@ -89,7 +89,7 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Archive:
 
 
 async def _run(folder: Path) -> None:
-    machine = Embedded(project, folder, archive=True)
+    machine = Embedded(project, folder, tables=folder / "tables")
     await machine.start()
     for part, before in slices(list(events(DAYS)), 7 * DAY):
         await machine.publish(part, before)

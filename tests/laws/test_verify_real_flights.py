@@ -27,7 +27,7 @@ def recomputed(folder: Path, days: int, partitions: int, late: float = 0.0) -> R
     """The report on all rows of so many days. `late` of the events are published a day after their time was closed."""
 
     async def run() -> None:
-        machine, rng = Embedded(PROJECT, folder, partitions=partitions, archive=True), random.Random(2013)
+        machine, rng = Embedded(PROJECT, folder, partitions=partitions, tables=folder / "tables"), random.Random(2013)
         await machine.start()
         held: list[tuple[str, bytes, bytes, int]] = []
         for part, before in slices(list(events(days)), DAY):

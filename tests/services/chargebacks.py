@@ -73,7 +73,7 @@ class Machine:
     """The embedded services without those that learn, and the offline tables that they leave behind."""
 
     def __init__(self, project: ps.Project, folder: Path, partitions: int = 2) -> None:
-        self.embedded = Embedded(project, folder, partitions, archive=True)
+        self.embedded = Embedded(project, folder, partitions, tables=folder / "tables")
         self.embedded.controls = []
         self.tables = Tables(folder / "tables")
 

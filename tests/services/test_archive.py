@@ -304,6 +304,35 @@ def test_storage_that_is_away_is_waited_for_and_nothing_is_lost_or_doubled(
     played(story())
 
 
+def test_an_archive_says_what_it_waits_for_until_its_tables_were_opened_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away = TableWriter.open, True
+
+    def failing(self: TableWriter, *given: Any) -> None:
+        if away:
+            raise Away("table arrivals: permission denied")
+        real(self, *given)
+
+    monkeypatch.setattr(TableWriter, "open", failing)
+
+    async def story() -> None:
+        nonlocal away
+        harbour = Harbour(tmp_path)
+        await harbour.open()
+        archive = harbour.archive()
+        assert archive.missing() == "the archive has not opened its tables yet"
+        turning = asyncio.create_task(archive.turn())
+        while "permission denied" not in archive.missing():
+            await asyncio.sleep(0)
+        assert archive.missing() == "the archive waits: table arrivals: permission denied"
+        away = False
+        await turning
+        assert archive.missing() == ""
+
+    played(story())
+
+
 def test_each_commit_is_announced_with_the_positions_that_it_includes(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = Harbour(tmp_path, partitions=1)

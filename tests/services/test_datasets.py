@@ -264,5 +264,10 @@ def test_the_command_line_says_what_is_wrong(run: Callable[..., Any], tmp_path: 
     assert (tmp_path / "may.parquet").read_text() == "mine"
 
 
+def test_a_dataset_without_rows_is_told_with_the_likely_reason(run: Callable[..., Any]) -> None:
+    said = run("create", "fraud", "--name", "future", "--start", "2030-01-01T00:00Z").output
+    assert "0 rows: no scored event is inside --start 2030-01-01T00:00:00+00:00; look:  penstock tables show payments" in said
+
+
 def test_no_tables_are_no_datasets(tmp_path: Path) -> None:
     assert listed(Tables(tmp_path / "nowhere")) == {}

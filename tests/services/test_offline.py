@@ -276,6 +276,25 @@ def test_a_running_archive_notices_a_restore(tmp_path: Path) -> None:
     played(story())
 
 
+def test_a_running_archive_notices_a_restore_though_nothing_more_comes(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = await grown(tmp_path, 3)
+        archive = harbour.archive()
+        await archive.turn()
+        await archive.look()
+        assert not await archive.turn(), "nothing was restored: nothing is read again"
+        for version in (1, 0):
+            restore(harbour.tables, "arrivals", version)
+            await archive.look()
+            while await archive.turn():
+                pass
+            await archive.flush()
+            assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+        await archive.close()
+
+    played(story())
+
+
 def test_a_restore_that_would_lose_records_is_refused(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = await grown(tmp_path, 3)

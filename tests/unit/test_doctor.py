@@ -148,3 +148,24 @@ def _answering(answer: bytes) -> Iterator[int]:
         thread.start()
         yield int(server.getsockname()[1])
         thread.join(timeout=5)
+
+
+def test_tables_and_data_that_cannot_be_written_are_found_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    assert doctor.offline(str(tmp_path / "new" / "tables")).ok and doctor.folder(tmp_path / "new").ok
+    for found, name in ((doctor.offline(str(tmp_path / "file" / "x")), "TABLES"), (doctor.folder(tmp_path / "file"), "DATA")):
+        assert (found.ok, "is no folder" in found.detail, f"PENSTOCK_{name}" in found.fix) == (False, True, True)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free()}")
+    away = doctor.offline("s3://lake/cabs")
+    assert away.ok is False and "connection refused" in away.detail and "AWS_ENDPOINT_URL" in away.fix
+    assert doctor.exit_code([away]) == 3
+    assert doctor.offline("gs://lake").ok is False
+
+
+def test_a_bucket_is_listed_with_the_credentials_given(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert doctor.offline(s3).ok
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    found = doctor.offline(s3)
+    assert found.ok is False and "AWS_ACCESS_KEY_ID" in found.fix

@@ -205,6 +205,14 @@ def test_a_file_that_cannot_hold_the_event_is_refused_as_a_whole(tmp_path: Path,
         EventFile(path, event("weather")).inspect(NOW)
 
 
+def test_cells_that_stand_between_other_marks_than_commas_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "weather.csv"
+    path.write_text("origin;observed_at\nJFK;2013-01-01T07:00:00Z\n")
+    with pytest.raises(DefinitionError, match="between ';', not between commas") as raised:
+        EventFile(path, event("weather")).inspect(NOW)
+    assert "sep=';'" in raised.value.fix
+
+
 def test_a_file_that_is_not_there_or_of_an_unknown_kind_is_refused_with_a_hint(tmp_path: Path) -> None:
     (tmp_path / "weather.csv").touch()
     with pytest.raises(DefinitionError, match="no such file") as missing:

@@ -266,6 +266,16 @@ def test_a_person_promotes_any_known_version_and_no_unknown_one() -> None:
         decide(book.state, SHADOW, command("dance", expected="v2"))
 
 
+def test_answers_to_commands_are_kept_for_a_month_of_stream_time() -> None:
+    book, asked = promoted(), [command("roll_back", expected="v9", day=day) for day in (10.0, 39.0, 40.0, 71.0)]
+    for kept, record in zip((1, 2, 2, 1), asked, strict=True):
+        book.take(record)
+        assert sum(key.startswith("command-") for key in book.replayed()) == kept
+    assert decide(book.state, SHADOW, asked[-1]) == [], "one that comes again is known"
+    with pytest.raises(Refused, match="answers are kept for 30 days"):
+        decide(book.state, SHADOW, asked[1])
+
+
 def a_story(seed: int) -> list[Candidate | Statistic | Command]:
     """A random history in stream time: versions of random quality, late candidates, commands of every kind."""
     rng = random.Random(seed)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from ..errors import PenstockError, Unreachable
 from ..log import Batch, Headers, Log, LogError, Partition
+from ..log.security import PLAIN, Security
 from . import screen
 
 if TYPE_CHECKING:
@@ -61,10 +62,11 @@ async def connected(settings: Settings) -> AsyncIterator[Log]:
             f"no broker: KAFKA_BOOTSTRAP_SERVERS is not set, and none runs in {settings.data}",
             "penstock up --detach   or   export KAFKA_BOOTSTRAP_SERVERS=host:port",
         )
-    await asyncio.to_thread(_ask, bootstrap)
+    security = settings.security if settings.kafka_bootstrap_servers else PLAIN
+    await asyncio.to_thread(_ask, bootstrap, security)
     from ..log.kafka import KafkaLog
 
-    log = KafkaLog(bootstrap, "penstock-cli")
+    log = KafkaLog(bootstrap, "penstock-cli", security=security)
     try:
         yield log
     finally:
@@ -80,15 +82,14 @@ def servers(settings: Settings) -> tuple[str, str]:
     return kafka, settings.redis_url.get_secret_value() or running.get("redis", "")
 
 
-def _ask(bootstrap: str) -> None:
+def _ask(bootstrap: str, security: Security) -> None:
     """See whether one of the brokers answers, because a client library takes much longer to find out."""
-    from ..local.doctor import SECONDS, endpoint, reason
-    from ..local.kafka import listeners
+    from ..local.doctor import called, endpoint, reason
 
     said = ""
     for place in bootstrap.split(","):
         try:
-            if listeners(*endpoint(place), SECONDS):
+            if called(*endpoint(place), security):
                 return
             said = "no broker is in service yet"
         except (OSError, ValueError) as error:

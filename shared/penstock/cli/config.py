@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -131,7 +132,8 @@ def check() -> None:
 
     settings = project_settings()
     project, topics = project_of(settings), topics_of(settings)
-    made, wrong = learners(project)
+    trying = asyncio.to_thread(learners, project)
+    made, wrong = asyncio.run(screen.patiently(trying, "trying the models' functions, which import their libraries"))
     wrong += probe(project)
     warnings = [trap for model in project.models for trap in traps(model, made.get(model.name))]
     views = [view for hop in project.topology.hops for view in hop.views]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -66,7 +67,10 @@ def create(
     written = _written(frame, manifest, out)
     said = name or manifest.id
     screen.answer({**_fact(said, manifest), "file": written}, _lines(said, manifest), [f"  written to {out}"] if out else [])
-    if out is None:
+    if not manifest.rows:
+        for reason in _why_empty(manifest):
+            screen.note(f"{screen.paint('warning', 'yellow', sys.stderr)}  0 rows: {reason}")
+    elif out is None:
         screen.note(f"-> penstock dataset checkout {said}")
 
 
@@ -141,6 +145,20 @@ def checkout(
     _written(frame, manifest, target)
     told = f"{screen.count(len(frame), 'row')} in {target}, content {manifest.sha256[:16]} as it was"
     screen.answer({**_fact(name, manifest), "file": str(target)}, told)
+
+
+def _why_empty(manifest: Manifest) -> list[str]:
+    """What most likely made a training set empty: the tables read, then the moments asked for."""
+    tables = _tables()
+    counts = {pin.name: tables.table(pin.name).at(version=pin.version).rows for pin in manifest.tables}
+    empty = [name for name, rows in counts.items() if not rows and not name.endswith(".dlq")]
+    if empty:
+        return [f"nothing is archived in {', '.join(empty)} yet; look:  penstock tables list"]
+    asked = manifest.query
+    said = {"--start": asked.start, "--end": asked.end, "--known-before": asked.known_before}
+    if given := [f"{option} {moment}" for option, moment in said.items() if moment]:
+        return [f"no scored event is inside {', '.join(given)}; look:  penstock tables show {manifest.tables[1].name}"]
+    return [f"no row of {manifest.tables[0].name} has its event archived, too; look:  penstock tables verify"]
 
 
 def _written(frame: pd.DataFrame, manifest: Manifest, out: Path | None) -> str | None:

@@ -12,13 +12,15 @@ import typer
 from ..errors import PenstockError
 from . import generations, screen
 from .explaining import entity_named, moment_said, number_said, online_said, page, quoted, row_of, served_said
-from .options import command, project_settings, topics_of
+from .options import command, project_of, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..aggregate import Feature
     from ..feature import Derived, View
     from ..lineage import Lineage
+    from ..offline import Tables
     from ..proof.verify import Difference, Report
+    from ..settings import Settings
     from ..topics import Topics
 
 __all__ = ["app"]
@@ -185,6 +187,17 @@ def _mermaid(lineage: Lineage, kept: set[str]) -> Iterator[str]:
             yield f"  {numbers[edge.start]} {arrow} {numbers[edge.end]}"
 
 
+def _archived(settings: Settings) -> tuple[Topics, Tables]:
+    """The offline tables, and the topics with as many partitions as those say: `simulate` has one, whatever the settings."""
+    from ..offline import Tables
+    from ..topics import Topics
+
+    project, tables = project_of(settings), Tables(settings.offline)
+    there = set(tables.names())
+    counts = {tables.table(event.topic).partitions for event in project.events if event.topic in there} - {0}
+    return Topics(project, counts.pop() if len(counts) == 1 else settings.partitions), tables
+
+
 # -- proof -----------------------------------------------------------------------------------------------------------
 
 
@@ -198,12 +211,11 @@ def verify(
     Not by the kernel that made them: plainly, from the offline tables. Every difference is given a cause: another version of
     the view, events that came late, expiry, events that are not archived yet. Exit code 1 where one is left unexplained.
     """
-    from ..offline import Tables
     from ..proof.archive import past_of, served_of
     from ..proof.verify import verify as compared
 
     settings = project_settings()
-    topics, tables = topics_of(settings), Tables(settings.offline)
+    topics, tables = _archived(settings)
 
     def work() -> Report:
         rows = [served_of(topics, tables, event) for event in topics.project.topology.reads]
@@ -277,12 +289,11 @@ def explain(
     if at is not None and row is not None:
         raise typer.BadParameter("--at and --id exclude each other: give one", param_hint="--at")
     from ..event import from_micros
-    from ..offline import Tables
     from ..proof.archive import past_of
     from ..proof.explain import explain as explained
 
     settings = project_settings()
-    topics, tables = topics_of(settings), Tables(settings.offline)
+    topics, tables = _archived(settings)
     found = _view(topics, view)
     item, label = _item(found, feature)
     columns = [f"{item!r}[{label}]"] if label else item.columns

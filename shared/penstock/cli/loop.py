@@ -46,11 +46,17 @@ def simulate(
     ],
     days: Annotated[int | None, typer.Option(min=1, help="Only the first days of it.")] = None,
     utc: Annotated[bool, typer.Option("--utc", help="Times without a zone are UTC (else such rows are refused).")] = False,
+    tables: Annotated[
+        str | None,
+        typer.Option("--tables", metavar="DIR", help="Keep events, rows, predictions and outcomes here, as offline tables."),
+    ] = None,
 ) -> None:
     """Run the whole loop on files of your own, in one process.
 
-    As fast as it can, in memory, labels at their own times; two runs give the same decisions. Rows that do not fit are
-    reported and left out (exit code 1).
+    As fast as it can, in memory, labels at their own times; two runs give the same decisions. Files need not be in order:
+    rows are sorted by time. Rows that do not fit are reported and left out (exit code 1); those that do not meet an
+    expectation (ps.expect) are dead-lettered, as on Kafka. Nothing is kept but what --tables DIR asks for.
     """
     settings = project_settings()
-    raise typer.Exit(import_module(MACHINE).simulate(settings, folder, days=days, utc=utc, json=screen.form.json))
+    form = screen.form.json
+    raise typer.Exit(import_module(MACHINE).simulate(settings, folder, days=days, utc=utc, json=form, tables=tables))

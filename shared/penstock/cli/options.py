@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from ..errors import SettingError
 from . import screen
 
 if TYPE_CHECKING:
@@ -98,10 +99,14 @@ def command(
 
 
 def settings_of() -> Settings:
-    """The settings in force."""
+    """The settings in force; SettingError where the data folder cannot be one."""
     from ..settings import load
 
-    return load(project=chosen.project) if chosen.project else load()
+    settings = load(project=chosen.project) if chosen.project else load()
+    wrong = next((each for each in (settings.data, *settings.data.parents) if each.exists() and not each.is_dir()), None)
+    if wrong is not None:
+        raise SettingError(f"PENSTOCK_DATA is {settings.data}, and {wrong} is a file", "export PENSTOCK_DATA=...   a folder")
+    return settings
 
 
 def project_settings() -> Settings:
@@ -110,7 +115,10 @@ def project_settings() -> Settings:
 
     settings = settings_of()
     kept = settings.data / PROJECT_FILE
-    if "project" in settings.model_fields_set or not kept.exists() or state.supervisor_of(settings.data) is None:
+    if "project" in settings.model_fields_set:
+        return settings
+    if not kept.exists() or state.supervisor_of(settings.data) is None:
+        screen.note(f"project {settings.project}, an example, as none is named; yours:  export PENSTOCK_PROJECT=FILE.py")
         return settings
     running = kept.read_text()
     screen.note(f"project {running}, which is up in {settings.data}")

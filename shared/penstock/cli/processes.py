@@ -8,11 +8,12 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from ..errors import PenstockError
+from ..log.security import PLAIN
 from . import broker, screen
 from .options import Service, project_of, project_settings, settings_of
 
@@ -82,6 +83,8 @@ def down(
     for path in doomed:
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
     lines = [f"ended: {', '.join(ended)}" if ended else f"nothing was running in {folder}"]
+    if not ended:
+        _tell_of_others(folder, "down")
     lines += [f"removed {path}" for path in doomed]
     if wipe and not doomed:
         lines.append(f"there is nothing of Penstock's in {folder}")
@@ -123,12 +126,22 @@ def status() -> None:
     screen.answer(
         {"ready": ready, **facts, "processes": processes},
         "   ".join(f"{name} {value or 'none'}" for name, value in facts.items()),
-        lines or "nothing runs here",
+        lines or f"nothing runs here, in {folder}",
     )
+    if not found:
+        _tell_of_others(folder, "status")
     if not ready:
         late = next((entry for entry in found if entry.state != "ready"), None)
         screen.note("-> penstock up" if late is None or late.state == "ended" else f"-> penstock logs {late.name}")
     raise typer.Exit(0 if ready else 1)
+
+
+def _tell_of_others(folder: Path, verb: str) -> None:
+    """Commands look at one data folder; whoever looks from another place is told where something is up."""
+    from ..local import state
+
+    for up in state.elsewhere(folder):
+        screen.note(f"up elsewhere: {up.project}   -> PENSTOCK_DATA={up.folder} penstock {verb}")
 
 
 def logs(
@@ -148,7 +161,18 @@ def logs(
     if follow:
         screen.note(f"following {path}; Ctrl-C ends it")
     for line in _lines(path, number, follow):
-        screen.answer({"service": service, "line": line}, line)
+        screen.answer(_fact(service, line) if screen.form.json else None, line)
+
+
+def _fact(service: str, line: str) -> dict[str, Any]:
+    """A line for programs: what was written as JSON stays JSON."""
+    import msgspec
+
+    try:
+        said = msgspec.json.decode(line)
+    except msgspec.DecodeError:
+        said = None
+    return {"service": service, **said} if isinstance(said, dict) else {"service": service, "line": line}
 
 
 def _lines(path: Path, number: int, follow: bool) -> Iterator[str]:
@@ -200,6 +224,8 @@ def doctor() -> None:
         redis_url=redis,
         ports={name: settings.port_of(name) for name in Service if name not in up_here},
         data=settings.data,
+        tables=settings.offline,
+        security=settings.security if settings.kafka_bootstrap_servers else PLAIN,
     )
     code = examination.exit_code(checks)
     lines = []

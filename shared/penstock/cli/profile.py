@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import typer
 
@@ -20,6 +20,24 @@ if TYPE_CHECKING:
 
 __all__ = ["profile"]
 
+MOSTLY: Final = 0.9
+"""Of the cells of a CSV column that are filled: when so many are numbers, it is a column of numbers, and the others are bad."""
+
+NAMED: Final = 3
+"""Bad cells of a column that are told one by one."""
+
+
+class Bad(NamedTuple):
+    """Cells of a column of numbers that are none: how many, and the first, each with its row, counted from 1."""
+
+    column: str
+    cells: int
+    first: dict[int, str]
+
+    def __str__(self) -> str:
+        named = [f"row {row}: {text!r}" for row, text in self.first.items()] + ["..."] * (self.cells > NAMED)
+        return f"{self.column}: {screen.count(self.cells, 'cell')} no number, counted as missing ({', '.join(named)})"
+
 
 def profile(
     table: Annotated[str | None, typer.Argument(help="An offline table, such as an event's topic.", show_default=False)] = None,
@@ -30,15 +48,17 @@ def profile(
 ) -> None:
     """Describe the columns of a table or file.
 
-    Counts, missing, distinct, quantiles, histograms, frequent values; with a label also the correlation with it.
+    Counts, missing, distinct (~ is an estimate), quantiles, histograms, frequent values; with a label also the correlation
+    with it. A CSV column of which nine in ten cells are numbers is one of numbers; its other cells are told and counted as
+    missing.
     """
     from ..profiling.profile import Profile
 
     if (table is None) == (file is None):
         raise PenstockError("name a table, or a file", "penstock profile TABLE   or:  penstock profile --file data.csv")
-    found, facts = Profile(), list[tuple[str, str]]()
+    found, facts, bad = Profile(), list[tuple[str, str]](), list[Bad]()
     if file is not None:
-        name, frames = file.name, _file(file)
+        name, frames = file.name, _file(file, bad)
     else:
         name, frames, facts = str(table), *_table(str(table), version)
     _add(found, frames, label)
@@ -51,8 +71,11 @@ def profile(
         except OSError as error:
             raise PenstockError(f"{html} cannot be written: {error.strerror}", "name another file with --html") from None
     said = {"name": name, "rows": found.rows, "facts": dict(facts), "label": label, "columns": described}
+    said["bad_cells"] = [each._asdict() for each in bad]
     told = ", ".join([screen.count(found.rows, "row"), screen.count(len(described), "column"), *(f"{n} {v}" for n, v in facts)])
     screen.answer(said, f"{screen.paint(name, 'bold')}: {told}", screen.rows(_lines(described, label)))
+    for each in bad:
+        screen.note(f"  {each}")
     if html is not None:
         screen.note(f"-> open {html}")
 
@@ -80,8 +103,8 @@ def _lines(described: dict[str, Described], label: str | None) -> list[tuple[str
     return lines
 
 
-def _file(path: Path) -> Iterator[pd.DataFrame]:
-    """A file in parts."""
+def _file(path: Path, bad: list[Bad]) -> Iterator[pd.DataFrame]:
+    """A file in parts; `bad` learns which cells of a CSV are not of their column's kind."""
     import pandas as pd
 
     from ..profiling.profile import ROWS
@@ -95,30 +118,41 @@ def _file(path: Path) -> Iterator[pd.DataFrame]:
             for batch in parquet.ParquetFile(path).iter_batches(ROWS):
                 yield batch.to_pandas()
         elif ".csv" in path.suffixes:
-            yield pd.read_csv(path)  # whole, so that no part of a column is taken for another kind
+            frame = pd.read_csv(path, low_memory=False)  # whole, so that no part of a column is taken for another kind
+            bad += _mended(frame)
+            yield frame
         else:
             raise PenstockError(f"{path.name} is neither .csv nor .parquet", "convert it, or use ps.profile(frame) in Python")
     except (ValueError, UnicodeDecodeError, OSError) as error:
         raise PenstockError(f"{path} cannot be read: {error}", "is it really what its name says?") from None
 
 
+def _mended(frame: pd.DataFrame) -> Iterator[Bad]:
+    """Make columns that are mostly numbers columns of numbers, in place; what they lose."""
+    import pandas as pd
+
+    for name in frame.columns:
+        texts = frame[name]
+        if not (pd.api.types.is_object_dtype(texts.dtype) or pd.api.types.is_string_dtype(texts.dtype)):
+            continue
+        numbers, there = pd.to_numeric(texts, errors="coerce"), texts.notna()
+        wrong = there & numbers.isna()
+        if not wrong.any() or wrong.sum() > (1 - MOSTLY) * there.sum():
+            continue
+        whole = texts[there & ~wrong].astype(str).str.fullmatch(r"\s*[+-]?\d+\s*").all()
+        first = texts[wrong].head(NAMED)
+        named = {int(at) + 1: str(text)[:40] for at, text in zip(first.index, first, strict=True)}
+        frame[name] = numbers.astype("Int64") if whole else numbers
+        yield Bad(str(name), int(wrong.sum()), named)
+
+
 def _table(name: str, version: int | None) -> tuple[Iterator[pd.DataFrame], list[tuple[str, str]]]:
     """A Delta table in parts, and which version it is."""
-    import deltalake
-    from deltalake.exceptions import DeltaError
-
-    from ..mistake import nearest
+    from ..offline import Tables
     from ..profiling.profile import ROWS
 
-    folder = settings_of().data / "tables"
-    there = sorted(path.name for path in folder.iterdir() if (path / "_delta_log").is_dir()) if folder.is_dir() else []
-    if name not in there:
-        fix = nearest(name, there) if there else "penstock up   and publish events: tables are written as they come"
-        raise PenstockError(f"there is no table {name} in {folder}", fix)
-    try:
-        table: Any = deltalake.DeltaTable(str(folder / name), version=version)
-    except DeltaError:
-        newest = deltalake.DeltaTable(str(folder / name)).version()
-        raise PenstockError(f"table {name} has no version {version} (any more)", f"the newest is {newest}") from None
-    batches = table.to_pyarrow_dataset().to_batches(batch_size=ROWS)
-    return (batch.to_pandas() for batch in batches), [("version", str(table.version()))]
+    table = Tables(settings_of().offline).table(name)
+    if version is not None:
+        table = table.at(version=version)
+    batches = table.delta.to_pyarrow_dataset().to_batches(batch_size=ROWS)
+    return (batch.to_pandas() for batch in batches), [("version", str(table.version))]

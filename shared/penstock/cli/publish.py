@@ -96,7 +96,8 @@ def publish(
     One file (EVENT and --file), or all events of the project from a folder (--input), merged by their time: what comes after
     its time was passed counts as late, so files that were published one after the other would be.
 
-    Every row is checked first; rows that do not fit are reported and left out (exit code 1).
+    Every row is checked first; rows that do not fit are reported and left out (exit code 1). A row that does not meet an
+    expectation (ps.expect) is sent, and dead-lettered by the stream. Files need not be in order: rows are sorted by time.
     """
     from ..files import EventFile, in_folder, merged
 
@@ -223,6 +224,7 @@ def _report(found: Sequence[Inspection], times: Sequence[int], sent: int, second
             "rows": sum(each.rows for each in found),
             "sent": sent,
             "refused": bad,
+            "unexpected": sum(each.unexpected for each in found),
             "refusals": refusals(found),
             "first": first,
             "last": last,

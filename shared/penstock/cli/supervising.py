@@ -19,12 +19,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from ..errors import PenstockError, Unreachable
+from ..errors import PenstockError, SettingError, Unreachable
 from ..local import kafka as local_kafka
 from ..local import port, state
 from ..local import redis as local_redis
 from ..local.process import LocalError
 from ..local.supervisor import Process, Supervisor
+from ..log.security import PLAIN
 from . import broker, screen
 from .options import PROJECT_FILE
 
@@ -75,6 +76,7 @@ def processes(settings: Settings, names: Sequence[str], kafka: str, redis: str) 
     shared = {
         "KAFKA_BOOTSTRAP_SERVERS": kafka,
         "REDIS_URL": redis,
+        "PENSTOCK_KAFKA_SECURITY_PROTOCOL": settings.kafka_security_protocol,
         "PENSTOCK_PROJECT": settings.project,
         "PENSTOCK_DATA": str(settings.data.absolute()),
         "PENSTOCK_HTTP_PORT": "0",  # one port for all of them would be taken by the first
@@ -93,7 +95,11 @@ async def in_foreground(settings: Settings, project: Project, names: Sequence[st
     began, folder = time.monotonic(), settings.data.absolute()
     _refuse_twice(folder)
     _refuse_taken_ports(settings, names)
+    _refuse_unwritable(settings)
+    _made(folder)
     servers = _servers(settings, folder)
+    if "kafka" in servers:  # ours, which needs neither TLS nor a password
+        settings = settings.model_copy(update={"kafka_security_protocol": PLAIN.protocol})
     try:
         starting = asyncio.gather(*(_start(server) for server in servers.values()))
         await screen.patiently(starting, "starting Kafka (the first time its jars are fetched) and Redis", _waiting)
@@ -107,7 +113,6 @@ async def in_foreground(settings: Settings, project: Project, names: Sequence[st
             ready_seconds=READY_SECONDS,
             say=lambda line: tell("said", f"  {line}"),
         )
-        folder.mkdir(parents=True, exist_ok=True)
         own = settings.project
         (folder / PROJECT_FILE).write_text(str(Path(own).absolute()) if own.endswith(".py") else own)
         watching = asyncio.create_task(_watch(supervisor, names, began, own))
@@ -155,10 +160,32 @@ def _refuse_taken_ports(settings: Settings, names: Sequence[str]) -> None:
     numbers = {name: int(getattr(settings, f"{name}_port")) for name in names}
     taken = [name for name, number in numbers.items() if number and not port.is_free(number)]
     if taken:
-        raise Unreachable(
-            f"ports are taken: {', '.join(f'{numbers[name]} (for {name})' for name in taken)}",
-            f"see by whom:  ss -ltnp   or choose another:  export PENSTOCK_{taken[0].upper()}_PORT=...",
-        )
+        what = f"ports are taken: {', '.join(f'{numbers[name]} (for {name})' for name in taken)}"
+        another = f"export PENSTOCK_{taken[0].upper()}_PORT=..."
+        if others := state.elsewhere(settings.data):
+            up = ", ".join(f"{each.project} in {each.folder}" for each in others)
+            fix = f"end it:  PENSTOCK_DATA={others[0].folder} penstock down   or choose other ports:  {another} (and so on)"
+            raise Unreachable(f"{what}; another project is up: {up}", fix)
+        raise Unreachable(what, f"see by whom:  ss -ltnp   or choose another:  {another}")
+
+
+def _refuse_unwritable(settings: Settings) -> None:
+    """Services would wait for ever for storage that a typing error hides."""
+    from ..local.doctor import offline
+
+    check = offline(settings.offline)
+    if check.ok is False:
+        raise Unreachable(check.detail, check.fix)
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingError(
+            f"{folder} cannot be made: {error.strerror}", "export PENSTOCK_DATA=...   a folder of your own"
+        ) from None
+    return folder
 
 
 def _servers(settings: Settings, folder: Path) -> dict[str, LocalServer]:
@@ -227,8 +254,7 @@ def in_background(settings: Settings, names: Sequence[str]) -> None:
     """Start the same command as a process of its own, and return when all is up or it has failed."""
     folder = settings.data.absolute()
     _refuse_twice(folder)
-    log = folder / "logs" / "supervisor.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = _made(folder / "logs") / "supervisor.log"
     only = [word for name in names for word in ("--only", name)]
     with log.open("ab") as output, log.open("rb") as written:
         written.seek(0, os.SEEK_END)

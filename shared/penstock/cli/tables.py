@@ -57,6 +57,8 @@ def list_() -> None:
         shown.append((name, f"{table.rows:,}", size, str(table.version), when, ", ".join(datasets)))
     where = f"{screen.count(len(facts), 'table')} in {tables.location.root}"
     screen.answer({"location": tables.location.root, "tables": facts}, screen.rows(shown) if facts else [], f"  {where}")
+    if not facts:
+        screen.note("-> penstock up   fills them; so does   penstock simulate --input DIR --tables DIR")
 
 
 @command(app)
@@ -112,21 +114,32 @@ def restore(
 ) -> None:
     """Make a table what it was.
 
-    The archive, which may run meanwhile, then writes anew what came since. Refused where the topic no longer has what would
-    have to be written anew.
+    The archive, which may run meanwhile, then writes anew what came since: it notices within half a minute, or when it starts.
+    Refused where the topic no longer has what would have to be written anew.
     """
     from ..offline import upkeep
 
-    async def begins(log: Log) -> dict[int, int]:
-        there = await log.begins([name]) if name in await log.describe() else {}
-        return {partition.number: at for partition, at in there.items()}
+    async def bounds(log: Log) -> dict[int, tuple[int, int]]:
+        if name not in await log.describe():
+            return {}
+        begins, ends = await log.begins([name]), await log.ends([name])
+        return {partition.number: (begins[partition], ends[partition]) for partition in begins}
 
     settings = settings_of()
-    known = broker.use(settings, begins, "asking where the topic begins") if broker.servers(settings)[0] else None
+    known = broker.use(settings, bounds, "asking where the topic begins and ends") if broker.servers(settings)[0] else None
     was = _tables().table(name).version
-    table = upkeep.restore(_tables(), name, version, known)
-    fact = {"table": name, "version": table.version, "restored": version, "was": was, "rows": table.rows}
+    begins = None if known is None else {number: begin for number, (begin, _) in known.items()}
+    table = upkeep.restore(_tables(), name, version, begins)
+    behind, positions = 0, table.positions()
+    for number, (begin, end) in (known or {}).items():
+        behind += end - positions.get(number, begin)
+    fact = {"table": name, "version": table.version, "restored": version, "was": was, "rows": table.rows, "behind": behind}
     screen.answer(fact, f"{name} is what it was at version {version}: {screen.count(table.rows, 'row')}, version {table.version}")
+    if known is None:
+        screen.note("   no broker here: what came since is written anew where the feature store runs")
+    elif behind:
+        since = f"{screen.count(behind, 'record')} came since"
+        screen.note(f"   {since}; the feature store writes them anew within half a minute, or when it starts")
     screen.note(f"-> undo:  penstock tables restore {name} --version {was}")
 
 

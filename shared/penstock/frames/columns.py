@@ -44,7 +44,7 @@ def place(frame: pd.DataFrame, name: str, said: str) -> Series:
 
 def micros(series: Series, said: str) -> Ints:
     """Microseconds since 1970 UTC, `MISSING` where there is none; any zones, also mixed ones."""
-    fix = f'pd.to_datetime(frame["{series.name}"], utc=True)   reads texts and naive times as UTC'
+    fix = f'pd.to_datetime(frame["{series.name}"], utc=True, format="ISO8601")   reads texts and naive times as UTC'
     if isinstance(series.dtype, pd.ArrowDtype) and getattr(series.dtype.pyarrow_dtype, "tz", None):
         series = series.astype("datetime64[us, UTC]")
     elif series.dtype == object:

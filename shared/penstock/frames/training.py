@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ..errors import PenstockError
+from ..errors import DefinitionError, PenstockError
 from ..event import Column, Event, to_micros
 from ..model import Model
 from ..offline import Table, Tables
@@ -65,6 +65,9 @@ def training_set(
 
     PenstockError says which table or column is not there, and what to type.
     """
+    if not isinstance(model, Model):
+        fix = "give the function that @ps.model decorates: ps.training_set(fraud, tables)   or:  project.model(name)"
+        raise DefinitionError(f"{model!r} is no model", fix)
     topology = project.topology if project else Topology([(model.scores, model.views)], [model.label.event])
     opened = tables if isinstance(tables, Tables) else Tables(tables)
     asked = Query(model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now)

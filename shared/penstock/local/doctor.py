@@ -4,6 +4,7 @@ Nothing heavy is imported and nothing is changed: no topic is made, no key writt
 long as the slowest, which has two seconds.
 """
 
+import os
 import re
 import shutil
 import socket
@@ -18,6 +19,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from ..errors import PenstockError, SettingError
+from ..log.security import PLAIN, Security
 from ..settings import SERVICES
 from . import kafka as local_kafka
 from . import port as local_port
@@ -42,12 +45,19 @@ class Check:
     fix: str = ""
 
 
-def examine(bootstrap: str | None, redis_url: str | None, ports: Mapping[str, int], data: Path) -> list[Check]:
+def examine(
+    bootstrap: str | None,
+    redis_url: str | None,
+    ports: Mapping[str, int],
+    data: Path,
+    tables: str = "",
+    security: Security = PLAIN,
+) -> list[Check]:
     """Every check, in the order in which a person should read them."""
     looks: list[Callable[[], Check]] = [
         python,
         *(partial(packages, extra) for extra in SERVICES),
-        partial(broker, bootstrap),
+        partial(broker, bootstrap, security),
         partial(redis, redis_url),
         partial(clock, redis_url),
         *(partial(free_port, name, port) for name, port in ports.items()),
@@ -56,15 +66,17 @@ def examine(bootstrap: str | None, redis_url: str | None, ports: Mapping[str, in
         redis_server,
         docker,
         partial(disk, data),
+        partial(folder, data),
+        *([partial(offline, tables)] if tables else []),
     ]
     with ThreadPoolExecutor(len(looks)) as pool:
         return list(pool.map(lambda look: look(), looks))
 
 
 def exit_code(checks: Sequence[Check]) -> int:
-    """0 when nothing is wrong, 3 when a broker or Redis cannot be used, else 1."""
+    """0 when nothing is wrong, 3 when a broker, Redis or the offline tables cannot be used, else 1."""
     failed = {check.name for check in checks if check.ok is False}
-    return 3 if failed & {"kafka", "redis"} else int(bool(failed))
+    return 3 if failed & {"kafka", "redis", "tables"} else int(bool(failed))
 
 
 def python(version: tuple[int, ...] = sys.version_info[:3]) -> Check:
@@ -89,7 +101,16 @@ def packages(extra: str) -> Check:
     return Check(f"packages {extra}", False, f"missing: {', '.join(missing)}", f'pip install "penstock[{extra}]"')
 
 
-def broker(bootstrap: str | None) -> Check:
+def called(host: str, port: int, security: Security) -> list[tuple[str, int]]:
+    """Where the brokers behind an address send clients to; OSError says why none answers or takes us."""
+    if security == PLAIN:
+        return local_kafka.listeners(host, port, SECONDS)
+    from ..log._kafka_call import called as securely
+
+    return securely(host, port, security, SECONDS)
+
+
+def broker(bootstrap: str | None, security: Security = PLAIN) -> Check:
     """Ask Kafka for its brokers, then call at each address that it hands out, as every client will."""
     if not bootstrap:
         return Check("kafka", None, "KAFKA_BOOTSTRAP_SERVERS is not set: penstock starts one, or runs without", START)
@@ -97,11 +118,16 @@ def broker(bootstrap: str | None) -> Check:
     for address in bootstrap.split(","):
         began = time.monotonic()
         try:
-            found = local_kafka.listeners(*endpoint(address), SECONDS)
+            found = called(*endpoint(address), security)
+        except SettingError as error:
+            return Check("kafka", False, str(error), error.fix)
+        except ImportError as error:
+            return Check("kafka", False, f"the client is not installed: {error}", 'pip install "penstock[kafka]"')
         except (OSError, ValueError) as error:
             problem = f"{address}: {reason(error)}"
             continue
-        taken = f"{address}  {len(found)} broker(s)  round trip {(time.monotonic() - began) * 1000:.0f} ms"
+        how = "" if security == PLAIN else f"  {security.protocol}"
+        taken = f"{address}{how}  {len(found)} broker(s)  round trip {(time.monotonic() - began) * 1000:.0f} ms"
         if not found:
             what = f"{address} listens, but no broker is in service yet"
             return Check("kafka", False, what, "wait, then again:  penstock doctor")
@@ -113,7 +139,9 @@ def broker(bootstrap: str | None) -> Check:
                 fix = f"use the listener meant for this machine, or correct advertised.listeners of the broker ({name})"
                 return Check("kafka", False, what, fix)
         return Check("kafka", True, taken)
-    return Check("kafka", False, problem, START)
+    return Check(
+        "kafka", False, problem, START if security == PLAIN else "penstock config show   and compare with the broker's listener"
+    )
 
 
 def redis(url: str | None) -> Check:
@@ -212,6 +240,45 @@ def disk(data: Path) -> Check:
     if room >= LEAST_DISK:
         return Check("disk", True, detail)
     return Check("disk", False, detail, "make room, or point PENSTOCK_DATA at another disk")
+
+
+def folder(data: Path) -> Check:
+    """Whether PENSTOCK_DATA can be written."""
+    wrong = _unwritable(data)
+    return Check("data", not wrong, wrong or str(data.absolute()), "point PENSTOCK_DATA at a folder of your own" if wrong else "")
+
+
+def offline(tables: str) -> Check:
+    """Whether the offline tables can be written (a folder), or at least listed (a bucket: nothing is put there to try it)."""
+    from ..offline.location import Location
+
+    try:
+        where = Location(tables)
+        if not where.remote:
+            wrong = _unwritable(Path(where.root))
+            fix = "point PENSTOCK_TABLES at a folder of your own, or at s3://bucket/prefix" if wrong else ""
+            return Check("tables", not wrong, wrong or where.root, fix)
+        if where.endpoint:
+            socket.create_connection(where.address, timeout=SECONDS).close()
+        return Check("tables", True, f"{where.root}  {len(where.folders())} there; writing was not tried")
+    except ImportError as error:
+        return Check("tables", False, f"the client is not installed: {error}", 'pip install "penstock[feature_store]"')
+    except PenstockError as error:
+        return Check("tables", False, str(error), error.fix)
+    except (OSError, ValueError) as error:
+        return Check("tables", False, f"{tables}: {where.endpoint}: {reason(error)}", "check AWS_ENDPOINT_URL and the network")
+
+
+def _unwritable(path: Path) -> str:
+    """Why a folder cannot be made or written, in words; empty: it can."""
+    place = path.absolute()
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        return f"{path} cannot be made: {place} is no folder"
+    if not os.access(place, os.W_OK | os.X_OK):
+        return f"{path} cannot be written: {place} belongs to another user, or is read-only"
+    return ""
 
 
 def _required(requirements: Sequence[str], extra: str) -> set[str]:

@@ -196,7 +196,8 @@ def listeners(host: str, port: int, timeout: float) -> list[tuple[str, int]]:
         size = link.read(4)
         length = int.from_bytes(size, "big")
         if not 0 < length < LARGEST_RECORD:
-            raise ConnectionError(f"what listens there is not a plain Kafka listener: it answered {size!r}")
+            hint = ": TLS, so set PENSTOCK_KAFKA_SECURITY_PROTOCOL" if size.startswith(b"\x15\x03") else ""
+            raise ConnectionError(f"what listens there is not a plain Kafka listener{hint} (it answered {size!r})")
         answer = link.read(length)
     if len(answer) < length:
         raise ConnectionResetError(f"{host}:{port} closed the connection after {len(answer)} bytes")

@@ -11,7 +11,7 @@ from typing import Final
 
 from .process import LocalError, Mark, end_group, group, mark, wait_until
 
-__all__ = ["Status", "down", "status", "supervisor_of", "write"]
+__all__ = ["Status", "Up", "down", "elsewhere", "status", "supervisor_of", "write"]
 
 SUPERVISOR: Final = "supervisor"
 GRACE: Final = 8.0  # seconds for a process to end by itself
@@ -54,6 +54,29 @@ def status(folder: Path) -> list[Status]:
 def supervisor_of(folder: Path) -> int | None:
     """The process that supervises the folder now, if any does."""
     return next((entry.pid for entry in _read(folder) if entry.name == SUPERVISOR and entry.running), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A project whose services run on this machine, and its data folder."""
+
+    project: str
+    folder: Path
+
+
+def elsewhere(folder: Path) -> list[Up]:
+    """What this user has up in other data folders, as its services' environment says. Other users' are not seen."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if not entry.name.isdigit() or b"\0penstock.services\0" not in (entry / "cmdline").read_bytes():
+                continue
+            said = dict(item.split("=", 1) for item in os.fsdecode((entry / "environ").read_bytes()).split("\0") if "=" in item)
+        except OSError:  # it has ended, or is another's
+            continue
+        if "PENSTOCK_DATA" in said and Path(said["PENSTOCK_DATA"]).is_absolute():
+            found.add(Up(said.get("PENSTOCK_PROJECT", "?"), Path(said["PENSTOCK_DATA"])))
+    return sorted((up for up in found if up.folder != folder.absolute()), key=lambda up: up.folder)
 
 
 def down(folder: Path) -> list[str]:

@@ -24,6 +24,7 @@ from ._kafka_read import KafkaMember, KafkaReader
 from ._kafka_send import LARGEST, Sender, deal
 from ._kafka_topics import MetadataRequest, ids_of
 from ._kafka_wait import DEADLINE, failed, quietly, within
+from .security import PLAIN, Security
 
 __all__ = ["KafkaLog"]
 
@@ -50,7 +51,7 @@ class KafkaLog:
 
     `client` is the name that the brokers' logs and quotas show. `session` is how many seconds a silent member keeps
     its partitions. `instance` makes memberships static: a process that returns under the same name within `session`
-    gets its partitions back without a rebalance.
+    gets its partitions back without a rebalance. `security` is how to talk to brokers that want TLS or SASL.
     """
 
     def __init__(
@@ -60,9 +61,10 @@ class KafkaLog:
         *,
         session: float = 10.0,
         instance: str | None = None,
+        security: Security = PLAIN,
     ) -> None:
         self._bootstrap, self._session, self._instance = bootstrap, session, instance
-        self._settings: dict[str, Any] = {"client_id": client}
+        self._settings: dict[str, Any] = {"client_id": client, **security.client()}
         self._admin: Any = None
         self._lookup: Any = None
         self._starting = asyncio.Lock()

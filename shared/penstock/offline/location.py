@@ -12,6 +12,7 @@ import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from ..errors import SettingError, Unreachable
 
@@ -44,6 +45,19 @@ class Location:
 
     def __repr__(self) -> str:
         return self.root
+
+    @property
+    def endpoint(self) -> str:
+        """The server of a bucket, where it is not Amazon's: a URL; else empty."""
+        return _endpoint() if self.remote else ""
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the endpoint; ValueError where it is no URL."""
+        parts = urlsplit(self.endpoint if "://" in self.endpoint else f"https://{self.endpoint}")
+        if not parts.hostname:
+            raise ValueError("AWS_ENDPOINT_URL is no URL")
+        return parts.hostname, parts.port or (80 if parts.scheme == "http" else 443)
 
     def uri(self, name: str) -> str:
         """Where one table is."""

@@ -131,6 +131,11 @@ class Table:
         return pa.schema(self._delta.schema().to_arrow())
 
     @property
+    def partitions(self) -> int:
+        """How many its topic has; 0 for a table that was not written by Penstock."""
+        return int(self._delta.metadata().configuration.get(PARTITIONS, 0))
+
+    @property
     def rows(self) -> int:
         """How many rows, from the log alone."""
         return int(self._delta.count())
@@ -147,9 +152,7 @@ class Table:
 
     @cached_property
     def _adds(self) -> Any:
-        import pyarrow as pa
-
-        return pa.table(self._delta.get_add_actions(flatten=True))
+        return self._delta.get_add_actions(flatten=True)  # as it comes: pyarrow.table would import pandas, for seconds
 
     def arrow(self, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:  # noqa: A002  # pyarrow's word
         """The rows, as a pyarrow table; `columns` in that order (default: all), `filter` a pyarrow expression or a list of
@@ -177,8 +180,7 @@ class Table:
 
     def positions(self) -> dict[int, int]:
         """The next offset of each partition that this version has records of: all before it are in, or were refused."""
-        count = int(self._delta.metadata().configuration.get(PARTITIONS, 0))
-        last = {n: self._delta.transaction_version(app_of(self.topic_id, n)) for n in range(count)}
+        last = {n: self._delta.transaction_version(app_of(self.topic_id, n)) for n in range(self.partitions)}
         return {number: int(offset) + 1 for number, offset in last.items() if offset is not None and offset >= 0}
 
     def history(self, limit: int | None = None) -> list[Version]:

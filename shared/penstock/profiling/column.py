@@ -74,7 +74,7 @@ class ColumnProfile:
             rows=self.rows,
             missing=self.missing,
             infinite=numbers.infinite,
-            distinct=distinct.count,
+            distinct=min(distinct.count, self.rows - self.missing),  # an estimate may lie above what there is
             distinct_exact=distinct.exact,
             least=_shown(self.kind, numbers.least),
             greatest=_shown(self.kind, numbers.greatest),

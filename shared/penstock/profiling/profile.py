@@ -114,6 +114,9 @@ def profile(frame: pd.DataFrame, label: str | None = None) -> Profile:
     """
     from .column import columns_of
 
+    if not hasattr(frame, "columns"):
+        said = "a file:  penstock profile --file data.csv   a list:  ps.profile(pd.DataFrame(rows))"
+        raise PenstockError(f"ps.profile takes a pandas DataFrame, not a {type(frame).__name__}", said)
     if not frame.columns.is_unique:
         twice = frame.columns[frame.columns.duplicated()][0]
         raise PenstockError(f"two columns are called {twice!r}", "rename one: frame.columns = [...]")

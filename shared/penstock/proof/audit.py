@@ -25,6 +25,7 @@ from ..log import Headers, Log, Partition
 from ..measures import auc, log_loss
 from ..records import Alarm, Decision, Outcome, Run, Statistic
 from ..runtime.control import Tail
+from ..runtime.deadletter import cause_of
 from ..runtime.lane import numbered
 from ..topics import Topics
 
@@ -44,6 +45,8 @@ class Audit:
     predictions: int = 0
     outcomes: int = 0
     dead_lettered: int = 0
+    causes: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """How many dead letters, by "topic: reason", and what the first of them says."""
     lost: int = 0
     counted_twice: int = 0
     redelivered: int = 0
@@ -94,6 +97,11 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         letters = await read_all(log, topics.dead_letters(event.topic))
         dead = {(p.number, int(dict(headers)["dlq.offset"])) for p, _, _, _, headers in letters}
         found.dead_lettered += len(dead)
+        for *_, headers in letters:
+            cause = cause_of(headers)
+            named = f"{event.topic}: {cause['dlq.reason']}"
+            count, first = found.causes.get(named, (0, cause["dlq.error"]))
+            found.causes[named] = count + 1, first
         found.double(len(letters) - len(dead), f"dead letters of {event.topic}")
         decode = msgspec.json.Decoder(EventDecoder(event).struct).decode
         records = await read_all(log, event.topic)
@@ -237,6 +245,8 @@ def lines(found: Audit) -> Iterator[str]:
     yield f"events {found.events_in:,}   rows {found.rows:,}   predictions {found.predictions:,}   outcomes {found.outcomes:,}"
     lost = f"lost {found.lost}   counted twice {found.counted_twice}   redelivered {found.redelivered}"
     yield f"dead letters {found.dead_lettered:,}   {lost}"
+    for named, (count, first) in found.causes.items():
+        yield f"  {count:,} of {named}, such as: {first}"
     retrains = f"retrains {found.retrains} ({found.retrains_by_alarm} by alarm)"
     yield f"alarms {found.alarms}   {retrains}   promotions {found.promotions}"
     for name in ("served", "first_model", "prior"):

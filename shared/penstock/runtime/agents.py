@@ -19,6 +19,7 @@ from typing import Any
 import structlog
 
 from ..log import Log, LogError, Partition
+from ..log.security import PLAIN, Security
 from .control import Control, ControlLoop
 
 __all__ = ["Agents"]
@@ -35,7 +36,15 @@ class Agents:
     """
 
     def __init__(
-        self, control: Control, name: str, bootstrap: str, log: Log, folder: Path, instance: str = "0", longest: float = 60.0
+        self,
+        control: Control,
+        name: str,
+        bootstrap: str,
+        log: Log,
+        folder: Path,
+        instance: str = "0",
+        longest: float = 60.0,
+        security: Security = PLAIN,
     ) -> None:
         import faust
 
@@ -51,6 +60,7 @@ class Agents:
         self.app: Any = faust.App(
             name,
             broker=[f"kafka://{address}" for address in bootstrap.split(",")],
+            broker_credentials=_credentials(security),
             autodiscover=False,
             datadir=str(folder / f"{name}-faust"),
             key_serializer="raw",
@@ -158,3 +168,14 @@ class Agents:
                 self._alive.discard(topic)
 
         return agent
+
+
+def _credentials(security: Security) -> Any:
+    """As Faust takes it; None for a plain broker."""
+    import faust
+
+    context = security.context()
+    if security.sasl:
+        mechanism, name, password = security.mechanism, security.username, security.password
+        return faust.SASLCredentials(username=name, password=password, mechanism=mechanism, ssl_context=context)
+    return faust.SSLCredentials(context) if context is not None else None

@@ -34,6 +34,7 @@ def test_config_says_where_each_value_came_from(cli: Cli, here: Path, monkeypatc
 
 def test_passwords_are_shown_nowhere(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", "redis://ada:lovelace@cache:6379/0")
+    monkeypatch.setenv("PENSTOCK_KAFKA_SASL_PASSWORD", "lovelace")
     for words in (["config", "show"], ["config", "show", "--json"], ["config", "show", "--markdown"], ["status"]):
         assert "lovelace" not in cli(*words).output
     assert settings_shown(cli)["REDIS_URL"]["value"] == "redis://***@cache:6379/0"
@@ -126,3 +127,10 @@ def test_the_picture_has_every_topic_and_every_service(cli: Cli) -> None:
     assert drawn.startswith("flowchart LR\n")
     assert all(name in drawn for name in ("feature_store", "inference", "monitoring", "trainer", "registry"))
     assert cli("topology", "--mermaid").stdout.strip() == drawn
+
+
+def test_a_command_says_that_it_works_on_an_example_when_no_project_is_named(cli: Cli) -> None:
+    assert (
+        "project penstock.examples.flights, an example, as none is named; yours:  export PENSTOCK_PROJECT" in cli("check").stderr
+    )
+    assert cli("check", "penstock.examples.electricity").stderr == ""

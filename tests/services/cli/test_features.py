@@ -33,7 +33,6 @@ def street(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     published(here / ".penstock", [Batch(first, before=100), Batch([sale("s3", 35, paid=9.0), ask("q3", 110)], before=None)])
     (here / "street.py").write_text("from tests.laws.served import PROJECT as project\n")
     monkeypatch.setenv("PENSTOCK_PROJECT", "street.py")
-    monkeypatch.setenv("PENSTOCK_PARTITIONS", "1")
     return here / ".penstock" / "tables"
 
 
@@ -225,7 +224,6 @@ def test_explain_shows_what_the_online_store_has_beside_it(
     published(here / ".penstock", [Batch(events, before=None)], store=RedisStore(redis_url, "street"))
     (here / "street.py").write_text("from tests.laws.served import PROJECT as project\n")
     monkeypatch.setenv("PENSTOCK_PROJECT", "street.py")
-    monkeypatch.setenv("PENSTOCK_PARTITIONS", "1")
     monkeypatch.setenv("REDIS_URL", redis_url)
     found = cli.json("features", "explain", "Shop", "a", "paid_1h")
     assert (found["online"]["value"], found["online"]["as_of"]) == (6.0, "2026-03-01T00:40:00Z")

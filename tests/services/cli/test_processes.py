@@ -95,6 +95,47 @@ def test_logs_shows_the_newest_lines(cli: Cli, here: Path) -> None:
     assert json.loads(cli("logs", "trainer", "-n", "1", "--json").stdout) == {"service": "trainer", "line": "line 99"}
 
 
+def test_what_a_service_wrote_as_json_stays_json(cli: Cli, here: Path) -> None:
+    folder = here / ".penstock" / "logs"
+    folder.mkdir(parents=True)
+    (folder / "trainer.log").write_text('{"event": "fitted", "rows": 3}\n[1]\n')
+    assert cli.lines("logs", "trainer") == [
+        {"service": "trainer", "event": "fitted", "rows": 3},
+        {"service": "trainer", "line": "[1]"},
+    ]
+
+
+def test_commands_name_the_folder_they_look_at_and_what_is_up_in_others(
+    cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+    import subprocess
+    import sys
+
+    other = here / "other" / ".penstock"
+    told = {"PENSTOCK_DATA": str(other), "PENSTOCK_PROJECT": "other.py"}
+    waits = [sys.executable, "-c", "input()", "-m", "penstock.services", "trainer"]  # looks like a service, does nothing
+    with socket.socket() as taken, subprocess.Popen(waits, env=told, stdin=subprocess.PIPE) as service:
+        for words, verb in ((("status",), "status"), (("down",), "down")):
+            said = cli(*words)
+            assert str(here / ".penstock") in said.stdout
+            assert f"up elsewhere: other.py   -> PENSTOCK_DATA={other} penstock {verb}" in said.stderr
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        monkeypatch.setenv("PENSTOCK_TRAINER_PORT", str(taken.getsockname()[1]))
+        assert f"another project is up: other.py in {other}" in cli("up", "--only", "trainer").stderr
+        service.communicate(b"\n", timeout=10)
+    assert "other.py" not in cli("status").stderr
+
+
+def test_a_data_folder_that_is_a_file_is_told_by_every_command(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / "file").touch()
+    monkeypatch.setenv("PENSTOCK_DATA", "file/x")
+    for words in ("up", "status", "down", "doctor", "tables list"):
+        said = cli(*words.split())
+        assert said.exit_code == 2 and "file is a file" in said.stderr and "PENSTOCK_DATA=" in said.stderr
+
+
 def test_wipe_removes_the_data_folder(cli: Cli, here: Path) -> None:
     (here / ".penstock" / "models").mkdir(parents=True)
     assert cli.json("down", "--wipe")["wiped"] == [str(here / ".penstock")]

@@ -67,7 +67,9 @@ def test_any_version_of_a_table_is_described(cli: Cli, tmp_path: Path, monkeypat
     assert [json.loads(ran.stdout)["columns"]["amount"]["greatest"] for ran in (newest, oldest)] == [19.0, 9.0]
     assert [json.loads(ran.stdout)["facts"] for ran in (newest, oldest)] == [{"version": "1"}, {"version": "0"}]
     wrong = cli("profile", "payments", "--version", "7")
-    assert wrong.exit_code == 1 and wrong.stderr == "table payments has no version 7 (any more)\n-> the newest is 1\n"
+    assert wrong.exit_code == 1 and wrong.stderr == (
+        "table payments has versions 0 to 1, not 7\n-> choose another:  penstock tables history payments\n"
+    )
     wrong = cli("profile", "paymnets")
     assert wrong.exit_code == 1 and "there is no table paymnets" in wrong.stderr and "-> did you mean payments?" in wrong.stderr
 
@@ -152,3 +154,30 @@ def test_days_of_quality_are_shown(cli: Cli, log: MemoryLog, monkeypatch: pytest
     assert (day["id"], day["refused"]) == ("rides/2026-03-01", {"expectation": 1})
     wrong = cli("quality", "ridse", "--project", str(project))
     assert wrong.exit_code == 1 and wrong.stderr == "cabs has no event ridse\n-> did you mean rides?\n"
+
+
+def test_tables_are_found_where_the_settings_say(cli: Cli, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pyarrow as pa
+    from deltalake import write_deltalake
+
+    write_deltalake(str(here / "lake/payments"), pa.table({"amount": [1.0]}))
+    monkeypatch.setenv("PENSTOCK_TABLES", "lake")
+    assert cli.json("profile", "payments")["rows"] == 1
+
+
+def test_a_bad_cell_is_told_and_leaves_its_column_a_column_of_numbers(cli: Cli, here: Path) -> None:
+    rows = [f"{n},{'x' if n == 5 else n},{'a' if n % 3 else n},{n}.5" for n in range(40)]
+    (here / "data.csv").write_text("\n".join(["clean,one_bad,codes,floats", *rows]))
+    said = cli("profile", "--file", "data.csv")
+    assert "one_bad: 1 cell no number, counted as missing (row 6: 'x')" in said.stderr
+    found = cli.json("profile", "--file", "data.csv")
+    kinds = {name: (column["kind"], column["missing"]) for name, column in found["columns"].items()}
+    assert kinds == {"clean": ("int", 0), "one_bad": ("int", 1), "codes": ("text", 0), "floats": ("float", 0)}
+    assert found["bad_cells"] == [{"column": "one_bad", "cells": 1, "first": {"6": "x"}}]
+
+
+def test_an_estimate_of_distinct_values_is_never_above_what_there_is(cli: Cli, here: Path) -> None:
+    for seed in range(4):
+        (here / "ids.csv").write_text("\n".join(["id", *(f"id-{seed}-{n}" for n in range(5_000))]))
+        found = cli.json("profile", "--file", "ids.csv")["columns"]["id"]
+        assert not found["distinct_exact"] and 4_500 < found["distinct"] <= 5_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,21 @@ def test_publish_sends_what_fits_in_order_of_time_and_tells_the_rest(cli: Cli, m
     assert (summary["type"], summary["sent"], summary["refused"], summary["rows"]) == ("summary", 2, 1, 3)
     assert (summary["first"], summary["last"]) == ("2013-01-01T00:00:00Z", "2013-01-02T00:00:00Z")
     assert [each["row"] for each in summary["refusals"]] == [4]
+
+
+def test_what_does_not_meet_an_expectation_is_sent_for_the_stream_to_refuse(
+    cli: Cli, log: MemoryLog, here: Path, shop: Callable[[str], None]
+) -> None:
+    shop("till")
+    with (here / "shop.py").open("a") as file:
+        file.write('ps.expect(Payment.amount, between=(0, 100), otherwise="dead_letter")\n')
+    (here / "p.csv").write_text("payment_id,card_id,amount,paid_at\np1,c,3,2026-01-01T12:00Z\np2,c,500,2026-01-01T12:01Z\n")
+    assert cli("topics", "apply", "--project", "shop.py").exit_code == 0
+    said = cli("publish", "till.payments", "--file", "p.csv", "--project", "shop.py", "--json")
+    summary = json.loads(said.stdout)
+    assert (said.exit_code, summary["sent"], summary["refused"], summary["unexpected"]) == (0, 2, 0, 1)
+    assert "line 3: the stream refuses it: expectation: Payment.amount is 500.0" in said.stderr
+    assert "go to till.payments.dlq so: 1" in said.stderr
 
 
 def clocks(cli: Cli) -> list[dict[str, Any]]:

@@ -53,6 +53,32 @@ def test_times_without_a_zone_are_utc_when_that_is_said_and_a_run_without_refusa
     assert (summary["events_in"], summary["refused"], summary["refusals"]) == (3, 0, [])
 
 
+def test_what_does_not_meet_an_expectation_is_dead_lettered_as_on_kafka_and_the_run_is_ok(cli: Cli, history: Path) -> None:
+    history.write_text("payment_id,card_id,amount,paid_at\np2,c1,500,2026-01-01T12:01:00Z\np1,c1,3,2026-01-01T12:00:00Z\n")
+    with Path("shop.py").open("a") as file:
+        file.write('ps.expect(Payment.amount, between=(0, 100), otherwise="dead_letter")\n')
+    said = cli("simulate", "shop.py", "--input", "history", "--json")
+    summary = json.loads(said.stdout.splitlines()[-1])
+    assert (said.exit_code, summary["events_in"], summary["rows"], summary["dead_lettered"]) == (0, 2, 1, 1)
+    why = "Payment.amount is 500.0; expected between 0 and 100"
+    assert summary["dead_letters"] == {"card.payments: expectation": {"count": 1, "first": why}}
+    assert f"1 of card.payments: expectation, such as: {why}" in cli("simulate", "shop.py", "--input", "history").stdout
+    assert "line 2: the stream refuses it: expectation: Payment.amount is 500.0; expected between 0 and 100" in said.stderr
+
+
+def test_a_run_keeps_its_tables_where_it_is_told_to_and_never_beside_those_of_another(
+    cli: Cli, history: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history.write_text(HISTORY.replace("much", "4"))
+    words = ("simulate", "shop.py", "--input", "history", "--utc", "--tables", "kept")
+    assert cli(*words).exit_code == 0
+    monkeypatch.setenv("PENSTOCK_TABLES", "kept")
+    found = {each["table"]: each["rows"] for each in cli.lines("tables", "list")[0]["tables"]}
+    assert (found["card.payments"], found["cardx.rows.card.payments"]) == (3, 3)
+    again = cli(*words)
+    assert again.exit_code == 1 and "tables in" in again.stderr and "already" in again.stderr
+
+
 def test_files_of_which_nothing_can_be_read_are_no_run(cli: Cli, history: Path) -> None:
     history.write_text("payment_id,card_id,amount,paid_at\n")
     said = cli("simulate", "shop.py", "--input", "history")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,13 @@ def test_list_shows_every_table_and_who_pins_it(cli: Cli, harbour: Harbour) -> N
     assert "spring" in shown and "3 tables in" in shown
 
 
+def test_listing_tables_does_not_wait_for_pandas(harbour: Harbour) -> None:
+    said = "import sys; from penstock.offline import Tables; t = Tables(sys.argv[1]).table('arrivals'); "
+    said += "print(t.rows, t.bytes > 0, len(t.files), t.positions(), 'pandas' in sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", said, str(harbour.folder)], capture_output=True, text=True, check=True)
+    assert ran.stdout == "30 True 3 {0: 30} False\n"
+
+
 def test_show_is_the_newest_rows_now_or_at_a_version_or_a_moment(cli: Cli, harbour: Harbour) -> None:
     now = cli.json("tables", "show", "arrivals", "--rows", "3")
     assert [r["arrival_id"] for r in now["newest"]] == ["a29", "a28", "a27"] and now["positions"] == {"0": 30}
@@ -63,7 +72,7 @@ def test_history_lists_versions_newest_first(cli: Cli, harbour: Harbour) -> None
 
 def test_restore_compact_and_vacuum_work_on_one_table_or_on_all(cli: Cli, harbour: Harbour) -> None:
     assert cli.json("tables", "restore", "arrivals", "--version", "2") == {
-        "table": "arrivals", "version": 4, "restored": 2, "was": 3, "rows": 20,
+        "table": "arrivals", "version": 4, "restored": 2, "was": 3, "rows": 20, "behind": 10,
     }  # fmt: skip
     assert [done["table"] for done in cli.lines("tables", "compact")] == ["arrivals", "arrivals.dlq", ROWS]
     assert cli.json("tables", "vacuum", "arrivals", "--older-than", "1h")["deleted"] == []

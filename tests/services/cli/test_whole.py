@@ -91,7 +91,10 @@ def test_the_services_are_those_of_the_settings() -> None:
         (["check", "--project", "penstock.nothing"], "penstock.nothing", "importable module"),
     ],
 )
-def test_wrong_use_is_one_line_what_and_one_line_what_to_type(cli: Cli, words: list[str], what: str, fix: str) -> None:
+def test_wrong_use_is_one_line_what_and_one_line_what_to_type(
+    cli: Cli, words: list[str], what: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_PROJECT", "penstock.examples.flights")
     said = cli(*words)
     first, second = said.stderr.strip().split("\n")
     assert what in first
@@ -173,7 +176,8 @@ def test_all_wrong_settings_are_told_at_once(cli: Cli, monkeypatch: pytest.Monke
     assert "-> " in said.stderr
 
 
-def test_without_a_broker_a_command_says_how_to_get_one(cli: Cli) -> None:
+def test_without_a_broker_a_command_says_how_to_get_one(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_PROJECT", "penstock.examples.flights")
     said = cli("topics", "list")
     assert said.exit_code == 3
     assert said.stderr.startswith("no broker: KAFKA_BOOTSTRAP_SERVERS is not set")
@@ -191,6 +195,8 @@ def test_a_broker_that_does_not_answer_is_told_within_seconds(cli: Cli, monkeypa
 
 
 def test_ctrl_c_is_told_in_one_word(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PENSTOCK_PROJECT", "penstock.examples.flights")
+
     def interrupted(folder: Path) -> None:
         raise KeyboardInterrupt
 
