@@ -229,7 +229,7 @@ def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Har
     parts, refused = [], 0
     positions: dict[int, int] = {}
     seen: dict[tuple[int, str], int] = {}
-    for batch in batches:
+    for batch in sorted(batches, key=lambda batch: batch.partition.number):  # long runs: see `penstock.offline.scan`
         number = batch.partition.number
         positions[number] = batch.next
         wanted = range(len(batch))

@@ -29,6 +29,9 @@ KEEP: Final = timedelta(days=30)
 SAFE_AGE: Final = timedelta(hours=1)
 """A younger file that no version names may be one that a writer is about to commit."""
 
+GROUP: Final = 1 << 17
+"""Rows in a row group: what `Scan` decodes at a time, and readers skip by a filter."""
+
 NICE: Final = 10
 
 
@@ -56,7 +59,10 @@ def compact(tables: Tables, name: str) -> Compacted:
     table = tables.table(name)
     files, size = len(table.files), table.bytes
     written = WriterProperties(
-        compression="ZSTD", compression_level=3, default_column_properties=ColumnProperties(dictionary_enabled=True)
+        max_row_group_size=GROUP,
+        compression="ZSTD",
+        compression_level=3,
+        default_column_properties=ColumnProperties(dictionary_enabled=True),
     )
     try:
         table.delta.optimize.compact(writer_properties=written)
