@@ -62,7 +62,7 @@ def feature_store(machine: Machine) -> None:
     past = rebuild.EventTables(Tables(machine.settings.offline))
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
     machine.lanes(quality.lanes(topics, machine.log, machine.store))
-    tables = archive.Archive(topics, machine.log, machine.settings.offline)
+    tables = archive.Archive(topics, machine.log, machine.settings.offline, machine.settings.keep)
     machine.tasks.append(partial(tables.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
