@@ -42,7 +42,8 @@ FLUSH_ROWS: Final = 20_000
 FLUSH_BYTES: Final = 64 << 20
 """Of one table, so that large records do not fill the memory."""
 FLUSH_SECONDS: Final = 30.0
-"""How old the offline tables may be. A commit is a file, so shorter means more of them."""
+"""How old the offline tables may be. A commit is a file, so shorter means more of them. As often it is looked whether a table was
+restored."""
 READ_RECORDS: Final = 20_000
 TIDY_EVERY: Final = 100
 """Versions between compactions, each followed by a vacuum: appending slows down with the number of files (15 to 85 ms after 600
@@ -79,6 +80,7 @@ class Archive:
         self._pending: dict[str, Pending] = {}
         self._member: Member | None = None
         self._generation = 0
+        self._looked = time.monotonic()
         self._tidying: dict[str, asyncio.Task[None]] = {}
         self._tidies = False
         self._one_at_a_time = asyncio.Lock()
@@ -115,7 +117,18 @@ class Archive:
             await self.turn(0.5)
             due = time.monotonic() - FLUSH_SECONDS
             await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]
+            if self._looked < due:
+                await self.look()
         raise asyncio.CancelledError
+
+    async def look(self) -> None:
+        """Look whether somebody restored a table: quiet topics commit nothing that would notice."""
+        self._looked = time.monotonic()
+        for writer in [writer for topic, writer in self._writers.items() if topic in self._identities]:
+            try:
+                await self._patient(lambda writer=writer: asyncio.to_thread(writer.look))  # type: ignore[misc]
+            except Moved as error:
+                return self._moved(writer.name, error)
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -157,10 +170,12 @@ class Archive:
             try:
                 await self._commit(topic, self._pending.pop(topic))
             except Moved as error:
-                self._logger.warning("moved", table=topic, cause=str(error), meaning="reading on where the tables are")
-                self._meters.fenced.inc()
-                self._generation = -1
-                return
+                return self._moved(topic, error)
+
+    def _moved(self, table: str, error: Moved) -> None:
+        self._logger.warning("moved", table=table, cause=str(error), meaning="reading on where the tables are")
+        self._meters.fenced.inc()
+        self._generation = -1
 
     async def _commit(self, topic: str, pending: Pending) -> None:
         began = time.monotonic()

@@ -90,7 +90,7 @@ class TableWriter:
         from deltalake import CommitProperties, PostCommitHookProperties, Transaction, write_deltalake
 
         with _heard(self.name):
-            self._delta.update_incremental()
+            self._look()
             if any(self._recorded(number) != self._positions[number] for number in positions):
                 raise Moved(f"{self.name} was written by another process")
             said = [Transaction(app_of(self._topic_id, n), offset - 1) for n, offset in positions.items()]
@@ -109,6 +109,17 @@ class TableWriter:
         self._positions |= positions
         self._seen |= seen
         return int(self._delta.version())
+
+    def look(self) -> None:
+        """Look at the table again. Raises Moved where an older version was restored, Away."""
+        with _heard(self.name):
+            self._look()
+
+    def _look(self) -> None:
+        self._delta.update_incremental()
+        # Ahead of what we know is another replica at work on partitions of its own; nothing but a restore goes back.
+        if any((self._recorded(number) or 0) < (at or 0) for number, at in self._positions.items()):
+            raise Moved(f"{self.name} was restored to an older version")
 
     def _found(self, properties: Mapping[str, str]) -> Any:
         import pyarrow as pa

@@ -316,6 +316,66 @@ def test_a_running_archive_notices_a_restore(tmp_path: Path) -> None:
     played(story())
 
 
+def test_a_running_archive_fills_restored_tables_of_topics_that_have_gone_quiet(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = await grown(tmp_path, 3)
+        await harbour.kept([row(n) for n in range(10)])
+        await harbour.kept([row(n) for n in range(8, 20)])
+        archive = harbour.archive()
+        await archive.turn()
+        await archive.look()
+        assert not await archive.turn()
+        for name in ("arrivals", ROWS):
+            restore(harbour.tables, name, 1)
+        await archive.look()
+        await settle(archive)
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+        ids = harbour.tables.table(ROWS).arrow(columns=["id"])["id"].to_pylist()
+        assert sorted(ids) == sorted(f"a{n}" for n in range(20))
+
+    played(story())
+
+
+def test_a_restored_partition_is_filled_when_only_another_one_has_news(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = await grown(tmp_path, 3, partitions=2)
+        archive = harbour.archive()
+        await archive.turn()
+        before = places(harbour.tables.table("arrivals"))
+        restore(harbour.tables, "arrivals", 2)
+        kept = {(number, offset) for _, number, offset in places(harbour.tables.table("arrivals"))}
+        quiet = next(number for _, number, offset in before if (number, offset) not in kept)
+        await harbour.log.send([arrival(99)._replace(partition=1 - quiet)])
+        while await archive.turn():
+            pass
+        await archive.flush()
+        await settle(archive)
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+
+    played(story())
+
+
+def test_two_archives_go_on_when_the_table_of_both_is_restored_beneath_them(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = await grown(tmp_path, 3, partitions=2)
+        pair = [harbour.archive(), harbour.archive()]
+        for n in range(3):
+            for archive in pair:
+                while await archive.turn():
+                    pass
+                await archive.flush()
+                await archive.look()
+            if n < 2:
+                restore(harbour.tables, "arrivals", 1 + n)
+                await harbour.log.send([arrival(30 + 5 * n + i) for i in range(5)])
+        for archive in pair:
+            await settle(archive)
+        await settle(harbour.archive())
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+
+    played(story())
+
+
 def test_a_restore_that_would_lose_records_is_refused(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = await grown(tmp_path, 3)
