@@ -128,7 +128,8 @@ class Archive:
             try:
                 await self._patient(lambda writer=writer: asyncio.to_thread(writer.look))  # type: ignore[misc]
             except Moved as error:
-                return self._moved(writer.name, error)
+                self._moved(writer.name, error)
+                return
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -170,7 +171,8 @@ class Archive:
             try:
                 await self._commit(topic, self._pending.pop(topic))
             except Moved as error:
-                return self._moved(topic, error)
+                self._moved(topic, error)
+                return
 
     def _moved(self, table: str, error: Moved) -> None:
         self._logger.warning("moved", table=table, cause=str(error), meaning="reading on where the tables are")
