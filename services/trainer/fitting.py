@@ -72,7 +72,7 @@ def fit(
     if label.all() or not label.any():
         raise Unfit(f"all {len(label)} labels are {bool(label[0])}")
     _seed(learner, seed)
-    empty: npt.NDArray[np.bool_] = np.isnan(X).all(axis=0)
+    empty = np.all(np.isnan(X), axis=0)
     if empty.all():
         raise Unfit(f"none of the {len(inputs)} inputs has a value in any of {len(label)} rows")
     shown = np.where(empty, np.float32(0), X) if empty.any() else X
