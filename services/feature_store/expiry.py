@@ -1,10 +1,10 @@
 """Expiry: which entities of one hop partition have been quiet for so long that nothing of them can be in a row any more. Pure.
 
 Stream time is cut into periods as long as the hop's lifetime, the longest of its views' (`freshness.lifetime`). An entity is
-noted in each period in which it has an event and was in no later one; notes are fields of the shard's table, so they change with
-the state in one write. When a period has been over for a lifetime, those of its entities that are in no later one are let go: one
-to two lifetimes after their newest event. By then windows are empty and values without a window are forgotten, so no row of an event that is in
-time can tell when exactly that was. (An event later than a lifetime can: it finds its entity new.)
+noted in each period in which it has an event and was in no later one; notes are fields of the shard's table, so they change
+with the state in one write. When a period has been over for a lifetime, those of its entities that are in no later one are let
+go: one to two lifetimes after their newest event. By then windows are empty and values without a window are forgotten, so no
+row of an event that is in time can tell when exactly that was. (An event later than a lifetime can: it finds its entity new.)
 
 The store holds each name at most three times, beside its state. A step looks at about `SWEPT` of them. In memory an entity of
 the last two or three lifetimes costs 130 bytes (measured, with a name of 13 characters): a key of one dictionary, and the notes,
