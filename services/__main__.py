@@ -56,16 +56,25 @@ class Machine:
 
 
 def feature_store(machine: Machine) -> None:
-    from .feature_store import api, archive, quality, rebuild, service
+    from .feature_store import api, archivist, quality, rebuild, service
 
     topics, idle_after = machine.topics, machine.settings.idle_after
     past = rebuild.EventTables(Tables(machine.settings.offline))
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
-    machine.lanes(quality.lanes(topics, machine.log, machine.store))
-    tables = archive.Archive(topics, machine.log, machine.settings.offline, machine.settings.keep)
-    machine.tasks.append(partial(tables.run, machine.stop))
+    surveyed = machine.lanes(quality.lanes(topics, machine.log, machine.store))
+    kept = archivist.Archivist()
+    machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
-    machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
+    missing = [ready, surveyed, kept.missing]
+    machine.app = api.app(OnlineFeatures(topics, machine.store), views, lambda: "; ".join(filter(None, (m() for m in missing))))
+
+
+def archive(machine: Machine) -> None:
+    from .feature_store.archive import Archive
+    from .feature_store.archivist import serve
+
+    kept = Archive(machine.topics, machine.log, machine.settings.offline, machine.settings.keep)
+    machine.tasks += [partial(kept.run, machine.stop), partial(serve, kept, machine.stop)]
 
 
 def inference(machine: Machine) -> None:
@@ -116,6 +125,8 @@ def _control(machine: Machine, control: Control, longest: float = 60.0) -> None:
 
 
 BUILD = {f.__name__: f for f in (feature_store, inference, monitoring, trainer, registry, dashboard)}
+PARTS = {archive.__name__: archive}
+"""What services run in a process of its own."""
 
 
 async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
@@ -157,7 +168,7 @@ async def main(service: str, settings: Settings) -> None:
     machine = None
     try:
         machine = Machine(service, settings, await topics_there(log, settings), log)
-        BUILD[service](machine)
+        (BUILD | PARTS)[service](machine)
         stopped_by_signals(machine.stop)
         await work(machine)
     finally:
@@ -167,15 +178,14 @@ async def main(service: str, settings: Settings) -> None:
         await log.close()
 
 
-async def work(machine: Machine) -> None:
-    """Do a service's work until `machine.stop` is set or a part of it ends, which raises what that raised."""
+def _http(machine: Machine) -> Any:
+    """The HTTP server of a service."""
     import uvicorn
 
-    settings = machine.settings
     config = uvicorn.Config(
         machine.app,
-        settings.http_host,
-        settings.port_of(machine.service),
+        machine.settings.http_host,
+        machine.settings.port_of(machine.service),
         log_level="warning",
         lifespan="on",
         timeout_graceful_shutdown=int(SETTLING),
@@ -183,7 +193,13 @@ async def work(machine: Machine) -> None:
     server = uvicorn.Server(config)
     # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
     server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-    tasks = [asyncio.ensure_future(start()) for start in (server.serve, *machine.tasks)]
+    return server
+
+
+async def work(machine: Machine) -> None:
+    """Do a service's work until `machine.stop` is set or a part of it ends, which raises what that raised."""
+    servers = [] if machine.app is None else [_http(machine)]
+    tasks = [asyncio.ensure_future(start()) for start in (*(server.serve for server in servers), *machine.tasks)]
     stopping = asyncio.ensure_future(machine.stop.wait())
     try:
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -191,7 +207,8 @@ async def work(machine: Machine) -> None:
             task.result()
     finally:
         machine.stop.set()
-        server.should_exit = True
+        for server in servers:
+            server.should_exit = True
         await asyncio.wait([stopping, *tasks], timeout=SETTLING)
         for task in tasks:
             task.cancel()
@@ -200,7 +217,7 @@ async def work(machine: Machine) -> None:
 
 def run(service: str) -> None:
     """Run a service in this process. Raises PenstockError in words."""
-    if service not in BUILD:
+    if service not in BUILD | PARTS:
         raise SettingError(f"there is no service {service!r}", f"there are: {', '.join(SERVICES)}")
     settings = load_settings()
     logs(service, settings.log_level)

@@ -81,6 +81,8 @@ class Archive:
         self._member: Member | None = None
         self._generation = 0
         self._looked = time.monotonic()
+        self.read = self.written = 0
+        """Records so far: committed as read, and rows in the tables."""
         self._tidying: dict[str, asyncio.Task[None]] = {}
         self._tidies = False
         self._one_at_a_time = asyncio.Lock()
@@ -130,6 +132,19 @@ class Archive:
             except Moved as error:
                 self._moved(writer.name, error)
                 return
+
+    async def behind(self) -> int:
+        """Records of the partitions held here that the log has, and the tables not yet."""
+        if self._member is None or not self._identities:
+            return 0
+        topics, held = sorted(self._columns), self._member.assigned
+        begins, ends = [await self._patient(partial(ask, topics)) for ask in (self._log.begins, self._log.ends)]
+        found = 0
+        for partition, end in ends.items():
+            if partition.number in held:
+                position = self._writers[partition.topic].position(partition.number) or 0
+                found += max(end - max(position, begins[partition]), 0)
+        return found
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -201,6 +216,7 @@ class Archive:
         if self._member is not None:
             done = {Partition(topic, number): position for number, position in harvest.positions.items()}
             await self._patient(lambda: self._member.commit(done))  # type: ignore[union-attr]
+        self.read, self.written = self.read + pending.records, self.written + harvest.rows
         self._meters.records_in.inc(pending.records)
         self._meters.records_out.inc(harvest.rows)
         self._meters.seconds.observe(time.monotonic() - began)
