@@ -56,20 +56,26 @@ class Machine:
 
 
 def feature_store(machine: Machine) -> None:
-    from .feature_store import api, archive, quality, rebuild, service
+    from .feature_store import api, archivist, quality, rebuild, service
 
     topics, idle_after = machine.topics, machine.settings.idle_after
     past = rebuild.EventTables(Tables(machine.settings.offline))
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
-    machine.lanes(quality.lanes(topics, machine.log, machine.store))
-    tables = archive.Archive(topics, machine.log, machine.settings.offline)
-    machine.tasks.append(partial(tables.run, machine.stop))
-
-    def missing() -> str:
-        return "; ".join(filter(None, (ready(), tables.missing())))
-
+    surveyed = machine.lanes(quality.lanes(topics, machine.log, machine.store))
+    kept = archivist.Archivist()
+    machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
-    machine.app = api.app(OnlineFeatures(topics, machine.store), views, missing)
+    missing = [ready, surveyed, kept.missing]
+    machine.app = api.app(OnlineFeatures(topics, machine.store), views, lambda: "; ".join(filter(None, (m() for m in missing))))
+
+
+def archive(machine: Machine) -> None:
+    """The offline tables: a part of the feature store, in a process of its own."""
+    from .feature_store.archive import Archive
+    from .feature_store.archivist import serve
+
+    kept = Archive(machine.topics, machine.log, machine.settings.offline, machine.settings.keep)
+    machine.tasks += [partial(kept.run, machine.stop), partial(serve, kept, machine.stop)]
 
 
 def backfill(machine: Machine) -> None:
@@ -127,7 +133,9 @@ def _control(machine: Machine, control: Control, longest: float = 60.0) -> None:
     machine.app = application(f"penstock {machine.service}", agents.missing)
 
 
-BUILD = {f.__name__: f for f in (feature_store, backfill, inference, monitoring, trainer, registry, dashboard)}
+BUILD = {f.__name__: f for f in (feature_store, inference, monitoring, trainer, registry, dashboard)}
+PARTS = {f.__name__: f for f in (archive, backfill)}
+"""What runs in a process of its own, and is no service."""
 
 
 async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
@@ -170,7 +178,7 @@ async def main(service: str, settings: Settings) -> None:
     machine = None
     try:
         machine = Machine(service, settings, await topics_there(log, settings), log)
-        BUILD[service](machine)
+        (BUILD | PARTS)[service](machine)
         stopped_by_signals(machine.stop)
         await work(machine)
     finally:
@@ -180,10 +188,11 @@ async def main(service: str, settings: Settings) -> None:
         await log.close()
 
 
-def _config(machine: Machine) -> Any:
+def _http(machine: Machine) -> Any:
+    """The HTTP server of a service."""
     import uvicorn
 
-    return uvicorn.Config(
+    config = uvicorn.Config(
         machine.app,
         machine.settings.http_host,
         machine.settings.port_of(machine.service),
@@ -191,19 +200,16 @@ def _config(machine: Machine) -> Any:
         lifespan="on",
         timeout_graceful_shutdown=int(SETTLING),
     )
+    server = uvicorn.Server(config)
+    # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
+    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
+    return server
 
 
 async def work(machine: Machine) -> None:
     """Do a service's work until `machine.stop` is set or a part of it ends, which raises what that raised."""
-    import uvicorn
-
-    server = uvicorn.Server(_config(machine)) if machine.app is not None else None
-    doors = []
-    if server is not None:
-        # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
-        server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-        doors = [server.serve]
-    tasks = [asyncio.ensure_future(start()) for start in (*doors, *machine.tasks)]
+    servers = [] if machine.app is None else [_http(machine)]
+    tasks = [asyncio.ensure_future(start()) for start in (*(server.serve for server in servers), *machine.tasks)]
     stopping = asyncio.ensure_future(machine.stop.wait())
     try:
         done, _ = await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
@@ -211,7 +217,7 @@ async def work(machine: Machine) -> None:
             task.result()
     finally:
         machine.stop.set()
-        if server is not None:
+        for server in servers:
             server.should_exit = True
         await asyncio.wait([stopping, *tasks], timeout=SETTLING)
         for task in tasks:
@@ -221,7 +227,7 @@ async def work(machine: Machine) -> None:
 
 def run(service: str) -> None:
     """Run a service in this process. Raises PenstockError in words."""
-    if service not in BUILD:
+    if service not in BUILD | PARTS:
         raise SettingError(f"there is no service {service!r}", f"there are: {', '.join(SERVICES)}")
     settings = load_settings()
     logs(service, settings.log_level)

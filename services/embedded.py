@@ -64,7 +64,7 @@ class Embedded:
             *feature_store.lanes(self.topics, self.log, self.store, None),
             *inference.lanes(self.topics, self.log, self.store, self.sessions, meters, None),
             *monitoring.lanes(project, self.topics, self.log, self.store, math.inf),
-            *quality.lanes(self.topics, self.log, self.store, every=0.0, idle_after=None),
+            *quality.lanes(self.topics, self.log, self.store, every=math.inf, idle_after=None),
         ]
         self.controls: list[ControlLoop] = []
         if project.models:

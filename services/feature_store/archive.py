@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +26,7 @@ import structlog
 from penstock.log import Batch, Log, Member, Partition, Send
 from penstock.offline import Location
 from penstock.offline.columns import Columns, columns_of
+from penstock.offline.upkeep import KEEP
 from penstock.records import Commit
 from penstock.runtime.lane import numbered
 from penstock.runtime.patience import patiently
@@ -40,10 +42,12 @@ FLUSH_ROWS: Final = 20_000
 FLUSH_BYTES: Final = 64 << 20
 """Of one table, so that large records do not fill the memory."""
 FLUSH_SECONDS: Final = 30.0
-"""How old the offline tables may be. A commit is a file, so shorter means more of them."""
+"""How old the offline tables may be. A commit is a file, so shorter means more of them. As often it is looked whether a table was
+restored."""
 READ_RECORDS: Final = 20_000
-COMPACT_EVERY: Final = 100
-"""Versions between compactions: appending slows down with the number of files (15 to 85 ms after 600 commits)."""
+TIDY_EVERY: Final = 100
+"""Versions between compactions, each followed by a vacuum: appending slows down with the number of files (15 to 85 ms after 600
+commits)."""
 
 
 @dataclass(slots=True)
@@ -62,13 +66,13 @@ class Pending:
 
 
 class Archive:
-    """The share of the archive that this process holds. `turn` drives it as a lane's does; `run` also commits by age and
-    compacts."""
+    """The share of the archive that this process holds. `turn` drives it as a lane's does; `run` also commits by age, compacts,
+    and deletes what no version younger than `keep` and no training set needs (None: nothing)."""
 
     name = "archive"
 
-    def __init__(self, topics: Topics, log: Log, location: Location | Path | str) -> None:
-        self._topics, self._log = topics, log
+    def __init__(self, topics: Topics, log: Log, location: Location | Path | str, keep: timedelta | None = KEEP) -> None:
+        self._topics, self._log, self._keep = topics, log, keep
         self._location = location if isinstance(location, Location) else Location(location)
         self._columns = columns_of(topics)
         self._writers = {topic: TableWriter(self._location, topic, columns) for topic, columns in self._columns.items()}
@@ -76,9 +80,11 @@ class Archive:
         self._pending: dict[str, Pending] = {}
         self._member: Member | None = None
         self._generation = 0
-        self._cause, self._opened = "", False
-        self._compacting: dict[str, asyncio.Task[None]] = {}
-        self._compacts = False
+        self._cause, self._opened, self._looked = "", False, time.monotonic()
+        self.read = self.written = 0
+        """Records so far: committed as read, and rows in the tables."""
+        self._tidying: dict[str, asyncio.Task[None]] = {}
+        self._tidies = False
         self._one_at_a_time = asyncio.Lock()
         self._meters = Meters(self.name)
         self._logger = structlog.get_logger(service="feature_store", part=self.name)
@@ -106,28 +112,39 @@ class Archive:
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then commit what was gathered; or until cancelled (asked as in `Lane.run`), which loses
         nothing either: it is read again. Storage or a log that is away is waited for."""
-        self._compacts, me, looked = True, asyncio.current_task(), time.monotonic()
+        self._tidies, me = True, asyncio.current_task()
         while me is None or not me.cancelling():
             if stop is not None and stop.is_set():
                 return await self.flush()
             await self.turn(0.5)
             due = time.monotonic() - FLUSH_SECONDS
             await self._commit_all(lambda pending, due=due: pending.since < due)  # type: ignore[misc]
-            if looked < due:
-                looked = time.monotonic()
+            if self._looked < due:
                 await self.look()
         raise asyncio.CancelledError
 
     async def look(self) -> None:
-        """Notice tables that were restored while their topics are silent; they are written again from there."""
-        numbers = sorted(self._member.assigned) if self._member is not None else []
-        if self._generation == -1 or not self._opened:
-            return
-        for topic, writer in self._writers.items():
-            if await self._patient(partial(asyncio.to_thread, writer.moved, numbers)):
-                self._logger.warning("moved", table=topic, meaning="it was restored: reading on where it is")
-                self._generation = -1
+        """Look whether somebody restored a table: quiet topics commit nothing that would notice."""
+        self._looked = time.monotonic()
+        for writer in [writer for topic, writer in self._writers.items() if topic in self._identities]:
+            try:
+                await self._patient(lambda writer=writer: asyncio.to_thread(writer.look))  # type: ignore[misc]
+            except Moved as error:
+                self._moved(writer.name, error)
                 return
+
+    async def behind(self) -> int:
+        """Records of the partitions held here that the log has, and the tables not yet."""
+        if self._member is None or not self._identities:
+            return 0
+        topics, held = sorted(self._columns), self._member.assigned
+        begins, ends = [await self._patient(partial(ask, topics)) for ask in (self._log.begins, self._log.ends)]
+        found = 0
+        for partition, end in ends.items():
+            if partition.number in held:
+                position = self._writers[partition.topic].position(partition.number) or 0
+                found += max(end - max(position, begins[partition]), 0)
+        return found
 
     async def flush(self) -> None:
         """Commit everything gathered."""
@@ -135,9 +152,9 @@ class Archive:
 
     async def close(self) -> None:
         await self.flush()
-        for task in self._compacting.values():
+        for task in self._tidying.values():
             task.cancel()
-        await asyncio.gather(*self._compacting.values(), return_exceptions=True)
+        await asyncio.gather(*self._tidying.values(), return_exceptions=True)
         if self._member is not None:
             await self._member.close()
             self._member = None
@@ -170,10 +187,13 @@ class Archive:
             try:
                 await self._commit(topic, self._pending.pop(topic))
             except Moved as error:
-                self._logger.warning("moved", table=topic, cause=str(error), meaning="reading on where the tables are")
-                self._meters.fenced.inc()
-                self._generation = -1
+                self._moved(topic, error)
                 return
+
+    def _moved(self, table: str, error: Moved) -> None:
+        self._logger.warning("moved", table=table, cause=str(error), meaning="reading on where the tables are")
+        self._meters.fenced.inc()
+        self._generation = -1
 
     async def _commit(self, topic: str, pending: Pending) -> None:
         began = time.monotonic()
@@ -191,22 +211,24 @@ class Archive:
             version = await self._patient(lambda: asyncio.to_thread(write))
             said = Commit(table=topic, version=version, positions=harvest.positions, rows=harvest.rows)
             await self._patient(lambda: self._log.send([Send(self._topics.archive, topic.encode(), msgspec.json.encode(said))]))
-            if self._compacts and version % COMPACT_EVERY == 0 and topic not in self._compacting:
-                task = self._compacting[topic] = asyncio.create_task(self._compact(topic))
-                task.add_done_callback(lambda _: self._compacting.pop(topic, None))
+            if self._tidies and version % TIDY_EVERY == 0 and topic not in self._tidying:
+                task = self._tidying[topic] = asyncio.create_task(self._tidy(topic))
+                task.add_done_callback(lambda _: self._tidying.pop(topic, None))
         if self._member is not None:
             done = {Partition(topic, number): position for number, position in harvest.positions.items()}
             await self._patient(lambda: self._member.commit(done))  # type: ignore[union-attr]
+        self.read, self.written = self.read + pending.records, self.written + harvest.rows
         self._meters.records_in.inc(pending.records)
         self._meters.records_out.inc(harvest.rows)
         self._meters.seconds.observe(time.monotonic() - began)
         self._meters.newest.set(time.time())
 
-    async def _compact(self, table: str) -> None:
+    async def _tidy(self, table: str) -> None:
         """In a process of its own, one at a time: memory that a compaction takes (gigabytes have been seen) is given back,
         and the event loop goes on. It may fail against a writer or another compaction; the next one repairs that."""
         async with self._one_at_a_time:
-            command = (sys.executable, "-m", "penstock.offline.upkeep", self._location.root, table)
+            hours = [] if self._keep is None else [str(self._keep / timedelta(hours=1))]
+            command = (sys.executable, "-m", "penstock.offline.upkeep", self._location.root, table, *hours)
             child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
             try:
                 code = await child.wait()
@@ -214,7 +236,7 @@ class Archive:
                 if child.returncode is None:
                     child.kill()
             if code:
-                self._logger.warning("compaction failed", table=table, code=code, meaning="it is tried again later")
+                self._logger.warning("upkeep failed", table=table, code=code, meaning="it is tried again later")
 
     async def _patient(self, attempt: Callable[[], Any]) -> Any:
         async def heard() -> Any:
@@ -261,7 +283,7 @@ def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Har
     parts, refused = [], 0
     positions: dict[int, int] = {}
     seen: dict[tuple[int, str], int] = {}
-    for batch in batches:
+    for batch in sorted(batches, key=lambda batch: batch.partition.number):  # long runs: see `penstock.offline.scan`
         number = batch.partition.number
         positions[number] = batch.next
         wanted = range(len(batch))

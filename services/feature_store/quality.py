@@ -18,6 +18,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -40,8 +41,8 @@ from .part import Part, part_of
 __all__ = ["QualityShard", "Spare", "lanes", "rest"]
 
 SHARE, ALONE = 0.04, 0.5
-"""Of a core, at most: while the rest of the process keeps one half busy, and while it does not. A survey costs about 7
-microseconds an event of eight columns (bench_profile), so a backlog is surveyed at some 6,000 and 70,000 events a second."""
+"""Of a core, at most: while the rest of the process keeps one half busy, and while it does not. A survey costs about 3
+microseconds an event of eight columns (bench_profile), so a backlog is surveyed at some 13,000 and 160,000 events a second."""
 EVERY_SECONDS = 2.0
 """State is some hundred kilobytes and written whole, so records are gathered for this long."""
 GATHERED = 32_768
@@ -98,14 +99,16 @@ def _place(partition: Partition, offsets: Sequence[int], at: int) -> str:
 
 
 class QualityShard:
-    """The survey of partition `number` of every event. Nothing is saved before `every` seconds are over or GATHERED records
-    wait; what was not saved is read again."""
+    """The survey of partition `number` of every event. Nothing is saved before `every` seconds are over, GATHERED records wait or
+    a day is closed; what was not saved is read again."""
 
     def __init__(self, topics: Topics, number: int, every: float = EVERY_SECONDS) -> None:
         self._topics, self._number, self._every = topics, number, every
         self._days = {event.topic: Day(event) for event in topics.project.events}
         self._frontiers = Frontiers(self._days, number)
         self._waiting: list[Batch] = []
+        self._read: dict[str, int] = {}
+        """The offset to read next of each event, after what waits."""
         self._since: float | None = None
         self._said = Said(part_of)
         self._now = 0.0
@@ -126,7 +129,8 @@ class QualityShard:
                     self._days[topic].survey = Survey.unpack(self._days[topic].event, value)
                 else:
                     self._days[topic].memories = {n: dict(map(tuple, m)) for n, m in msgspec.msgpack.decode(value).items()}
-        return {Partition(topic, self._number): day.next for topic, day in self._days.items()}
+        self._read = {topic: day.next for topic, day in self._days.items()}
+        return {Partition(topic, self._number): offset for topic, offset in self._read.items()}
 
     def recall(self, batch: Batch) -> None:
         self._said.recall(batch)
@@ -136,6 +140,7 @@ class QualityShard:
         for batch in batches:
             if batch.partition.topic in self._days:
                 self._waiting.append(batch)
+                self._read[batch.partition.topic] = batch.next
                 self._since = now if self._since is None else self._since
             else:
                 self._frontiers.follow(batch)
@@ -153,7 +158,7 @@ class QualityShard:
         self._waiting, self._since = [], None
         sends: list[Send] = []
         for topic, day in self._days.items():
-            closed = self._closed(topic, day)
+            closed = self._closed(topic)
             over[topic] += day.close(closed)
             changed |= {topic} if over[topic] else set()
             sends += self._parts(day, over[topic], max(closed, day.start, day.told))
@@ -169,12 +174,12 @@ class QualityShard:
         offsets = {Partition(topic, self._number): day.next for topic, day in self._days.items()}
         return Effects(Change(msgspec.msgpack.encode(position), table=table), self._said.unsaid(sends), positions=offsets)
 
-    def _closed(self, topic: str, day: Day) -> int:
+    def _closed(self, topic: str) -> int:
         """The newest day that a publisher has closed, as far as we have read."""
-        return self._frontiers.at(topic, day.next) // DAY * DAY
+        return self._frontiers.at(topic, self._read[topic]) // DAY * DAY
 
     def _closing(self) -> bool:
-        return not self._waiting and any(self._closed(topic, day) > day.told for topic, day in self._days.items())
+        return any(self._closed(topic) > day.told for topic, day in self._days.items())
 
     def _parts(self, day: Day, over: Sequence[tuple[int, Survey]], until: int) -> list[Send]:
         """What to tell of days that are over; at least that everything before `until` is told, when that is new."""
@@ -202,13 +207,20 @@ class Spare(Lane):
     """A lane that works in the gaps of the others in its process."""
 
     _at, _used, _worked = 0.0, 0.0, 0.0
+    _stop: asyncio.Event | None = None
+
+    async def run(self, stop: asyncio.Event | None = None) -> None:
+        self._stop = stop
+        await super().run(stop)
 
     async def turn(self, wait: float = WAIT) -> bool:
         moved = await super().turn(wait)
         own = sum(getattr(held.shard, "busy", 0.0) for held in self._held.values()) - self._worked
         if own > 0 and wait:  # without it somebody else drives, and wants no rest
             others = (time.process_time() - self._used - own) / max(time.monotonic() - self._at, own)
-            await asyncio.sleep(rest(own, others))
+            with suppress(TimeoutError):  # a rest ends when the lane is to stop
+                async with asyncio.timeout(rest(own, others)):
+                    await (self._stop or asyncio.Event()).wait()
         self._at, self._used, self._worked = time.monotonic(), time.process_time(), self._worked + own
         return moved
 

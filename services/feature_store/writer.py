@@ -9,7 +9,7 @@ that no commit names are not part of the table (`penstock tables vacuum` removes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -90,7 +90,8 @@ class TableWriter:
         from deltalake import CommitProperties, PostCommitHookProperties, Transaction, write_deltalake
 
         with _heard(self.name):
-            if self.moved(positions):
+            self._look()
+            if any(self._recorded(number) != self._positions[number] for number in positions):
                 raise Moved(f"{self.name} was written by another process")
             said = [Transaction(app_of(self._topic_id, n), offset - 1) for n, offset in positions.items()]
             said += [Transaction(source_of(self._topic_id, *of), number) for of, number in seen.items()]
@@ -109,11 +110,16 @@ class TableWriter:
         self._seen |= seen
         return int(self._delta.version())
 
-    def moved(self, numbers: Iterable[int]) -> bool:
-        """Whether the table, in these partitions, is no longer where this writer left it. Raises Away."""
+    def look(self) -> None:
+        """Look at the table again. Raises Moved where an older version was restored, Away."""
         with _heard(self.name):
-            self._delta.update_incremental()
-            return any(self._recorded(number) != self._positions[number] for number in numbers)
+            self._look()
+
+    def _look(self) -> None:
+        self._delta.update_incremental()
+        # Ahead of what we know is another replica at work on partitions of its own; nothing but a restore goes back.
+        if any((self._recorded(number) or 0) < (at or 0) for number, at in self._positions.items()):
+            raise Moved(f"{self.name} was restored to an older version")
 
     def _found(self, properties: Mapping[str, str]) -> Any:
         import pyarrow as pa

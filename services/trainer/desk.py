@@ -128,6 +128,8 @@ class Desk:
         rows = self.examples.window(job.at, job.window)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
         fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads, self._seed)
+        if fitted.empty:
+            work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
         work.artefact = self._artefacts.put(fitted.onnx, "onnx")

@@ -45,6 +45,8 @@ class Fitted:
     edges: dict[str, list[float]]
     reference: dict[str, list[int]]
     metrics: dict[str, float]
+    empty: tuple[str, ...] = ()
+    """Inputs without any value, which the model does not use."""
 
 
 def fit(
@@ -58,6 +60,8 @@ def fit(
 ) -> Fitted:
     """Fit on `X` float32 (rows, inputs) and `label` (rows,). Raises Unfit.
 
+    An input that has no value in any row says nothing, and scikit-learn's histogram boosting fails on one. The learner is shown a
+    constant in its place, from which nothing can be learned; the model has the input still, and makes no use of it.
     `seed` fixes what the project leaves to chance: every open `random_state`, also inside pipelines.
     One thread by default: histogram boosting on two ran five times slower beside other work on two cores.
     """
@@ -68,14 +72,18 @@ def fit(
     if label.all() or not label.any():
         raise Unfit(f"all {len(label)} labels are {bool(label[0])}")
     _seed(learner, seed)
+    empty = np.all(np.isnan(X), axis=0)
+    if empty.all():
+        raise Unfit(f"none of the {len(inputs)} inputs has a value in any of {len(label)} rows")
+    shown = np.where(empty, np.float32(0), X) if empty.any() else X
     with threadpool_limits(threads):
         try:
-            learner.fit(X, label)
+            learner.fit(shown, label)
             onnx = _converted(learner, name, len(inputs))
+            sample = np.unique(np.linspace(0, len(label) - 1, SAMPLE).astype(int))
+            own = np.asarray(learner.predict_proba(X[sample]))[:, 1].astype(np.float64)
         except Exception as error:  # the learner is the user's code: whatever it raises, the run says it
             raise Unfit(f"{type(error).__name__}: {error}") from error
-        sample = np.unique(np.linspace(0, len(label) - 1, SAMPLE).astype(int))
-        own = np.asarray(learner.predict_proba(X[sample]))[:, 1].astype(np.float64)
     few = slice(None, None, 10)
     difference = np.abs(_answers(onnx, X[sample[few]]) - own[few])
     share = float((difference > TOLERANCE).mean())
@@ -97,6 +105,7 @@ def fit(
             "parity_max": float(difference.max()),
             "parity_rows": float(len(difference)),
         },
+        tuple(name for name, gone in zip(inputs, empty.tolist(), strict=True) if gone),
     )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # `import penstock` stays light
     import numpy.typing as npt
 
     Bools = npt.NDArray[np.bool_]
+    Columns = Mapping[str, Sequence[Any]]
 
 __all__ = [
     "REMEMBERED",
@@ -87,11 +88,12 @@ class Expectation:
         value = getattr(record, self.columns[0].name)
         return None if value is None else self.holds(value)
 
-    def judge(self, records: Sequence[Any]) -> tuple[Bools, Bools]:
-        """Of which records it is asked, and which do not meet it; the same as `one` of each, in arrays."""
+    def judge(self, records: Sequence[Any], columns: Columns | None = None) -> tuple[Bools, Bools]:
+        """Of which records it is asked, and which do not meet it; the same as `one` of each, in arrays. `columns` are theirs,
+        for whoever has them."""
         import numpy as np
 
-        values = list(map(attrgetter(self.columns[0].name), records))
+        values = _values(self.columns[0], records, columns)
         asked = np.ones(len(values), np.bool_)
         if None in values:
             asked = np.fromiter((v is not None for v in values), np.bool_, len(values))
@@ -100,7 +102,7 @@ class Expectation:
             return asked, broken
         return asked, self._broken(values)
 
-    def _broken(self, values: list[Any]) -> Bools:
+    def _broken(self, values: Sequence[Any]) -> Bools:
         """Which of the values, all present, it does not hold of: here asked once for each that differs."""
         import numpy as np
 
@@ -130,7 +132,7 @@ class Between(Expectation):
     def holds(self, value: Any) -> bool:
         return (self.low is None or self.low <= value) and (self.high is None or value <= self.high)
 
-    def _broken(self, values: list[Any]) -> Bools:
+    def _broken(self, values: Sequence[Any]) -> Bools:
         import numpy as np
 
         column = self.columns[0]
@@ -186,10 +188,10 @@ class Present(Expectation):
     def why(self, record: Any) -> str:
         return f"{self.columns[0]!r} is missing"
 
-    def judge(self, records: Sequence[Any]) -> tuple[Bools, Bools]:
+    def judge(self, records: Sequence[Any], columns: Columns | None = None) -> tuple[Bools, Bools]:
         import numpy as np
 
-        values = map(attrgetter(self.columns[0].name), records)
+        values = _values(self.columns[0], records, columns)
         return np.ones(len(records), np.bool_), np.fromiter((v is None for v in values), np.bool_, len(records))
 
 
@@ -274,20 +276,21 @@ class Rule(Expectation):
             return f"rule {self.said} raises {type(error).__name__}: {error} ({values})"
         return f"rule {self.said} is not met ({values})"
 
-    def judge(self, records: Sequence[Any]) -> tuple[Bools, Bools]:
+    def judge(self, records: Sequence[Any], columns: Columns | None = None) -> tuple[Bools, Bools]:
         import numpy as np
 
         n = len(records)
-        columns = {column.name: list(map(attrgetter(column.name), records)) for column in self.columns}
+        own = {column.name: _values(column, records, columns) for column in self.columns}
         asked = np.ones(n, np.bool_)
-        for values in columns.values():
+        for values in own.values():
             if None in values:
                 asked &= np.fromiter((v is not None for v in values), np.bool_, n)
         if self._straight and n > 1:
             arrays = {}
             for column in self.columns:
-                found = np.fromiter(columns[column.name], object, n)[asked]
-                arrays[column.name] = found.astype(np.float64) if column.type is float else found
+                values = own[column.name]
+                found = np.array(values, np.float64) if column.type is float else np.fromiter(values, object, n)
+                arrays[column.name] = found[asked]
             try:
                 with np.errstate(all="raise", under="ignore"):
                     met = np.asarray(self.body(_Row(arrays)))
@@ -332,6 +335,10 @@ class Gate:
             for at in broken.nonzero()[0].tolist():
                 found.setdefault(at, Refused("expectation", expectation.why(records[at])))
         return found
+
+
+def _values(column: Column, records: Sequence[Any], columns: Columns | None) -> Sequence[Any]:
+    return list(map(attrgetter(column.name), records)) if columns is None else columns[column.name]
 
 
 def _named(value: Hashable) -> int:

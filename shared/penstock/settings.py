@@ -6,12 +6,14 @@ a `.env` file in the working folder is read too. `penstock config show` prints e
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .duration import micros
 from .errors import SettingError
 from .log.security import PLAIN, Security
 
@@ -68,6 +70,10 @@ class Settings(BaseSettings):
     tables: str = ""
     """The offline tables: a folder, or s3://bucket/prefix with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for
     stores other than Amazon's, AWS_ENDPOINT_URL. Empty: the folder `tables` in PENSTOCK_DATA."""
+
+    tables_keep: str = Field("7d", pattern=r"^([1-9]\d*[hd])?$")
+    """How long the archive keeps files of the offline tables that only older versions need, such as 7d or 12h; what training sets
+    pin stays. Empty: for ever."""
 
     partitions: int = Field(4, ge=1, le=256)
     """Partitions of every topic that is shared out; fixed when the topics are created."""
@@ -131,6 +137,11 @@ class Settings(BaseSettings):
     def offline(self) -> str:
         """Where the offline tables are."""
         return self.tables or str(self.data / "tables")
+
+    @property
+    def keep(self) -> timedelta | None:
+        """`tables_keep` as a length of time."""
+        return timedelta(microseconds=micros(self.tables_keep)) if self.tables_keep else None
 
     def port_of(self, service: str) -> int:
         """The HTTP port of a service."""

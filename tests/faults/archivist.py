@@ -40,8 +40,8 @@ async def work(location: str, where: str, records: int, seed: int) -> int:
     else:
         log = KafkaLog(where, session=SESSION)
     archive = Archive(harbour.topics, log, Tables(location).location)
-    archive._compacts = True
-    module.COMPACT_EVERY = 20
+    archive._tidies = True
+    module.TIDY_EVERY = 20
     module.READ_RECORDS = 50
     idle, enough = 0, 1 if where == "memory" else 2 * int(SESSION)
     while idle < enough:  # on a broker: until whoever was killed is known to be gone, and its share is done

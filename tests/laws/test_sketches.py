@@ -123,6 +123,22 @@ def test_ranks_of_quantiles_are_off_by_at_most_three_percent(form: str, n: int) 
             assert low - 0.03 <= q <= high + 0.03, f"the {q} quantile {found} has ranks {low:.3f} to {high:.3f}"
 
 
+def test_a_sketch_whose_highest_level_is_full_stays_in_its_words() -> None:
+    rng, highest = np.random.default_rng(3), sketch.LEVELS - 1
+    row = np.zeros(QUANTILE_WORDS + 1)
+    row[QUANTILE_WORDS] = guard = 12345.0
+    row[0], row[1], row[2 + highest] = QUANTILE_EXACT * 2.0**highest, QUANTILE_EXACT, QUANTILE_EXACT
+    row[2 + sketch.LEVELS : -1] = rng.random(QUANTILE_EXACT)
+    for value in rng.random(5_000):
+        MACHINE["quantile_add"](row, 0, value)
+        sizes = row[2 : 2 + sketch.LEVELS]
+        assert sizes.sum() == row[1] <= QUANTILE_EXACT and (sizes >= 0).all()
+    into = merged("quantile", row[:-1], row[:-1])
+    for each in (row[:-1], into):
+        assert [quantile(each, q) for q in (0.1, 0.5, 0.9)] == pytest.approx([0.1, 0.5, 0.9], abs=0.1)
+    assert row[QUANTILE_WORDS] == guard
+
+
 def test_a_value_more_common_than_one_in_the_counters_is_never_missed_whatever_the_order_of_merging() -> None:
     rng = np.random.default_rng(4)
     rare, heavy = rng.normal(size=5_000), np.repeat([7.0, 8.0, 9.0], [1_200, 900, 600])

@@ -8,6 +8,7 @@ import pytest
 import penstock as ps
 from penstock.event import to_micros
 from penstock.feature import view_of
+from penstock.windows import panes
 from penstock.windows.kernel import kernel
 from penstock.windows.kernel import run as plain
 from penstock.windows.panes import Panes, Shape
@@ -53,6 +54,13 @@ def test_rows_have_the_same_bits_for_any_batch_borders_and_after_restarts(late: 
     for borders in (1, 13, 250):
         assert run(SHAPE, events, borders, Panes(SHAPE, capacity=1)).tobytes() == whole, f"batches of {borders}"
     assert run(SHAPE, events, 37, Panes(SHAPE), restart=True).tobytes() == whole, "restored from the store after each batch"
+
+
+def test_memory_grows_by_copying_where_the_system_cannot_remap_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    events = stream(7, 800, 0.1)
+    whole = run(SHAPE, events, 97, Panes(SHAPE)).tobytes()
+    monkeypatch.setattr(panes, "REMAPS", False)
+    assert run(SHAPE, events, 97, Panes(SHAPE, capacity=1)).tobytes() == whole
 
 
 def test_machine_code_and_plain_python_give_the_same_bits() -> None:

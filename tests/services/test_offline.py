@@ -21,6 +21,7 @@ from penstock.offline.columns import columns_of
 from penstock.offline.upkeep import compact, restore, vacuum
 from penstock.offline.verify import Checked, verify
 from penstock.services.feature_store import archive as module
+from penstock.services.feature_store.archive import Archive
 
 EVERYTHING = timedelta(0)
 
@@ -140,17 +141,17 @@ def test_compaction_changes_files_and_no_row(tmp_path: Path) -> None:
     played(story())
 
 
-def test_the_archive_compacts_in_a_process_of_its_own_and_goes_on_meanwhile(
+def test_the_archive_tidies_in_a_process_of_its_own_and_goes_on_meanwhile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FLUSH_ROWS", 1)
-    monkeypatch.setattr(module, "COMPACT_EVERY", 5)
+    monkeypatch.setattr(module, "TIDY_EVERY", 5)
 
     async def story() -> None:
         harbour = Harbour(tmp_path, partitions=1)
         await harbour.open()
         archive = harbour.archive()
-        archive._compacts = True
+        archive._tidies = True
         sent = 0
         while "OPTIMIZE" not in [v.operation for v in harbour.tables.table("arrivals").history()] if sent else True:
             await harbour.log.send([arrival(sent)])
@@ -158,6 +159,45 @@ def test_the_archive_compacts_in_a_process_of_its_own_and_goes_on_meanwhile(
             await archive.turn()
         await settle(archive)
         assert sent > 5 and places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+
+    played(story())
+
+
+def test_the_archive_deletes_what_is_older_than_it_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FLUSH_ROWS", 1)
+    monkeypatch.setattr(module, "TIDY_EVERY", 5)
+
+    async def story() -> None:
+        harbour = await grown(tmp_path, 2, partitions=1)
+        [folder] = (tmp_path / "arrivals").glob("topic_id=*")
+        old, young = folder / "part-00000-old.snappy.parquet", folder / "part-00000-young.snappy.parquet"
+        for orphan in (old, young):
+            orphan.write_bytes(b"PAR1")
+        long_ago = time.time() - 3 * 3600
+        os.utime(old, (long_ago, long_ago))
+        archive = Archive(harbour.topics, harbour.log, harbour.tables.location, keep=timedelta(hours=2))
+        archive._tidies, sent = True, 20
+        while old.exists():
+            await harbour.log.send([arrival(sent)])
+            sent += 1
+            await archive.turn()
+        await settle(archive)
+        assert young.exists() and places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+
+    played(story())
+
+
+def test_upkeep_keeps_what_a_training_set_pins(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = await grown(tmp_path, 6)
+        kept = set(pinned(harbour, "spring", 2))
+        rows = harbour.tables.table("arrivals").arrow().sort_by("offset")
+        command = [sys.executable, "-m", "penstock.offline.upkeep", str(tmp_path), "arrivals", "0"]
+        assert subprocess.run(command, timeout=60, check=False).returncode == 0
+        table = harbour.tables.table("arrivals")
+        there_now = {str(path.relative_to(tmp_path / "arrivals")) for path in (tmp_path / "arrivals").rglob("part-*")}
+        assert there_now == kept | set(table.files) and len(table.files) == 1
+        assert table.arrow().sort_by("offset") == rows and table.at(version=2).rows == 20
 
     played(story())
 
@@ -276,21 +316,61 @@ def test_a_running_archive_notices_a_restore(tmp_path: Path) -> None:
     played(story())
 
 
-def test_a_running_archive_notices_a_restore_though_nothing_more_comes(tmp_path: Path) -> None:
+def test_a_running_archive_fills_restored_tables_of_topics_that_have_gone_quiet(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = await grown(tmp_path, 3)
+        await harbour.kept([row(n) for n in range(10)])
+        await harbour.kept([row(n) for n in range(8, 20)])
         archive = harbour.archive()
         await archive.turn()
         await archive.look()
-        assert not await archive.turn(), "nothing was restored: nothing is read again"
-        for version in (1, 0):
-            restore(harbour.tables, "arrivals", version)
-            await archive.look()
-            while await archive.turn():
-                pass
-            await archive.flush()
-            assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
-        await archive.close()
+        assert not await archive.turn()
+        for name in ("arrivals", ROWS):
+            restore(harbour.tables, name, 1)
+        await archive.look()
+        await settle(archive)
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+        ids = harbour.tables.table(ROWS).arrow(columns=["id"])["id"].to_pylist()
+        assert sorted(ids) == sorted(f"a{n}" for n in range(20))
+
+    played(story())
+
+
+def test_a_restored_partition_is_filled_when_only_another_one_has_news(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = Harbour(tmp_path, partitions=2)
+        await harbour.open()
+        await harbour.kept([arrival(n)._replace(partition=n % 2) for n in range(10)])
+        await harbour.kept([arrival(n)._replace(partition=0) for n in range(10, 20)])
+        archive = harbour.archive()
+        await archive.turn()
+        restore(harbour.tables, "arrivals", 1)
+        await harbour.log.send([arrival(99)._replace(partition=1)])
+        await archive.turn()
+        await archive.flush()
+        await settle(archive)
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
+
+    played(story())
+
+
+def test_two_archives_go_on_when_the_table_of_both_is_restored_beneath_them(tmp_path: Path) -> None:
+    async def story() -> None:
+        harbour = await grown(tmp_path, 3, partitions=2)
+        pair = [harbour.archive(), harbour.archive()]
+        for n in range(3):
+            for archive in pair:
+                while await archive.turn():
+                    pass
+                await archive.flush()
+                await archive.look()
+            if n < 2:
+                restore(harbour.tables, "arrivals", 1 + n)
+                await harbour.log.send([arrival(30 + 5 * n + i) for i in range(5)])
+        for archive in pair:
+            await settle(archive)
+        await settle(harbour.archive())
+        assert places(harbour.tables.table("arrivals")) == await there(harbour.log, "arrivals")
 
     played(story())
 

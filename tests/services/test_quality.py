@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -261,6 +262,41 @@ def test_restarted_after_every_few_records_it_tells_the_same(partitions: int) ->
         return await world.told()
 
     assert asyncio.run(work()) == whole(rides, partitions)
+
+
+def test_records_are_gathered_until_a_day_is_closed_and_tell_the_same() -> None:
+    rides = history()
+
+    async def work() -> tuple[list[DataQuality], list[Alarm]]:
+        world = World()
+        world.lanes = quality.lanes(world.topics, world.log, world.store, every=math.inf, idle_after=None)
+        await world.log.create(world.topics.all())
+        for first in range(0, 300, 10):
+            await world.publish(rides[first : first + 10], rides[min(first + 10, 299)]["ended_at"] - timedelta(hours=1))
+            await world.settle()
+        steps = world.store._shards[world.lanes[0]._place(0)].version
+        await world.publish([], START + timedelta(days=9))
+        await world.settle()
+        assert steps <= 10
+        return await world.days(), await world.said(world.topics.alarms, Alarm)
+
+    assert asyncio.run(work()) == whole(rides)
+
+
+def test_a_resting_lane_ends_when_it_is_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "rest", lambda own, others: 1e9)
+
+    async def work() -> None:
+        world, stop = World(), asyncio.Event()
+        await world.log.create(world.topics.all())
+        await world.publish(history())
+        running = asyncio.create_task(world.lanes[0].run(stop))
+        while not world.store._shards:
+            await asyncio.sleep(0)
+        stop.set()
+        await running
+
+    asyncio.run(asyncio.wait_for(work(), 20))
 
 
 def test_a_partition_without_events_and_without_a_clock_is_passed_after_a_while() -> None:

@@ -335,6 +335,17 @@ def test_what_cannot_be_fitted_is_a_run_that_says_why(tmp_path: Path) -> None:
     assert full.version == ""
 
 
+def test_an_input_without_any_value_does_not_cost_the_fit_and_the_run_names_it(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    hollow = [
+        msgspec.structs.replace(o, inputs=msgspec.Raw(msgspec.json.encode({**msgspec.json.decode(o.inputs), "Ride.load": None})))
+        for o in outcomes(4)
+    ]
+    candidates, runs = played(stage, 3, hollow)
+    assert "full" in [c.kind for c in candidates]
+    assert {str(r.data.get("inputs_without_values")) for r in runs if r.kind == "full"} == {"['Ride.load']"}
+
+
 def test_a_learner_that_raises_does_not_stop_the_trainer(tmp_path: Path) -> None:
     class Broken:
         def fit(self, X: Any, y: Any) -> Any:  # noqa: N803

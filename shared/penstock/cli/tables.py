@@ -162,7 +162,7 @@ def compact(names: Names = None) -> None:
 @command(app)
 def vacuum(
     names: Names = None,
-    older_than: Annotated[str, typer.Option("--older-than", metavar="DURATION", help="Age of what goes, at least 1h.")] = "30d",
+    older_than: Annotated[str, typer.Option("--older-than", metavar="DURATION", help="Age of what goes, at least 1h.")] = "7d",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would go.")] = False,
 ) -> None:
     """Delete old files that nothing needs any more.

@@ -12,6 +12,7 @@ They are plain Delta tables (Parquet inside), so that any engine reads them: Duc
     location   where they are: a folder or an S3 bucket
     columns    what a record of a topic becomes in its table
     table      Tables, Table: reading, at any version
+    scan       a partition's rows in order, in bounded memory
     commits    the history of a table
     pins       which versions training sets need
     upkeep     compact, vacuum, restore

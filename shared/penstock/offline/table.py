@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -53,16 +54,21 @@ class Tables:
         """The rows of an event's table that the stream took, as `Table.arrow` gives them: without those that the feature store
         refused after decoding them (a repeated id, another's partition, a time in the future), as its dead letters say."""
         import pyarrow as pa
-        import pyarrow.compute as pc
 
-        table, dead = self.table(event), self.table(f"{event}.dlq")
+        table, refused = self.table(event), self.refused(event)
         wanted = list(columns) if columns is not None else table.schema.names
         rows = table.arrow([*wanted, *(name for name in PLACE if name not in wanted)], filter)
-        ours = (pc.field("service") == "feature_store") & (pc.field("topic_id") == dead.topic_id)
-        refused = dead.arrow(["of_partition", "of_offset"], ours)
         refused = refused.append_column("topic_id", pa.repeat(table.topic_id, len(refused)))  # it speaks of the topic of now
         left = rows.join(refused, list(PLACE), ["topic_id", "of_partition", "of_offset"], join_type="left anti")
         return left.select(wanted)
+
+    def refused(self, event: str) -> pa.Table:
+        """Where the events lie (`of_partition`, `of_offset`) that the feature store refused of an event's topic as it is now."""
+        import pyarrow.compute as pc
+
+        dead = self.table(f"{event}.dlq")
+        ours = (pc.field("service") == "feature_store") & (pc.field("topic_id") == dead.topic_id)
+        return dead.arrow(["of_partition", "of_offset"], ours)
 
     def arrow_of(
         self,
@@ -154,6 +160,18 @@ class Table:
     def _adds(self) -> Any:
         return self._delta.get_add_actions(flatten=True)  # as it comes: pyarrow.table would import pandas, for seconds
 
+    def added(self) -> list[dict[str, Any]]:
+        """What the log says of each file of this version: `path`, `num_records`, `min.<column>`, `partition.topic_id` and so on
+        (Delta's words)."""
+        return list(self._adds.to_pylist())
+
+    def open_file(self, path: str) -> Any:
+        """A file of this version, as a `pyarrow.parquet.ParquetFile`. Errors as of `arrow`."""
+        import pyarrow.parquet as pq
+
+        with self._gone():
+            return pq.ParquetFile(self._tables.location.files.open_input_file(f"{self.name}/{path}"), pre_buffer=True)
+
     def arrow(self, columns: Sequence[str] | None = None, filter: Any = None) -> pa.Table:  # noqa: A002  # pyarrow's word
         """The rows, as a pyarrow table; `columns` in that order (default: all), `filter` a pyarrow expression or a list of
         (column, operator, value). Files whose statistics rule the filter out are not opened.
@@ -163,8 +181,14 @@ class Table:
         for name in columns or ():
             if name not in self.schema.names:
                 raise PenstockError(f"table {self.name} has no column {name!r}", nearest(name, self.schema.names))
-        try:
+        with self._gone():
             return self._delta.to_pyarrow_table(columns=None if columns is None else list(columns), filters=filter)
+
+    @contextmanager
+    def _gone(self) -> Iterator[None]:
+        """What a file that cannot be read means to a person."""
+        try:
+            yield
         except FileNotFoundError as error:
             raise PenstockError(
                 f"version {self.version} of {self.name} has been vacuumed: its files are gone",

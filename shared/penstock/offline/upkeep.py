@@ -1,6 +1,7 @@
 """Keeping offline tables in order: compact, vacuum, restore. All are safe beside a running archive.
 
-`python -m penstock.offline.upkeep LOCATION TABLE` compacts one table; the archive runs it so, in a process of its own.
+`python -m penstock.offline.upkeep LOCATION TABLE [HOURS]` compacts one table, and vacuums what is older than so many hours; the
+archive runs it so, in a process of its own.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -23,11 +25,14 @@ from .table import Table, Tables
 
 __all__ = ["KEEP", "SAFE_AGE", "Compacted", "Vacuumed", "compact", "restore", "vacuum"]
 
-KEEP: Final = timedelta(days=30)
+KEEP: Final = timedelta(days=7)
 """How long files stay that the newest version does not need, so that older versions can be read."""
 
 SAFE_AGE: Final = timedelta(hours=1)
 """A younger file that no version names may be one that a writer is about to commit."""
+
+GROUP: Final = 1 << 17
+"""Rows in a row group: what `Scan` decodes at a time, and readers skip by a filter."""
 
 NICE: Final = 10
 
@@ -56,7 +61,10 @@ def compact(tables: Tables, name: str) -> Compacted:
     table = tables.table(name)
     files, size = len(table.files), table.bytes
     written = WriterProperties(
-        compression="ZSTD", compression_level=3, default_column_properties=ColumnProperties(dictionary_enabled=True)
+        max_row_group_size=GROUP,
+        compression="ZSTD",
+        compression_level=3,
+        default_column_properties=ColumnProperties(dictionary_enabled=True),
     )
     try:
         table.delta.optimize.compact(writer_properties=written)
@@ -182,15 +190,21 @@ def _number(path: str) -> int:
     return int(path.rpartition("/")[2][:20])
 
 
-def main(location: str, name: str) -> int:
-    """Compact one table, giving way to whoever else wants the processor; the exit code."""
+def main(location: str, name: str, hours: str = "") -> int:
+    """Compact one table and vacuum it, giving way to whoever else wants the processor; the exit code. Where one of them cannot
+    be done, it says why, and does the other."""
     os.nice(NICE)
-    try:
-        compact(Tables(location), name)
-    except PenstockError as error:
-        print(f"{error}\n-> {error.fix}", file=sys.stderr)
-        return error.exit_code
-    return 0
+    tables, code = Tables(location), 0
+    todo: list[Callable[[], object]] = [partial(compact, tables, name)]
+    if hours:
+        todo.append(partial(vacuum, tables, name, timedelta(hours=float(hours))))
+    for work in todo:
+        try:
+            work()
+        except PenstockError as error:
+            print(f"{error}\n-> {error.fix}", file=sys.stderr)
+            code = error.exit_code
+    return code
 
 
 if __name__ == "__main__":

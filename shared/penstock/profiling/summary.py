@@ -13,8 +13,9 @@ are a function of the order of the values, and a merged count is low by at most 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -38,6 +39,8 @@ Ints = npt.NDArray[np.int64]
 Hashes = npt.NDArray[np.uint64]
 
 _PRIME: Final = (1 << 64) - 59
+_FIRST: Final = np.array([(1 << 8 * n) - 1 for n in range(9)], np.uint64)
+"""Masks of the first n bytes of a word."""
 _EXACT: Final = 1 << 53
 """Integers beyond this are not all float64."""
 
@@ -57,19 +60,18 @@ class Distinct:
         self.hashes: Hashes = np.empty(0, np.uint64) if hashes is None else hashes
 
     def add_bits(self, bits: Hashes) -> None:
-        """Values as 64 bits each, mixed here (splitmix64: Steele, Lea and Flood 2014)."""
-        with np.errstate(over="ignore"):
-            z = bits + np.uint64(0x9E3779B97F4A7C15)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        self._keep(z ^ (z >> np.uint64(31)))
+        """Values as 64 bits each, mixed here."""
+        self._keep(_mixed(bits))
 
     def add_texts(self, values: Sequence[str]) -> None:
-        self.add_bits(np.fromiter(map(_number, values), np.uint64, len(values)))
+        self.add_bits(_folded(values))
 
     def _keep(self, hashes: Hashes) -> None:
         if len(self.hashes) == SMALLEST:
             hashes = hashes[hashes < self.hashes[-1]]
+        if len(hashes) > 8 * SMALLEST:  # most of them cannot be kept: do not sort them
+            least = np.unique(np.partition(hashes, 4 * SMALLEST)[: 4 * SMALLEST])
+            hashes = least if len(least) >= SMALLEST else hashes
         if len(hashes):
             self.hashes = np.union1d(self.hashes, hashes)[:SMALLEST]
 
@@ -87,9 +89,35 @@ class Distinct:
         return round((SMALLEST - 1) / ((int(self.hashes[-1]) + 1) / 2.0**64))
 
 
+def _mixed(bits: Hashes) -> Hashes:
+    """Well-mixed bits (splitmix64: Steele, Lea and Flood 2014)."""
+    with np.errstate(over="ignore"):
+        z = bits + np.uint64(0x9E3779B97F4A7C15)
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _folded(texts: Sequence[str]) -> Hashes:
+    """64 bits of each text: the number of its bytes, and then eight of them after eight. Python's own hash is random, and
+    `aggregate.code`, which rows hold and so must not collide by design of a sender, costs ten times as much."""
+    flat = "".join(texts)
+    if flat.isascii():
+        data, sizes = flat.encode(), np.fromiter(map(len, texts), np.int64, len(texts))
+    else:
+        parts = [text.encode("utf-8", "surrogatepass") for text in texts]
+        data, sizes = b"".join(parts), np.fromiter(map(len, parts), np.int64, len(texts))
+    words = np.ndarray(len(data) + 1, "<u8", data + bytes(8), 0, 1)  # one begins at every byte
+    begins, bits, longer = np.cumsum(sizes) - sizes, sizes.astype(np.uint64), np.arange(len(sizes))
+    for at in range(0, int(sizes.max(initial=0)), 8):
+        longer = longer[sizes[longer] > at]
+        word = words[begins[longer] + at] & _FIRST[np.minimum(sizes[longer] - at, 8)]
+        bits[longer] = _mixed(bits[longer] ^ word)
+    return bits
+
+
 def _number(text: str) -> int:
-    """64 bits of a text: its bytes, as one number, modulo a prime (Karp and Rabin 1987). Python's own hash is random, and
-    `aggregate.code`, which rows hold and so must not collide by design of a sender, costs twice as much."""
+    """64 bits of a text: its bytes, as one number, modulo a prime (Karp and Rabin 1987)."""
     return int.from_bytes(text.encode("utf-8", "surrogatepass") + b"\1", "little") % _PRIME
 
 
@@ -118,8 +146,7 @@ class Numbers:
     def add(self, values: npt.NDArray[Any]) -> None:
         """Add numbers: float64, int64 or bool, without NaN."""
         for start in range(0, len(values), CHUNK):
-            unique, counts = np.unique(values[start : start + CHUNK], return_counts=True)
-            self._add(unique, counts.astype(np.int64))
+            self._add(*_counted(values[start : start + CHUNK]))
 
     def add_counted(self, values: npt.NDArray[Any], counts: Ints) -> None:
         """Add numbers that all differ, each as often as is said."""
@@ -146,14 +173,15 @@ class Numbers:
             told = np.where(np.abs(floats) < float(_EXACT), told, unique.view(np.uint64))
         self.distinct.add_bits(told)
         self.moments.add(floats, counts)
-        self._gather(_key(floats, self.level), counts)
+        self._gather(*_joined(_key(floats, self.level), counts))
 
     def _gather(self, keys: Ints, counts: Ints) -> None:
         """Add buckets of our level, then coarsen while they are too many."""
         self.keys, self.counts = _sorted(np.concatenate([self.keys, keys]), np.concatenate([self.counts, counts]))
-        while len(self.keys) > BUCKETS:
-            self.level += 1
-            self.keys, self.counts = _joined(_coarser(self.keys, 1), self.counts)
+        if len(self.keys) > BUCKETS:
+            by = bisect_left(range(64), True, lo=1, key=lambda by: _differing(_coarser(self.keys, by)) <= BUCKETS)
+            self.level += by
+            self.keys, self.counts = _joined(_coarser(self.keys, by), self.counts)
 
     def merge(self, other: Numbers) -> Numbers:
         made = Numbers()
@@ -245,6 +273,18 @@ class Numbers:
 _GREATEST: Final = np.array(np.finfo(np.float64).max).view(np.int64).item()
 
 
+def _counted(values: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Ints]:
+    """The values that differ, ascending, and how often each is there; without sorting where they are a narrow range."""
+    if values.dtype.kind == "i" and len(values):
+        least = int(values.min())
+        if int(values.max()) - least < len(values):
+            counts = np.bincount(values - least)
+            found = np.flatnonzero(counts)
+            return found + least, counts[found]
+    unique, counts = np.unique(values, return_counts=True)
+    return unique, counts.astype(np.int64)
+
+
 def _key(floats: Floats, level: int) -> Ints:
     size = np.abs(floats).view(np.int64) >> level
     return np.where(floats < 0, -size, size)
@@ -253,6 +293,11 @@ def _key(floats: Floats, level: int) -> Ints:
 def _coarser(keys: Ints, by: int) -> Ints:
     """Buckets of a lower resolution; both signs towards zero, so that order is kept."""
     return np.sign(keys) * (np.abs(keys) >> by) if by else keys
+
+
+def _differing(keys: Ints) -> int:
+    """How many keys differ, of ascending ones."""
+    return 1 + int(np.count_nonzero(keys[1:] != keys[:-1]))
 
 
 def _sorted(keys: Ints, counts: Ints) -> tuple[Ints, Ints]:
@@ -287,29 +332,39 @@ class Texts:
         """Every count of `top` is low by at most this; 0 while all values fit."""
 
     def add(self, values: Sequence[str]) -> None:
-        counted, top = Counter(values), self.top
-        new = [text for text in counted if text not in top] if not self.lost else list(counted)
-        names = {text: _clipped(text) for text in new if len(text) > CLIP or not text.isascii()}
-        self.distinct.add_texts(new)
-        lengths = Counter[int]()
-        for text, count in counted.items():
-            lengths[len(text)] += count
-        self.lengths.add_counted(np.array(list(lengths), np.int64), np.array(list(lengths.values()), np.int64))
-        if not self.lost and len(top) + len(new) <= FREQUENT:
-            for text, count in counted.items():
-                name = names.get(text, text)
-                top[name] = top.get(name, 0) + count
-            return
-        for text in map(names.get, values, values) if names else values:  # one by one: the borders of batches must not show
-            assert text is not None
-            if text in top:
-                top[text] += 1
-            elif len(top) < FREQUENT:
-                top[text] = 1
+        if not self.lost:
+            counted = Counter(values)
+            new = [text for text in counted if text not in self.top]
+            if len(self.top) + len(new) <= FREQUENT:
+                self.distinct.add_texts(new)
+                self.lengths.add_counted(*_lengths(counted))
+                for text, count in counted.items():
+                    name = _clipped(text)
+                    self.top[name] = self.top.get(name, 0) + count
+                return
+        self.distinct.add_texts(values)
+        sizes = np.fromiter(map(len, values), np.int64, len(values))
+        self.lengths.add(sizes)
+        if sizes.max(initial=0) > CLIP or not "".join(values).isascii():
+            values = list(map(_clipped, values))
+        self._count(values)
+
+    def _count(self, names: Sequence[str]) -> None:
+        """One after the other: the borders of batches must not show. As many as there are free counters may go at once."""
+        top, at = Counter(self.top), 0
+        while at < len(names):
+            room = FREQUENT - len(top)
+            if room:
+                top.update(names[at : at + room])
+                at += room
+                continue
+            name, at = names[at], at + 1
+            if name in top:
+                top[name] += 1
             else:
                 self.lost += 1
-                top = {known: count - 1 for known, count in top.items() if count > 1}
-        self.top = top
+                top = Counter({known: count - 1 for known, count in top.items() if count > 1})
+        self.top = dict(top)
 
     def merge(self, other: Texts) -> Texts:
         made = Texts()
@@ -338,6 +393,14 @@ class Texts:
         made.lengths, made.distinct = Numbers.of_state(lengths), Distinct(np.frombuffer(hashes, "<u8").astype(np.uint64))
         made.top = dict(map(tuple, top))
         return made
+
+
+def _lengths(counted: Mapping[str, int]) -> tuple[Ints, Ints]:
+    """The lengths that differ, and how many texts have each."""
+    sizes = Counter[int]()
+    for text, count in counted.items():
+        sizes[len(text)] += count
+    return np.array(list(sizes), np.int64), np.array(list(sizes.values()), np.int64)
 
 
 def _clipped(text: str) -> str:

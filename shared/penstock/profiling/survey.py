@@ -31,6 +31,8 @@ from .summary import Numbers
 __all__ = ["Memories", "Survey", "values_of"]
 
 DELAYS = (0.5, 0.95, 0.99)
+NEAR = 512
+"""Records whose cells are taken at once."""
 
 Ints = npt.NDArray[np.int64]
 Memories = dict[str, dict[int, Any]]
@@ -81,10 +83,11 @@ class Survey:
         self.read += len(readable)
         self.late += int(np.count_nonzero(behind))
         self.delay.add(behind / 1e6)
+        columns = _columns(self.event, readable)
         flawed, dead, ruled, unruly = (np.zeros(len(readable), np.bool_) for _ in range(4))
         for expectation in self.event.expectations:
             times = effective[list(at)] if unread else effective
-            asked, broken = _judged(expectation, readable, times, memories)
+            asked, broken = _judged(expectation, readable, columns, times, memories)
             self._count(expectation, asked, broken, readable, lambda i: place(at[i]))
             flawed |= broken
             if expectation.otherwise == "dead_letter":
@@ -97,16 +100,19 @@ class Survey:
         self.consistent += int(np.count_nonzero(ruled & ~unruly))
         if dead.any():
             self.refused["expectation"] = self.refused.get("expectation", 0) + int(np.count_nonzero(dead))
-        columns = {column.name: list(map(attrgetter(column.name), readable)) for column in self.event.columns.values()}
+        missing = {name: self.event.columns[name].optional and None in values for name, values in columns.items()}
         self.values += len(readable) * len(columns)
-        self.present += len(readable) * len(columns) - sum(values.count(None) for values in columns.values())
-        kept = None if not dead.any() else np.flatnonzero(~dead).tolist()
-        self.profile.add(
-            {
-                column.name: values_of(column, columns[column.name] if kept is None else [columns[column.name][i] for i in kept])
-                for column in self.event.columns.values()
-            }
-        )
+        self.present += len(readable) * len(columns) - sum(columns[name].count(None) for name, some in missing.items() if some)
+        kept = None if not dead.any() else np.flatnonzero(~dead)
+        profiled: dict[str, Values] = {}
+        for column in self.event.columns.values():
+            values: Any = own[list(at)] if column == self.event.time else columns[column.name]
+            if column == self.event.time:
+                profiled[column.name] = "time", values if kept is None else values[kept]
+            else:
+                values = values if kept is None else [values[i] for i in kept.tolist()]
+                profiled[column.name] = values_of(column, values, missing[column.name])
+        self.profile.add(profiled)
 
     def _count(
         self, expectation: Expectation, asked: Any, broken: Any, records: Sequence[Any], place: Callable[[int], str]
@@ -177,20 +183,32 @@ class Survey:
         return made
 
 
-def _judged(expectation: Expectation, records: Sequence[Any], times: Ints, memories: Memories) -> tuple[Any, Any]:
+def _columns(event: Event, records: Sequence[Any]) -> dict[str, list[Any]]:
+    """The values of each column; a few records at a time, while they are in the processor's cache."""
+    names = list(event.columns)
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    cells = attrgetter(*names) if len(names) > 1 else lambda record: (getattr(record, names[0]),)
+    for first in range(0, len(records), NEAR):
+        for values, part in zip(found.values(), zip(*map(cells, records[first : first + NEAR]), strict=True), strict=True):
+            values += part
+    return found
+
+
+def _judged(
+    expectation: Expectation, records: Sequence[Any], columns: Mapping[str, Sequence[Any]], times: Ints, memories: Memories
+) -> tuple[Any, Any]:
     if isinstance(expectation, Remembering):
         return expectation.follow(memories.setdefault(expectation.name, {}), records, times.tolist())
-    return expectation.judge(records)
+    return expectation.judge(records, columns)
 
 
-def values_of(column: Column, values: list[Any]) -> Values:
-    """The decoded values of a column as a profile takes them."""
+def values_of(column: Column, values: Sequence[Any], missing: bool) -> Values:
+    """The decoded values of a column as a profile takes them; `missing`: some may be None."""
     if column.kind == "text":
         return "text", values if column.type is str else [None if v is None else str(v) for v in values]
     if column.type is datetime:
         moments = [None if v is None else to_micros(v) for v in values]
-        return "time", np.array(moments, np.float64 if None in moments else np.int64)
-    missing = None in values
+        return "time", np.array(moments, np.float64 if missing else np.int64)
     if column.type is float:
         return "float", np.array(values, np.float64)
     if column.type is bool:

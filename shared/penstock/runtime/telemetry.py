@@ -122,8 +122,13 @@ class Meters:
     """What a lane counts: a handful of additions per step."""
 
     def __init__(self, lane: str) -> None:
-        made = _families()
+        made, self._lane = _families(), lane
         self.records_in, self.records_out, self.seconds, self.waits, self.fenced, self.newest = (m.labels(lane) for m in made[:6])
+
+    @functools.cached_property
+    def behind(self) -> Any:
+        """For those who know: a lane that never asks for it does not claim to be at the end."""
+        return _families()[8].labels(self._lane)
 
 
 class ControlMeters(Meters):
@@ -131,7 +136,7 @@ class ControlMeters(Meters):
 
     def __init__(self, lane: str) -> None:
         super().__init__(lane)
-        self.decisions, self.dead_letters, self.behind = (m.labels(lane) for m in _families()[6:])
+        self.decisions, self.dead_letters = (m.labels(lane) for m in _families()[6:8])
 
 
 @functools.cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -22,25 +23,36 @@ MEMORY = 1 << 30
 """Bytes of words after which the entities that have been quiet longest leave memory (they are in the store)."""
 
 
+REMAPS = sys.platform == "linux"
+"""Whether memory can grow in place (mremap)."""
+
+
 class _Growing:
-    """Zeroed float64 rows in anonymous memory that doubles by remapping its pages. No view may live across `grown`."""
+    """Zeroed float64 rows in anonymous memory that doubles by remapping its pages, or by a copy where the system has no such
+    call. No view may live across `grown`."""
 
     def __init__(self, rows: int, words: int) -> None:
         self._words = words
-        self._memory = mmap.mmap(-1, rows * words * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self._memory: Any = np.zeros(rows * words)
+        if REMAPS:
+            self._memory = mmap.mmap(-1, rows * words * 8, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     def matrix(self) -> Floats:
         return np.frombuffer(self._memory, np.float64).reshape(-1, self._words)
 
     def grown(self) -> Floats:
-        self._memory.resize(2 * len(self._memory))
+        if REMAPS:
+            self._memory.resize(2 * len(self._memory))
+        else:
+            before, self._memory = self._memory, np.zeros(2 * len(self._memory))
+            self._memory[: len(before)] = before
         return self.matrix()
 
 
 class Panes:
-    """`slot` numbers entities as they come; matrices grow by remapping, so that no word is copied and none costs memory before
-    it is used. `pack` gives what changed since the last call as (head, tail) bytes per entity (see `packing`); `restore` is
-    its inverse. Entities that were packed may leave memory (`shed`) and are restored when they are needed."""
+    """`slot` numbers entities as they come; matrices grow by remapping (Linux), so that no word is copied, and none costs
+    memory before it is used. `pack` gives what changed since the last call as (head, tail) bytes per entity (see `packing`);
+    `restore` is its inverse. Entities that were packed may leave memory (`shed`) and are restored when they are needed."""
 
     def __init__(self, shape: Shape, capacity: int = 256, run: Callable[..., int] | None = None) -> None:
         self.shape = shape

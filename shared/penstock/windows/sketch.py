@@ -32,7 +32,8 @@ DISTINCT_WORDS = 1 + DISTINCT_EXACT
 QUANTILE_EXACT = 256
 """Up to so many values are kept themselves and quantiles are exact."""
 LEVELS = 24
-"""A value at level h stands for 2**h; full only after a thousand million values."""
+"""A value at level h stands for 2**h. The highest is full after a thousand million values; every second one of its values is then
+dropped, so that beyond, older values count for less."""
 QUANTILE_WORDS = 2 + LEVELS + QUANTILE_EXACT
 """How many values came, how many are kept, how many of them at each level; then the values, highest level first."""
 TOP_CAPACITY = 64.0
@@ -175,8 +176,11 @@ def compacted(row: Floats, at: int) -> None:
     for place in range(begin + size, end):
         row[place - half] = row[place]
     row[end - half : end] = 0.0
-    row[sizes + level + 1] += half
-    row[sizes + level] = spare
+    if level + 1 < LEVELS:
+        row[sizes + level + 1] += half
+        row[sizes + level] = spare
+    else:
+        row[sizes + level] = half + spare
     row[at + 1] -= half
 
 
@@ -217,7 +221,7 @@ def quantile_value(row: Floats, at: int, q: float) -> float:
             place += 1
     values = row[items : items + kept]
     order = np.argsort(values)
-    rank, wanted = 0.0, q * row[at]
+    rank, wanted = 0.0, q * weights.sum()
     for place in range(kept - 1):
         rank += weights[order[place]]
         if rank >= wanted:
