@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .kernel import HOP, RING_AT, SIZE, WIDTH
 from .machine_code import machine_code
 
-__all__ = ["heads_of", "restored_by", "tails_of", "whole_of"]
+__all__ = ["heads_of", "put", "restored_by", "tails_of", "taken", "whole_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -71,15 +71,37 @@ def whole(row: Floats, rings: Ints, out: Floats) -> int:
     return place
 
 
-def put(row: Floats, words: Floats, place: int, rings: Ints, r: int) -> int:
-    """Take one written tile into its ring, unless a newer one lies there; returns where the next one begins."""
+def put(row: Floats, words: Floats, place: int, rings: Ints, r: int, reach: int) -> int:
+    """Take one written tile into its ring, unless a newer one lies there, or no window at `reach` or later begins before its end
+    (0: whatever it is); returns where the next one begins."""
     used = int(words[place])
     if used > 0:
-        tile = rings[r, RING_AT] + (int(words[place + 1]) - 1) % rings[r, SIZE] * rings[r, WIDTH]
-        if words[place + 1] >= row[tile]:
-            row[tile : tile + rings[r, WIDTH]] = 0.0
-            row[tile : tile + used] = words[place + 1 : place + 1 + used]
+        number, size = int(words[place + 1]), rings[r, SIZE]
+        if (number - 1 + size) * rings[r, HOP] > reach or reach == 0:
+            tile = rings[r, RING_AT] + (number - 1) % size * rings[r, WIDTH]
+            if number >= row[tile]:
+                for word in range(used):
+                    row[tile + word] = words[place + 1 + word]
+                for word in range(used, rings[r, WIDTH]):
+                    row[tile + word] = 0.0
     return place + 1 + used
+
+
+def taken(row: Floats, words: Floats, begin: int, end: int, last: int, head: int, rings: Ints, tag: float, old: bool) -> int:
+    """Read an entity into an empty row: its head is `words[begin:end]`, its tail goes on to `last`. With `old` also tiles that no
+    window reaches. Returns how many entries the tail has, -1 if the entity is of another layout."""
+    if end - begin < head or words[begin + 2] != tag:
+        return -1
+    count, place = 0, end
+    row[:head] = words[begin : begin + head]
+    reach = 0 if old else int(row[1])
+    while place < last:
+        place = put(row, words, place + 1, rings, int(words[place]), reach)
+        count += 1
+    place = begin + head
+    for r in range(len(rings)):
+        place = put(row, words, place, rings, r, reach)
+    return count if place == end else -1
 
 
 def restored(state: Floats, slots: Ints, words: Floats, bounds: Ints, head: int, rings: Ints, tag: float, counts: Ints) -> int:
@@ -87,22 +109,12 @@ def restored(state: Floats, slots: Ints, words: Floats, bounds: Ints, head: int,
     Returns the first that is of another layout, or -1."""
     begin = 0
     for i in range(len(slots)):
-        row, end, last = state[slots[i]], bounds[i, 0], bounds[i, 1]
         counts[i] = 0
-        if end > begin:
-            if end - begin < head or words[begin + 2] != tag:
+        if bounds[i, 0] > begin:
+            counts[i] = taken(state[slots[i]], words, begin, bounds[i, 0], bounds[i, 1], head, rings, tag, True)
+            if counts[i] < 0:
                 return i
-            row[:head] = words[begin : begin + head]
-            place = end
-            while place < last:
-                place = put(row, words, place + 1, rings, int(words[place]))
-                counts[i] += 1
-            place = begin + head
-            for r in range(len(rings)):
-                place = put(row, words, place, rings, r)
-            if place != end:
-                return i
-        begin = last
+        begin = bounds[i, 1]
     return -1
 
 
@@ -124,4 +136,4 @@ def whole_of() -> Any:
 
 def restored_by() -> Any:
     signature = f"int64({_ROWS},{_INTS},{_WORDS},{_TABLE},int64,{_TABLE},float64,{_INTS})"
-    return machine_code(restored, signature, (put, restored), globals())
+    return machine_code(restored, signature, (put, taken, restored), globals())
