@@ -77,7 +77,7 @@ _SIGNATURE = [
 ]  # fmt: skip
 
 
-def _machine_code(sketches: bool) -> Callable[..., int]:
+def machine_code_of(sketches: bool) -> Callable[..., int]:
     """`answered` in machine code: 3 s the first time on a machine, besides the kernel's."""
     names = {**vars(packing), **vars(freshness), **globals(), "run": kernel(sketches)}
     parts = (status_of, put, taken, names["run"], answered)
@@ -89,7 +89,7 @@ class Answering:
     """Answers for `views`, which are of one hop, from states of `shape`. Holds nothing of a read: threads may share it."""
 
     def __init__(self, shape: Shape, views: Sequence[View]) -> None:
-        self._shape, self._answered = shape, _machine_code(shape.sketches)
+        self._shape, self._answered = shape, machine_code_of(shape.sketches)
         own = [np.unique(shape.track_table[shape.tracks_of(view), 1]) for view in views]
         self._views = np.concatenate(own), np.cumsum([len(places) for places in own]), np.array([limits(view) for view in views])
         tracks = max(len(shape.tracks), 1)
