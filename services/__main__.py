@@ -65,7 +65,9 @@ def feature_store(machine: Machine) -> None:
     tables = archive.Archive(topics, machine.log, machine.settings.offline)
     machine.tasks.append(partial(tables.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
-    machine.app = api.app(OnlineFeatures(topics, machine.store), views, ready)
+    online = OnlineFeatures(topics, machine.store)
+    online.warm()
+    machine.app = api.app(online, views, ready)
 
 
 def inference(machine: Machine) -> None:

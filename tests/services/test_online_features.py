@@ -169,7 +169,8 @@ class TestHttp:
                 answer = await client.get("/features/Zone/z", params={"at": at(minute).isoformat()})
                 assert answer.status_code == 200
                 assert answer.json() == {
-                    "view": "Zone", "key": "z", "as_of": at(minute).isoformat(), "status": "unpromised", "age": 60.0 * (minute - 30),
+                    "view": "Zone", "key": "z", "as_of": at(minute).isoformat(), "status": "unpromised",
+                    "age": 60.0 * (minute - 30),
                     "features": {"rides_1h": rides, "fares_1h": fares, "usual": usual, "surge": None},
                 }  # fmt: skip
 

@@ -36,7 +36,7 @@ from .answering import Answering
 from .freshness import REBUILDING
 from .readings import Readings
 
-__all__ = ["Asked", "Lookup", "columns_of", "state_key"]
+__all__ = ["Asked", "Lookup", "OtherVersion", "columns_of", "state_key"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -95,6 +95,13 @@ def _of_model(model: Model) -> Iterable[str]:
     """The inputs of a model that are features, in its order."""
     known = {name for view in model.views for name in view.columns}
     return (name for name in model.inputs if name in known)
+
+
+class OtherVersion(StoreError):
+    """The store holds states of other definitions of the views than these."""
+
+    def __init__(self, hop: str) -> None:
+        super().__init__(f"the states by {hop} in the store belong to another version of the views than this project has")
 
 
 class _Places(dict[str, Place]):
@@ -238,7 +245,6 @@ class _Part:
             try:
                 windows, effective, newest, codes = self._answering(heads[some], tails[some], index[rows] - first, moments[rows])
             except ValueError as error:
-                said = f"the states by {self.hop.key} in the store belong to another version of the views than this project has"
-                raise StoreError(said) from error
+                raise OtherVersion(self.hop.key) from error
             of = [decoded[row] for row in rows.tolist()] if len(decoded) and len(heads) > _TOGETHER else decoded
             yield rows, effective, newest, codes, self._plan.complete(windows, event, of)[self._chosen]

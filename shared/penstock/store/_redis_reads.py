@@ -9,6 +9,7 @@ No answer in time is not asked for again: who asked has waited as long as they s
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import deque
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from typing import Any, Final
 from hiredis import pack_command
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from . import Place, StoreError
 from ._redis_names import Gathering, Names
@@ -30,6 +32,8 @@ _KEPT: Final = 64
 def away(url: str, error: BaseException) -> StoreError:
     """What Redis said, without the password."""
     where = url.rpartition("@")[2]
+    if isinstance(error, TimeoutError | RedisTimeoutError):
+        return StoreError(f"Redis at {where} does not answer; look with: penstock doctor")
     said = str(error)[:200] or type(error).__name__  # a refused pipeline repeats every name
     return StoreError(f"Redis at {where} says {said}; look with: penstock doctor")
 
@@ -50,8 +54,8 @@ class _Reads:
         except IndexError:
             return None
 
-    def _new(self) -> Any:
-        return self._pool.connection_class(**self._pool.connection_kwargs)
+    def _new(self, **settings: Any) -> Any:
+        return self._pool.connection_class(**self._pool.connection_kwargs | settings)
 
     def _asked(self, places: Sequence[Place], tailed: int) -> tuple[Gathering, list[bytes]]:
         """A read, and its commands as they travel."""
@@ -97,7 +101,11 @@ class BlockingReads(_Reads):
 
 
 class AsyncReads(_Reads):
-    """The same for an event loop."""
+    """The same for an event loop. One clock for the whole read, of `timeout` seconds: redis-py would start one for each step."""
+
+    def __init__(self, url: str, names: Names, pool: Any, timeout: float) -> None:
+        super().__init__(url, names, pool)
+        self._timeout = timeout
 
     async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
         """As `Store.gather`."""
@@ -115,10 +123,11 @@ class AsyncReads(_Reads):
     async def _answers(self, packed: list[bytes]) -> list[list[bytes | None]]:
         while True:
             kept = self._kept()
-            connection = kept or self._new()
+            connection = kept or self._new(socket_timeout=None)
             try:
-                await connection.send_packed_command(packed)
-                found = [await connection.read_response() for _ in packed]
+                async with asyncio.timeout(self._timeout):
+                    await connection.send_packed_command(packed)
+                    found = [await connection.read_response() for _ in packed]
             except BaseException as error:
                 await connection.disconnect(nowait=True)
                 if kept is None or not isinstance(error, Lost):

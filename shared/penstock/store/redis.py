@@ -80,7 +80,7 @@ class RedisStore:
             retry=Retry(NoBackoff(), 0),
         )
         self._script: Any = self._redis.register_script(_WRITE)
-        self._reads = AsyncReads(url, self._names, self._redis.connection_pool)
+        self._reads = AsyncReads(url, self._names, self._redis.connection_pool, timeout)
 
     async def open(self, shard: str) -> Saved:
         place = self._names.place(shard)
