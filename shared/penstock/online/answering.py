@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from ..feature import View
 from ..windows import packing
-from ..windows.kernel import kernel, run
+from ..windows.kernel import SIZE, kernel, run
 from ..windows.machine_code import machine_code
-from ..windows.packing import put, taken
+from ..windows.packing import taken
 from ..windows.shape import Shape
 from . import freshness
 from .freshness import limits, status_of
@@ -42,18 +42,18 @@ def answered(
     Writes `out[i]`, `effective[i]`, and by view `newest[i]` and `codes[i]`. Returns the first entity that is of another layout,
     or -1.
     """
-    before, used = -1, False
+    before, where = -1, np.empty(rings[:, SIZE].sum(), np.int64)
     for i in order:
         entity = index[i]
         if entity != before:
             if before >= 0:
                 merged[:] = 0.0
-            if used:
-                row[:] = 0.0
             before = entity
             begin = ends[2 * entity - 1] if entity > 0 else 0
-            used = ends[2 * entity] > begin
-            if used and taken(row[0], words, begin, ends[2 * entity], ends[2 * entity + 1], head, rings, tag, False) < 0:
+            end, last = ends[2 * entity], ends[2 * entity + 1]
+            if end == begin:
+                row[:] = 0.0
+            elif taken(row[0], words, begin, end, last, head, rings, tag, False, where) < 0:
                 return int(entity)
         run(
             row, merged, slot, moments[i : i + 1], kind, value, want, 0, tag, tracks, decays, rings, windows, features,
@@ -80,7 +80,7 @@ _SIGNATURE = [
 def machine_code_of(sketches: bool) -> Callable[..., int]:
     """`answered` in machine code: 3 s the first time on a machine, besides the kernel's."""
     names = {**vars(packing), **vars(freshness), **globals(), "run": kernel(sketches)}
-    parts = (status_of, put, taken, names["run"], answered)
+    parts = (status_of, taken, names["run"], answered)
     made: Callable[..., int] = machine_code(answered, f"int64({','.join(_SIGNATURE)})", parts, names)
     return made
 
