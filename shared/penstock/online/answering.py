@@ -108,11 +108,10 @@ class Answering:
         ends = np.fromiter(map(len, states), np.int64, len(states)).cumsum() // 8
         if not tails:
             ends = ends.repeat(2)
-        order = self._order(index)
-        out, effective = np.full((n, max(len(shape.features), 1)), np.nan), np.empty(n, np.int64)
+        out, effective = np.empty((n, max(len(shape.features), 1))), np.empty(n, np.int64)
         newest, codes = np.empty((n, views), np.int64), np.empty((n, views), np.int8)
         wrong = self._answered(
-            np.frombuffer(bytearray().join(states)), ends, index, order, moments,
+            np.frombuffer(bytearray().join(states)), ends, index, _by_entity(index, len(heads)), moments,
             np.zeros((1, shape.words)), np.zeros((1, shape.merged_words)), shape.head,
             *self._read, *shape.tables, *self._views, out, effective, newest, codes,
         )  # fmt: skip
@@ -120,8 +119,9 @@ class Answering:
             raise ValueError(f"state {wrong} belongs to another version of the views")
         return out[:, : len(shape.columns)], effective, newest, codes
 
-    @staticmethod
-    def _order(index: Ints) -> Ints:
-        """Rows by entity; most often they are."""
-        rising = len(index) < 2 or bool((index[1:] >= index[:-1]).all())
-        return np.arange(len(index)) if rising else np.argsort(index, kind="stable")
+
+def _by_entity(index: Ints, entities: int) -> Ints:
+    """The order of rows in which each entity is unpacked once."""
+    if len(index) == entities and (entities == 1 or bool((index[1:] > index[:-1]).all())):
+        return index  # most often: a row for each
+    return np.argsort(index, kind="stable")

@@ -178,8 +178,8 @@ class Lookup:
     def readings(
         self,
         asked: Asked,
-        heads: Sequence[bytes],
-        tails: Sequence[bytes],
+        heads: list[bytes],
+        tails: list[bytes],
         moments: Ints,
         event: Event | None = None,
         decoded: Sequence[Any] = (),
@@ -203,7 +203,7 @@ class Lookup:
                 views = slice(part.view, part.view + len(part.views))
                 as_of[rows, views], newest[rows, views], codes[rows, views] = effective[:, None], times, stand
         stands = heads[len(heads) - len(asked.shards) :]
-        if any(head != LIVE for head in stands):
+        if stands.count(LIVE) < len(stands):
             behind = {shard for shard, head in zip(asked.shards, stands, strict=True) if head != LIVE}
             for part, (first, last, index) in zip(self._parts, asked.found, strict=True):
                 of = np.array([*(shard in behind for shard, _ in asked.places[first:last]), False])
