@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -124,6 +125,22 @@ def test_a_service_that_hangs_is_told_in_time() -> None:
         with ps.FeatureClient(url, timeout=0.2) as client:
             for said in (told(lambda: client.read(Zone, ["1"])), told(lambda: asyncio.run(read(url)))):
                 assert isinstance(said, Unreachable) and url in str(said) and "timeout=" in said.fix
+
+
+def test_what_is_no_feature_store_is_told_so() -> None:
+    def once(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\n\r\n<a/>")
+
+    with socket.create_server((ports.LOOPBACK, 0)) as other:
+        thread = threading.Thread(target=once, args=(other,))
+        thread.start()
+        url = f"http://{ports.LOOPBACK}:{other.getsockname()[1]}"
+        with ps.FeatureClient(url, timeout=PATIENT) as client:
+            assert "is no feature store" in str(told(lambda: client.read(Zone, ["1"])))
+        thread.join(PATIENT)
 
 
 def test_connections_of_before_a_restart_are_left_for_new_ones(server: redis.LocalRedis) -> None:

@@ -291,7 +291,11 @@ def test_choices_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPa
 
 
 class TestClients:
-    def test_from_redis_and_over_http_for_threads_and_for_asyncio_they_say_the_same(self, served: tuple[str, str]) -> None:
+    @pytest.mark.parametrize("few", [0, 1000], ids=["arrow", "json"])
+    def test_from_redis_and_over_http_for_threads_and_for_asyncio_they_say_the_same(
+        self, served: tuple[str, str], few: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("penstock.online.client._FEW", few)
         frame = pd.DataFrame({"zone": [*ODD, "nobody", None], "car": [*range(len(ODD)), None, 3]})
         questions: list[tuple[Any, Any, Any]] = [
             (Zone, ODD, at(20)),

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from ..event import from_micros
+from ..event import from_micros, to_micros
 from .freshness import STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .query import Answer
 
 __all__ = ["Reading", "Readings"]
 
@@ -97,6 +99,16 @@ class Readings:
                 for at, view in enumerate(self.views)
             },
         }
+
+    @classmethod
+    def from_answer(cls, answer: Answer) -> Readings:
+        """The inverse of `to_dict`."""
+        values = np.array(list(answer.features.values()), np.float64).T  # None becomes NaN
+        codes = np.array([list(map(STATUSES.index, view.status)) for view in answer.views.values()], np.int8).T
+        as_of = np.array([list(map(to_micros, view.as_of)) for view in answer.views.values()], np.int64).T
+        ages = np.array([view.age for view in answer.views.values()], np.float64).T
+        newest = np.where(np.isnan(ages), -1, as_of - np.rint(np.nan_to_num(ages) * 1e6).astype(np.int64))
+        return cls(tuple(answer.features), values, tuple(answer.views), codes, as_of, newest)
 
     def to_pandas(self, status: bool = False) -> pd.DataFrame:
         """A frame of the values, a row for each key asked about, in order; with `status` also `<view>:status`, `<view>:age`
