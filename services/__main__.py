@@ -65,8 +65,9 @@ def feature_store(machine: Machine) -> None:
     kept = archivist.Archivist()
     machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
-    missing = [ready, surveyed, kept.missing]
-    machine.app = api.app(OnlineFeatures(topics, machine.store), views, lambda: "; ".join(filter(None, (m() for m in missing))))
+    missing, online = [ready, surveyed, kept.missing], OnlineFeatures(topics, machine.store)
+    online.warm()
+    machine.app = api.app(online, views, lambda: "; ".join(filter(None, (m() for m in missing))))
 
 
 def archive(machine: Machine) -> None:

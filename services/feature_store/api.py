@@ -51,10 +51,10 @@ def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> F
         """One view of one entity, at a moment (default: now). A compound key is a JSON array.
 
         `as_of` is when the windows end, `age` the seconds from the view's newest event to then (null: there was none). `status`
-        is fresh, stale (older than the view promises), expired (older than its ttl: the view has forgotten the entity), newer
-        (no moment was asked for, and the entity's newest event lies ahead of this clock), missing (nothing is known of the
-        entity) or rebuilding (the store has lost writes: values are older than they were). A moment before the entity's newest
-        event is refused.
+        is fresh, stale (older than the view promises), unpromised (the view promises nothing: look at the age), expired (older
+        than its ttl: the view has forgotten the entity), newer (no moment was asked for, and the entity's newest event lies ahead
+        of this clock), missing (nothing is known of the entity) or rebuilding (the store has lost writes: values are older than
+        they were). A moment before the entity's newest event is refused.
         """
         if at is not None and at.tzinfo is None:
             raise HTTPException(400, "`at` needs a time zone: write 2013-02-01T12:00:00Z")
@@ -96,7 +96,7 @@ def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> F
         `<view>:status`, `<view>:newest`, `<view>:as_of` of each view.
 
         Nothing is refused for being older than an entity's newest event: that view's status is `newer`, and `as_of` says when its
-        windows end.
+        windows end. When the store does not answer within 3 seconds, this does: 503.
         """
         asked = query_of(await body_of(request, MAX_BODY))
         n = max(map(len, asked.keys.values()), default=0) if isinstance(asked.keys, dict) else len(asked.keys)

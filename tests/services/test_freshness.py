@@ -103,13 +103,13 @@ class TestStatus:
             await publish(machine, "visits", "shop", [visit("a", "s", 100, tip=2.0), visit("b", "s", 110)])
             online = OnlineFeatures(machine.topics, machine.store)
             for minute, trade, stock in (
-                (110, "fresh", "fresh"), (120, "fresh", "fresh"), (140, "fresh", "expired"), (141, "stale", "expired"),
+                (110, "fresh", "unpromised"), (120, "fresh", "unpromised"), (140, "fresh", "expired"), (141, "stale", "expired"),
                 (470, "stale", "expired"), (471, "expired", "expired"),
             ):  # fmt: skip
                 found = (await online.read([Trade, Stock], ["s"], at(minute)))[0]
                 assert (found["Trade"].status, found["Stock"].status) == (trade, stock), minute
                 assert (found["Trade"].age, found["Stock"].age) == (60.0 * (minute - 110), 60.0 * minute)
-                assert found["Stock"].values["delivered"] == (7.0 if stock == "fresh" else None)
+                assert found["Stock"].values["delivered"] == (7.0 if stock != "expired" else None)
                 assert found["Trade"].values["newest"] == (120.0 if trade != "expired" else None)
                 # the newest tip is older than the newest visit, and goes by itself
                 assert found["Trade"].values["tip"] == (2.0 if minute <= 100 + 360 else None)

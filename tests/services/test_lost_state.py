@@ -257,7 +257,7 @@ def test_readers_are_told_that_a_shard_is_rebuilt_until_it_has_come_as_far_as_it
                 if now[name][STATUS] == LIVE:
                     assert {k: now[name].get(k) for k in shard.heads} == shard.heads, "live, and not all there"
         assert await world.statuses() == {LIVE}
-        assert (await read("z1"), await read("never seen")) == ("fresh", "missing")
+        assert (await read("z1"), await read("never seen")) == ("unpromised", "missing")
 
     asyncio.run(go())
 

@@ -120,7 +120,7 @@ class TestPredict:
             look = OnlineFeatures(topics, machine.store).row
             app = gateway(topics, machine.log, Sessions(world.artefacts, meters), meters, look)
             asked = {
-                "fresh": self.flight("c", "JFK", 50),
+                "unpromised": self.flight("c", "JFK", 50),
                 "newer": self.flight("d", "JFK", 20),  # the entity's newest event is of minute 40
                 "missing": self.flight("e", "LGA", 50),
             }
@@ -133,7 +133,7 @@ class TestPredict:
             assert told["d"]["Origin.flights_1h"] == 2, "both before it in the stream, whatever their times"
             assert told["e"]["Origin.flights_1h"] == 0
             assert told["e"]["Origin.mean_distance"] is None
-            await publish(machine, "flights", "origin", [asked["missing"], asked["fresh"]])
+            await publish(machine, "flights", "origin", [asked["missing"], asked["unpromised"]])
             rows = [msgspec.json.decode(s.value or b"", type=Row) for s in await sent(machine, TOPICS.rows(event_of(Flight)))]
             for row in rows:
                 if row.id in "ce":
@@ -169,7 +169,8 @@ class TestHttp:
                 answer = await client.get("/features/Zone/z", params={"at": at(minute).isoformat()})
                 assert answer.status_code == 200
                 assert answer.json() == {
-                    "view": "Zone", "key": "z", "as_of": at(minute).isoformat(), "status": "fresh", "age": 60.0 * (minute - 30),
+                    "view": "Zone", "key": "z", "as_of": at(minute).isoformat(), "status": "unpromised",
+                    "age": 60.0 * (minute - 30),
                     "features": {"rides_1h": rides, "fares_1h": fares, "usual": usual, "surge": None},
                 }  # fmt: skip
 
@@ -192,7 +193,7 @@ class TestHttp:
         async def talk(client: httpx.AsyncClient) -> None:
             before = datetime.now(UTC)
             known, unknown = [(await client.get(f"/features/Driver/{key}")).json() for key in ("a/b", "nobody")]
-            assert (known["key"], known["status"], known["features"]) == ("a/b", "fresh", {"rides_3h": 0})
+            assert (known["key"], known["status"], known["features"]) == ("a/b", "unpromised", {"rides_3h": 0})
             assert (unknown["status"], unknown["features"]) == ("missing", {"rides_3h": 0})
             assert before <= datetime.fromisoformat(known["as_of"]) <= datetime.now(UTC)
 
@@ -221,7 +222,11 @@ class TestHttp:
 
     def test_a_compound_key_may_be_spelled_with_spaces_and_is_refused_where_it_is_none(self, tmp_path: Path) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
-            for path, status, rides in (('["z", "a/b"]', "fresh", 0), ('["z","a/b"]', "fresh", 0), ('["a/b","z"]', "missing", 0)):
+            for path, status, rides in (
+                ('["z", "a/b"]', "unpromised", 0),
+                ('["z","a/b"]', "unpromised", 0),
+                ('["a/b","z"]', "missing", 0),
+            ):
                 said = (await client.get("/features/Pair/" + quote(path, safe=""))).json()
                 assert (said["status"], said["features"]) == (status, {"rides_1h": rides})
             for path in ("z", '["z"]', '{"zone":"z"}', "[null,1]"):

@@ -106,7 +106,7 @@ class TestQuery:
             assert said["features"]["Zone.trips_1h"] == trips
             newest = [None, *(13.0 if zone == "1" else float(ODD.index(zone)) for zone in reversed(ODD)), 13.0, None, None]
             assert said["features"]["Zone.newest"] == newest
-            assert said["views"]["Zone"]["status"] == ["missing" if n == 0 else "fresh" for n in trips]
+            assert said["views"]["Zone"]["status"] == ["missing" if n == 0 else "unpromised" for n in trips]
             assert said["views"]["Zone"]["age"] == [None if n is None else 60.0 * (20 - n) for n in newest]
             assert set(said["views"]["Zone"]["as_of"]) == {"2024-01-01T00:20:00Z"}
 
@@ -140,7 +140,7 @@ class TestQuery:
             query = {"views": ["Zone"], "keys": ["1"] * 5, "at": [t.isoformat() for t in times]}
             said = (await client.post("/features", json=query)).json()
             assert said["features"]["Zone.trips_1h"] == [2, 2, 2, 1, 0]
-            assert said["views"]["Zone"]["status"] == ["newer", "fresh", "fresh", "fresh", "fresh"]
+            assert said["views"]["Zone"]["status"] == ["newer", *["unpromised"] * 4]
             assert said["views"]["Zone"]["as_of"][0] == "2024-01-01T00:13:00Z"
 
         asking(tmp_path, talk)
@@ -291,7 +291,11 @@ def test_choices_without_end_do_not_fill_the_memory(monkeypatch: pytest.MonkeyPa
 
 
 class TestClients:
-    def test_from_redis_and_over_http_for_threads_and_for_asyncio_they_say_the_same(self, served: tuple[str, str]) -> None:
+    @pytest.mark.parametrize("few", [0, 1000], ids=["arrow", "json"])
+    def test_from_redis_and_over_http_for_threads_and_for_asyncio_they_say_the_same(
+        self, served: tuple[str, str], few: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("penstock.online.client._FEW", few)
         frame = pd.DataFrame({"zone": [*ODD, "nobody", None], "car": [*range(len(ODD)), None, 3]})
         questions: list[tuple[Any, Any, Any]] = [
             (Zone, ODD, at(20)),
@@ -325,7 +329,7 @@ class TestClients:
             found.to_pandas(status=True),
             pd.DataFrame(
                 {
-                    "Zone.trips_1h": [2.0, 0.0], "Zone.newest": [13.0, np.nan], "Zone:status": ["fresh", "missing"],
+                    "Zone.trips_1h": [2.0, 0.0], "Zone.newest": [13.0, np.nan], "Zone:status": ["unpromised", "missing"],
                     "Zone:age": [420.0, np.nan], "Zone:as_of": pd.to_datetime([at(20)] * 2).astype("datetime64[us, UTC]"),
                 }
             ),

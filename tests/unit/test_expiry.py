@@ -11,7 +11,7 @@ import penstock as ps
 from penstock import duration
 from penstock.errors import DefinitionError
 from penstock.feature import View, view_of
-from penstock.online.freshness import STATUSES, expired, lifetime, status_of
+from penstock.online.freshness import STATUSES, expired, lifetime, limits, status_of
 from penstock.services.feature_store.expiry import SWEPT, TOGETHER, Expiry
 from penstock.topology import Hop
 
@@ -120,15 +120,14 @@ def test_a_trickle_of_entities_does_not_make_a_field_each() -> None:
 
 class TestStatus:
     def codes(self, view: View, ages: list[float | None], asked: float = 0.0) -> list[str]:
-        newest = np.array([-1 if age is None else int((10_000 - age) * 1e6) for age in ages])
-        as_of = np.full(len(ages), 10_000_000_000)
-        return [STATUSES[c] for c in status_of(view, newest, as_of - int(asked * 1e6), as_of)]
+        newest, as_of = [-1 if age is None else int((10_000 - age) * 1e6) for age in ages], 10_000_000_000
+        return [STATUSES[status_of(at, as_of - int(asked * 1e6), as_of, *limits(view))] for at in newest]
 
     def test_follows_from_the_age_of_the_view_at_the_end_of_its_windows(self) -> None:
         ages = [0, 600, 600.000001, 7200, 7200.000001, None]
         assert self.codes(view_of(Newest), ages) == ["fresh", "fresh", "stale", "stale", "expired", "missing"]
         assert self.codes(view_of(Newest), ages, 1) == ["newer", "newer", "newer", "newer", "expired", "missing"]
-        assert self.codes(view_of(Ever), ages) == [*["fresh"] * 5, "missing"]
+        assert self.codes(view_of(Ever), ages) == [*["unpromised"] * 5, "missing"]
 
     @given(newest=st.integers(0, 1 << 50), gap=st.integers(0, 1 << 40))
     def test_expiry_means_the_same_for_a_number_and_for_a_column(self, newest: int, gap: int) -> None:

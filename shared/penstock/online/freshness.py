@@ -16,11 +16,11 @@ if TYPE_CHECKING:  # `import penstock` stays light
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["STATUSES", "expired", "lifetime", "status_of"]
+__all__ = ["STATUSES", "expired", "lifetime", "limits", "status_of"]
 
 Moments = TypeVar("Moments", int, "npt.NDArray[np.int64]")
 
-STATUSES: Final = ("fresh", "stale", "newer", "expired", "missing", "rebuilding")
+STATUSES: Final = ("fresh", "stale", "newer", "expired", "missing", "rebuilding", "unpromised")
 """What a read says of one view of one entity; codes are places in this tuple.
 
     fresh      as of the moment asked about, and no older than promised
@@ -29,8 +29,12 @@ STATUSES: Final = ("fresh", "stale", "newer", "expired", "missing", "rebuilding"
     expired    the newest event is older than `ttl`: the view has forgotten the entity
     missing    nothing is known: no event of this view named such an entity
     rebuilding the store has lost writes, and is not yet what it had been: values are older than they were
+    unpromised as of the moment asked about; the view promises nothing (no `fresh_within`), so whether its newest event is too old
+               is for who reads to say, from the age
 """
-FRESH, STALE, NEWER, EXPIRED, MISSING, REBUILDING = range(len(STATUSES))
+FRESH, STALE, NEWER, EXPIRED, MISSING, REBUILDING, UNPROMISED = range(len(STATUSES))
+NEVER: Final = 1 << 62
+"""A promise, or a lifetime, that no age exceeds; as the kernel has it."""
 
 
 def expired(view: View, newest: Moments, moment: Moments) -> bool | npt.NDArray[np.bool_]:
@@ -42,21 +46,27 @@ def expired(view: View, newest: Moments, moment: Moments) -> bool | npt.NDArray[
     return False if view.ttl is None else moment - newest > view.ttl
 
 
-def status_of(
-    view: View, newest: npt.NDArray[np.int64], asked: npt.NDArray[np.int64], as_of: npt.NDArray[np.int64]
-) -> npt.NDArray[np.int8]:
-    """The codes of `STATUSES` for entities whose newest event in this view was at `newest` (-1: none), asked about at `asked`,
-    with windows that end at `as_of`; microseconds, (n,) each."""
-    import numpy as np
+def status_of(newest: int, asked: int, as_of: int, promise: int, ttl: int) -> int:
+    """The code of `STATUSES` for an entity whose newest event in a view was at `newest` (-1: none), asked about at `asked`, with
+    windows that end at `as_of`; `promise` and `ttl` as `limits` says them. All in microseconds.
 
-    codes = np.zeros(len(newest), np.int8)
-    if view.fresh_within:
-        codes[as_of - newest > view.fresh_within] = STALE
-    codes[as_of > asked] = NEWER
-    if view.ttl:
-        codes[expired(view, newest, as_of)] = EXPIRED
-    codes[newest < 0] = MISSING
-    return codes
+    >>> STATUSES[status_of(newest=5, asked=20, as_of=20, promise=10, ttl=NEVER)]
+    'stale'
+    """
+    if newest < 0:
+        return MISSING
+    if as_of - newest > ttl:
+        return EXPIRED
+    if as_of > asked:
+        return NEWER
+    if promise == NEVER:
+        return UNPROMISED
+    return STALE if as_of - newest > promise else FRESH
+
+
+def limits(view: View) -> tuple[int, int]:
+    """What a view promises and its ttl, in microseconds; NEVER where it says nothing."""
+    return view.fresh_within or NEVER, NEVER if view.ttl is None else view.ttl
 
 
 def lifetime(view: View) -> int | None:

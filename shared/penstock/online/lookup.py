@@ -11,7 +11,6 @@ row does in the stream, and the reading says so.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -31,18 +30,20 @@ from ..project import Project
 from ..store import LIVE, STATUS, Place, StoreError
 from ..topics import Topics
 from ..topology import Hop
-from ..windows.panes import Panes, Shape
 from ..windows.plan import Plan
-from .freshness import REBUILDING, status_of
+from ..windows.shape import Shape
+from .answering import Answering
+from .freshness import REBUILDING
 from .readings import Readings
 
-__all__ = ["Asked", "Lookup", "columns_of", "state_key"]
+__all__ = ["Asked", "Lookup", "OtherVersion", "columns_of", "state_key"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+Codes = npt.NDArray[np.int8]
 
-_WORKSPACE, _MOST = 1 << 22, 256
-"""Bytes of states, and how many, are unpacked at a time: they stay in the processor's cache, however many are read."""
+_TOGETHER = 256
+"""Entities whose bytes are put together at a time: 4 MB with many windows, which the processor's cache holds."""
 
 _REMEMBERED, _SHORT = 100_000, 256
 """Entities whose place is remembered (murmur2 in Python costs 3 us), and how long their names may be: 25 MB at most."""
@@ -96,6 +97,13 @@ def _of_model(model: Model) -> Iterable[str]:
     return (name for name in model.inputs if name in known)
 
 
+class OtherVersion(StoreError):
+    """The store holds states of other definitions of the views than these."""
+
+    def __init__(self, hop: str) -> None:
+        super().__init__(f"the states by {hop} in the store belong to another version of the views than this project has")
+
+
 class _Places(dict[str, Place]):
     """Where the states of one hop's entities are."""
 
@@ -129,7 +137,7 @@ class Asked:
 class Lookup:
     """The compiled read of `columns`, for rows that name entities of one or several keys.
 
-    `hops` are the hops to ask, those with windows first. Safe to share between threads; two at once take turns.
+    `hops` are the hops to ask, those with windows first. Safe to share between threads.
     """
 
     def __init__(self, topics: Topics, columns: Sequence[str]) -> None:
@@ -138,11 +146,10 @@ class Lookup:
         hops = [hop for hop in topics.project.topology.hops if any(view.name in names for view in hop.views)]
         self._parts = sorted((_Part(hop, topics, columns) for hop in hops), key=lambda part: not part.tailed)
         self.hops = [part.hop for part in self._parts]
-        self.views = tuple(view for part in self._parts for _, view in part.views)
+        self.views = tuple(view for part in self._parts for view in part.views)
         found = [name for part in self._parts for name in part.columns]
         self._order = [] if found == list(columns) else [found.index(name) for name in columns]
         self._names = tuple(view.name for view in self.views)
-        self._lock = threading.Lock()
         at = seen = 0
         for part in self._parts:
             part.at, part.view = at, seen
@@ -171,41 +178,32 @@ class Lookup:
     def readings(
         self,
         asked: Asked,
-        heads: Sequence[bytes],
-        tails: Sequence[bytes],
+        heads: list[bytes],
+        tails: list[bytes],
         moments: Ints,
         event: Event | None = None,
         decoded: Sequence[Any] = (),
     ) -> Readings:
         """The rows at `moments` (microseconds, one for each row), from what the store had at `asked.places`. With an `event`
         and its `decoded` ones, derived features that take one are answered too; else those are missing."""
-        n, kind, width = len(moments), event or _NO_EVENT, len(self.views)
-        with self._lock:
-            pieces = [
-                (part, piece)
-                for part, (first, last, index) in zip(self._parts, asked.found, strict=True)
-                for piece in part.compute(
-                    heads[first:last], tails[first:last] if part.tailed else [], index, moments, kind, decoded
-                )
-            ]
+        kind = event or _NO_EVENT
+        pieces = [
+            (part, piece)
+            for part, (first, last, index) in zip(self._parts, asked.found, strict=True)
+            for piece in part.compute(heads[first:last], tails[first:last] if part.tailed else [], index, moments, kind, decoded)
+        ]
         if len(pieces) == 1:  # most often one hop has it all, and nothing need be put together
-            _, (_, effective, newest, values) = pieces[0]
-            as_of = effective[:, None] if width == 1 else np.repeat(effective[:, None], width, axis=1)
+            _, (_, effective, newest, codes, values) = pieces[0]
+            as_of = effective[:, None] if len(self.views) == 1 else effective[:, None].repeat(len(self.views), axis=1)
         else:
-            values, as_of, newest = (
-                np.empty((n, len(self.columns))),
-                np.empty((n, width), np.int64),
-                np.empty((n, width), np.int64),
-            )
-            for part, (rows, effective, times, found) in pieces:
+            values, shape = np.empty((len(moments), len(self.columns))), (len(moments), len(self.views))
+            as_of, newest, codes = np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int8)
+            for part, (rows, effective, times, stand, found) in pieces:
                 values[rows, part.at : part.at + len(part.columns)] = found
-                as_of[rows, part.view : part.view + len(part.views)] = effective[:, None]
-                newest[rows, part.view : part.view + len(part.views)] = times
-        codes = np.empty((n, width), np.int8)
-        for i, said in enumerate(self.views):
-            codes[:, i] = status_of(said, newest[:, i], moments, as_of[:, i])
+                views = slice(part.view, part.view + len(part.views))
+                as_of[rows, views], newest[rows, views], codes[rows, views] = effective[:, None], times, stand
         stands = heads[len(heads) - len(asked.shards) :]
-        if any(head != LIVE for head in stands):
+        if stands.count(LIVE) < len(stands):
             behind = {shard for shard, head in zip(asked.shards, stands, strict=True) if head != LIVE}
             for part, (first, last, index) in zip(self._parts, asked.found, strict=True):
                 of = np.array([*(shard in behind for shard, _ in asked.places[first:last]), False])
@@ -216,63 +214,37 @@ class Lookup:
 
 
 class _Part:
-    """One hop's share of a lookup, with the workspace in which states are unpacked."""
+    """One hop's share of a lookup."""
 
     def __init__(self, hop: Hop, topics: Topics, columns: Sequence[str]) -> None:
         self.hop, self.places = hop, _Places(hop.key, topics)
-        self._shape = Shape(hop.views)
-        self._plan = Plan(self._shape)
-        self.tailed = len(self._shape.rings) > 0
+        shape = Shape(hop.views)
+        self._plan = Plan(shape)
+        self.tailed = len(shape.rings) > 0
         self.at = self.view = 0
         """Where its columns and its views begin in those of the lookup."""
         self.columns = [name for name in columns if name in self._plan.columns]
-        self._chosen = [self._plan.columns.index(name) for name in self.columns]
-        self._all = self._chosen == list(range(len(self._plan.columns)))
+        chosen = [self._plan.columns.index(name) for name in self.columns]
+        self._chosen: Any = ... if chosen == list(range(len(self._plan.columns))) else (slice(None), chosen)
         names = {name.partition(".")[0] for name in self.columns}
-        self.views = [(at, view) for at, view in enumerate(hop.views) if view.name in names]
-        self._room = max(1, min(_MOST, _WORKSPACE // (8 * self._shape.words)))
-        self._panes = Panes(self._shape, self._room)
-        self._seats = np.array([self._panes.slot(str(seat)) for seat in range(self._room)], np.int64)
-        self._read: tuple[Ints, Floats, Ints] = np.empty(0, np.int64), np.empty((0, 1)), np.empty(0, np.int64)
-        """What events are to the kernel in a read: of no kind, without values, each with a row."""
+        self.views = [view for view in hop.views if view.name in names]
+        self._answering = Answering(shape, self.views)
 
     def compute(
         self, heads: Sequence[bytes], tails: Sequence[bytes], index: Ints, moments: Ints, event: Event, decoded: Sequence[Any]
-    ) -> Iterator[tuple[Any, Ints, Ints, Floats]]:
-        """Some rows at a time: which, when their windows end (k,), the newest event of each view (k, views), the values."""
+    ) -> Iterator[tuple[Any, Ints, Ints, Codes, Floats]]:
+        """Some rows at a time: which, when their windows end (k,), by view its newest event and how it stands (k, views), the
+        values (k, columns)."""
         if len(index) != len(heads):  # some rows are about the same entity, or about nobody
             heads, tails = [*heads, b""], [*tails, b""] if self.tailed else []
-        for first in range(0, len(heads), self._room):
-            states = heads[first : first + self._room]
-            try:
-                self._panes.restore_all(self._seats[: len(states)], states, tails[first : first + self._room])
-            except ValueError as error:
-                said = f"the states by {self.hop.key} in the store belong to another version of the views than this project has"
-                raise StoreError(said) from error
+        for first in range(0, len(heads), _TOGETHER):
             rows: Any = slice(None)
-            of = decoded
-            if len(states) < len(heads):
-                rows = np.flatnonzero((index >= first) & (index < first + self._room))
-                of = [decoded[row] for row in rows.tolist()] if decoded else decoded
-            slots = index[rows] - first
-            windows, effective = self._windows(slots, moments[rows])
-            times = self._panes.newest(slots)
-            complete = self._plan.complete(windows, event, of)
-            yield rows, effective, self._newest(times), complete if self._all else complete[:, self._chosen]
-
-    def _windows(self, slots: Ints, moments: Ints) -> tuple[Floats, Ints]:
-        """The window values of slots at moments, and when the windows end."""
-        n = len(slots)
-        if n > len(self._read[0]):
-            tracks = max(len(self._shape.tracks), 1)
-            self._read = np.full(n, -1, np.int64), np.full((n, tracks), np.nan), np.ones(n, np.int64)
-        kinds, values, want = self._read
-        return self._panes.apply(slots, moments, kinds[:n], values[:n], want[:n], keep=False)
-
-    def _newest(self, times: Ints) -> Ints:
-        """By view, from the times of its tracks."""
-        if len(self.views) == len(self._shape.views) == 1:
-            found: Ints = times.max(axis=1, keepdims=True, initial=-1)
-            return found
-        tracks = [self._shape.view_tracks[at] for at, _ in self.views]
-        return np.stack([times[:, own].max(axis=1, initial=-1) for own in tracks], 1)
+            if len(heads) > _TOGETHER:
+                rows = np.flatnonzero((index >= first) & (index < first + _TOGETHER))
+            some = slice(first, first + _TOGETHER)
+            try:
+                windows, effective, newest, codes = self._answering(heads[some], tails[some], index[rows] - first, moments[rows])
+            except ValueError as error:
+                raise OtherVersion(self.hop.key) from error
+            of = [decoded[row] for row in rows.tolist()] if len(decoded) and len(heads) > _TOGETHER else decoded
+            yield rows, effective, newest, codes, self._plan.complete(windows, event, of)[self._chosen]

@@ -14,7 +14,19 @@ from .freshness import STATUSES
 if TYPE_CHECKING:
     from .readings import Readings
 
-__all__ = ["ARROW", "MAX_BODY", "MAX_KEYS", "Answer", "Query", "Standing", "query_of", "stream_of", "streamed"]
+__all__ = [
+    "ARROW",
+    "JSON",
+    "MAX_BODY",
+    "MAX_KEYS",
+    "Answer",
+    "Query",
+    "Standing",
+    "answered",
+    "query_of",
+    "stream_of",
+    "streamed",
+]
 
 MAX_KEYS: Final = 10_000
 """Keys in one query. That many states of 20 windows are 200 MB and half a second of a core."""
@@ -22,6 +34,7 @@ MAX_KEYS: Final = 10_000
 MAX_BODY: Final = 16 << 20
 """Bytes of one query: far above 10,000 keys as people have them, and some of 64 KiB fit."""
 
+JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 
 
@@ -73,6 +86,13 @@ def query_of(body: bytes) -> Query:
         raise Refused("schema", f"not a query: {error}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise Refused("decode", f"not a query in JSON: {error}") from None
+
+
+def answered(body: bytes) -> Readings:
+    """Readings from an answer in JSON: the inverse of `Readings.to_dict`, to the last bit."""
+    from .readings import Readings
+
+    return Readings.from_answer(msgspec.json.decode(body, type=Answer))
 
 
 def stream_of(readings: Readings) -> bytes:

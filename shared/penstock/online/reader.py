@@ -15,14 +15,17 @@ import numpy.typing as npt
 from ..codec import entity_of
 from ..errors import Refused, Unreachable
 from ..event import Event, to_micros
-from ..store import Place
+from ..store import Place, StoreError
 from ..topics import Topics
 from .keys import entities, entity
 from .lookup import Lookup, columns_of, state_key
+from .query import stream_of
 from .readings import Reading, Readings
 
 __all__ = [
+    "PATIENCE",
     "BlockingFeatures",
+    "Late",
     "Lookups",
     "OnlineFeatures",
     "Reading",
@@ -41,6 +44,18 @@ _LAST: Final = to_micros(datetime(2200, 1, 1, tzinfo=UTC))
 """Moments are exact in float64 until 2255, windows past them included."""
 
 
+PATIENCE: Final = 3.0
+"""Seconds that a service waits for the store before it says so: far above any answer (a second, for 10,000 keys of many windows),
+below what its own clients wait (`client.TIMEOUT`), so that they hear why."""
+
+
+class Late(StoreError):
+    """The store has not answered in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer from the online store in {seconds:g} s; look with: penstock doctor")
+
+
 class Source(Protocol):
     """What is read: a Store, or the part of it that reading needs."""
 
@@ -49,9 +64,12 @@ class Source(Protocol):
 
 def moments(at: Any, n: int) -> npt.NDArray[np.int64]:
     """Microseconds since 1970 of n rows, from a moment or one for each: datetimes with a time zone, text in ISO 8601 with an
-    offset, or an array of datetime64 (UTC) or of int64, which are microseconds; None is now. Raises Refused in words."""
+    offset, datetime64 (numpy's and pandas' without a zone, which is UTC) or an array of int64, which are microseconds; None is
+    now. Raises Refused in words."""
     if at is None:
         return np.full(n, time.time_ns() // 1_000, np.int64)
+    if isinstance(at, np.datetime64) or (isinstance(at, np.ndarray) and at.ndim == 0):
+        at = np.full(n, at)
     if isinstance(at, datetime | str):
         return np.full(n, _micros(at), np.int64)
     if hasattr(at, "to_numpy"):  # a column of a frame
@@ -76,7 +94,8 @@ def _micros(at: Any) -> int:
     try:
         moment = datetime.fromisoformat(at) if isinstance(at, str) else at
         if moment.tzinfo is None:
-            raise Refused("schema", "at: a time zone is missing: write 2013-02-01T12:00:00Z")
+            said = f"at: {str(at)[:80]} has no time zone: write 2013-02-01T12:00:00Z, or datetime(2013, 2, 1, 12, tzinfo=UTC)"
+            raise Refused("schema", said)
         found = to_micros(moment)
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise Refused("schema", f"at: {str(at)[:80]!r} is no moment: write 2013-02-01T12:00:00Z") from None
@@ -112,7 +131,9 @@ class Lookups:
             if len(self._meant) >= _CHOICES:  # who makes up choices without end does not fill the memory
                 self._of, self._meant = {}, {}
             columns = columns_of(self.topics.project, what)
-            found = self._meant[key] = self._of.setdefault(columns, Lookup(self.topics, columns))
+            if columns not in self._of:
+                self._of[columns] = Lookup(self.topics, columns)
+            found = self._meant[key] = self._of[columns]
         return found
 
 
@@ -132,10 +153,13 @@ class BlockingFeatures:
 
 
 class OnlineFeatures:
-    """Reads rows and views from the states that the feature store keeps, in one round trip."""
+    """Reads rows and views from the states that the feature store keeps, in one round trip.
 
-    def __init__(self, topics: Topics, store: Source) -> None:
-        self._store, self._topology = store, topics.project.topology
+    `patience` is seconds that the store has for one answer; then StoreError, and nothing is waited for any longer.
+    """
+
+    def __init__(self, topics: Topics, store: Source, patience: float = PATIENCE) -> None:
+        self._store, self._topology, self._patience = store, topics.project.topology, patience
         self._lookups = Lookups(topics)
         self._rows = {
             event: (self._lookups.of([view.type for view in views]), views)
@@ -169,6 +193,14 @@ class OnlineFeatures:
         named = [[entity(self._views[name], key)]]
         return (await self._answer(self._lookups.of(name), named, np.array([moment])))[0][name]
 
+    def warm(self) -> None:
+        """Compile every view's lookup and its machine code, and load what answers are written with: seconds the first time on a
+        machine, which the first who asks should not wait for."""
+        for name in self._views:
+            lookup = self._lookups.of(name)
+            nobody = lookup.ask([[None] for _ in lookup.hops])
+            stream_of(lookup.readings(nobody, [], [], moments(None, 1)))
+
     async def _answer(
         self,
         lookup: Lookup,
@@ -178,7 +210,11 @@ class OnlineFeatures:
         decoded: Sequence[Any] = (),
     ) -> Readings:
         asked = lookup.ask(named)
-        heads, tails = await self._store.gather(asked.places, asked.tailed)
+        try:
+            async with asyncio.timeout(self._patience):
+                heads, tails = await self._store.gather(asked.places, asked.tailed)
+        except TimeoutError:
+            raise Late(self._patience) from None
         if len(times) <= _BRIEF:
             return lookup.readings(asked, heads, tails, times, event, decoded)
         return await asyncio.to_thread(lookup.readings, asked, heads, tails, times, event, decoded)

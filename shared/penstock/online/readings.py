@@ -5,18 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..event import from_micros
+from ..event import from_micros, to_micros
 from .freshness import STATUSES
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .query import Answer
 
 __all__ = ["Reading", "Readings"]
 
@@ -98,6 +100,16 @@ class Readings:
             },
         }
 
+    @classmethod
+    def from_answer(cls, answer: Answer) -> Readings:
+        """The inverse of `to_dict`."""
+        values = np.array(list(answer.features.values()), np.float64).T  # None becomes NaN
+        codes = np.array([list(map(STATUSES.index, view.status)) for view in answer.views.values()], np.int8).T
+        as_of = np.array([list(map(to_micros, view.as_of)) for view in answer.views.values()], np.int64).T
+        ages = np.array([view.age for view in answer.views.values()], np.float64).T
+        newest = np.where(np.isnan(ages), -1, as_of - np.rint(np.nan_to_num(ages) * 1e6).astype(np.int64))
+        return cls(tuple(answer.features), values, tuple(answer.views), codes, as_of, newest)
+
     def to_pandas(self, status: bool = False) -> pd.DataFrame:
         """A frame of the values, a row for each key asked about, in order; with `status` also `<view>:status`, `<view>:age`
         (seconds) and `<view>:as_of` of each view."""
@@ -115,15 +127,25 @@ class Readings:
         """A pyarrow.RecordBatch: the values as float64 columns (null where missing), and of each view `<view>:status` (a
         dictionary of text), `<view>:newest` and `<view>:as_of` (timestamps in UTC; newest is null where there was no event)."""
         pa = import_module("pyarrow")  # untyped: a user's own mypy would trip over it
-        values = np.ascontiguousarray(self.values.T)
-        arrays = {name: pa.array(values[at], from_pandas=True) for at, name in enumerate(self.columns)}
-        words, moment = pa.array(STATUSES), pa.timestamp("us", "UTC")
-        for at, view in enumerate(self.views):
-            newest = self.newest[:, at]
-            arrays[f"{view}:status"] = pa.DictionaryArray.from_arrays(self.codes[:, at].copy(), words)
-            arrays[f"{view}:newest"] = pa.array(newest, pa.int64(), mask=newest < 0).cast(moment)
-            arrays[f"{view}:as_of"] = pa.array(self.as_of[:, at]).cast(moment)
-        return pa.RecordBatch.from_pydict(arrays)
+        n, number, (schema, moment, words) = len(self), pa.float64(), _schema(self.columns, self.views)
+        missing = np.flatnonzero(np.isnan(self.values).any(axis=0)).tolist()
+
+        def columns(of: Any, matrix: npt.NDArray[Any]) -> list[Any]:
+            """Each column as it is: far quicker than looking for what is missing."""
+            data = pa.py_buffer(np.ascontiguousarray(matrix.T))
+            places = range(0, 8 * n * matrix.shape[1], 8 * n) if n else [0] * matrix.shape[1]
+            return [pa.Array.from_buffers(of, n, [None, data.slice(place, 8 * n)]) for place in places]
+
+        arrays = columns(number, self.values)
+        for at in missing:
+            arrays[at] = pa.array(self.values[:, at].copy(), number, from_pandas=True)
+        for at, newest, as_of in zip(
+            range(len(self.views)), columns(moment, self.newest), columns(moment, self.as_of), strict=True
+        ):
+            arrays.append(pa.DictionaryArray.from_arrays(self.codes[:, at].copy(), words))
+            never = self.newest[:, at] < 0
+            arrays += pa.array(self.newest[:, at], pa.int64(), mask=never).cast(moment) if never.any() else newest, as_of
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     @classmethod
     def from_arrow(cls, batch: Any) -> Readings:
@@ -132,13 +154,23 @@ class Readings:
         names = batch.schema.names
         columns = tuple(name for name in names if ":" not in name)
         views = tuple(name.removesuffix(":status") for name in names if name.endswith(":status"))
-        values = np.empty((batch.num_rows, len(columns)))
+        values = np.array(batch.select(columns).to_tensor(null_to_nan=True).to_numpy()).reshape(batch.num_rows, len(columns))
         codes = np.empty((batch.num_rows, len(views)), np.int8)
         as_of, newest = np.empty(codes.shape, np.int64), np.empty(codes.shape, np.int64)
-        for at, name in enumerate(columns):
-            values[:, at] = batch.column(name).to_numpy(zero_copy_only=False)  # null becomes NaN
         for at, view in enumerate(views):
             codes[:, at] = batch.column(f"{view}:status").indices
             as_of[:, at] = batch.column(f"{view}:as_of").view(pa.int64())
             newest[:, at] = batch.column(f"{view}:newest").view(pa.int64()).fill_null(-1)
         return cls(columns, values, views, codes, as_of, newest)
+
+
+@lru_cache(maxsize=1000)
+def _schema(columns: tuple[str, ...], views: tuple[str, ...]) -> tuple[Any, Any, Any]:
+    """Of these columns and views: the schema of `to_arrow`, its type of moments, the words of its dictionaries. Made once: it
+    takes a tenth of a short read."""
+    pa = import_module("pyarrow")
+    fields, moment = [pa.field(name, pa.float64()) for name in columns], pa.timestamp("us", "UTC")
+    for view in views:
+        fields.append(pa.field(f"{view}:status", pa.dictionary(pa.int8(), pa.string())))
+        fields += pa.field(f"{view}:newest", moment), pa.field(f"{view}:as_of", moment)
+    return pa.schema(fields), moment, pa.array(STATUSES)

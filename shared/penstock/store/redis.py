@@ -18,8 +18,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from . import Change, Fenced, Place, Saved, StoreError
+from . import Change, Fenced, Place, Saved
 from ._redis_names import Names
+from ._redis_reads import AsyncReads, BlockingReads, away
 
 __all__ = ["RedisReader", "RedisStore"]
 
@@ -69,16 +70,17 @@ class RedisStore:
     The online store is read by others meanwhile; they see a write whole or not at all.
     """
 
-    def __init__(self, url: str, project: str) -> None:
+    def __init__(self, url: str, project: str, timeout: float = _TIMEOUT) -> None:
         self._url, self._names = url, Names(project)
         # No repetition below us: callers repeat, and know that a repeated write may find itself done.
         self._redis: Any = redis.asyncio.Redis.from_url(
             url,
-            socket_timeout=_TIMEOUT,
-            socket_connect_timeout=_TIMEOUT,
+            socket_timeout=timeout,
+            socket_connect_timeout=timeout,
             retry=Retry(NoBackoff(), 0),
         )
         self._script: Any = self._redis.register_script(_WRITE)
+        self._reads = AsyncReads(url, self._names, self._redis.connection_pool, timeout)
 
     async def open(self, shard: str) -> Saved:
         place = self._names.place(shard)
@@ -97,24 +99,7 @@ class RedisStore:
         return list(zip(heads, tails, strict=True))
 
     async def gather(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
-        if not places:
-            return [], []
-        asked = self._names.gathering(places, tailed)
-        try:
-            return asked.answer(await self._values(asked.commands))
-        except StoreError as error:
-            if not self._names.crossed(error.__cause__):
-                raise
-        asked = self._names.gathering(places, tailed)
-        return asked.answer(await self._values(asked.commands))
-
-    async def _values(self, commands: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        if len(commands) == 1:  # a pipeline costs the client 20 us more
-            return [await self._said(self._redis.mget(commands[0]))]
-        many = self._redis.pipeline(transaction=False)
-        for names in commands:
-            many.mget(names)
-        return await self._said(many.execute())
+        return await self._reads.gather(places, tailed)
 
     async def write(self, shard: str, seen: int, change: Change) -> int:
         place = self._names.place(shard)
@@ -143,63 +128,43 @@ class RedisStore:
                 return
 
     async def close(self) -> None:
+        await self._reads.close()
         await self._redis.aclose()
 
     async def _said(self, answer: Awaitable[T]) -> T:
         try:
             return await answer
         except (RedisError, OSError) as error:
-            raise _away(self._url, error) from error
+            raise away(self._url, error) from error
 
 
 class RedisReader:
-    """Reads states of one project without an event loop; made to be kept, safe to share between threads."""
+    """Reads states of one project without an event loop; made to be kept, safe to share between threads.
 
-    def __init__(self, url: str, project: str) -> None:
+    `timeout` is seconds without a sign of Redis after which a read raises StoreError.
+    """
+
+    def __init__(self, url: str, project: str, timeout: float = _TIMEOUT) -> None:
         self._url, self._names = url, Names(project)
         self._redis: Any = redis.Redis.from_url(
-            url, socket_timeout=_TIMEOUT, socket_connect_timeout=_TIMEOUT, retry=redis.retry.Retry(NoBackoff(), 1)
+            url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=redis.retry.Retry(NoBackoff(), 0)
         )
+        self._reads = BlockingReads(url, self._names, self._redis.connection_pool)
 
     def position(self, shard: str) -> bytes:
         """As `RedisStore.position`."""
         try:
             return self._redis.hget(self._names.place(shard) + "meta", "position") or b""
         except (RedisError, OSError) as error:
-            raise _away(self._url, error) from error
+            raise away(self._url, error) from error
 
     def fetch(self, places: Sequence[Place], tailed: int) -> tuple[list[bytes], list[bytes]]:
         """As `Store.gather`."""
-        if not places:
-            return [], []
-        asked = self._names.gathering(places, tailed)
-        try:
-            return asked.answer(self._values(asked.commands))
-        except StoreError as error:
-            if not self._names.crossed(error.__cause__):
-                raise
-        asked = self._names.gathering(places, tailed)
-        return asked.answer(self._values(asked.commands))
-
-    def _values(self, commands: Sequence[Sequence[bytes]]) -> list[list[bytes | None]]:
-        try:
-            if len(commands) == 1:
-                return [self._redis.mget(commands[0])]
-            many = self._redis.pipeline(transaction=False)
-            for names in commands:
-                many.mget(names)
-            return list(many.execute())
-        except (RedisError, OSError) as error:
-            raise _away(self._url, error) from error
+        return self._reads.gather(places, tailed)
 
     def close(self) -> None:
+        self._reads.close()
         self._redis.close()
-
-
-def _away(url: str, error: Exception) -> StoreError:
-    where = url.rpartition("@")[2]  # without the password
-    said = str(error)[:200] or type(error).__name__  # a refused pipeline repeats every name
-    return StoreError(f"Redis at {where} says {said}; look with: penstock doctor")
 
 
 def _blobs(names: Collection[bytes], values: Iterable[bytes]) -> tuple[bytes, bytes, bytes]:

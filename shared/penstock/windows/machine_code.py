@@ -17,13 +17,14 @@ _one_at_a_time = Lock()
 
 
 def machine_code(whole: Callable[..., Any], signature: str, parts: Sequence[Callable[..., Any]], names: dict[str, Any]) -> Any:
-    """`whole` compiled for one signature, together with the functions that it calls: `parts`, callees first, itself last.
+    """`whole` compiled for one signature, together with the functions that it calls: `parts`, callees first, itself last. A part
+    may be machine code itself.
 
     The signature is explicit because another combination of types would compile anew in mid-stream. The cache lies in a
     folder that is named after the parts and their sources: numba itself would look at the file of `whole` only, and serve the
     machine code of older parts, or of others.
     """
-    key = tuple(part.__name__ for part in parts)
+    key = tuple(part.__qualname__ for part in parts)  # of machine code, with its sources
     with _one_at_a_time:
         if key not in _made:
             _made[key] = _compiled(whole, signature, parts, names, repr(key))
@@ -45,8 +46,9 @@ def _compiled(
     config.CACHE_DIR = before or str(Path("~/.cache/penstock/numba").expanduser() / sources)
     try:
         for part in parts[:-1]:
-            compiled = numba.njit(nogil=True)(_bound(part, names, sources))
-            names |= {name: compiled for name, function in names.items() if function is part}
+            plain = isinstance(part, FunctionType)
+            compiled = numba.njit(nogil=True)(_bound(part, names, sources)) if plain else part
+            names |= {name: compiled for name, function in names.items() if function is part or name == part.__name__}
         try:
             made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names, sources))
         except (OSError, RuntimeError):  # no place to keep it

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .kernel import HOP, RING_AT, SIZE, WIDTH
 from .machine_code import machine_code
 
-__all__ = ["heads_of", "restored_by", "tails_of", "whole_of"]
+__all__ = ["heads_of", "restored_by", "tails_of", "taken", "whole_of"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -71,38 +71,58 @@ def whole(row: Floats, rings: Ints, out: Floats) -> int:
     return place
 
 
-def put(row: Floats, words: Floats, place: int, rings: Ints, r: int) -> int:
-    """Take one written tile into its ring, unless a newer one lies there; returns where the next one begins."""
-    used = int(words[place])
-    if used > 0:
-        tile = rings[r, RING_AT] + (int(words[place + 1]) - 1) % rings[r, SIZE] * rings[r, WIDTH]
-        if words[place + 1] >= row[tile]:
-            row[tile : tile + rings[r, WIDTH]] = 0.0
-            row[tile : tile + used] = words[place + 1 : place + 1 + used]
-    return place + 1 + used
+def taken(
+    row: Floats, words: Floats, begin: int, end: int, last: int, head: int, rings: Ints, tag: float, old: bool, where: Ints
+) -> int:
+    """Read an entity into a row: its head is `words[begin:end]`, its tail goes on to `last`; with `old` also tiles that no window
+    can reach any more. `where` is to work in, a number for each tile of each ring. Of a tile that the entity does not have only
+    the first word is written, a zero. Returns how many entries the tail has, -1 if the entity is of another layout.
+
+    What is written last of a place in a ring is what lies there: tiles replace older ones only. Most entries of a tail are
+    replaced or out of reach, so first it is found which are not: no branch depends on them, and nothing is copied.
+    """
+    if end - begin < head or words[begin + 2] != tag:
+        return -1
+    row[:head], where[:] = words[begin : begin + head], 0
+    count, place = 0, end
+    while place < last:
+        first, r = 0, int(words[place])
+        for before in range(r):
+            first += rings[before, SIZE]
+        where[first + (int(words[place + 2]) - 1) % rings[r, SIZE]] = place + 1
+        place += 2 + int(words[place + 1])
+        count += 1
+    first, place = 0, begin + head
+    for r in range(len(rings)):
+        used, size, width = int(words[place]), rings[r, SIZE], rings[r, WIDTH]
+        if used > 0:
+            where[first + (int(words[place + 1]) - 1) % size] = place
+        place += 1 + used
+        oldest = 0 if old else int(row[1]) // rings[r, HOP] + 1 - size
+        tile = rings[r, RING_AT]
+        for found in where[first : first + size]:
+            row[tile] = 0.0
+            if found > 0 and words[found + 1] > oldest:
+                for word in range(int(words[found])):
+                    row[tile + word] = words[found + 1 + word]
+                for word in range(int(words[found]), width):
+                    row[tile + word] = 0.0
+            tile += width
+        first += size
+    return count if place == end else -1
 
 
 def restored(state: Floats, slots: Ints, words: Floats, bounds: Ints, head: int, rings: Ints, tag: float, counts: Ints) -> int:
     """Read entities into empty rows; `bounds` are the ends of (head, tail) of each in `words`. Counts their tail entries.
     Returns the first that is of another layout, or -1."""
-    begin = 0
+    begin, where = 0, np.empty(rings[:, SIZE].sum(), np.int64)
     for i in range(len(slots)):
-        row, end, last = state[slots[i]], bounds[i, 0], bounds[i, 1]
         counts[i] = 0
-        if end > begin:
-            if end - begin < head or words[begin + 2] != tag:
+        if bounds[i, 0] > begin:
+            counts[i] = taken(state[slots[i]], words, begin, bounds[i, 0], bounds[i, 1], head, rings, tag, True, where)
+            if counts[i] < 0:
                 return i
-            row[:head] = words[begin : begin + head]
-            place = end
-            while place < last:
-                place = put(row, words, place + 1, rings, int(words[place]))
-                counts[i] += 1
-            place = begin + head
-            for r in range(len(rings)):
-                place = put(row, words, place, rings, r)
-            if place != end:
-                return i
-        begin = last
+        begin = bounds[i, 1]
     return -1
 
 
@@ -124,4 +144,4 @@ def whole_of() -> Any:
 
 def restored_by() -> Any:
     signature = f"int64({_ROWS},{_INTS},{_WORDS},{_TABLE},int64,{_TABLE},float64,{_INTS})"
-    return machine_code(restored, signature, (put, restored), globals())
+    return machine_code(restored, signature, (taken, restored), globals())

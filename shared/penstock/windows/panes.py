@@ -112,12 +112,6 @@ class Panes:
                 self._log.append(log[:logged].copy())
         return out[:, : len(shape.columns)], effective
 
-    def newest(self, slots: Ints) -> Ints:
-        """By entity and track, the time of the newest event (microseconds; -1: there was none)."""
-        at = self.shape.track_table[:, 1]
-        found: Ints = np.where(self._state[slots[:, None], at] > 0, self._state[slots[:, None], at + 1], -1.0).astype(np.int64)
-        return found
-
     def pack(self) -> tuple[dict[str, bytes], dict[str, bytes], list[str]]:
         """Heads and tails by entity since the last pack, and the entities whose tail must be cut first (compacted)."""
         shape, heads, tails, cut = self.shape, dict[str, bytes](), dict[str, bytes](), list[str]()

@@ -21,12 +21,12 @@ class Plan:
     """Derived features of the views of one hop, from window columns to all columns, in rows' order."""
 
     def __init__(self, shape: Shape) -> None:
-        self._shape = shape
+        self._shape, self._derived = shape, any(view.derived for view in shape.views)
         self.columns = tuple(name for view in shape.views for name in view.columns)
 
     def complete(self, windows: Floats, event: Event, decoded: Sequence[Any]) -> Floats:
         """(n, windows) -> (n, all columns) for rows of one event; a derived feature of another event is NaN."""
-        if not any(view.derived for view in self._shape.views):
+        if not self._derived:
             return windows
         index = {name: i for i, name in enumerate(self._shape.columns)}
         parts = []
