@@ -1,8 +1,8 @@
 """Published: which events a shard has already sent on, though its state does not know it, because the store has lost writes.
 
 Done again, the work may be cut into other blocks, so what counts is the event: its kind, partition and offset. What was
-published stays; what is sent anew has only the other events. Where events are in order of time within each source, they would
-have been the very same rows; an event that came late keeps the row that was published first.
+published stays; what is sent anew has only the other events. They would have been the very same rows: where a source had been
+passed was published too, and holds again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.log import Batch
-from penstock.records import LateEvent
+from penstock.records import LateEvent, Passed
 from penstock.topics import Topics
 
 from .block import unpack
@@ -39,6 +39,7 @@ class _Row(msgspec.Struct):
 
 _row = msgspec.json.Decoder(_Row).decode
 _late = msgspec.json.Decoder(LateEvent).decode
+_passed = msgspec.json.Decoder(Passed).decode
 
 
 class Published:
@@ -48,9 +49,11 @@ class Published:
         topology = topics.project.topology
         self._ranks = {topics.rows(event): topology.rank[event] for event in topology.reads}
         self._parts: defaultdict[str, list[Ints]] = defaultdict(list)
-        self._late_topic = topics.late
+        self._late_topic, self._passed_topic = topics.late, topics.passed
         self.late: set[tuple[str, int, int, str]] = set()
         """Late events that were told: topic, partition, offset, view."""
+        self.passed: dict[str, dict[int, int]] = {}
+        """Where a source had been passed, as was told: by topic, offset -> the effective time from there on."""
         self._sorted: dict[str, Ints] = {}
 
     def recall(self, batch: Batch) -> int:
@@ -58,6 +61,10 @@ class Published:
         topic, newest = batch.partition.topic, 0
         if topic == self._late_topic:
             self.late |= {(e.event, e.partition, e.offset, e.view) for e in map(_late, batch.values)}  # type: ignore[arg-type]
+            return 0
+        if topic == self._passed_topic:
+            for said in map(_passed, batch.values):  # type: ignore[arg-type]
+                self.passed.setdefault(said.event, {})[said.offset] = said.before
             return 0
         self._sorted.pop(topic, None)
         for value in batch.values if topic not in self._ranks else ():

@@ -80,7 +80,7 @@ class EventTables:
         rows = self._tables.taken(partition.topic, None, ours & within).sort_by("offset")
         offsets = rows["offset"].to_pylist()
         own = rows.drop_columns(["partition", "offset", "topic_id"])
-        own = own.rename_columns([name.rpartition(".")[2] for name in own.column_names])  # see `past.column_of`
+        own = own.rename_columns([name.rpartition(".")[2] for name in own.column_names])  # see `place.spelled`
         values = [msgspec.json.encode(row) for row in own.to_pylist()]
         return Batch(partition, offsets, [None] * len(offsets), values)
 

@@ -3,7 +3,7 @@
 reads    your events         partitions shared among members
          <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
 follows  <p>.clock           which times publishers have closed
-writes   <p>.hops.<key>, <p>.rows.<event>, <p>.late, <topic>.dlq
+writes   <p>.hops.<key>, <p>.rows.<event>, <p>.passed, <p>.late, <topic>.dlq
 state    window tiles per entity, with the positions they include, in the online store
 """
 
@@ -45,6 +45,7 @@ def lanes(
             writes=[
                 *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
                 *(topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct),
+                topics.passed,
                 *([topics.late] if topics.bounded else ()),
             ],
             closes=[topics.rows(event) for event in topology.reads],

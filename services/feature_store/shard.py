@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -13,9 +14,9 @@ from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.log import Batch, Partition, Send
 from penstock.online.reader import state_key
-from penstock.records import LateEvent
+from penstock.records import LateEvent, Passed
 from penstock.runtime.lane import Effects
-from penstock.runtime.merge import NEVER, Frontiers, Released
+from penstock.runtime.merge import NEVER, Frontiers, Merge, Released
 from penstock.runtime.telemetry import Tracing
 from penstock.store import Change, Saved
 from penstock.topics import Topics
@@ -118,7 +119,24 @@ class FeatureShard:
         self._sends += dead
         self._dirty |= len(ids) < len(batch)
         self._read[topic] = batch.next
-        home.merge.push(topic, rows.times, intake.rank, ids, rows.cursors[:, 1], *rows)
+        told = self._published.passed.get(topic, {})
+        cuts = [i for i, offset in enumerate(rows.cursors[:, 1].tolist()) if offset in told] if told else []
+        for first, stop in pairwise([*([] if cuts[:1] == [0] else [0]), *cuts, len(ids)]):
+            part = rows.take(slice(first, stop)) if cuts else rows
+            self._push(home.merge, intake, ids[first:stop], part)
+
+    def _push(self, merge: Merge, intake: Intake, ids: list[str], rows: Rows) -> None:
+        """Hand events of one source on to its hop, and tell where the source had been passed; what was told once holds again."""
+        topic = intake.event.topic
+        if len(ids):
+            offset = int(rows.cursors[0, 1])
+            told = self._published.passed.get(topic, {}).get(offset)
+            if told is not None:
+                merge.resume(topic, told)
+            elif merge.passed(topic, int(rows.times[0])):
+                said = Passed(event=topic, partition=self.number, offset=offset, before=merge.released)
+                self._sends.append(Send(self.topics.passed, topic.encode(), msgspec.json.encode(said), (), self.number))
+            merge.push(topic, rows.times, intake.rank, ids, rows.cursors[:, 1], *rows, places=rows.cursors[:, :2])
 
     def _take_blocks(self, topic: str, batch: Batch) -> None:
         hop = self.hops[self._entries[topic]]
@@ -133,7 +151,11 @@ class FeatureShard:
             if n > skip:
                 effective, ranks, ids, rows = block.rows(self._decoders)
                 marks = np.column_stack([np.full(n, offset), np.full(n, block.number), np.arange(1, n + 1)])
-                hop.merge.push(source, effective[skip:], ranks[skip:], ids[skip:], marks[skip:], *rows.take(slice(skip, None)))
+                rows = rows.take(slice(skip, None))
+                hop.merge.push(
+                    source, effective[skip:], ranks[skip:], ids[skip:], marks[skip:], *rows,
+                    own=rows.times, places=rows.cursors[:, :2],
+                )  # fmt: skip
             hop.merge.close(source, block.frontier)
         self._read[topic] = batch.next
 

@@ -23,7 +23,7 @@ from ..errors import PenstockError
 from ..event import Column, Event, to_micros
 from ..model import Model
 from ..offline import Table, Tables
-from ..proof.history import column_of
+from ..place import PLACE, spelled
 from ..topology import Topology
 from . import columns as frames
 from .compute import compute
@@ -36,10 +36,11 @@ __all__ = ["Query", "Readable", "moment", "training_set"]
 
 Ints = npt.NDArray[np.int64]
 
-TOPIC, PARTITION, OFFSET, CAME, ROW = "@topic", "@partition", "@offset", "@came", "@row"
-"""Columns beside an event's own: the place of its record, what time it was when it came, the id of its row."""
-PLACE: Final = {"topic_id": TOPIC, "partition": PARTITION, "offset": OFFSET}
-"""By their names in the tables. A declared column of such a name is called `Ride.offset` there."""
+PLACED: Final = {name: f"@{name}" for name in PLACE}
+"""Columns beside an event's own: the place of its record, by their names in the tables."""
+TOPIC, PARTITION, OFFSET = PLACED.values()
+CAME, ROW = "@came", "@row"
+"""What time it was when it came, and the id of its row."""
 FOREVER: Final = int(np.iinfo(np.int64).max)
 
 
@@ -278,20 +279,20 @@ def _events(tables: Mapping[str, Readable], event: Event, columns: Iterable[Colu
 
 
 def _archived(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
-    spelled = {column_of(c): c for c in columns}
+    named = {spelled(c): c for c in columns}
     there = table.schema.names
     if "offset" not in there or "partition" not in there:
         raise PenstockError(f"table {table.name} does not say where its records were", "it was not written by Penstock")
-    missing = [c for name, c in spelled.items() if name not in there]
+    missing = [c for name, c in named.items() if name not in there]
     for column in missing:
         if not column.optional:
             raise PenstockError(
                 f"table {table.name} has no column {column.name}: its events were archived before {column!r} was declared",
                 f"declare it {column.type.__name__} | None",
             )
-    place = {name: to for name, to in PLACE.items() if name in there}
-    read = _pandas(table.arrow([*(name for name in spelled if name in there), *place]))
-    read = read.rename(columns={**place, **{name: column.name for name, column in spelled.items()}})
+    place = {name: to for name, to in PLACED.items() if name in there}
+    read = _pandas(table.arrow([*(name for name in named if name in there), *place]))
+    read = read.rename(columns={**place, **{name: column.name for name, column in named.items()}})
     if TOPIC not in read:
         read[TOPIC] = ""
     for column in missing:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError
 from ..mistake import nearest
-from .columns import PLACE
+from ..place import PLACE
 from .commits import Commits, Version
 from .location import Location
 

@@ -1,10 +1,10 @@
 """Stream-time merge: first-in-first-out sources become one ordered stream, the same for any arrival order.
 
-Every record has an own time, and an *effective* one, E: the running maximum within its source (so E never falls, and a late
-record keeps its place). A source's *frontier* says that nothing with a smaller E will come from it: its newest E, or a
-closed time that somebody published. Records with E strictly below the least frontier of all sources are released, ordered by
-(E, rank, id); strictly, because ties must all be known before their order is. So how records were batched, delayed or spread
-over partitions does not show, as long as each source is in order of time. What is late is counted.
+Every record has an own time, and an *effective* one, E: the running maximum within its source (so E never falls). A source's
+*frontier* says that nothing with a smaller E will come from it: its newest E, or a closed time that somebody published. Records
+with E strictly below the least frontier of all sources are released, in the order that `penstock.order` states; strictly, because
+ties must all be known before their order is. So how records were batched, delayed or spread over partitions does not show, as
+long as each source is in order of time. What is late is counted, and `passed` says where the source alone does not tell E.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..log import Batch
+from ..order import kinds_of, order_of
 from ..records import Clock
 
 __all__ = ["NEVER", "TRUSTED_SECONDS", "Column", "Frontiers", "Merge", "Released", "column"]
@@ -52,16 +53,18 @@ class Released:
 
 
 class _Chunk(NamedTuple):
-    """Records of one source that came together. `marks[i]` says where record i lies in its source."""
+    """Records of one source that came together. `marks[i]` says where record i lies in its source, `places[i]` in its topic."""
 
     times: Times
+    late: npt.NDArray[np.bool_]
     ranks: Times
     ids: Column
+    places: npt.NDArray[np.int64]
     marks: npt.NDArray[np.int64]
     columns: tuple[Column, ...]
 
     def part(self, rows: slice) -> _Chunk:
-        return _Chunk(self.times[rows], self.ranks[rows], self.ids[rows], self.marks[rows], tuple(c[rows] for c in self.columns))
+        return _Chunk(*(words[rows] for words in self[:-1]), tuple(c[rows] for c in self.columns))
 
 
 class _Source:
@@ -128,22 +131,31 @@ class Merge:
         ids: Sequence[str] | Column,
         marks: npt.ArrayLike,
         *columns: Sequence[Any] | Column,
+        own: Times | None = None,
+        places: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        """Append records of a source, in its order: own times in microseconds, a rank each (or one for all), ids, where they
-        lie in the source (numbers; the first is an offset), and any columns."""
-        own = np.asarray(times, np.int64)
-        n = len(own)
+        """Append records of a source, in its order: times in microseconds, a rank each (or one for all), ids, where they lie in
+        the source (numbers; the first is an offset), and any columns. Where the times are effective ones already, `own` has the
+        records' own; `places` has their (partition, offset) where that is not what the marks say."""
+        when = np.asarray(times, np.int64)
+        n = len(when)
         if not n:
             return
         queue = self._sources[source]
-        effective = np.maximum.accumulate(np.maximum(own, max(queue.seen, self.released)))
-        self.late += int(np.count_nonzero(own < effective))
+        effective = np.maximum.accumulate(np.maximum(when, max(queue.seen, self.released)))
+        self.late += int(np.count_nonzero(when < effective))
         queue.seen = int(effective[-1])
         queue.idle = False
         queue.pending += n
         marked = np.asarray(marks, np.int64).reshape(n, -1)
         ranked = np.broadcast_to(np.asarray(ranks, np.int64), n)
-        queue.chunks.append(_Chunk(effective, ranked, column(ids), marked, tuple(map(column, columns))))
+        late = (when if own is None else own) < effective
+        where = marked[:, :1] if places is None else places
+        queue.chunks.append(_Chunk(effective, late, ranked, column(ids), where, marked, tuple(map(column, columns))))
+
+    def passed(self, source: str, time: int) -> bool:
+        """Whether a record of this time, pushed now, gets an E that its source alone does not give it: `released`."""
+        return time < self.released > self._sources[source].seen
 
     def close(self, source: str, before: int, told: float = -math.inf) -> None:
         """Nothing earlier than `before` will come from this source, as was heard at second `told`."""
@@ -213,11 +225,11 @@ class Merge:
                 chunks += taken
         if not chunks:
             return NOTHING
-        times, ranks, ids = (_joined(parts) for parts in zip(*(chunk[:3] for chunk in chunks), strict=True))
+        times, late, ranks, ids, places = (_joined(parts) for parts in zip(*(chunk[:5] for chunk in chunks), strict=True))
         columns = tuple(map(_joined, zip(*(chunk.columns for chunk in chunks), strict=True)))
-        order = _order(times, ranks, ids)
-        if order is None:
+        if _ordered(times, kinds_of(ranks, late)):
             return Released(times, ranks, ids, columns)
+        order = order_of(times, late, ranks, ids.__getitem__, tuple(places.T))
         return Released(times[order], ranks[order], ids[order], tuple(c[order] for c in columns))
 
     def _bounded(self, before: int, most: int) -> int:
@@ -244,25 +256,9 @@ def _joined(parts: Sequence[Column]) -> Column:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _order(when: Times, rank: Times, ids: Column) -> npt.NDArray[np.intp] | None:
-    """The stable order by (E, rank, id), or None when it is that already. Only ties look at ids."""
-    ahead, behind = when[:-1], when[1:]
-    tied = ahead == behind
-    sorted_already = bool((ahead <= behind).all()) and bool((rank[:-1][tied] < rank[1:][tied]).all())
-    if sorted_already:
-        return None
-    order = np.lexsort((rank, when))
-    when, rank = when[order], rank[order]
-    same = np.flatnonzero((when[:-1] == when[1:]) & (rank[:-1] == rank[1:]))
-    if len(same):
-        breaks = np.flatnonzero(np.diff(same) > 1)
-        starts = same[np.concatenate([[0], breaks + 1])]
-        stops = same[np.concatenate([breaks, [len(same) - 1]])] + 2
-        places = order.tolist()
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            places[start:stop] = sorted(places[start:stop], key=ids.__getitem__)
-        order = np.array(places, np.intp)
-    return order
+def _ordered(when: Times, kinds: Times) -> bool:
+    """Whether records lie in order without a look at ids and places."""
+    return bool(((when[:-1] < when[1:]) | (when[:-1] == when[1:]) & (kinds[:-1] < kinds[1:])).all())
 
 
 class Frontiers:
