@@ -64,7 +64,7 @@ class _Chunk(NamedTuple):
     columns: tuple[Column, ...]
 
     def part(self, rows: slice) -> _Chunk:
-        return _Chunk(*(words[rows] for words in self[:-1]), tuple(c[rows] for c in self.columns))
+        return _Chunk._make([*(words[rows] for words in self[:-1]), tuple(c[rows] for c in self.columns)])
 
 
 class _Source:
