@@ -109,9 +109,14 @@ class FeatureShard:
             merge = self.hops[key].merge
             merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
             if self.idle_after is not None:
-                merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
+                merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after, NEVER if merge.pending else self._ahead(key))
         self._needed = [(hop, hop.release()) for hop in self.hops.values()]
         return [state_key(hop.hop.key, entity) for hop, entities in self._needed for entity in entities]
+
+    def _ahead(self, key: str) -> int:
+        """How far the hops behind a hop have come but for it: they wait for each of its partitions."""
+        behind = [self.hops[there] for there in self.hops[key].downstream]
+        return max((hop.merge.ahead(hop.direct) for hop in behind), default=NEVER)
 
     def _take_events(self, topic: str, batch: Batch, now: float) -> None:
         intake, home = self._intakes[topic], self.hops[self._homes[topic]]

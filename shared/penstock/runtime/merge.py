@@ -167,15 +167,19 @@ class Merge:
         """Pass a source, or do not; what comes from it while it is passed may be late."""
         self._sources[source].idle = idle
 
-    def silent(self, source: str, heard: float, now: float, after: float) -> None:
+    def silent(self, source: str, heard: float, now: float, after: float, ahead: int = NEVER) -> None:
         """Decide whether a source last heard at second `heard` is passed: only when records wait (its own newest ones may be
         those), and it has been silent for `after` seconds, and none of its times was closed for TRUSTED_SECONDS (whoever closes
-        times may pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody."""
-        if not self.pending or self._waiting[1] != self.released:
+        times may pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody. Where no
+        record is here, others may wait for this merge itself, which have come to `ahead`: it goes on to there."""
+        if not (self.pending or ahead > self.released) or self._waiting[1] != self.released:
             self._waiting = now, self.released
         queue = self._sources[source]
         waited, trusted = now - max(heard, queue.told, self._waiting[0]), now - queue.told <= TRUSTED_SECONDS
-        queue.idle = waited > after and not trusted and self.pending > 0 and queue.frontier <= self.released
+        silent = waited > after and not trusted and queue.frontier <= self.released
+        queue.idle = silent and self.pending > 0
+        if silent and not self.pending:
+            queue.closed = max(queue.closed, ahead)
 
     def resume(self, source: str, seen: int) -> None:
         """Restore a source's newest E after a restart."""
@@ -203,6 +207,12 @@ class Merge:
             return min(awake, default=NEVER)
         newest = max(q.frontier for q in self._sources.values())
         return newest + 1 if newest > NEVER else NEVER
+
+    def ahead(self, sources: Iterable[str]) -> int:
+        """How far what is here has come, whoever holds it: the newest frontier, and past it where these sources are idle."""
+        newest = max(q.frontier for q in self._sources.values())
+        passed = [self._sources[source].idle for source in sources]
+        return newest + (self.pending > 0 and bool(passed) and all(passed))
 
     def first_pending(self, source: str) -> int | None:
         """The offset of the oldest record not released; None when the queue is empty."""
