@@ -37,7 +37,7 @@ class Intake:
         self.refused = -1
         """The newest offset refused: a batch is read again after a restart while older records of its topic wait."""
         self._partitions = topics.partitions
-        self._width, self._cursor = width_of(topology), 3 + 2 * len(topology.hops)
+        self._width, self._cursor = width_of(topology), 4 + 2 * len(topology.hops)
         self._decoder = EventDecoder(event)
         self._known: dict[str, None] = {}
         self._chunks: list[int] = []

@@ -109,7 +109,9 @@ class FeatureShard:
             merge = self.hops[key].merge
             merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
             if self.idle_after is not None:
-                merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after, NEVER if merge.pending else self._ahead(key))
+                merge.silent(
+                    topic, self._heard.setdefault(topic, now), now, self.idle_after, NEVER if merge.pending else self._ahead(key)
+                )
         self._needed = [(hop, hop.release()) for hop in self.hops.values()]
         return [state_key(hop.hop.key, entity) for hop, entities in self._needed for entity in entities]
 

@@ -57,6 +57,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """View -> fingerprint of the definition that made its values; empty in rows of before these were written."""
     late: bool = False
     """Whether the event came too late to change some view (see `LateEvent`)."""
+    as_of: datetime | None = None
+    """Where its windows end, if that is after `time`: the event came late, and the values know newer events of its entities."""
 
 
 class LateEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,8 @@ V = TypeVar("V")
 def replay(view: type[V], events: Sequence[object]) -> list[V]:
     """The rows of a view for events in the order given, which is the order in which they are processed.
 
-    One row per event that names the entity; it covers the entity's events strictly before it.
+    One row per event that names the entity; it covers the entity's events strictly before it. (The windows of a late event end
+    at the newest event of its entity. In the stream that is the newest that any view of the project by this key knows.)
 
     >>> import penstock as ps
     >>> from datetime import UTC, datetime, timedelta

@@ -1,5 +1,5 @@
-"""One order of events, on every path: whatever comes late, after whatever silence, in whatever batches and partitions, rows are those
-of a plain replay in the order that `penstock.order` states, and a verification finds a cause for every difference."""
+"""One order of events, on every path: whatever comes late, after whatever silence, in whatever batches and partitions, rows
+are those of a plain replay in the order that `penstock.order` states, and a verification finds a cause for every difference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.laws.served import ASK, PROJECT, START, WIDE, Street, archived, ask, sale, sent, visit
+from tests.laws.served import ASK, PROJECT, START, Ask, Every, Sale, Street, Visit, archived, ask, sale, sent, visit
 
 import penstock as ps
 from penstock.event import event_of, to_micros
@@ -30,6 +30,24 @@ LATER: Final = 1.9e9
 """A wall clock at which none of the events lies in the future."""
 SILENCES: Final = 12
 """So many let everything go: one for each hop, and one for each of the newest events that it hands on."""
+
+
+@ps.features(by=[Ask.shop, Sale.shop, Visit.shop], ttl="3h")
+class Fading:
+    asks_1h = ps.count(Ask, over="1h")
+    newest = ps.last(Sale.paid)
+    recent = ps.last_k(Visit.length, 2)
+
+
+@ps.features(by=[Ask.buyer, Sale.buyer, Visit.buyer], lateness="30m")
+class Strict:
+    asks_1d = ps.count(Ask, over="1d")
+    paid_1d = ps.sum(Sale.paid, over="1d")
+    newest = ps.last(Visit.length)
+
+
+WIDE: Final = ps.Project("wide", rows={Ask: [Every, Fading, Strict]})
+"""Its views of one key count the same events: where the windows of late rows end is a matter of the key, not of the view."""
 
 
 class Step(NamedTuple):
@@ -64,8 +82,8 @@ def lines(topics: Topics, log: MemoryLog) -> list[Any]:
     for partition, stored in log._stores.items():
         if partition.topic == topics.passed:
             for value in stored.values:
-                said = msgspec.json.decode(value or b"", type=Passed)
-                passed[said.event, said.partition, said.offset] = said.before
+                told = msgspec.json.decode(value or b"", type=Passed)
+                passed[told.event, told.partition, told.offset] = told.before
     for rank, event in enumerate(topics.project.topology.events):
         for number in range(topics.partitions):
             effective = 0
@@ -87,6 +105,7 @@ def agree(street: Street, ordered: Sequence[Any]) -> None:
     assert sorted(place) == sorted(e.ask_id for e in ordered if event_of(type(e)) is ASK), "each has its row"
     for view in {view for hop in street.project.topology.hops for view in hop.views}:
         known = [e for e in ordered if event_of(type(e)) in view.by]
+        row: Any
         for event, row in zip(known, replay(view.type, known), strict=True):
             if event_of(type(event)) is ASK:
                 want: dict[str, float] = {repr(item): row.__dict__[item.name] for item in view.derived}
@@ -107,7 +126,7 @@ def histories(draw: st.DrawFn) -> list[Step]:
     """Steps of events whose times mostly grow, with ties, some out of order, and some long over."""
     taken, steps, now = set[int](), list[Step](), 0
     for _ in range(draw(st.integers(1, 6))):
-        events = []
+        events = list[Any]()
         for _ in range(draw(st.integers(0, 6))):
             now += draw(st.sampled_from([0, 0, 1, 7, 60]))
             minute = max(0, now - draw(st.sampled_from([0, 0, 0, 1, 7, 30, 200])))

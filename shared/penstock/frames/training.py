@@ -39,8 +39,8 @@ Ints = npt.NDArray[np.int64]
 PLACED: Final = {name: f"@{name}" for name in PLACE}
 """Columns beside an event's own: the place of its record, by their names in the tables."""
 TOPIC, PARTITION, OFFSET = PLACED.values()
-CAME, ROW = "@came", "@row"
-"""What time it was when it came, and the id of its row."""
+CAME, ROW, LATE = "@came", "@row", "@late"
+"""What time it was when it came, the id of its row, and whether that is late."""
 FOREVER: Final = int(np.iinfo(np.int64).max)
 
 
@@ -52,13 +52,16 @@ def training_set(
     end: datetime | str | None = None,
     known_before: datetime | str | None = None,
     as_known_now: bool = False,
+    late: bool = True,
     project: Project | None = None,
 ) -> pd.DataFrame:
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
     Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, NA
     where it is not known), `labelled` (when it became known, or the horizon passed) and `answered` (False where silence was
-    taken as declared). An event is in once both it and its row are archived.
+    taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events of its entities,
+    see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row are archived;
+    `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own time.
 
     `tables` is a folder or `s3://...` (see `penstock.offline`), `known_before` the knowledge that is used (default: all there
     is). Moments are datetimes with a zone, or texts such as "2013-02-01T00:00Z". `project` says whose rows they are where
@@ -68,7 +71,9 @@ def training_set(
     """
     topology = project.topology if project else Topology([(model.scores, model.views)], [model.label.event])
     opened = tables if isinstance(tables, Tables) else Tables(tables)
-    asked = Query(model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now)
+    asked = Query(
+        model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now, late
+    )
     return asked.run(asked.tables(opened, project.name if project else None))
 
 
@@ -112,6 +117,8 @@ class Query:
     end: int | None = None
     known_before: int | None = None
     as_known_now: bool = False
+    late: bool = True
+    """Whether late rows are in it."""
 
     def tables(self, tables: Tables, project: str | None = None) -> list[Table]:
         """The tables that are read, as they are now. The rows come first, so that their events are there as a rule."""
@@ -147,6 +154,7 @@ class Query:
                 "label": pd.arrays.BooleanArray(known.labels == 1, known.labels < 0),
                 "labelled": labelled.array,
                 "answered": known.answered,
+                "late": found[LATE].array,
             }
         )
 
@@ -167,9 +175,13 @@ class Query:
                     f"no row in {table.name} has {name}: they were archived before the view had it",
                     "as_known_now=True (--as-known-now) computes it from the events   or score new ones first",
                 )
-        read = table.arrow(["partition", "offset", "id", "cursor", *names])
+        ends = [] if self.as_known_now or "as_of" not in table.schema.names else ["as_of"]
+        read = table.arrow(["partition", "offset", "id", "cursor", *ends, *names])
         source = pc.extract_regex(read["cursor"], r'"source":\[(?P<partition>\d+),(?P<offset>\d+)\]').combine_chunks()
-        rows = _pandas(read.drop_columns(["cursor"])).rename(columns={"id": ROW})
+        rows = _pandas(read.drop_columns(["cursor", *ends])).rename(columns={"id": ROW})
+        known = ends or self.as_known_now
+        late = read["as_of"].is_valid().to_numpy() if ends else np.zeros(len(rows), bool)
+        rows[LATE] = pd.arrays.BooleanArray(late, np.full(len(rows), not known))
         for name, part in ((PARTITION, "partition"), (OFFSET, "offset")):
             rows[name] = source.field(part).cast("int64").to_numpy()
         return rows.sort_values(["partition", "offset"]).drop(columns=["partition", "offset"])
@@ -178,7 +190,8 @@ class Query:
         """Those asked for, in order."""
         times = _times(found, scored)
         end = min(FOREVER if moment is None else moment for moment in (self.end, self.known_before))
-        inside = np.flatnonzero((times >= (self.start or 0)) & (times < end))
+        wanted = self.late | ~found[LATE].to_numpy(bool, na_value=False)
+        inside = np.flatnonzero((times >= (self.start or 0)) & (times < end) & wanted)
         found, times = found.iloc[inside], times[inside]
         ids = pd.factorize(_named(found[_id(scored).name]), sort=True)[0]
         order = np.lexsort((found[OFFSET], found[PARTITION], ids, times))

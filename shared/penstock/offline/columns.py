@@ -1,7 +1,8 @@
 """What the records of a topic become in their offline table: typed columns, from the declaration, never from the values.
 
     events        their own columns (times as timestamp[us, UTC])
-    rows          id, time, every feature as float64 (null: missing), the cursor and the fingerprints of the views as JSON
+    rows          id, time, where windows end if that is later (`as_of`), every feature as float64 (null: missing), the cursor
+                  and the fingerprints of the views as JSON
     predictions   who was asked, what was answered, and the inputs as used
     outcomes      the same with the label, when it became known and whether it corrects one
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
@@ -187,7 +188,7 @@ class PassedColumns:
 
 TEXT, NUMBER, COUNT, TRUTH, TIME, JSON = str, float, int, bool, datetime, msgspec.Raw
 
-ROW: Final[dict[str, Any]] = {"id": TEXT, "time": TIME, "cursor": JSON, "views": JSON}
+ROW: Final[dict[str, Any]] = {"id": TEXT, "time": TIME, "as_of": TIME, "cursor": JSON, "views": JSON}
 PREDICTION: Final[dict[str, Any]] = {
     "id": TEXT, "key": TEXT, "time": TIME, "score": NUMBER, "scores": JSON, "weights": JSON, "version": TEXT,
     "variant": TEXT, "digest": TEXT, "bucket": COUNT, "latency": NUMBER,
@@ -249,7 +250,7 @@ class RecordColumns:
         columns = {}
         for name, kind in self._fields.items():
             found = list(map(attrgetter(name), records))
-            if kind is TIME:
+            if kind is TIME and None not in found:
                 # exact until 2106: until then a second is a float64 to a quarter of a microsecond
                 micros = np.rint(np.fromiter(map(datetime.timestamp, found), np.float64, len(found)) * 1e6).astype(np.int64)
                 columns[name] = pa.array(micros).cast(_arrow(TIME))
