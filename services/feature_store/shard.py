@@ -196,7 +196,8 @@ class FeatureShard:
                     rows.traces[i] = trace
                 for event, where in by_event(self.topology, due.ranks):
                     if self._homes.get(event.topic) == key and event.id is not None:
-                        released_ids[event.topic] = due.ids[where].tolist()
+                        named = self._intakes[event.topic].named(due.ids[where].tolist(), rows.events[where].tolist())
+                        released_ids[event.topic] = list(named)
                     if self.topology.after(event, key) is None and event in self._rows:
                         where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
                         sends += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()

@@ -38,7 +38,9 @@ class _Role:
 ID, KEY, TIME = _Role("id"), _Role("key"), _Role("time")
 
 Id = Annotated[T, ID]
-"""The field that names one event; labels answer by it and repeats of it are dead-lettered."""
+"""The field that names one event; labels answer by it. What has the id and the key of an event before it in its partition (of
+some 65,000) is a repeat, and dead-lettered. One id under two keys is two events, however many partitions there are; predictions and
+labels know only the first of them."""
 Key = Annotated[T, KEY]
 """The field that is the record's key, hence chooses the partition: the entity, or for a label the id of what it answers."""
 EventTime = Annotated[datetime, TIME]

@@ -237,8 +237,9 @@ class Query:
             for event in self._computed_from():
                 if event is scored or event in view.updates:
                     read = _events(tables, event, event.columns.values(), "feature_store")
-                    if event.id is not None:  # the stream takes the first of an id, and refuses its repeats
-                        read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(event.id.name)
+                    if event.id is not None:  # the stream takes the first of an id and key, and refuses its repeats
+                        named = list({event.id.name, event.key.name})
+                        read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(named)
                     own[event] = read
             rows = compute(view.type, {event.type: frame for event, frame in own.items()}, at=scored.type)
             places = pd.MultiIndex.from_frame(own[scored][[TOPIC, PARTITION, OFFSET]])

@@ -69,10 +69,9 @@ class Recorded:
         """Which records the feature store took."""
         keep = np.ones(len(table), bool)
         if self.event.id is not None:
-            known: set[tuple[int, Any]] = set()
-            for i, named in enumerate(
-                zip(table["partition"].to_pylist(), table[spelled(self.event.id)].to_pylist(), strict=True)
-            ):
+            known: set[tuple[Any, ...]] = set()
+            names = [table[name].to_pylist() for name in ("partition", spelled(self.event.id), spelled(self.event.key))]
+            for i, named in enumerate(zip(*names, strict=True)):
                 keep[i] = named not in known
                 known.add(named)
         if partitions > 1:
