@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..errors import PenstockError
-from ..event import Column, Event, to_micros
+from ..event import Column, Event, moment_of, to_micros
 from ..model import Model
 from ..offline import Table, Tables
 from ..place import PLACE, spelled
@@ -82,12 +82,9 @@ def moment(value: datetime | str | None, said: str) -> int | None:
     if value is None:
         return None
     try:
-        found = pd.Timestamp(value)
+        return to_micros(moment_of(value))
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise PenstockError(f"{said} is {str(value)!r}, not a moment with a time zone", "write 2013-02-01T00:00Z")
-    return to_micros(found.to_pydatetime())
+        raise PenstockError(f"{said} is {str(value)!r}, not a moment with a time zone", "write 2013-02-01T00:00Z") from None
 
 
 class Readable(Protocol):
