@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from textwrap import dedent, wrap
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -340,13 +341,15 @@ def _item(view: View, name: str) -> tuple[Feature[Any] | Derived[float], str]:
 
 
 def _parsed(text: str) -> int:
-    from ..event import moment_of, to_micros
+    from ..event import to_micros
 
     try:
-        return to_micros(moment_of(text))
+        found = datetime.fromisoformat(text)
     except ValueError:
-        said = f"{text!r} is no time with a time zone: write 2013-02-01T12:00:00Z"
-        raise typer.BadParameter(said, param_hint="--at") from None
+        raise typer.BadParameter(f"{text!r} is no time: write 2013-02-01T12:00:00Z", param_hint="--at") from None
+    if found.tzinfo is None:
+        raise typer.BadParameter(f"{text!r} has no time zone: write {found.isoformat()}Z for UTC", param_hint="--at")
+    return to_micros(found)
 
 
 def _patiently(work: Any, what: str) -> Any:
