@@ -267,6 +267,9 @@ class Judge:
             return differences("unarchived", f"{missing} events that its cursor counts are not in the tables yet")
         again, parts = values(self.past, view, processed, int(self.past.times[event]), self.past.typed(event)), parts_of(view)
         right = {name for name in by_time if name in told and close(told[name], again[name], part=parts.get(name))}
+        if missing < 0:
+            because = f"{-missing} of the events before it came after it: the store had lost its state, and went back behind it"
+            return late(right) + differences("late", because, names=by_time.keys() - right)
         because = "no events that can have been before it give this value"
         return late(right) + differences("unexplained", because, names=by_time.keys() - right)
 
@@ -282,13 +285,14 @@ class Judge:
         )
 
     def missing(self, key: str, event: int) -> int:
-        """How many events the cursor of a row counts beyond those that are archived and come before it; 0 when it has none."""
+        """How many events the cursor of a row counts beyond those that are archived and come before it (0 when it has none). In
+        the order of one log it is never less: then the row was published before the store lost its state, with its order."""
         served = self.served[self.past.topology.events[int(self.past.ranks[event])]]
         history, cursor = self.past.history(key), served.cursors.get(key)
         row = np.flatnonzero(self.events[served.event] == event)
         if cursor is None or not len(row) or history.entities[event] < 0:
             return 0
-        return max(0, int(cursor[row[0], 1]) - history.count(event))
+        return int(cursor[row[0], 1]) - history.count(event)
 
     def processed(self, key: str, view: View, row: int, event: int) -> tuple[Ints, bool]:
         """What of its entity had been processed before a row, in order, and whether that gives the values served."""
