@@ -1,8 +1,9 @@
 """Published: which events a shard has already sent on, though its state does not know it, because the store has lost writes.
 
 Done again, the work may be cut into other blocks, so what counts is the event: its kind, partition and offset. What was
-published stays; what is sent anew has only the other events. They would have been the very same rows: where a source had been
-passed was published too, and holds again.
+published stays; what is sent anew has only the other events. Where events are in order of time within each source, they would
+have been the very same rows. Where a source had been passed was published too and holds again; but what comes late after the loss
+may be put before rows that were published before it, which stay as they are.
 """
 
 from __future__ import annotations

@@ -11,6 +11,10 @@ Where the served value is another one, it is sought, in this order:
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
+One thing is not told apart from a fault: where the store lost its state after a source had been passed, rows that were published
+before stay, while what came late may be processed in another order when the work is done again. Where the cursor of such a row
+counts fewer events than come before it by now, that is said (`late`); where as many, but others, it is `unexplained`.
+
 Nothing here uses the kernel that the stream runs. Plain aggregates are cut out of sorted columns by binary search; all others,
 and every value that differs, come from `replay`, the written-down meaning. Numbers that are added up may
 differ by a relative 1e-9, for they are added in another order; all others must be the same.
