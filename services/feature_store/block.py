@@ -29,8 +29,9 @@ class Rows(NamedTuple):
     features: Floats
     """(n, widest row): values of the hops passed so far, in the order of `Topology.columns`; what is not known is NaN."""
     cursors: Ints
-    """(n, 3 + 2 * hops): partition and offset of the source, then (partition, events before) per hop; -1 where not read. The
-    last is 1 where the event came too late for a view."""
+    """(n, 4 + 2 * hops): partition and offset of the source, then (partition, events before) per hop; -1 where not read. The
+    last but one is where the row's windows end if that is after its time, microseconds, else -1; the last is 1 where the event
+    came too late for a view."""
     traces: Column
     """traceparent, "" for events that are not traced."""
 

@@ -143,12 +143,14 @@ class HopPartition:
         before = self.applied + np.cumsum(present) - present
         self.applied += int(present.sum())
         at = 2 + 2 * self.index
+        later = np.where(effective > rows.times, effective, -1)
         for event, where, decoded in groups:
             chosen, first = self._reads[event]
             complete = self.plan.complete(windows[where], event, decoded)
             rows.features[where, first : first + int(chosen.sum())] = complete if chosen.all() else complete[:, chosen]
             rows.cursors[where, at] = self.number
             rows.cursors[where, at + 1] = before[where]
+            rows.cursors[where, -2] = np.maximum(rows.cursors[where, -2], later[where])
 
     def _note_late(self, due: Released, rows: Rows, effective: Ints) -> None:
         """Find the events that came too late for a view that they would have changed, and mark their rows."""

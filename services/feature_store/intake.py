@@ -23,7 +23,8 @@ from .hop import width_of
 __all__ = ["Intake"]
 
 REMEMBERED_IDS = 65_536
-"""Repeats of an id are recognised within this many newest events of a partition: hours to days of a busy topic."""
+"""Repeats of an id are recognised within this many newest events of a partition: hours to days of a busy topic. A repeat has its
+key, too, and so lies in the same partition: were the id enough, the number of partitions would decide what is taken."""
 CHUNKS = 4096
 """Stored lists of ids: each step that lets events go writes one, and the oldest goes."""
 
@@ -37,7 +38,7 @@ class Intake:
         self.refused = -1
         """The newest offset refused: a batch is read again after a restart while older records of its topic wait."""
         self._partitions = topics.partitions
-        self._width, self._cursor = width_of(topology), 3 + 2 * len(topology.hops)
+        self._width, self._cursor = width_of(topology), 4 + 2 * len(topology.hops)
         self._decoder = EventDecoder(event)
         self._known: dict[str, None] = {}
         self._chunks: list[int] = []
@@ -48,7 +49,7 @@ class Intake:
         named = (self.event.id or self.event.key,)
         ids = cast(list[str], entities_of(named, decoded) if not refused else [e and entities_of(named, [e])[0] for e in decoded])
         if self.event.id is not None:
-            self._refuse_repeats(ids, refused)
+            self._refuse_repeats(ids, decoded, refused)
         if self._partitions > 1:
             self._refuse_misplaced(decoded, targets, refused)
         offsets, headers = batch.offsets, batch.headers
@@ -66,16 +67,27 @@ class Intake:
         rows = Rows(times, column(decoded), column(raws), features, cursors, column(traces))
         return ids, rows, self._dead(batch, refused) if refused else []
 
-    def _refuse_repeats(self, ids: Sequence[str], refused: dict[int, Refused]) -> None:
-        known, fresh = self._known, dict.fromkeys(ids)
-        if not refused and len(fresh) == len(ids) and known.keys().isdisjoint(fresh):
+    def named(self, ids: Sequence[str], events: Sequence[Any]) -> Sequence[str]:
+        """What no two events have in common: the id, with the key where that is another column."""
+        if self.event.id is self.event.key:
+            return ids
+        keys = entities_of((self.event.key,), events)
+        return [f"{len(name)} {name} {key}" for name, key in zip(ids, keys, strict=True)]
+
+    def _refuse_repeats(self, ids: Sequence[str], decoded: Sequence[Any], refused: dict[int, Refused]) -> None:
+        places: Sequence[int] = range(len(decoded))
+        if refused:
+            places = [i for i in places if i not in refused]
+            ids, decoded = ([values[i] for i in places] for values in (ids, decoded))
+        names = self.named(ids, decoded)
+        known, fresh = self._known, dict.fromkeys(names)
+        if len(fresh) == len(names) and known.keys().isdisjoint(fresh):
             known |= fresh
             return
-        for i, name in enumerate(ids):
-            if i not in refused:
-                if name in known:
-                    refused[i] = Refused("duplicate", f"{self.event.id!r} {name!r} was published before")
-                known[name] = None
+        for i, said, name in zip(places, ids, names, strict=True):
+            if name in known:
+                refused[i] = Refused("duplicate", f"{self.event.id!r} {said!r} was published before, with the same key")
+            known[name] = None
 
     def _refuse_misplaced(
         self, decoded: Sequence[Any], targets: Callable[[Sequence[str]], list[int]], refused: dict[int, Refused]

@@ -2,7 +2,8 @@
 
 Done again, the work may be cut into other blocks, so what counts is the event: its kind, partition and offset. What was
 published stays; what is sent anew has only the other events. Where events are in order of time within each source, they would
-have been the very same rows; an event that came late keeps the row that was published first.
+have been the very same rows. Where a source had been passed was published too and holds again; but what comes late after the loss
+may be put before rows that were published before it, which stay as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.log import Batch
-from penstock.records import LateEvent
+from penstock.records import LateEvent, Passed
 from penstock.runtime.generation import meant_for
 from penstock.topics import Topics
 
@@ -41,6 +42,7 @@ class _Row(msgspec.Struct):
 
 _row = msgspec.json.Decoder(_Row).decode
 _late = msgspec.json.Decoder(LateEvent).decode
+_passed = msgspec.json.Decoder(Passed).decode
 
 
 class Published:
@@ -51,9 +53,11 @@ class Published:
         self._ranks = {topics.rows(event): topology.rank[event] for event in topology.reads}
         self._shadow, self._sent = topics.shadow, dict[str, set[int]]()
         self._parts: defaultdict[str, list[Ints]] = defaultdict(list)
-        self._late_topic = topics.late
+        self._late_topic, self._passed_topic = topics.late, topics.passed
         self.late: set[tuple[str, int, int, str]] = set()
         """Late events that were told: topic, partition, offset, view."""
+        self.passed: dict[tuple[str, int], dict[int, int]] = {}
+        """Where a source had been passed, as was told: by topic and partition, offset -> the effective time from there on."""
         self._sorted: dict[str, Ints] = {}
 
     def recall(self, batch: Batch) -> int:
@@ -65,6 +69,10 @@ class Published:
             return 0
         if topic == self._late_topic:
             self.late |= {(e.event, e.partition, e.offset, e.view) for e in map(_late, batch.values)}  # type: ignore[arg-type]
+            return 0
+        if topic == self._passed_topic:
+            for said in map(_passed, batch.values):  # type: ignore[arg-type]
+                self.passed.setdefault((said.event, said.partition), {})[said.offset] = said.before
             return 0
         for value in batch.values if topic not in self._ranks else ():
             block = unpack(value or b"")
@@ -83,6 +91,12 @@ class Published:
             name = said.event, said.partition, said.offset, said.view
             new = name not in self.late
             self.late.add(name)
+            return new
+        if topic == self._passed_topic:
+            told = _passed(value)
+            known = self.passed.setdefault((told.event, told.partition), {})
+            new = told.offset not in known
+            known.setdefault(told.offset, told.before)
             return new
         if topic not in self._ranks:
             return True

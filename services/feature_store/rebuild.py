@@ -17,8 +17,8 @@ import msgspec
 
 from penstock.log import Batch, Partition
 from penstock.offline import Table, Tables
-from penstock.offline.columns import PLACE
 from penstock.offline.scan import Scan
+from penstock.place import PLACE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from penstock.codec import entities_of
-from penstock.event import Event
+from penstock.event import Event, from_micros
 from penstock.log import Headers, Send
 from penstock.runtime.merge import Column
 from penstock.topics import Topics
@@ -59,6 +59,9 @@ class RowWriter:
             sends.append(Send(topic, key.encode(), value, CLOUD_EVENT, cursor[0]))
         for i in np.flatnonzero(rows.cursors[:, -1] == 1).tolist():
             sends[i] = sends[i]._replace(value=(sends[i].value or b"")[:-1] + b',"late":true}')
+        for i in np.flatnonzero(rows.cursors[:, -2] > 0).tolist():
+            as_of = _encode(from_micros(int(rows.cursors[i, -2])))
+            sends[i] = sends[i]._replace(value=(sends[i].value or b"")[:-1] + b',"as_of":%b}' % as_of)
         for i in np.flatnonzero(rows.traces).tolist():
             sends[i] = sends[i]._replace(headers=(*sends[i].headers, ("traceparent", rows.traces[i].encode())))
         return sends

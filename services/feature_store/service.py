@@ -4,7 +4,7 @@ reads    your events         partitions shared among members
          <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
 follows  <p>.clock           which times publishers have closed
          <p>.generations     which generation of the views is in charge
-writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.late, <topic>.dlq, or in their place <p>.shadow.<g>; <p>.generations
+writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.passed, <p>.late, <topic>.dlq; a shadow <p>.shadow.<g>; <p>.generations
 state    window tiles per entity, with the positions they include, in the online store
 """
 
@@ -47,6 +47,7 @@ def lanes(
             writes=[
                 *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
                 *(topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct),
+                topics.passed,
                 *([topics.late] if topics.bounded else ()),
                 topics.shadow,
             ],

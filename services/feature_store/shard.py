@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -13,10 +14,10 @@ from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.log import Batch, Partition, Send, partition_of
 from penstock.online.reader import state_key
-from penstock.records import LateEvent
+from penstock.records import LateEvent, Passed
 from penstock.runtime.generation import OF
 from penstock.runtime.lane import Effects
-from penstock.runtime.merge import NEVER, Frontiers, Released
+from penstock.runtime.merge import NEVER, Frontiers, Merge, Released
 from penstock.runtime.outbox import letter_of
 from penstock.runtime.telemetry import Tracing
 from penstock.store import Change, Fenced, Saved
@@ -123,9 +124,16 @@ class FeatureShard:
             merge = self.hops[key].merge
             merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
             if self.idle_after is not None:
-                merge.silent(topic, self._heard.setdefault(topic, now), now, self.idle_after)
+                merge.silent(
+                    topic, self._heard.setdefault(topic, now), now, self.idle_after, NEVER if merge.pending else self._ahead(key)
+                )
         self._needed = [(hop, hop.release()) for hop in self.hops.values()]
         return [state_key(hop.hop.key, entity) for hop, entities in self._needed for entity in entities]
+
+    def _ahead(self, key: str) -> int:
+        """How far the hops behind a hop have come but for it: they wait for each of its partitions."""
+        behind = [self.hops[there] for there in self.hops[key].downstream]
+        return max((hop.merge.ahead(hop.direct) for hop in behind), default=NEVER)
 
     def _take_events(self, topic: str, batch: Batch, now: float) -> None:
         intake, home = self._intakes[topic], self.hops[self._homes[topic]]
@@ -133,7 +141,24 @@ class FeatureShard:
         self._sends += dead
         self._dirty |= len(ids) < len(batch)
         self._read[topic] = batch.next
-        home.merge.push(topic, rows.times, intake.rank, ids, rows.cursors[:, 1], *rows)
+        told = self._published.passed.get((topic, self.number), {})
+        cuts = [i for i, offset in enumerate(rows.cursors[:, 1].tolist()) if offset in told] if told else []
+        for first, stop in pairwise([*([] if cuts[:1] == [0] else [0]), *cuts, len(ids)]):
+            part = rows.take(slice(first, stop)) if cuts else rows
+            self._push(home.merge, intake, ids[first:stop], part)
+
+    def _push(self, merge: Merge, intake: Intake, ids: list[str], rows: Rows) -> None:
+        """Hand events of one source on to its hop, and tell where the source had been passed; what was told once holds again."""
+        topic = intake.event.topic
+        if len(ids):
+            offset = int(rows.cursors[0, 1])
+            told = self._published.passed.get((topic, self.number), {}).get(offset)
+            if told is not None:
+                merge.resume(topic, told)
+            elif merge.passed(topic, int(rows.times[0])):
+                said = Passed(event=topic, partition=self.number, offset=offset, before=merge.released)
+                self._sends.append(Send(self.topics.passed, topic.encode(), msgspec.json.encode(said), (), self.number))
+            merge.push(topic, rows.times, intake.rank, ids, rows.cursors[:, 1], *rows, places=rows.cursors[:, :2])
 
     def _take_blocks(self, topic: str, batch: Batch) -> None:
         hop = self.hops[self._entries[topic]]
@@ -148,7 +173,11 @@ class FeatureShard:
             if n > skip:
                 effective, ranks, ids, rows = block.rows(self._decoders)
                 marks = np.column_stack([np.full(n, offset), np.full(n, block.number), np.arange(1, n + 1)])
-                hop.merge.push(source, effective[skip:], ranks[skip:], ids[skip:], marks[skip:], *rows.take(slice(skip, None)))
+                rows = rows.take(slice(skip, None))
+                hop.merge.push(
+                    source, effective[skip:], ranks[skip:], ids[skip:], marks[skip:], *rows,
+                    own=rows.times, places=rows.cursors[:, :2],
+                )  # fmt: skip
             hop.merge.close(source, block.frontier)
         self._read[topic] = batch.next
 
@@ -183,7 +212,8 @@ class FeatureShard:
                     rows.traces[i] = trace
                 for event, where in by_event(self.topology, due.ranks):
                     if self._homes.get(event.topic) == key and event.id is not None:
-                        released_ids[event.topic] = due.ids[where].tolist()
+                        named = self._intakes[event.topic].named(due.ids[where].tolist(), rows.events[where].tolist())
+                        released_ids[event.topic] = list(named)
                     if self.topology.after(event, key) is None and event in self._rows:
                         where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
                         where = self._shown(due.times, where)

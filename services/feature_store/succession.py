@@ -68,6 +68,7 @@ class Succession:
         self.since, self.until, self.said, self.letters = NEVER, {}, Published(self._topics), set()
         if not self.in_charge:
             self.since = await self._closed()
+            await self._hear([self._topics.passed])  # the order in which events were processed is the same for all
             self._logger.info("shadow", meaning=f"generation {self.charge.generation} of the views is in charge")
             return self.since
         if self.charge.previous:
@@ -116,7 +117,7 @@ class Succession:
             until = max([await self._patient(lambda name=name: self._fence(name)) for name in others])  # type: ignore[misc]
             for n in todo:
                 await self._patient(lambda n=n: self._owed(names(n)))  # type: ignore[misc]
-            await self._hear()
+            await self._hear(self._outward)
             await self._send_on({names(n).encode() for n in todo})
             for n in todo:
                 marks[n] = Mark(number, until)
@@ -124,7 +125,7 @@ class Succession:
             self._logger.info("in charge", meaning=f"took over from generation {self.charge.previous}", shards=todo)
         self.until = {n: mark.until for n, mark in marks.items()}
         if not todo and await self._behind(numbers):
-            await self._hear()
+            await self._hear(self._outward)
 
     async def _fence(self, shard: str) -> int:
         """Take a shard from whoever runs it, and publish what its last write had still to publish. The newest effective time at
@@ -148,20 +149,24 @@ class Succession:
         outbox = Outbox.unpack(saved.outbox)
         await self._log.send(stamped(shard, outbox.write, outbox.sends))
 
-    async def _hear(self) -> None:
-        """Take note of all rows, late events and dead letters that are out."""
+    @property
+    def _outward(self) -> list[str]:
+        """What others read of the feature store."""
         topics = self._topics
         topology = topics.project.topology
-        ours = [topics.rows(event) for event in topology.reads] + ([topics.late] if topics.bounded else [])
-        letters = [topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct]
+        found = [*(topics.rows(event) for event in topology.reads), topics.passed, *([topics.late] if topics.bounded else [])]
+        return found + [topics.dead_letters(event.topic) for hop in topology.hops for event in hop.direct]
+
+    async def _hear(self, topics: Sequence[str]) -> None:
+        """Take note of all that is out on some topics."""
 
         async def hear(batch: Batch) -> None:
-            if batch.partition.topic in ours:
-                self.said.recall(batch)
-            else:
+            if batch.partition.topic[-4:] == ".dlq":
                 self.letters |= {letter_of(batch.partition.topic, headers) for headers in batch.headers}
+            else:
+                self.said.recall(batch)
 
-        await self._read([*ours, *letters], hear)
+        await self._read(topics, hear)
 
     async def _send_on(self, sources: set[bytes]) -> None:
         """Send what these shards have shown, and nobody has said."""

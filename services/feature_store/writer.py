@@ -17,9 +17,10 @@ import structlog
 
 from penstock.errors import PenstockError
 from penstock.offline import Location
-from penstock.offline.columns import PLACE, Columns
+from penstock.offline.columns import Columns
 from penstock.offline.location import spoken
 from penstock.offline.table import PARTITIONS, TOPIC, app_of
+from penstock.place import PLACE
 
 __all__ = ["Away", "Moved", "TableWriter", "source_of"]
 

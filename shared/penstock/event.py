@@ -25,7 +25,7 @@ from .mistake import mistake, nearest, together
 if TYPE_CHECKING:
     from .expectation import Expectation
 
-__all__ = ["Column", "Event", "EventTime", "Id", "Key", "column_of", "event", "event_of", "from_micros", "to_micros"]
+__all__ = ["Column", "Event", "EventTime", "Id", "Key", "column_of", "event", "event_of", "from_micros", "moment_of", "to_micros"]
 
 T = TypeVar("T")
 
@@ -38,7 +38,9 @@ class _Role:
 ID, KEY, TIME = _Role("id"), _Role("key"), _Role("time")
 
 Id = Annotated[T, ID]
-"""The field that names one event; labels answer by it and repeats of it are dead-lettered."""
+"""The field that names one event; labels answer by it. What has the id and the key of one of the 65,000 events before
+it in its partition is a repeat, and dead-lettered. One id under two keys is two events, however many partitions there are; but
+predictions and labels know only the first of them."""
 Key = Annotated[T, KEY]
 """The field that is the record's key, hence chooses the partition: the entity, or for a label the id of what it answers."""
 EventTime = Annotated[datetime, TIME]
@@ -57,6 +59,18 @@ def to_micros(moment: datetime) -> int:
 def from_micros(micros: int) -> datetime:
     """The moment, in UTC."""
     return EPOCH + timedelta(microseconds=micros)
+
+
+def moment_of(said: datetime | str) -> datetime:
+    """A moment with a time zone, or its text in ISO 8601; ValueError for one without, and for what is none.
+
+    >>> moment_of("2013-02-01T12:00Z")
+    datetime.datetime(2013, 2, 1, 12, 0, tzinfo=datetime.timezone.utc)
+    """
+    found = datetime.fromisoformat(said) if isinstance(said, str) else said
+    if found.tzinfo is None:
+        raise ValueError(f"{said} has no time zone")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

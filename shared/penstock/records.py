@@ -25,6 +25,7 @@ __all__ = [
     "Met",
     "Outcome",
     "Partial",
+    "Passed",
     "Prediction",
     "Quality",
     "Row",
@@ -67,6 +68,8 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """View -> fingerprint of the definition that made its values; empty in rows of before these were written."""
     late: bool = False
     """Whether the event came too late to change some view (see `LateEvent`)."""
+    as_of: datetime | None = None
+    """Where its windows end, if that is after `time`: the event came late, and the values know newer events of its entities."""
 
 
 class LateEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,6 +87,18 @@ class LateEvent(msgspec.Struct, frozen=True, kw_only=True):
     offset: int
     value: msgspec.Raw
     """As published."""
+
+
+class Passed(msgspec.Struct, frozen=True, kw_only=True):
+    """A source had been passed when this event came: the stream had gone on without it, as it was silent, or as somebody had
+    closed its time. With it `before` becomes the effective time of its partition, if that was less (see `order`)."""
+
+    event: str
+    """Its topic."""
+    partition: int
+    offset: int
+    before: int
+    """Everything before this had been processed. Integer microseconds since 1970 UTC."""
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,6 +43,7 @@ class Topics:
         self.commands = f"{self.prefix}.commands"
         self.archive = f"{self.prefix}.archive"
         self.late = f"{self.prefix}.late"
+        self.passed = f"{self.prefix}.passed"
         self.partials = f"{self.prefix}.hops.statistics"
         self.quality = f"{self.prefix}.quality"
         self.surveys = f"{self.prefix}.hops.quality"
@@ -94,6 +95,7 @@ class Topics:
         found.append(_contract(self.generations, 1, "none", records.Charge, "feature_store you", "feature_store you"))
         rows = "feature_store inference" if self.project.models else "feature_store"
         found += [_contract(self.rows(e), n, e.key.name, records.Row, "feature_store", rows) for e in topology.reads]
+        found.append(_contract(self.passed, n, "topic", records.Passed, "feature_store", "feature_store you"))
         if self.bounded:
             found.append(_contract(self.late, n, "entity", records.LateEvent, "feature_store", "you"))
         for model in self.project.models:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from deltalake import write_deltalake
 from tests.faults.archivist import PARTITIONS, filled
-from tests.services.crew import ROWS, Harbour, arrival, places, played, row, settle, there
+from tests.services.crew import PASSED, ROWS, Harbour, arrival, places, played, row, settle, there
 
 from penstock.errors import PenstockError
 from penstock.offline import Location, Tables, pins
@@ -40,7 +40,7 @@ def test_tables_are_written_read_kept_and_verified(place: str) -> None:
         await harbour.open()
         await harbour.kept([arrival(n) for n in range(20)])
         await harbour.kept([arrival(n) for n in range(20, 40)] + [row(n) for n in range(5)])
-        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", ROWS]
+        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", PASSED, ROWS]
         table = harbour.tables.table("arrivals")
         assert (table.version, table.rows, table.at(version=1).rows) == (2, 40, 20)
         assert table.at(as_of=table.at(version=1).committed).version == 1
@@ -53,7 +53,7 @@ def test_tables_are_written_read_kept_and_verified(place: str) -> None:
         said = '{"tables": [{"name": "arrivals", "version": 1, "files": []}]}'
         write(harbour.tables.location, "datasets/spring.json", said)
         assert [(pin.dataset, pin.version) for pin in pins(harbour.tables.location)] == [("spring", 1)]
-        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", ROWS]
+        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", PASSED, ROWS]
         assert compact(harbour.tables, "arrivals").files_after == 1
         done = vacuum(harbour.tables, "arrivals", timedelta(0))
         assert list(done.pinned) == files and len(done.deleted) == 1 and table.at(version=1).arrow().num_rows == 20
@@ -116,6 +116,6 @@ def test_a_place_is_the_same_with_and_without_a_slash_at_its_end(place: str) -> 
         harbour = Harbour(f"{place}/")
         await harbour.open()
         await harbour.kept([arrival(1)])
-        assert Tables(place).names() == ["arrivals", "arrivals.dlq", ROWS]
+        assert Tables(place).names() == ["arrivals", "arrivals.dlq", PASSED, ROWS]
 
     played(story())

@@ -171,7 +171,7 @@ def published(
         await machine.start()
         for events, minute in batches:
             before = 0 if minute is None else to_micros(START) + int(minute * MINUTE)
-            await machine.publish([_sent(event) for event in events], before)
+            await machine.publish([sent(event) for event in events], before)
             await machine.settle()
         await machine.publish([], 1 << 55)
         await machine.settle()
@@ -187,7 +187,7 @@ def archived(folder: Path, partitions: int = 1, project: ps.Project = PROJECT) -
     return Street(folder, past_of(topics, tables), [served_of(topics, tables, ASK)], project)
 
 
-def _sent(event: Any) -> tuple[str, bytes, bytes, int]:
+def sent(event: Any) -> tuple[str, bytes, bytes, int]:
     kind = event_of(type(event))
     return kind.topic, str(getattr(event, kind.key.name)).encode(), msgspec.json.encode(event), to_micros(event.at)
 

@@ -34,8 +34,7 @@ from tests.laws.served import (
 from penstock.errors import PenstockError
 from penstock.event import event_of
 from penstock.feature import view_of
-from penstock.offline import Tables, columns
-from penstock.proof import history as past
+from penstock.offline import Tables
 from penstock.proof.archive import table_of
 from penstock.proof.history import Past, Recorded
 from penstock.proof.recompute import agrees, cut, parts_of, plain, value
@@ -70,7 +69,7 @@ def changed(street: Street, event: type, change: Any) -> Recorded:
     kind = event_of(event)
     table = table_of(Tables(street.folder / "tables"), kind.topic)
     table = table.sort_by([("partition", "ascending"), ("offset", "ascending")])
-    return Recorded(kind, change(table), street.past.partitions)
+    return Recorded(kind, change(table), street.past.partitions, street.past.recorded[kind].passed)
 
 
 # -- what is right ---------------------------------------------------------------------------------------------------
@@ -340,7 +339,3 @@ def test_cursors_count_what_the_order_of_positions_gives(street: Street) -> None
 def test_every_kind_of_event_is_typed_as_it_was_declared(street: Street) -> None:
     kinds = {type(street.past.typed(event)) for event in range(len(street.past))}
     assert kinds == {Ask, Sale, Visit}
-
-
-def test_the_place_of_a_record_is_called_as_in_the_offline_tables() -> None:
-    assert past.PLACE == columns.PLACE

@@ -41,7 +41,7 @@ class Boat:
 
 project = ps.Project("harbour", rows={Arrival: [Boat]})
 START = datetime(2026, 2, 1, tzinfo=UTC)
-ROWS = "harbour.rows.arrivals"
+ROWS, PASSED = "harbour.rows.arrivals", "harbour.passed"
 
 
 def arrival(number: int, **more: Any) -> Send:

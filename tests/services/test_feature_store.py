@@ -134,6 +134,14 @@ class CrashingStore(MemoryStore):
         return await super().write(shard, seen, change)
 
 
+async def published(log: MemoryLog, topics: Topics) -> list[dict[str, Any]]:
+    """All rows, in the order of events."""
+    found = []
+    for partition in await log.ends([topics.rows(e) for e in project.topology.reads]):
+        found += [msgspec.json.decode(value or b"") for value in log._stores[partition].values]
+    return sorted(found, key=lambda row: (row["time"], row["id"], row["event"]["zone"]))
+
+
 async def rows_of(log: MemoryLog, topics: Topics) -> dict[str, bytes]:
     """Rows by id, the cursor aside; a repeat must have the same bytes."""
     found: dict[str, bytes] = {}
@@ -236,6 +244,30 @@ def _event(topic: str, value: bytes) -> Any:
     said = msgspec.json.decode(value)
     said["at"] = datetime.fromisoformat(said["at"])
     return (Ride if topic == "rides" else Rating)(**said)
+
+
+@pytest.mark.parametrize("partitions", [1, 2, 3, 8])
+def test_an_id_under_two_keys_is_two_events_and_under_one_key_a_repeat_for_any_partitions(partitions: int) -> None:
+    said = [("z1", 0), ("z2", 1), ("z1", 2), ("z3", 3), ("z2", 4)]
+
+    async def go() -> tuple[list[tuple[str, float, float]], list[bytes]]:
+        topics, log = Topics(project, partitions), MemoryLog()
+        await log.create(topics.all())
+        lane = lanes(topics, log, MemoryStore(), None)[0]
+        for zone, minute in said:
+            ride = {"ride_id": "r", "zone": zone, "driver": "d", "fare": 1.0, "at": START + timedelta(minutes=minute)}
+            await log.send([Send("rides", zone.encode(), msgspec.json.encode(ride))])
+            await closing(log, topics, micros(minute + 1))
+            while await lane.turn(0):
+                pass
+        dead = [headers for p, stored in log._stores.items() if p.topic == "rides.dlq" for headers in stored.headers]
+        rows = await published(log, topics)
+        counts = [(row["event"]["zone"], row["features"]["Zone.rides_1h"], row["features"]["Driver.rides_3h"]) for row in rows]
+        return counts, [dict(headers)["dlq.error"] for headers in dead]
+
+    rows, errors = asyncio.run(go())
+    assert rows == [("z1", 0.0, 0.0), ("z2", 0.0, 1.0), ("z3", 0.0, 2.0)]
+    assert errors == [b"Ride.ride_id 'r' was published before, with the same key"] * 2
 
 
 def _released(merge: Merge) -> list[str]:

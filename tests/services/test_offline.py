@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pyarrow.compute as pc
 import pytest
-from tests.services.crew import ROWS, Harbour, arrival, places, played, row, settle, there
+from tests.services.crew import PASSED, ROWS, Harbour, arrival, places, played, row, settle, there
 
 from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.log import Send
@@ -56,7 +56,7 @@ async def grown(folder: Path, commits: int, partitions: int = 1) -> Harbour:
 def test_a_table_is_read_as_it_is_and_as_it_was(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = await grown(tmp_path, 3)
-        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", ROWS]
+        assert harbour.tables.names() == ["arrivals", "arrivals.dlq", PASSED, ROWS]
         now = harbour.tables.table("arrivals")
         assert (now.version, now.rows, now.positions()) == (3, 30, {0: 30})
         then = now.at(version=2)

@@ -62,7 +62,8 @@ def test_every_flight_that_was_to_be_scored_has_one_row_in_order(flown: Machine)
     found = ps.training_set(flights.late, flown.tables)
     scheduled = flown.tables.table("scheduled").arrow().to_pandas().sort_values(["scheduled_at", "flight_id"])
     assert found["id"].tolist() == scheduled["flight_id"].tolist() and len(found) > 15_000
-    assert list(found.columns) == ["id", "key", "time", *flights.late.inputs, "label", "labelled", "answered"]
+    assert list(found.columns) == ["id", "key", "time", *flights.late.inputs, "label", "labelled", "answered", "late"]
+    assert not found["late"].any()
     assert found["Scheduled.distance"].tolist() == scheduled["distance"].tolist()
 
 
@@ -128,6 +129,20 @@ def test_what_came_late_is_not_in_the_rows_served_and_is_in_those_as_known_now(t
     assert served["Card.spend_24h"].tolist() == [0.0, 3.0, 1.0, 13.0]  # p002 was scored after p001, which did not know of it
     assert now["Card.spend_24h"].tolist() == [0.0, 1.0, 11.0, 13.0]
     assert now["Card.surge"].tolist() == [1.0, 5.0, 2.0 / 3.0, 4.0 / 2.0]
+
+
+def test_rows_that_came_late_are_said_to_be_and_can_be_left_out(tmp_path: Path) -> None:
+    late, other = payment(2, 0.5, 10.0), payment(4, 0.2, 1.0, card="another")
+    machine = shopping(tmp_path, [payment(0, 0, 1.0), payment(1, 1, 2.0), late, other, payment(3, 2, 4.0)])
+    found = ps.training_set(fraud, machine.tables)
+    assert found["id"].tolist() == ["p000", "p004", "p002", "p001", "p003"]
+    assert found["late"].tolist() == [False, False, True, False, False], "nothing newer of the other card was known"
+    left = ps.training_set(fraud, machine.tables, late=False)
+    pd.testing.assert_frame_equal(left, found[~found["late"]].reset_index(drop=True))
+    anew = ps.training_set(fraud, machine.tables, as_known_now=True)
+    assert not anew["late"].any(), "every value is as of its own time"
+    rows = machine.tables.table("shop.rows.payments").arrow().to_pandas().set_index("id")
+    assert rows["as_of"].dropna().to_dict() == {"p002": START + timedelta(hours=1)}
 
 
 def test_what_the_stream_refused_is_in_no_training_set(tmp_path: Path) -> None:

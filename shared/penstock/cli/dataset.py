@@ -50,6 +50,9 @@ def create(
     as_known_now: Annotated[
         bool, typer.Option("--as-known-now", help="Features computed anew, with what came late; labels whenever they came.")
     ] = False,
+    without_late: Annotated[
+        bool, typer.Option("--without-late", help="Leave out rows that came late: their values know of newer events.")
+    ] = False,
     out: Out = None,
 ) -> None:
     """Make a training set of a model, and keep its manifest.
@@ -62,8 +65,9 @@ def create(
     settings = project_settings()
     project = project_of(settings)
     manifest, frame = create(
-        _tables(), project, project.model(model), name, start=start, end=end, known_before=known_before, as_known_now=as_known_now
-    )
+        _tables(), project, project.model(model), name, start=start, end=end, known_before=known_before,
+        as_known_now=as_known_now, late=not without_late,
+    )  # fmt: skip
     written = _written(frame, manifest, out)
     said = name or manifest.id
     screen.answer({**_fact(said, manifest), "file": written}, _lines(said, manifest), [f"  written to {out}"] if out else [])
@@ -195,7 +199,7 @@ def _lines(name: str, manifest: Manifest) -> list[str]:
     table = [
         ("dataset", f"{name}   id {manifest.id}"),
         ("content", f"{screen.count(manifest.rows, 'row')}, {len(manifest.columns)} columns, sha256 {manifest.sha256}"),
-        ("query", f"model {asked.model}, {moments}, {known}"),
+        ("query", f"model {asked.model}, {moments}, {known}{'' if asked.late else ', without late rows'}"),
         ("label", f"{label['column']} within {spoken(label['within'])}{silence}"),
         ("project", f"{manifest.project['name']}   fingerprint {manifest.project['fingerprint'][:16]}"),
         *((f"view {view}", f"fingerprint {print_}") for view, print_ in manifest.views.items()),

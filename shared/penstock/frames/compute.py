@@ -1,13 +1,14 @@
 """Features in retrospect: the rows of a view over a history that is given as one DataFrame per event, without any server.
 
-The kernel is the stream's (`window`), and so is the order: by (time, event, id), ties of different events in the order in
-which their frames are given, ties of one event by its id, else as given. A row that *is* an event covers those before it; a
-row at a time t covers events with a time strictly before t, none at t itself. With `order="arrival"` the frames say where
-each event lay in its topic (`partition`, `offset`, as in the offline tables), and a row covers what had *arrived* before
-it: then the first word of the order is the running maximum of time within each partition, as when the stream merged them.
+The kernel is the stream's (`window`), and so is the order (`penstock.order`), as if each event had come in its time: ties of
+different events in the order in which their frames are given, ties of one event by its id, else as given. A row that *is* an
+event covers those before it; a row at a time t covers events with a time strictly before t, none at t itself. With
+`order="arrival"` the frames say where each event lay in its topic (`partition`, `offset`, as in the offline tables), and a row
+covers what had *arrived* before it, in the order in which the stream merged them as long as it passed none of their partitions.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple, cast
 
@@ -20,6 +21,7 @@ from ..aggregate import Condition, code
 from ..errors import PenstockError
 from ..event import Column, Event, event_of
 from ..feature import View, view_of
+from ..order import order_of
 from ..windows.panes import Panes
 from ..windows.plan import Plan
 from ..windows.shape import Shape, Track
@@ -48,7 +50,7 @@ class _Part(NamedTuple):
     """What these rows are, or how the rows asked for are spelled."""
     times: Ints
     places: Ints
-    """The first word of the order: the time, or what time it was in the topic when this arrived."""
+    """The effective time: the time, or what time it was in the topic when this arrived."""
     turns: Ints
     """The last word: where it lies in its topic, or in its frame."""
     rank: int
@@ -246,7 +248,8 @@ def _windows(shape: Shape, parts: Sequence[_Part]) -> Floats:
         return np.concatenate([np.broadcast_to(a, len(p.frame))[k] for a, p, k in zip(arrays, parts, kept, strict=True)])
 
     places, turns, ranks = (joined(a) for a in ((p.places for p in parts), (p.turns for p in parts), (p.rank for p in parts)))
-    order = _order(whose, places, turns, ranks, parts, kept)
+    late = joined(p.times < p.places for p in parts)
+    order = order_of(places, late, ranks, partial(_ids, parts, kept), (turns,), whose)
     tracks = [_tracks(shape, p)[k] for p, k in zip(parts, kept, strict=True)]
     whose, values = whose[order], np.concatenate(tracks)[order]
     times, kinds, want = (
@@ -288,21 +291,12 @@ def _nothing(shape: Shape) -> Floats:
     return nothing
 
 
-def _order(whose: Ints, places: Ints, turns: Ints, ranks: Ints, parts: Sequence[_Part], kept: Sequence[Ints]) -> Ints:
-    """The order by (entity, place, rank, id, turn): one entity after the other, each in the stream's order. Only events that
-    tie look at their ids."""
-    order = np.lexsort((turns, ranks, places, whose))
-    ahead, behind = order[:-1], order[1:]
-    tied = (whose[ahead] == whose[behind]) & (places[ahead] == places[behind]) & (ranks[ahead] == ranks[behind])
-    if not tied.any():
-        return order
-    names = np.zeros(len(whose), np.int64)
-    where = np.union1d(ahead[tied], behind[tied])
-    starts = np.cumsum([0, *map(len, kept)])
+def _ids(parts: Sequence[_Part], kept: Sequence[Ints], rows: Ints) -> npt.NDArray[Any]:
+    """The ids of some of the rows that are kept, "" where they have none."""
+    names, starts = np.full(len(rows), "", object), np.cumsum([0, *map(len, kept)])
     for i, part in enumerate(parts):
-        own = where[(where >= starts[i]) & (where < starts[i + 1])]
+        own = np.flatnonzero((rows >= starts[i]) & (rows < starts[i + 1]))
         name = (part.event.id or part.event.key).name
         if part.rank >= 0 and len(own) and name in part.frame.columns:
-            ids = part.frame[name].iloc[kept[i][own - starts[i]]].map(str).astype(object)
-            names[own] = pd.factorize(ids, sort=True)[0]
-    return np.lexsort((turns, names, ranks, places, whose))
+            names[own] = part.frame[name].iloc[kept[i][rows[own] - starts[i]]].map(str).to_numpy(object)
+    return names

@@ -47,13 +47,14 @@ def create(
     end: str | None = None,
     known_before: str | None = None,
     as_known_now: bool = False,
+    late: bool = True,
 ) -> tuple[Manifest, pd.DataFrame]:
     """Read a training set and leave its manifest as `name` (default: its id). The same again is the same dataset.
 
     PenstockError where another dataset has that name.
     """
     asked = Asked(
-        model=model.name, as_known_now=as_known_now,
+        model=model.name, as_known_now=as_known_now, late=late,
         start=_spoken(moment(start, "start")), end=_spoken(moment(end, "end")),
         known_before=_spoken(moment(known_before, "known_before")),
     )  # fmt: skip
@@ -87,6 +88,7 @@ def checkout(tables: Tables, project: Project, name: str) -> pd.DataFrame:
         )
     query = _query(manifest.query, project, model)
     frame = query.run([PinnedTable(tables, name, pin) for pin in manifest.tables])
+    frame = frame[[column for column in frame.columns if column != "late" or column in manifest.columns]]  # it came later
     if (now := content(frame)) != manifest.sha256:
         changed_since = project.fingerprint != manifest.project["fingerprint"]
         raise PenstockError(
@@ -199,7 +201,7 @@ def _definitions(model: Model) -> dict[str, Any]:
 
 def _query(asked: Asked, project: Project, model: Model) -> Query:
     start, end, before = (moment(said, "the moment") for said in (asked.start, asked.end, asked.known_before))
-    return Query(model, project.topology, start, end, before, asked.as_known_now)
+    return Query(model, project.topology, start, end, before, asked.as_known_now, asked.late)
 
 
 def _told(label: dict[str, Any]) -> str:

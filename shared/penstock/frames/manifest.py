@@ -34,14 +34,15 @@ class Pinned(msgspec.Struct, frozen=True, kw_only=True):
     positions: dict[int, int]
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """The query, moments as ISO-8601."""
+class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The query, moments as ISO-8601. What older manifests do not say has the default, and is not said."""
 
     model: str
     start: str | None
     end: str | None
     known_before: str | None
     as_known_now: bool
+    late: bool = True
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,10 +20,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from ..errors import DefinitionError, PenstockError
-from ..event import Column, Event, to_micros
+from ..event import Column, Event, moment_of, to_micros
 from ..model import Model
 from ..offline import Table, Tables
-from ..proof.history import column_of
+from ..place import PLACE, spelled
 from ..topology import Topology
 from . import columns as frames
 from .compute import compute
@@ -36,10 +36,11 @@ __all__ = ["Query", "Readable", "moment", "training_set"]
 
 Ints = npt.NDArray[np.int64]
 
-TOPIC, PARTITION, OFFSET, CAME, ROW = "@topic", "@partition", "@offset", "@came", "@row"
-"""Columns beside an event's own: the place of its record, what time it was when it came, the id of its row."""
-PLACE: Final = {"topic_id": TOPIC, "partition": PARTITION, "offset": OFFSET}
-"""By their names in the tables. A declared column of such a name is called `Ride.offset` there."""
+PLACED: Final = {name: f"@{name}" for name in PLACE}
+"""Columns beside an event's own: the place of its record, by their names in the tables."""
+TOPIC, PARTITION, OFFSET = PLACED.values()
+CAME, ROW, LATE = "@came", "@row", "@late"
+"""What time it was when it came, the id of its row, and whether that is late."""
 FOREVER: Final = int(np.iinfo(np.int64).max)
 
 
@@ -51,13 +52,16 @@ def training_set(
     end: datetime | str | None = None,
     known_before: datetime | str | None = None,
     as_known_now: bool = False,
+    late: bool = True,
     project: Project | None = None,
 ) -> pd.DataFrame:
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
     Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, NA
     where it is not known), `labelled` (when it became known, or the horizon passed) and `answered` (False where silence was
-    taken as declared). An event is in once both it and its row are archived.
+    taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events of its entities,
+    see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row are archived;
+    `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own time.
 
     `tables` is a folder or `s3://...` (see `penstock.offline`), `known_before` the knowledge that is used (default: all there
     is). Moments are datetimes with a zone, or texts such as "2013-02-01T00:00Z". `project` says whose rows they are where
@@ -70,7 +74,9 @@ def training_set(
         raise DefinitionError(f"{model!r} is no model", fix)
     topology = project.topology if project else Topology([(model.scores, model.views)], [model.label.event])
     opened = tables if isinstance(tables, Tables) else Tables(tables)
-    asked = Query(model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now)
+    asked = Query(
+        model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now, late
+    )
     return asked.run(asked.tables(opened, project.name if project else None))
 
 
@@ -79,12 +85,9 @@ def moment(value: datetime | str | None, said: str) -> int | None:
     if value is None:
         return None
     try:
-        found = pd.Timestamp(value)
+        return to_micros(moment_of(value))
     except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise PenstockError(f"{said} is {str(value)!r}, not a moment with a time zone", "write 2013-02-01T00:00Z")
-    return to_micros(found.to_pydatetime())
+        raise PenstockError(f"{said} is {str(value)!r}, not a moment with a time zone", "write 2013-02-01T00:00Z") from None
 
 
 class Readable(Protocol):
@@ -114,6 +117,8 @@ class Query:
     end: int | None = None
     known_before: int | None = None
     as_known_now: bool = False
+    late: bool = True
+    """Whether late rows are in it."""
 
     def tables(self, tables: Tables, project: str | None = None) -> list[Table]:
         """The tables that are read, as they are now. The rows come first, so that their events are there as a rule."""
@@ -149,6 +154,7 @@ class Query:
                 "label": pd.arrays.BooleanArray(known.labels == 1, known.labels < 0),
                 "labelled": labelled.array,
                 "answered": known.answered,
+                "late": found[LATE].array,
             }
         )
 
@@ -169,9 +175,13 @@ class Query:
                     f"no row in {table.name} has {name}: they were archived before the view had it",
                     "as_known_now=True (--as-known-now) computes it from the events   or score new ones first",
                 )
-        read = table.arrow(["partition", "offset", "id", "cursor", *names])
+        ends = [] if self.as_known_now or "as_of" not in table.schema.names else ["as_of"]
+        read = table.arrow(["partition", "offset", "id", "cursor", *ends, *names])
         source = pc.extract_regex(read["cursor"], r'"source":\[(?P<partition>\d+),(?P<offset>\d+)\]').combine_chunks()
-        rows = _pandas(read.drop_columns(["cursor"])).rename(columns={"id": ROW})
+        rows = _pandas(read.drop_columns(["cursor", *ends])).rename(columns={"id": ROW})
+        known = ends or self.as_known_now
+        late = read["as_of"].is_valid().to_numpy() if ends else np.zeros(len(rows), bool)
+        rows[LATE] = pd.arrays.BooleanArray(late, np.full(len(rows), not known))
         for name, part in ((PARTITION, "partition"), (OFFSET, "offset")):
             rows[name] = source.field(part).cast("int64").to_numpy()
         return rows.sort_values(["partition", "offset"]).drop(columns=["partition", "offset"])
@@ -180,7 +190,8 @@ class Query:
         """Those asked for, in order."""
         times = _times(found, scored)
         end = min(FOREVER if moment is None else moment for moment in (self.end, self.known_before))
-        inside = np.flatnonzero((times >= (self.start or 0)) & (times < end))
+        wanted = self.late | ~found[LATE].to_numpy(bool, na_value=False)
+        inside = np.flatnonzero((times >= (self.start or 0)) & (times < end) & wanted)
         found, times = found.iloc[inside], times[inside]
         ids = pd.factorize(_named(found[_id(scored).name]), sort=True)[0]
         order = np.lexsort((found[OFFSET], found[PARTITION], ids, times))
@@ -226,8 +237,9 @@ class Query:
             for event in self._computed_from():
                 if event is scored or event in view.updates:
                     read = _events(tables, event, event.columns.values(), "feature_store")
-                    if event.id is not None:  # the stream takes the first of an id, and refuses its repeats
-                        read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(event.id.name)
+                    if event.id is not None:  # the stream takes the first of an id and key, and refuses its repeats
+                        named = list({event.id.name, event.key.name})
+                        read = read.sort_values([TOPIC, PARTITION, OFFSET]).drop_duplicates(named)
                     own[event] = read
             rows = compute(view.type, {event.type: frame for event, frame in own.items()}, at=scored.type)
             places = pd.MultiIndex.from_frame(own[scored][[TOPIC, PARTITION, OFFSET]])
@@ -281,20 +293,20 @@ def _events(tables: Mapping[str, Readable], event: Event, columns: Iterable[Colu
 
 
 def _archived(table: Readable, event: Event, columns: Iterable[Column]) -> pd.DataFrame:
-    spelled = {column_of(c): c for c in columns}
+    named = {spelled(c): c for c in columns}
     there = table.schema.names
     if "offset" not in there or "partition" not in there:
         raise PenstockError(f"table {table.name} does not say where its records were", "it was not written by Penstock")
-    missing = [c for name, c in spelled.items() if name not in there]
+    missing = [c for name, c in named.items() if name not in there]
     for column in missing:
         if not column.optional:
             raise PenstockError(
                 f"table {table.name} has no column {column.name}: its events were archived before {column!r} was declared",
                 f"declare it {column.type.__name__} | None",
             )
-    place = {name: to for name, to in PLACE.items() if name in there}
-    read = _pandas(table.arrow([*(name for name in spelled if name in there), *place]))
-    read = read.rename(columns={**place, **{name: column.name for name, column in spelled.items()}})
+    place = {name: to for name, to in PLACED.items() if name in there}
+    read = _pandas(table.arrow([*(name for name in named if name in there), *place]))
+    read = read.rename(columns={**place, **{name: column.name for name, column in named.items()}})
     if TOPIC not in read:
         read[TOPIC] = ""
     for column in missing:

@@ -1,10 +1,12 @@
 """What the records of a topic become in their offline table: typed columns, from the declaration, never from the values.
 
     events        their own columns (times as timestamp[us, UTC])
-    rows          id, time, every feature as float64 (null: missing), the cursor and the fingerprints of the views as JSON
+    rows          id, time, where windows end if that is later (`as_of`), every feature as float64 (null: missing), the cursor
+                  and the fingerprints of the views as JSON
     predictions   who was asked, what was answered, and the inputs as used
     outcomes      the same with the label, when it became known and whether it corrects one
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
+    passed        where a source had been passed, and how far (`records.Passed`)
 
 A table of events has every record that decodes, also one that the stream refused later (a repeated id, another's partition, a
 time in the future): its table of dead letters says which those are.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
@@ -26,7 +29,8 @@ import msgspec
 from ..codec import EventDecoder
 from ..event import Event
 from ..log import Headers
-from ..records import Outcome, Prediction, Row
+from ..place import spelled
+from ..records import Outcome, Passed, Prediction, Row
 from ..runtime.deadletter import cause_of
 from ..topics import Topics
 
@@ -35,10 +39,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["PLACE", "Columns", "Decoded", "columns_of"]
-
-PLACE: Final = ("topic_id", "partition", "offset")
-"""The columns that say where a record was. A table is split by the first, so that it costs nothing per row."""
+__all__ = ["Columns", "Decoded", "columns_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
     project = topics.project
     found: dict[str, Columns] = {event.topic: EventColumns(event) for event in project.events}
     found |= {topics.dead_letters(event.topic): DeadLetterColumns() for event in project.events}
+    found[topics.passed] = PassedColumns()
     for event in project.topology.reads:
         found[topics.rows(event)] = RecordColumns(Row, ROW, "features", project.topology.columns(event))
     for model in project.models:
@@ -80,14 +82,13 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
 
 
 class EventColumns:
-    """Columns of a user's events. One that is called like a part of the place gets its event's name before it:
-    `Ride.offset`."""
+    """Columns of a user's events, called as `place.spelled` says."""
 
     numbered = False
 
     def __init__(self, event: Event) -> None:
         self._decoder = EventDecoder(event)
-        self._names = {c.name: repr(c) if c.name in PLACE else c.name for c in event.columns.values()}
+        self._names = {c.name: spelled(c) for c in event.columns.values()}
         self._types = {c.name: c.type for c in event.columns.values()}
         self._clock = event.time.name
         self.sought: tuple[str, ...] = (self._names[self._clock],)
@@ -152,9 +153,42 @@ class DeadLetterColumns:
         )
 
 
+class PassedColumns:
+    """Columns of `records.Passed`; the place of the event is told as in dead letters."""
+
+    numbered = True
+    sought: tuple[str, ...] = ("of_partition", "of_offset")
+
+    def __init__(self) -> None:
+        self._decode = msgspec.json.Decoder(Passed).decode
+
+    @property
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        place = [("of_partition", pa.int32()), ("of_offset", pa.int64())]
+        return pa.schema([("event", pa.string()), *place, ("before", pa.int64())])
+
+    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+        import numpy as np
+        import pyarrow as pa
+
+        kept, rows = [], []
+        for i, value in enumerate(values):
+            with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                said = self._decode(value or b"")
+                rows.append((said.event, said.partition, said.offset, said.before))
+                kept.append(i)
+        cells = list(zip(*rows, strict=True)) or [()] * len(self.schema)
+        return Decoded(
+            {field.name: pa.array(column, field.type) for field, column in zip(self.schema, cells, strict=True)},
+            np.array(kept, np.int64),
+        )
+
+
 TEXT, NUMBER, COUNT, TRUTH, TIME, JSON = str, float, int, bool, datetime, msgspec.Raw
 
-ROW: Final[dict[str, Any]] = {"id": TEXT, "time": TIME, "cursor": JSON, "views": JSON}
+ROW: Final[dict[str, Any]] = {"id": TEXT, "time": TIME, "as_of": TIME, "cursor": JSON, "views": JSON}
 PREDICTION: Final[dict[str, Any]] = {
     "id": TEXT, "key": TEXT, "time": TIME, "score": NUMBER, "scores": JSON, "weights": JSON, "version": TEXT,
     "variant": TEXT, "digest": TEXT, "bucket": COUNT, "latency": NUMBER,
@@ -216,7 +250,7 @@ class RecordColumns:
         columns = {}
         for name, kind in self._fields.items():
             found = list(map(attrgetter(name), records))
-            if kind is TIME:
+            if kind is TIME and None not in found:
                 # exact until 2106: until then a second is a float64 to a quarter of a microsecond
                 micros = np.rint(np.fromiter(map(datetime.timestamp, found), np.float64, len(found)) * 1e6).astype(np.int64)
                 columns[name] = pa.array(micros).cast(_arrow(TIME))

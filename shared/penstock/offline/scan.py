@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from .columns import PLACE
+from ..place import PLACE
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import PenstockError
 from ..mistake import nearest
-from .columns import PLACE
+from ..place import PLACE
 from .commits import Commits, Version
 from .location import Location
 
@@ -163,7 +163,9 @@ class Table:
     def added(self) -> list[dict[str, Any]]:
         """What the log says of each file of this version: `path`, `num_records`, `min.<column>`, `partition.topic_id` and so on
         (Delta's words)."""
-        return list(self._adds.to_pylist())
+        names, adds = self._adds.schema.names, self._adds
+        columns = [adds.column(name).to_pylist() for name in names]
+        return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
     def open_file(self, path: str) -> Any:
         """A file of this version, as a `pyarrow.parquet.ParquetFile`. Errors as of `arrow`."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from ..log import Batch, Gap, Log, Partition
+from ..place import PLACE
 from ..runtime.lane import numbered
-from .columns import PLACE, Columns
+from .columns import Columns
 from .table import Table
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ import numpy as np
 from ..errors import PenstockError, Unreachable
 from ..event import Column, Event
 from ..offline import Tables
+from ..place import spelled
 from ..topics import Topics
-from .history import Past, Recorded, column_of, micros_of
+from .history import Past, Recorded, micros_of
 from .verify import Served
 
 __all__ = ["past_of", "served_of", "table_of"]
@@ -35,10 +36,11 @@ def table_of(tables: Tables, topic: str, columns: Sequence[str] | None = None) -
 def past_of(topics: Topics, tables: Tables, hop: str | None = None) -> Past:
     """All archived events of the project, or those that pass one hop. Kinds of which nothing is archived are empty."""
     recorded: dict[Event, Recorded] = {}
+    passed = _passed(topics, tables)
     for event in topics.project.events:
         if hop is not None and hop not in topics.project.topology.routes[event].path:
             continue
-        names = {name: column_of(column) for name, column in event.columns.items()}
+        names = {name: spelled(column) for name, column in event.columns.items()}
         table = table_of(tables, event.topic, ["partition", "offset", *names.values()])
         if table is None:
             table = _nothing(event)
@@ -51,7 +53,7 @@ def past_of(topics: Topics, tables: Tables, hop: str | None = None) -> Past:
                     f"it holds events of another declaration: keep it elsewhere, or give {event!r} another topic",
                 )
             table = table.append_column(names[name], _empty(column, len(table)))
-        recorded[event] = Recorded(event, table, topics.partitions)
+        recorded[event] = Recorded(event, table, topics.partitions, passed.get(event.topic))
     return Past(topics.project.topology, recorded, topics.partitions)
 
 
@@ -85,11 +87,22 @@ def served_of(topics: Topics, tables: Tables, event: Event) -> Served:
     )  # fmt: skip
 
 
+def _passed(topics: Topics, tables: Tables) -> dict[str, dict[tuple[int, int], int]]:
+    """By topic where its partitions had been passed: (partition, offset) -> effective time from there on."""
+    table = table_of(tables, topics.passed)
+    found: dict[str, dict[tuple[int, int], int]] = {}
+    columns = ("event", "of_partition", "of_offset", "before")
+    rows = [] if table is None else zip(*(table[name].to_pylist() for name in columns), strict=True)
+    for topic, partition, offset, before in rows:
+        found.setdefault(topic, {})[partition, offset] = before
+    return found
+
+
 def _nothing(event: Event) -> Any:
     import pyarrow as pa
 
     empty = {"partition": pa.array([], pa.int64()), "offset": pa.array([], pa.int64())}
-    return pa.table(empty | {column_of(column): _empty(column, 0) for column in event.columns.values()})
+    return pa.table(empty | {spelled(column): _empty(column, 0) for column in event.columns.values()})
 
 
 def _empty(column: Column, length: int) -> Any:

@@ -1,10 +1,8 @@
 """The past: archived events in the two orders that matter, without the kernel that the stream uses.
 
-    by time      (event time, rank, id): what a person would join by, as everything is known now
-    by position  (E, rank, id), E the running maximum of event time in the event's own partition: the order in which the
-                 stream processes them, unless a source was late as a whole; the cursors of rows tell that (see `verify`)
+    by time      as if each had come in its time: what a person would join by, as everything is known now
+    by position  the order in which the stream processed them, as `penstock.order` states it
 
-Two events of one time are ordered by the rank of their kind, then by id: one rule, the stream's own (see `merge`).
 What the feature store refused is left out again: repeats of an id, and records in a partition that their key is not of.
 """
 
@@ -12,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -22,9 +20,11 @@ from ..codec import entities_of
 from ..errors import PenstockError
 from ..event import Column, Event, from_micros
 from ..log import partition_of
+from ..order import order_of
+from ..place import spelled
 from ..topology import Topology
 
-__all__ = ["History", "Past", "Recorded", "column_of", "micros_of"]
+__all__ = ["History", "Past", "Recorded", "micros_of"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -38,22 +38,16 @@ def micros_of(column: Any) -> Ints:
     return found
 
 
-PLACE: Final = ("topic_id", "partition", "offset")
-"""As in `offline.columns`, which imports more than what is pure may; a test compares them."""
-
-
-def column_of(column: Column) -> str:
-    """How the offline table calls a column of an event: by its name, but for one that is called like a part of the place."""
-    return repr(column) if column.name in PLACE else column.name
-
-
 class Recorded:
-    """The archived events of one kind: an Arrow table with `partition`, `offset` and the event's columns."""
+    """The archived events of one kind: an Arrow table with `partition`, `offset` and the event's columns. `passed` says where
+    its partitions had been passed: (partition, offset) -> effective time from there on (`records.Passed`)."""
 
-    def __init__(self, event: Event, table: Any, partitions: int = 1) -> None:
+    def __init__(
+        self, event: Event, table: Any, partitions: int = 1, passed: Mapping[tuple[int, int], int] | None = None
+    ) -> None:
         import pyarrow as pa
 
-        self.event = event
+        self.event, self.passed = event, passed or {}
         table = table.sort_by([("partition", "ascending"), ("offset", "ascending")])
         self.ends: dict[int, int] = dict(zip(table["partition"].to_pylist(), table["offset"].to_pylist(), strict=True))
         """Per partition the newest offset archived."""
@@ -63,8 +57,8 @@ class Recorded:
         self._table = table if keep.all() else table.filter(pa.array(keep))
         self.partitions: Ints = self._table["partition"].to_numpy().astype(np.int64)
         self.offsets: Ints = self._table["offset"].to_numpy().astype(np.int64)
-        self.times = micros_of(self._table[column_of(event.time)])
-        self.ids = [str(name) for name in self._table[column_of(event.id or event.key)].to_pylist()]
+        self.times = micros_of(self._table[spelled(event.time)])
+        self.ids = [str(name) for name in self._table[spelled(event.id or event.key)].to_pylist()]
         self._typed: dict[int, Any] = {}
         self._numbers: dict[str, Floats] = {}
 
@@ -75,14 +69,13 @@ class Recorded:
         """Which records the feature store took."""
         keep = np.ones(len(table), bool)
         if self.event.id is not None:
-            known: set[tuple[int, Any]] = set()
-            for i, named in enumerate(
-                zip(table["partition"].to_pylist(), table[column_of(self.event.id)].to_pylist(), strict=True)
-            ):
+            known: set[tuple[Any, ...]] = set()
+            names = [table[name].to_pylist() for name in ("partition", spelled(self.event.id), spelled(self.event.key))]
+            for i, named in enumerate(zip(*names, strict=True)):
                 keep[i] = named not in known
                 known.add(named)
         if partitions > 1:
-            keys = [str(key) for key in table[column_of(self.event.key)].to_pylist()]
+            keys = [str(key) for key in table[spelled(self.event.key)].to_pylist()]
             right = {key: partition_of(key.encode(), partitions) for key in set(keys)}
             placed = np.array([right[key] for key in keys], np.int64) == table["partition"].to_numpy()
             self.misplaced = int(np.count_nonzero(~placed))
@@ -91,8 +84,11 @@ class Recorded:
 
     @cached_property
     def moved(self) -> Ints:
-        """E of each event, microseconds: the greatest time so far in its partition."""
+        """E of each event, microseconds: the greatest time so far in its partition, and what it had been passed by."""
         found = self.times.copy()
+        if self.passed:
+            places = zip(self.partitions.tolist(), self.offsets.tolist(), strict=True)
+            found = np.maximum(found, [self.passed.get(place, 0) for place in places])
         for number in np.unique(self.partitions).tolist():
             own = self.partitions == number
             found[own] = np.maximum.accumulate(found[own])
@@ -101,7 +97,7 @@ class Recorded:
     def entities(self, columns: tuple[Column, ...]) -> list[str | None]:
         """The entity in each event; None where a part of it is missing."""
         keyed = msgspec.defstruct("Keyed", [column.name for column in columns])
-        values = [self._table[column_of(column)].to_pylist() for column in columns]
+        values = [self._table[spelled(column)].to_pylist() for column in columns]
         return entities_of(columns, list(map(keyed, *values)))
 
     def numbers(self, column: Column | None) -> Floats:
@@ -111,13 +107,13 @@ class Recorded:
         if column.name not in self._numbers:
             import pyarrow as pa
 
-            found = self._table[column_of(column)].cast(pa.float64()).to_numpy()
+            found = self._table[spelled(column)].cast(pa.float64()).to_numpy()
             self._numbers[column.name] = np.where(np.isfinite(found), found, np.nan)
         return self._numbers[column.name]
 
     @cached_property
     def _columns(self) -> list[list[Any]]:
-        return [self._table[column_of(column)].to_pylist() for column in self.event.columns.values()]
+        return [self._table[spelled(column)].to_pylist() for column in self.event.columns.values()]
 
     def typed(self, i: int) -> Any:
         """One event as the project declares it."""
@@ -147,12 +143,26 @@ class History:
         order = np.lexsort((past.by_position, self.entities))
         self._order: Ints = order[np.searchsorted(self.entities[order], 0) :]
         self._starts = np.searchsorted(self.entities[self._order], np.arange(len(self.names) + 1))
+        self._lines: dict[int, Ints] = {}
+        """Per partition the places of its events, sorted."""
 
     def of(self, entity: int) -> Ints:
         """All events of an entity, in the order of positions; none for -1."""
         if entity < 0:
             return np.empty(0, np.int64)
         return self._order[self._starts[entity] : self._starts[entity + 1]]
+
+    def preceding(self, event: int) -> Ints:
+        """The events of its entity that were processed before an event, in order."""
+        own = self.of(int(self.entities[event]))
+        return own[: np.searchsorted(self._past.by_position[own], self._past.by_position[event])]
+
+    def count(self, event: int) -> int:
+        """How many events its partition here had processed before an event."""
+        number = int(self.partitions[event])
+        if number not in self._lines:
+            self._lines[number] = np.sort(self._past.by_position[self.partitions == number])
+        return int(np.searchsorted(self._lines[number], self._past.by_position[event]))
 
     def until(self, entity: int, place: int) -> Ints:
         """The events of an entity before a place in the order of time, in that order."""
@@ -184,15 +194,15 @@ class Past:
         self.moved = _laid([kind.moved for kind in kinds])
         """E of each event."""
         self.ranks = _laid([np.full(len(kind), topology.rank[kind.event], np.int64) for kind in kinds])
-        self.offsets = _laid([kind.offsets for kind in kinds])
-        self.sources = _laid([kind.partitions + (topology.rank[kind.event] << 32) for kind in kinds])
-        """The topic partition that each came from, as one number."""
+        self.late = self.times < self.moved
+        """Which came after a newer one of their partition, or after that had been passed."""
+        places = tuple(_laid([getattr(kind, name) for kind in kinds]) for name in ("partitions", "offsets"))
         names = [name for kind in kinds for name in kind.ids]
-        place = {name: i for i, name in enumerate(sorted(set(names)))}
-        ids = np.array([place[name] for name in names], np.int64)
-        self.by_time = _places(np.lexsort((self.offsets, ids, self.ranks, self.times)))
+        ids = np.array(names, object)
+        on_time = np.zeros(len(self.times), bool)
+        self.by_time = _places(order_of(self.times, on_time, self.ranks, ids.__getitem__, places))
         """The place of each event in the order of time."""
-        self.by_position = _places(np.lexsort((self.offsets, ids, self.ranks, self.moved)))
+        self.by_position = _places(order_of(self.moved, self.late, self.ranks, ids.__getitem__, places))
         """The place of each event in the order of positions."""
         self._sorted = np.sort(self.times)
         self._histories: dict[str, History] = {}

@@ -4,30 +4,29 @@ Each value is first computed as a person would join it: the entity's archived ev
 Where the served value is another one, it is sought, in this order:
 
     version      the row says that another definition of the view made it
-    late         the value is exact for the events that had been processed when the row was made: some that lie before it
-                 came after it, as their positions (and the row's cursor) tell
+    late         the value is exact for the events that had been processed when the row was made, in the order in which they
+                 were (see `penstock.order`): some that lie before it came after it, or it came late itself
     expiry       the value is exact where the view forgets: it is missing, or begins anew, after `ttl` of quiet
     estimate     the value is one of those that are estimates when they are of many (distinct, quantile, top), and near enough
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
+One thing is not told apart from a fault: where the store lost its state after a source had been passed, rows that were published
+before stay, while what came late may be processed in another order when the work is done again. Where the cursor of such a row
+counts fewer events than come before it by now, that is said (`late`); where as many, but others, it is `unexplained`.
+
 Nothing here uses the kernel that the stream runs. Plain aggregates are cut out of sorted columns by binary search; all others,
 and every value that differs, come from `replay`, the written-down meaning. Numbers that are added up may
 differ by a relative 1e-9, for they are added in another order; all others must be the same.
-
-What a cursor tells: row R of a hop partition has n events of it before it. So it is exact which *rows* precede R (those with
-smaller cursors) and how many other events do; which these are follows as each source is first in, first out: they are the
-others in the order of positions, less a few of the newest of one source or another. All such choices are tried.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import combinations, islice
 from typing import Any, Final
 
 import numpy as np
@@ -53,7 +52,6 @@ from .recompute import (
     value,
     values,
 )
-from .sequence import Passage
 
 __all__ = ["CAUSES", "Difference", "Judge", "Report", "Served", "verify"]
 
@@ -61,10 +59,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 CAUSES: Final = ("version", "late", "expiry", "estimate", "unarchived", "unexplained")
-WEIGHED: Final = 50
-"""Of a row that nothing explains whole, so many guesses at what was before it are weighed by how much they explain."""
-SUSPECTS: Final = 6
-"""So many of the newest events that came out of order may have been too late for a view."""
 KEPT: Final = 1_000
 """Differences of one cause that a report keeps in full; all are counted."""
 
@@ -220,7 +214,6 @@ class Judge:
         self.served = {served.event: served for served in rows}
         self.events = {served.event: self._asked(served) for served in rows}
         """By kind the event of each row; -1 where the tables have none at its position."""
-        self._passages: dict[str, Passage] = {}
 
     def _asked(self, served: Served) -> Ints:
         recorded, start = self.past.recorded[served.event], self.past.starts[served.event]
@@ -228,18 +221,6 @@ class Judge:
         found = [places.get((int(partition), int(offset)), -1) for partition, offset in served.sources.tolist()]
         same = [i >= 0 and recorded.ids[i] == name for i, name in zip(found, served.ids, strict=True)]
         return np.array([start + i if ok else -1 for i, ok in zip(found, same, strict=True)], np.int64)
-
-    def passage(self, key: str) -> Passage:
-        """What the cursors of all rows tell of the hop by `key`."""
-        if key not in self._passages:
-            known = np.full(len(self.past), -1, np.int64)
-            for event, served in self.served.items():
-                asked = self.events[event]
-                cursor = served.cursors.get(key)
-                if cursor is not None:
-                    known[asked[asked >= 0]] = cursor[asked >= 0, 1]
-            self._passages[key] = Passage(self.past, self.past.history(key), known)
-        return self._passages[key]
 
     def why(self, key: str, view: View, row: int, event: int, by_time: Mapping[str, float]) -> list[Difference]:
         """The differences of a row in `view`, of which `by_time` has the values that all archived events give; none when the
@@ -265,45 +246,36 @@ class Judge:
             return differences("version", f"made by {view.name} {made}; the project's is {view.fingerprint}")
         if made is None and len(told) < len(view.columns):
             return differences("version", "the table has no such column: these rows are of another definition")
-        before = history.until(entity, int(self.past.by_time[event]))
-        passage = self.passage(key)
+        before, processed = history.until(entity, int(self.past.by_time[event])), history.preceding(event)
 
-        def late(processed: Ints, names: Collection[str] = by_time.keys()) -> list[Difference]:
+        def late(names: Collection[str] = by_time.keys()) -> list[Difference]:
             counted = processed[timely(self.past, view, processed)]
             missed, early = np.setdiff1d(before, counted), np.setdiff1d(counted, before)
-            if not len(missed) and not len(early):
+            if not len(missed) and not len(early) and agrees(self.past, view, told, before, event):
                 return []
-            return differences("late", _late(missed, early), missed if len(missed) else early, names)
+            because, events = _late(missed, early)
+            return differences("late", because, processed[self.past.late[processed]] if events is None else events, names)
 
         if self._estimates(view, told, by_time, before, event):
             return differences("estimate", "an estimate, within its error")
-        for processed in self._guesses(view, passage, entity, event):
-            if agrees(self.past, view, told, processed, event):
-                effective = effective_of(self.past, processed, int(self.past.times[event]))
-                if expired(self.past, view, processed, effective):
-                    return differences("expiry", "the newest of its events was older than the view's ttl")
-                return late(processed)
-            kept = _unforgotten(self.past, view, processed, event)
-            if kept is not None and agrees(self.past, view, told, kept, event):
-                return differences("expiry", f"{len(processed) - len(kept)} events were forgotten after the view's ttl")
-        missing = passage.missing(event)
+        if agrees(self.past, view, told, processed, event):
+            effective = effective_of(self.past, processed, int(self.past.times[event]))
+            if expired(self.past, view, processed, effective):
+                return differences("expiry", "the newest of its events was older than the view's ttl")
+            return late()
+        kept = _unforgotten(self.past, view, processed, event)
+        if kept is not None and agrees(self.past, view, told, kept, event):
+            return differences("expiry", f"{len(processed) - len(kept)} events were forgotten after the view's ttl")
+        missing = self.missing(key, event)
         if missing > 0 and self._behind(key, event):
             return differences("unarchived", f"{missing} events that its cursor counts are not in the tables yet")
-        right, likely = self._best(view, told, by_time.keys(), event, passage.choices(entity, event))
-        wrong = by_time.keys() - right
+        again, parts = values(self.past, view, processed, int(self.past.times[event]), self.past.typed(event)), parts_of(view)
+        right = {name for name in by_time if name in told and close(told[name], again[name], part=parts.get(name))}
+        if missing < 0:
+            because = f"{-missing} of the events before it came after it: the store had lost its state, and went back behind it"
+            return late(right) + differences("late", because, names=by_time.keys() - right)
         because = "no events that can have been before it give this value"
-        return late(likely, right) + differences("unexplained", because, names=wrong)
-
-    def _guesses(self, view: View, passage: Passage, entity: int, event: int) -> Iterator[Ints]:
-        """What may have been before a row; of a view that bounds lateness also less some events that came out of order, which
-        were too late if they were processed later than the order of positions says."""
-        yield from passage.choices(entity, event)
-        if view.lateness is not None and passage.doubted(entity, event):
-            for processed in islice(passage.choices(entity, event), WEIGHED):
-                suspects = processed[self.past.moved[processed] > self.past.times[processed]][-SUSPECTS:].tolist()
-                for count in range(1, len(suspects) + 1):
-                    for late in combinations(suspects, count):
-                        yield processed[~np.isin(processed, late)]
+        return late(right) + differences("unexplained", because, names=by_time.keys() - right)
 
     def _estimates(self, view: View, told: Mapping[str, float], by_time: Mapping[str, float], before: Ints, event: int) -> bool:
         """Whether all values that differ are estimates of the exact ones."""
@@ -316,28 +288,22 @@ class Judge:
             for name, exact in by_time.items()
         )
 
-    def _best(
-        self, view: View, told: Mapping[str, float], names: Collection[str], event: int, choices: Iterator[Ints]
-    ) -> tuple[set[str], Ints]:
-        """Of a row of which one value at least is wrong: which values are right for the choice that gives most of them."""
-        found: list[tuple[set[str], Ints]] = []
-        parts = parts_of(view)
-        for processed in islice(choices, WEIGHED):
-            again = values(self.past, view, processed, int(self.past.times[event]), self.past.typed(event))
-            found.append(({name for name, value in told.items() if close(value, again[name], part=parts.get(name))}, processed))
-        right, likely = max(found, key=lambda pair: len(pair[0]))
-        return right.intersection(names), likely
+    def missing(self, key: str, event: int) -> int:
+        """How many events the cursor of a row counts beyond those that are archived and come before it (0 when it has none). In
+        the order of one log it is never less: then the row was published before the store lost its state, with its order."""
+        served = self.served[self.past.topology.events[int(self.past.ranks[event])]]
+        history, cursor = self.past.history(key), served.cursors.get(key)
+        row = np.flatnonzero(self.events[served.event] == event)
+        if cursor is None or not len(row) or history.entities[event] < 0:
+            return 0
+        return int(cursor[row[0], 1]) - history.count(event)
 
     def processed(self, key: str, view: View, row: int, event: int) -> tuple[Ints, bool]:
-        """What of its entity had been processed before a row, in order, and whether that gives the values served; where nothing
-        does, the likeliest."""
+        """What of its entity had been processed before a row, in order, and whether that gives the values served."""
         served = self.served[self.topology.events[int(self.past.ranks[event])]]
         told = {name: float(column[row]) for name in view.columns if (column := served.columns.get(name)) is not None}
-        choices = list(self.passage(key).choices(int(self.past.history(key).entities[event]), event))
-        for found in choices:
-            if agrees(self.past, view, told, found, event):
-                return found, True
-        return choices[0], False
+        found = self.past.history(key).preceding(event)
+        return found, agrees(self.past, view, told, found, event)
 
     def lost(self, view: View, row: int, served: Served) -> list[Difference]:
         """The differences of a row whose event is not in the tables."""
@@ -366,10 +332,13 @@ def _known(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _late(missed: Ints, early: Ints) -> str:
+def _late(missed: Ints, early: Ints) -> tuple[str, Ints | None]:
+    """Why a row differs from what is known now, and by which events; None where they only came in another order."""
     if len(missed):
-        return f"{len(missed)} of the events before it in time came after it"
-    return f"it came late itself: {len(early)} later events were there before it"
+        return f"{len(missed)} of the events before it in time came after it", missed
+    if len(early):
+        return f"it came late itself: {len(early)} later events were there before it", early
+    return "of the events before it some of one time came in another order, as they came late", None
 
 
 def _unforgotten(past: Past, view: View, processed: Ints, event: int) -> Ints | None:

@@ -1,10 +1,10 @@
 """Stream-time merge: first-in-first-out sources become one ordered stream, the same for any arrival order.
 
-Every record has an own time, and an *effective* one, E: the running maximum within its source (so E never falls, and a late
-record keeps its place). A source's *frontier* says that nothing with a smaller E will come from it: its newest E, or a
-closed time that somebody published. Records with E strictly below the least frontier of all sources are released, ordered by
-(E, rank, id); strictly, because ties must all be known before their order is. So how records were batched, delayed or spread
-over partitions does not show, as long as each source is in order of time. What is late is counted.
+Every record has an own time, and an *effective* one, E: the running maximum within its source (so E never falls). A source's
+*frontier* says that nothing with a smaller E will come from it: its newest E, or a closed time that somebody published. Records
+with E strictly below the least frontier of all sources are released, in the order that `penstock.order` states; strictly, because
+ties must all be known before their order is. So how records were batched, delayed or spread over partitions does not show, as
+long as each source is in order of time. What is late is counted, and `passed` says where the source alone does not tell E.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..log import Batch
+from ..order import kinds_of, order_of
 from ..records import Clock
 
 __all__ = ["NEVER", "TRUSTED_SECONDS", "Column", "Frontiers", "Merge", "Released", "column"]
@@ -52,16 +53,18 @@ class Released:
 
 
 class _Chunk(NamedTuple):
-    """Records of one source that came together. `marks[i]` says where record i lies in its source."""
+    """Records of one source that came together. `marks[i]` says where record i lies in its source, `places[i]` in its topic."""
 
     times: Times
+    late: npt.NDArray[np.bool_]
     ranks: Times
     ids: Column
+    places: npt.NDArray[np.int64]
     marks: npt.NDArray[np.int64]
     columns: tuple[Column, ...]
 
     def part(self, rows: slice) -> _Chunk:
-        return _Chunk(self.times[rows], self.ranks[rows], self.ids[rows], self.marks[rows], tuple(c[rows] for c in self.columns))
+        return _Chunk._make([*(words[rows] for words in self[:-1]), tuple(c[rows] for c in self.columns)])
 
 
 class _Source:
@@ -128,22 +131,31 @@ class Merge:
         ids: Sequence[str] | Column,
         marks: npt.ArrayLike,
         *columns: Sequence[Any] | Column,
+        own: Times | None = None,
+        places: npt.NDArray[np.int64] | None = None,
     ) -> None:
-        """Append records of a source, in its order: own times in microseconds, a rank each (or one for all), ids, where they
-        lie in the source (numbers; the first is an offset), and any columns."""
-        own = np.asarray(times, np.int64)
-        n = len(own)
+        """Append records of a source, in its order: times in microseconds, a rank each (or one for all), ids, where they lie in
+        the source (numbers; the first is an offset), and any columns. Where the times are effective ones already, `own` has the
+        records' own; `places` has their (partition, offset) where that is not what the marks say."""
+        when = np.asarray(times, np.int64)
+        n = len(when)
         if not n:
             return
         queue = self._sources[source]
-        effective = np.maximum.accumulate(np.maximum(own, max(queue.seen, self.released)))
-        self.late += int(np.count_nonzero(own < effective))
+        effective = np.maximum.accumulate(np.maximum(when, max(queue.seen, self.released)))
+        self.late += int(np.count_nonzero(when < effective))
         queue.seen = int(effective[-1])
         queue.idle = False
         queue.pending += n
         marked = np.asarray(marks, np.int64).reshape(n, -1)
         ranked = np.broadcast_to(np.asarray(ranks, np.int64), n)
-        queue.chunks.append(_Chunk(effective, ranked, column(ids), marked, tuple(map(column, columns))))
+        late = (when if own is None else own) < effective
+        where = marked[:, :1] if places is None else places
+        queue.chunks.append(_Chunk(effective, late, ranked, column(ids), where, marked, tuple(map(column, columns))))
+
+    def passed(self, source: str, time: int) -> bool:
+        """Whether a record of this time, pushed now, gets an E that its source alone does not give it: `released`."""
+        return time < self.released > self._sources[source].seen
 
     def close(self, source: str, before: int, told: float = -math.inf) -> None:
         """Nothing earlier than `before` will come from this source, as was heard at second `told`."""
@@ -155,15 +167,19 @@ class Merge:
         """Pass a source, or do not; what comes from it while it is passed may be late."""
         self._sources[source].idle = idle
 
-    def silent(self, source: str, heard: float, now: float, after: float) -> None:
+    def silent(self, source: str, heard: float, now: float, after: float, ahead: int = NEVER) -> None:
         """Decide whether a source last heard at second `heard` is passed: only when records wait (its own newest ones may be
         those), and it has been silent for `after` seconds, and none of its times was closed for TRUSTED_SECONDS (whoever closes
-        times may pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody."""
-        if not self.pending or self._waiting[1] != self.released:
+        times may pause). Waiting begins when there is something to wait with, so that a quiet start passes nobody. Where no
+        record is here, others may wait for this merge itself, which have come to `ahead`: it goes on to there."""
+        if not (self.pending or ahead > self.released) or self._waiting[1] != self.released:
             self._waiting = now, self.released
         queue = self._sources[source]
         waited, trusted = now - max(heard, queue.told, self._waiting[0]), now - queue.told <= TRUSTED_SECONDS
-        queue.idle = waited > after and not trusted and self.pending > 0 and queue.frontier <= self.released
+        silent = waited > after and not trusted and queue.frontier <= self.released
+        queue.idle = silent and self.pending > 0
+        if silent and not self.pending:
+            queue.closed = max(queue.closed, ahead)
 
     def resume(self, source: str, seen: int) -> None:
         """Restore a source's newest E after a restart."""
@@ -192,6 +208,12 @@ class Merge:
         newest = max(q.frontier for q in self._sources.values())
         return newest + 1 if newest > NEVER else NEVER
 
+    def ahead(self, sources: Iterable[str]) -> int:
+        """How far what is here has come, whoever holds it: the newest frontier, and past it where these sources are idle."""
+        newest = max(q.frontier for q in self._sources.values())
+        passed = [self._sources[source].idle for source in sources]
+        return newest + (self.pending > 0 and bool(passed) and all(passed))
+
     def first_pending(self, source: str) -> int | None:
         """The offset of the oldest record not released; None when the queue is empty."""
         chunks = self._sources[source].chunks
@@ -213,11 +235,11 @@ class Merge:
                 chunks += taken
         if not chunks:
             return NOTHING
-        times, ranks, ids = (_joined(parts) for parts in zip(*(chunk[:3] for chunk in chunks), strict=True))
+        times, late, ranks, ids, places = (_joined(parts) for parts in zip(*(chunk[:5] for chunk in chunks), strict=True))
         columns = tuple(map(_joined, zip(*(chunk.columns for chunk in chunks), strict=True)))
-        order = _order(times, ranks, ids)
-        if order is None:
+        if _ordered(times, kinds_of(ranks, late)):
             return Released(times, ranks, ids, columns)
+        order = order_of(times, late, ranks, ids.__getitem__, tuple(places.T))
         return Released(times[order], ranks[order], ids[order], tuple(c[order] for c in columns))
 
     def _bounded(self, before: int, most: int) -> int:
@@ -244,25 +266,9 @@ def _joined(parts: Sequence[Column]) -> Column:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _order(when: Times, rank: Times, ids: Column) -> npt.NDArray[np.intp] | None:
-    """The stable order by (E, rank, id), or None when it is that already. Only ties look at ids."""
-    ahead, behind = when[:-1], when[1:]
-    tied = ahead == behind
-    sorted_already = bool((ahead <= behind).all()) and bool((rank[:-1][tied] < rank[1:][tied]).all())
-    if sorted_already:
-        return None
-    order = np.lexsort((rank, when))
-    when, rank = when[order], rank[order]
-    same = np.flatnonzero((when[:-1] == when[1:]) & (rank[:-1] == rank[1:]))
-    if len(same):
-        breaks = np.flatnonzero(np.diff(same) > 1)
-        starts = same[np.concatenate([[0], breaks + 1])]
-        stops = same[np.concatenate([breaks, [len(same) - 1]])] + 2
-        places = order.tolist()
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            places[start:stop] = sorted(places[start:stop], key=ids.__getitem__)
-        order = np.array(places, np.intp)
-    return order
+def _ordered(when: Times, kinds: Times) -> bool:
+    """Whether records lie in order without a look at ids and places."""
+    return bool(((when[:-1] < when[1:]) | (when[:-1] == when[1:]) & (kinds[:-1] < kinds[1:])).all())
 
 
 class Frontiers:

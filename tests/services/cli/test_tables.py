@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.services.crew import ROWS, Harbour, arrival, played, row
+from tests.services.crew import PASSED, ROWS, Harbour, arrival, played, row
 
 from penstock.log.memory import MemoryLog
 
@@ -37,14 +37,14 @@ def harbour(here: Path, log: MemoryLog, monkeypatch: pytest.MonkeyPatch) -> Harb
 def test_list_shows_every_table_and_who_pins_it(cli: Cli, harbour: Harbour) -> None:
     said = cli.json("tables", "list")
     assert [(t["table"], t["rows"], t["version"]) for t in said["tables"]] == [
-        ("arrivals", 30, 3), ("arrivals.dlq", 0, 0), (ROWS, 10, 1),
+        ("arrivals", 30, 3), ("arrivals.dlq", 0, 0), (PASSED, 0, 0), (ROWS, 10, 1),
     ]  # fmt: skip
     folder = harbour.folder / "datasets"
     folder.mkdir()
     (folder / "spring.json").write_text(json.dumps({"tables": [{"name": "arrivals", "version": 2}]}))
     assert cli.json("tables", "list")["tables"][0]["pinned_by"] == ["spring"]
     shown = cli("tables", "list").stdout
-    assert "spring" in shown and "3 tables in" in shown
+    assert "spring" in shown and "4 tables in" in shown
 
 
 def test_listing_tables_does_not_wait_for_pandas(harbour: Harbour) -> None:
@@ -74,7 +74,7 @@ def test_restore_compact_and_vacuum_work_on_one_table_or_on_all(cli: Cli, harbou
     assert cli.json("tables", "restore", "arrivals", "--version", "2") == {
         "table": "arrivals", "version": 4, "restored": 2, "was": 3, "rows": 20, "behind": 10,
     }  # fmt: skip
-    assert [done["table"] for done in cli.lines("tables", "compact")] == ["arrivals", "arrivals.dlq", ROWS]
+    assert [done["table"] for done in cli.lines("tables", "compact")] == ["arrivals", "arrivals.dlq", PASSED, ROWS]
     assert cli.json("tables", "vacuum", "arrivals", "--older-than", "1h")["deleted"] == []
     assert "1 file, " in cli("tables", "compact", "arrivals").stdout
 
@@ -82,7 +82,7 @@ def test_restore_compact_and_vacuum_work_on_one_table_or_on_all(cli: Cli, harbou
 def test_verify_says_that_each_record_is_there_once_or_which_is_not(cli: Cli, harbour: Harbour) -> None:
     said = cli.json("tables", "verify")
     found = [(p["table"], p["rows"], p["lost"]) for p in said["partitions"]]
-    assert said["right"] and found == [("arrivals", 30, 0), ("arrivals.dlq", 0, 0), (ROWS, 10, 0)]
+    assert said["right"] and found == [("arrivals", 30, 0), ("arrivals.dlq", 0, 0), (PASSED, 0, 0), (ROWS, 10, 0)]
     harbour.tables.table("arrivals").delta.delete("offset = 4")
     wrong = cli("tables", "verify", "arrivals")
     assert wrong.exit_code == 1 and "1 lost, 0 doubled; offsets 4" in wrong.stderr and "tables restore" in wrong.stderr
