@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.log import Headers, Numbered, Numbers, Send
-from penstock.log._kafka_records import HEAD, Records, bodies, cut
+from penstock.log._kafka_records import HEAD, Bodies, Records, bodies
 from penstock.log._kafka_send import deal
 
 STAMP = 1_794_960_000_000
@@ -32,10 +32,10 @@ def theirs(records: Sequence[Send]) -> bytes:
     return min(made, key=len)
 
 
-def ours(found: Sequence[bytes]) -> bytes:
+def ours(found: Bodies) -> bytes:
     batch = Records(found, STAMP)
     batch._set_producer_state(77, 3, 1234)
-    assert batch.record_count() == len(found)
+    assert batch.record_count() == len(found.sizes)
     return bytes(batch._build())
 
 
@@ -59,12 +59,13 @@ def test_lengths_of_any_width_are_written(size: int) -> None:
 
 @given(st.lists(st.integers(0, 400), min_size=1, max_size=60), st.integers(HEAD, 1_500))
 def test_parts_keep_all_in_order_and_within_the_limit_unless_one_record_alone_is_above_it(sizes: list[int], limit: int) -> None:
-    found = [bytes([at % 256]) * size for at, size in enumerate(sizes)]
-    parts = list(cut(found, limit))
-    assert [body for part in parts for body in part] == found
+    values = [bytes([at % 256]) * size for at, size in enumerate(sizes)]
+    found = bodies([Send("rows", b"", value) for value in values], None, range(len(values)))
+    parts = list(found.parts(limit))
+    assert [value for part in parts for value in part.values] == values
     for part in parts:
-        assert part and (Records(part, STAMP).size() <= limit or len(part) == 1)
-    assert Records.size_of(found[0]) == Records(found[:1], STAMP).size()
+        assert part.sizes and (Records(part, STAMP).size() <= limit or len(part.sizes) == 1)
+    assert Records.size_of(found.sizes[0]) == Records(found.take(slice(1)), STAMP).size()
 
 
 def test_records_find_their_partitions_in_order_with_the_numbers_of_their_places() -> None:

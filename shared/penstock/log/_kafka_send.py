@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
 from . import LogError, Numbered, Partition, Send, TooLarge, partition_of
-from ._kafka_records import Records, bodies, cut
+from ._kafka_records import Bodies, Records, bodies
 from ._kafka_wait import DEADLINE, failed, quietly
 
 __all__ = ["LARGEST", "Sender", "deal"]
@@ -27,8 +27,8 @@ LARGEST: Final = 16 * 1024 * 1024
 
 _place = lru_cache(maxsize=65_536)(partition_of)  # entities repeat: 0.1 us instead of 3
 
-Lanes = dict[tuple[str, int], list[bytes]]
-"""By topic and partition the bodies of records, in order."""
+Lanes = dict[tuple[str, int], Bodies]
+"""By topic and partition, in order."""
 
 
 def deal(records: Sequence[Send], counts: Mapping[str, int], limits: Mapping[str, int]) -> Lanes:
@@ -54,7 +54,7 @@ def deal(records: Sequence[Send], counts: Mapping[str, int], limits: Mapping[str
         lane[1].extend(places)
     lanes = {place: bodies(lane, numbers, places) for place, (lane, places) in dealt.items()}
     for (topic, _), found in lanes.items():
-        largest = Records.size_of(max(found, key=len))
+        largest = Records.size_of(max(found.sizes))
         if largest > limits[topic]:
             raise _too_large(topic, limits[topic], largest)
     return lanes
@@ -100,14 +100,14 @@ class Sender:
             raise failed(f"sending to {', '.join(sorted({t for t, _ in lanes}))}", self._bootstrap, error) from error
         return {Partition(*lane): end for lane, end in zip(lanes, ends, strict=True)}
 
-    async def _write(self, producer: Any, topic: str, number: int, lane: list[bytes], limit: int, stamp: int) -> int:
+    async def _write(self, producer: Any, topic: str, number: int, lane: Bodies, limit: int, stamp: int) -> int:
         """Returns when the last batch is acknowledged. The next batch is built while the one before is under way."""
         acknowledged: list[tuple[asyncio.Future[Any], int]] = []
-        for part in cut(lane, min(limit, BATCH_BYTES)):
+        for part in lane.parts(min(limit, BATCH_BYTES)):
             async with asyncio.timeout(DEADLINE):
                 under_way = await producer.send_batch(Records(part, stamp), topic, partition=number)
             under_way.add_done_callback(_heard)
-            acknowledged.append((under_way, len(part)))
+            acknowledged.append((under_way, len(part.sizes)))
         end = -1
         for under_way, size in acknowledged:
             async with asyncio.timeout(DEADLINE):
