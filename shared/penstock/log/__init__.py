@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, overload
 
 __all__ = [
     "Batch",
@@ -25,6 +25,8 @@ __all__ = [
     "Log",
     "LogError",
     "Member",
+    "Numbered",
+    "Numbers",
     "Partition",
     "Reader",
     "Send",
@@ -103,6 +105,40 @@ class Send(NamedTuple):
     value: bytes | None
     headers: Headers = ()
     partition: int | None = None
+
+
+class Numbers(NamedTuple):
+    """Two headers: `source`, which is the same for all records, and one called `name` with the next number from `first` on."""
+
+    source: tuple[str, bytes]
+    name: str
+    first: int
+
+
+class Numbered(Sequence[Send]):
+    """Records to write that have two headers more (`Numbers`); made only where they are looked at.
+
+    >>> list(Numbered([Send("rows", b"a", b"{}")] * 2, Numbers(("from", b"s"), "number", 9)))[1].headers
+    (('from', b's'), ('number', b'10'))
+    """
+
+    def __init__(self, plain: Sequence[Send], numbers: Numbers) -> None:
+        self.plain, self.numbers = plain, numbers
+
+    def __len__(self) -> int:
+        return len(self.plain)
+
+    @overload
+    def __getitem__(self, at: int) -> Send: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Send]: ...
+    def __getitem__(self, at: int | slice) -> Send | list[Send]:
+        if isinstance(at, slice):
+            return [self[i] for i in range(len(self))[at]]
+        topic, key, value, headers, partition = self.plain[at]
+        source, name, first = self.numbers
+        number = b"%d" % (first + range(len(self))[at])
+        return Send(topic, key, value, (*headers, source, (name, number)), partition)
 
 
 class Reader(Protocol):

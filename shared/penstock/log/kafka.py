@@ -19,7 +19,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from . import LogError, Partition, Send, Topic
+from . import LogError, Numbered, Partition, Send, Topic
 from ._kafka_read import KafkaMember, KafkaReader
 from ._kafka_send import LARGEST, Sender, deal
 from ._kafka_topics import MetadataRequest, ids_of
@@ -187,7 +187,7 @@ class KafkaLog:
     async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
         if not records:
             return {}
-        topics = {record.topic for record in records}
+        topics = {record.topic for record in (records.plain if isinstance(records, Numbered) else records)}
         counts = await self._count(topics)
         if not topics <= self._limits.keys():
             await self._learn_limits(topics - self._limits.keys())

@@ -83,6 +83,7 @@ class MemoryLog:
         return {p: self._stores[p].base for name in topics for p in self._partitions(name)}
 
     async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
+        records = list(records)
         placed = [self._place(record) for record in records]  # all or nothing: what cannot be placed raises here
         touched: dict[Partition, int] = {}
         for partition, (_, key, value, headers, _) in zip(placed, records, strict=True):

@@ -6,6 +6,10 @@ publishes what the step produced:
 
     read -> shard.take -> load states -> shard.step -> store.write (state, position, outbox) -> log.send -> clock
 
+The steps of a shard overlap (`pipeline`): up to `shard.step` one is worked, while the one before it is written and published; and
+shards do not wait for each other. A write begins when all that the one before it sends is acknowledged, for it replaces that
+outbox. So the store is never more than one write ahead of the log, and a write that fails stops the steps worked upon it.
+
 A crash before the write repeats the step; after a crash behind it the rest of the outbox is published, and where the store has
 lost writes they are done again, but not published again: what a shard has published is read from the log (`outbox`). Every record
 sent carries its shard and a number that grows, so readers drop what they have had. Together: nothing lost, nothing counted twice.
@@ -17,7 +21,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -34,6 +40,7 @@ from .earlier import Earlier
 from .merge import NEVER
 from .outbox import FROM, SEQUENCE, Ends, Loss, Outbox, Redelivered, letter_of, numbered, stamped, write_of
 from .patience import patiently
+from .pipeline import Pipeline, ended
 from .telemetry import Meters, Tracing, trace_of
 
 __all__ = [
@@ -98,6 +105,9 @@ class _Held:
     outbox: Outbox
     letters: set[Hashable] = field(default_factory=set)
     """Dead letters that are out, though the state may not know it."""
+    steps: Pipeline = field(default_factory=Pipeline)
+    unwritten: deque[Change] = field(default_factory=deque)
+    """What steps have changed, until it is written."""
 
     @property
     def loss(self) -> Loss | None:
@@ -161,21 +171,25 @@ class Lane:
         which redis-py uses, does when the answer comes in the same moment).
         """
         me, busy = asyncio.current_task(), time.monotonic()
-        while me is None or not me.cancelling():
-            if await self.turn():
-                busy = time.monotonic()
-            if stop is not None and stop.is_set():
-                return await self.settle()
-            if time.monotonic() > busy + QUIET:  # a store that came back empty must not wait for the next record to be noticed
-                busy = time.monotonic()
-                await self.settle()
-        raise asyncio.CancelledError
+        try:
+            while me is None or not me.cancelling():
+                if await self.turn():
+                    busy = time.monotonic()
+                if stop is not None and stop.is_set():
+                    return await self.settle()
+                if time.monotonic() > busy + QUIET:  # a store that came back empty must not wait for a record to be noticed
+                    busy = time.monotonic()
+                    await self.settle()
+            raise asyncio.CancelledError
+        finally:
+            await self._drop()
 
     async def settle(self) -> None:
-        """Empty the outbox of each shard in the store, where it is out. When that fails, whoever opens the shard looks into the
-        log. What is fenced is opened anew by the next turn."""
+        """Let what is under way come to its end, and empty the outbox of each shard in the store. When that fails, whoever opens
+        the shard looks into the log. What is fenced is opened anew by the next turn."""
         for number, held in self._held.items():
             try:
+                await held.steps.end()
                 await self._write(number, held, Change(held.position), [], held.loss)
             except StoreError as error:
                 self._logger.info("not settled", shard=number, cause=str(error))
@@ -183,7 +197,15 @@ class Lane:
                 self._fenced(number)
 
     async def turn(self, wait: float = WAIT) -> bool:
-        """One round; whether anything happened."""
+        """One round: read, and begin the steps. Whether anything happened; when not, nothing is under way either. Raised out of
+        it, or cancelled, it leaves nothing under way, as a kill would; the next one opens all shards anew."""
+        try:
+            return await self._turn(wait)
+        except BaseException:
+            await self._drop()
+            raise
+
+    async def _turn(self, wait: float) -> bool:
         if self._member is None:
             self._member = await self._patient(lambda: self._log.join(self._group, self._shared, self._follows))
         if self._member.generation != self._generation:
@@ -202,11 +224,32 @@ class Lane:
         for number, held in self._held.items():
             own = [b for b in batches if b.partition.number == number and b.partition.topic not in self._follows]
             try:
-                moved |= await self._step(number, held, followed + own)
+                if followed or own or not held.steps:
+                    moved |= await held.steps.room()
+                    self._begin(number, held, followed + own)
+            except Fenced:
+                self._fenced(number)
+                return True
+        for number, held in self._held.items() if not batches else ():
+            try:
+                moved |= await held.steps.end()
             except Fenced:
                 self._fenced(number)
                 return True
         return moved
+
+    def _begin(self, number: int, held: _Held, batches: list[Batch]) -> None:
+        began = now()
+        held.steps.begin(
+            lambda before: self._work(number, held, batches, before),
+            lambda effects: self._keep(number, held, batches, began, effects),
+        )
+
+    async def _drop(self) -> None:
+        """Leave everything where it is."""
+        left = [task for held in self._held.values() for task in held.steps.drop()]
+        self._held, self._generation = {}, -1
+        await ended(left)
 
     def _fenced(self, number: int) -> None:
         meaning = "another process has taken this partition over, or the store has lost writes; opening it anew"
@@ -214,11 +257,18 @@ class Lane:
         self._meters.fenced.inc()
         self._generation = -1
 
-    async def _step(self, number: int, held: _Held, batches: list[Batch]) -> bool:
-        began = now()
-        keys = held.shard.take(batches, began)
+    async def _work(self, number: int, held: _Held, batches: list[Batch], before: Awaitable[object] | None) -> Effects | None:
+        keys = held.shard.take(batches, now())
+        if before is not None and any(change.touches(keys) for change in held.unwritten):
+            await before  # the store does not have yet what is asked for: it left memory in a step that is being written
         loaded = await self._patient(lambda: self._store.read(self._place(number), keys)) if keys else []
         effects = held.shard.step(loaded)
+        if effects is not None:
+            held.unwritten.append(effects.change)
+        return effects
+
+    async def _keep(self, number: int, held: _Held, batches: list[Batch], began: float, effects: Effects | None) -> bool:
+        """Write and publish what a step did; whether it did anything."""
         if effects is None:
             return False
         self._trace(effects.sends, began)
@@ -231,6 +281,7 @@ class Lane:
             loss = None
         sends = [s for s in effects.sends if letter_of(s.topic, s.headers) not in held.letters] if held.letters else effects.sends
         await self._patient(lambda: self._write(number, held, change, sends, loss))
+        held.unwritten.popleft()
         await self._publish(number, held.outbox.write, sends)
         done = now()
         self._meters.records_in.inc(sum(len(batch) for batch in batches))
@@ -270,7 +321,8 @@ class Lane:
     async def _send(self, sends: Sequence[Send]) -> None:
         if sends:
             for partition, end in (await self._patient(lambda: self._log.send(sends))).items():
-                self._ends.setdefault(partition.topic, {})[partition.number] = end
+                ends = self._ends.setdefault(partition.topic, {})
+                ends[partition.number] = max(end, ends.get(partition.number, 0))  # shards send at once
 
     async def _close(self, before: int, name: str, topics: Sequence[str]) -> None:
         said = Clock(publisher=name, before=before, ends={topic: self._ends[topic] for topic in topics})
@@ -297,7 +349,11 @@ class Lane:
 
     async def _open(self, member: Member) -> None:
         """Restore the shards that this member holds now, and let them publish what they still owe."""
-        self._generation, self._held = member.generation, {}
+        for each in self._held.values():
+            with suppress(Fenced):
+                await each.steps.end()
+        await self._drop()
+        self._generation = member.generation
         for partition, begin in (await self._patient(lambda: self._log.begins(self._follows))).items():
             member.seek(partition, begin)
         held, positions = {}, {}
@@ -430,6 +486,7 @@ class Lane:
         return self._member is not None and self._generation == self._member.generation
 
     async def close(self) -> None:
+        await self._drop()
         if self._member is not None:
             await self._member.close()
             self._member = None

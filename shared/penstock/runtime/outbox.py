@@ -21,7 +21,7 @@ from operator import itemgetter
 
 import msgspec
 
-from ..log import Batch, Headers, Partition, Send
+from ..log import Batch, Headers, Numbered, Numbers, Partition, Send
 
 __all__ = [
     "FROM",
@@ -95,12 +95,14 @@ class Redelivered:
         return True
 
 
-def stamped(shard: str, write: int, sends: Sequence[Send]) -> list[Send]:
+def stamped(shard: str, write: int, sends: Sequence[Send]) -> Sequence[Send]:
     """The sends of a shard's write, numbered; the same write gives the same numbers. Dead letters go as they are, with the
     headers of whoever published them: the position they come from is their name. ValueError for more than a write may hold."""
     if len(sends) > len(numbers_of(write)):
         raise ValueError(f"{shard} sends {len(sends):,} records in one write, and can number {len(numbers_of(write)):,}")
     source = (FROM, shard.encode())
+    if not any(topic[-4:] == ".dlq" for topic in set(map(itemgetter(0), sends))):
+        return Numbered(sends, Numbers(source, SEQUENCE, numbers_of(write)[0]))
     return [
         Send(topic, key, value, (*headers, source, (SEQUENCE, b"%d" % number)), partition)
         if topic[-4:] != ".dlq"

@@ -62,6 +62,11 @@ class Change:
     cut: Sequence[bytes] = ()
     drops: Sequence[bytes] = ()
 
+    def touches(self, keys: Sequence[bytes]) -> bool:
+        """Whether it changes the head or tail of any of these keys."""
+        asked = set(keys)
+        return not all(map(asked.isdisjoint, (self.heads, self.tails, self.cut, self.drops)))
+
 
 class Store(Protocol):
     async def open(self, shard: str) -> Saved: ...
