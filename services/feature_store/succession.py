@@ -26,7 +26,7 @@ from penstock.runtime.generation import MARK, OF, Mark, charges, in_charge, mean
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import FROM, Outbox, letter_of, stamped
 from penstock.runtime.patience import patiently
-from penstock.store import Change, Fenced, Saved, Store
+from penstock.store import LIVE, STATUS, Change, Fenced, Saved, Store
 from penstock.topics import Topics
 
 from .published import Published
@@ -204,7 +204,8 @@ class Succession:
 
     async def _marked(self, shard: str, mark: Mark) -> None:
         saved = await self._store.open(shard)
-        await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads={MARK: mark.pack()}))
+        status = {} if saved.version else {STATUS: LIVE}  # as the lane's first write says; it says more where more is known
+        await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads={MARK: mark.pack(), **status}))
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
