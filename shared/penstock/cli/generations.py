@@ -89,7 +89,7 @@ def backfill(
         charge = await _charge(log, topics)
         if charge is None or charge.generation == topics.generation:
             return f"generation {topics.generation} is in charge already: there is nothing to build beside it"
-        await log.create([topic for topic in topics.all() if topic.name.endswith(topics.generation)])
+        await log.create(topics.all())
         await _built(settings, log, store, topics, processes, follow)
         return f"generation {topics.generation} is built"
 
@@ -279,7 +279,14 @@ def _next(charge: Charge, generation: str, views: dict[str, str]) -> Charge:
 
 
 def _refuse_changed(topics: Topics, charge: Charge, views: Mapping[str, str]) -> None:
-    """A champion goes on answering from the rows of whoever is in charge: it must not get other values under the same names."""
+    """A champion goes on answering from the rows of whoever is in charge: it must not get other values under the same names, or
+    none."""
+    gone = sorted(charge.views.keys() - views.keys())
+    if gone and topics.project.models:
+        raise PenstockError(
+            f"view {gone[0]} is in charge and no longer in the project file: versions that were fitted to its values would get none",
+            "keep it until no version in charge reads it, or say --changed and retrain",
+        )
     for model in topics.project.models:
         for view in model.views:
             if charge.views.get(view.name, views[view.name]) != views[view.name]:
