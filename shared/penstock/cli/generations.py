@@ -284,7 +284,7 @@ def _refuse_changed(topics: Topics, charge: Charge, views: Mapping[str, str]) ->
     gone = sorted(charge.views.keys() - views.keys())
     if gone and topics.project.models:
         raise PenstockError(
-            f"view {gone[0]} is in charge and no longer in the project file: versions that were fitted to its values would get none",
+            f"view {gone[0]} is in charge and no longer in the project file: versions fitted to its values would get none",
             "keep it until no version in charge reads it, or say --changed and retrain",
         )
     for model in topics.project.models:
