@@ -108,8 +108,9 @@ def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: 
         """Answer one event (its JSON as on its topic). The answer is recorded on the predictions topic first.
 
         `features_status` says of each view that the model reads how it stands: fresh, stale (older than the view promises) or
-        expired (than its ttl), newer (windows end at the entity's newest event, which lies after this one) or missing. While no
-        version is in charge there is no answer, but a 503.
+        expired (than its ttl), newer (windows end at the entity's newest event, which lies after this one), missing, rebuilding
+        (the store has lost writes, and is not yet what it had been) or unpromised (the view promises nothing). While no version
+        is in charge there is no answer, but a 503.
         """
         desk, body, began = desk_of(model), await body_of(request, MAX_BYTES), time.perf_counter()
         scores = desk.model.scores
