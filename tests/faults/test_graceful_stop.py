@@ -41,17 +41,17 @@ def test_a_feature_store_that_is_stopped_in_the_middle_of_its_work_repeats_and_l
     async def scenario() -> None:
         async with taxis("busy", tmp_path, kafka_bootstrap, redis_url) as company:
             for part in range(3):
-                await company.publish(6_000, first=6_000 * part)
+                await company.publish(20_000, first=20_000 * part)
             await company.finish()
-            for some in (1, 5_000, 10_000):
+            for some in (1, 10_000, 25_000):
                 await company.start()
                 found = len(await company.until_rows(some))
                 assert company.end() == 0
-                assert found < 18_000, "it was not busy any more"
+                assert found < 60_000, "it was not busy any more"
             await company.start()
-            rows = await company.until_rows(18_000)
+            rows = await company.until_rows(60_000)
             names = {msgspec.json.decode(value or b"")["id"] for _, _, _, value, _ in rows}
-            assert len(rows) == len(names) == 18_000
+            assert len(rows) == len(names) == 60_000
 
     asyncio.run(scenario())
 

@@ -136,13 +136,16 @@ def frames(events: Sequence[Any], shuffled: int = 0) -> dict[type, pd.DataFrame]
 
 
 def processed(events: Sequence[Any]) -> list[Any]:
-    """The stream's order: by effective time within the topic, kind, id (a login's is its key), offset."""
+    """The stream's order: by effective time within the topic, late ones last, kind, id of those on time (a login's is its key),
+    offset."""
     lines: list[tuple[Any, ...]] = []
     for rank, kind in enumerate((Deposit, Login)):
         own: list[Any] = [e for e in events if isinstance(e, kind)]
         newest = accumulate((e.at for e in own), max)
+        names = [e.deposit_id if rank == 0 else e.account for e in own]
         lines += [
-            (t, rank, e.deposit_id if rank == 0 else e.account, i, e) for i, (t, e) in enumerate(zip(newest, own, strict=True))
+            (t, e.at < t, rank, "" if e.at < t else name, i, e)
+            for i, (t, name, e) in enumerate(zip(newest, names, own, strict=True))
         ]
     return [line[-1] for line in sorted(lines, key=lambda line: line[:-1])]
 
