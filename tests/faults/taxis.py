@@ -83,12 +83,13 @@ class Taxis:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
-        """Start the feature store and wait until it is ready."""
+    async def start(self, ready: bool = True) -> None:
+        """Start the feature store; wait until it is `ready`, which is later than its first rows."""
         with (self.folder / "said.log").open("ab") as said:
             argv = [sys.executable, "-m", "penstock.services", "feature_store"]
             self.process = subprocess.Popen(argv, env={**os.environ, **self.env}, stdout=said, stderr=subprocess.STDOUT)
-        await self.until(self._ready)
+        if ready:
+            await self.until(self._ready)
 
     async def _ready(self) -> bool:
         try:
@@ -117,13 +118,15 @@ class Taxis:
 
     async def until_rows(self, least: int) -> list[Record]:
         """The records of rows when there are at least so many."""
+        await self.until_count(least)
+        return await self.rows()
 
+    async def until_count(self, least: int) -> None:
         async def there() -> bool:
             ends: dict[Partition, int] = await self.log.ends([self.topics.rows(self.event)])
             return sum(ends.values()) >= least
 
         await self.until(there)
-        return await self.rows()
 
     async def until(self, holds: Callable[[], object]) -> None:
         try:
