@@ -58,6 +58,7 @@ def test_a_feature_store_that_is_stopped_in_the_middle_of_its_work_repeats_and_l
     asyncio.run(scenario())
 
 
+@pytest.mark.slow
 def test_a_feature_store_whose_redis_does_not_answer_ends_in_the_time_it_is_given_and_at_once_when_told_twice(
     servers_here: None, kafka_bootstrap: str, tmp_path: Path
 ) -> None:

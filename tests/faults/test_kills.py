@@ -107,6 +107,7 @@ def pace(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.services.demo.MOST_LAG", 400)
 
 
+@pytest.mark.slow
 def test_a_feature_store_killed_twice_loses_nothing_and_counts_nothing_twice(tmp_path: Path) -> None:
     stream = list(events(6))
     found = survive(tmp_path / "run", stream, 2, at_random(6, ["feature_store", "feature_store"], scored(stream)))

@@ -33,7 +33,7 @@ def statuses(server: LocalRedis, company: Taxis) -> set[bytes | None]:
         return {client.get(name.encode() + STATUS) for name in names}
 
 
-@pytest.mark.parametrize("loses", ["everything", "its last moments"])
+@pytest.mark.parametrize("loses", ["everything", pytest.param("its last moments", marks=pytest.mark.slow)])
 def test_redis_that_loses_what_it_had_costs_no_row_and_counts_no_event_twice(
     kafka_bootstrap: str, server: LocalRedis, tmp_path: Path, loses: str
 ) -> None:
