@@ -132,6 +132,7 @@ class Published:
             return np.ones(len(events), bool)
         if topic not in self._sorted:
             self._sorted[topic] = np.unique(np.concatenate(self._parts[topic]))
+            self._parts[topic] = [self._sorted[topic]]
         said = self._sorted[topic]
         found: npt.NDArray[np.bool_] = said[np.minimum(np.searchsorted(said, events), len(said) - 1)] != events
         return found

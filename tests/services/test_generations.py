@@ -283,3 +283,13 @@ def test_records_that_are_no_charge_are_passed_by() -> None:
         return charges((await reader.read(10, 0))[0].values)
 
     assert asyncio.run(go()) == [Charge(number=1, generation="a")]
+
+
+def test_the_topics_of_a_generation_are_its_own_and_no_others() -> None:
+    topics = Topics(OLD, PARTITIONS)
+    there = [topic.name for topic in [*topics.all(), *Topics(NEW, PARTITIONS).all()]]
+    own = topics.of_generation(topics.generation, there)
+    assert topics.shadow in own
+    assert all(name.endswith(f".{topics.generation}") for name in own)
+    for name in ("rides", "dlq", "clock", "passed", "generations", "quality", ""):
+        assert topics.of_generation(name, there) == []

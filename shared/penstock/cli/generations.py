@@ -191,13 +191,12 @@ def drop(generation: Annotated[str, typer.Argument(help="See: penstock features 
         charge = await _charge(log, topics)
         if charge is not None and charge.generation == generation:
             raise PenstockError(f"generation {generation} is in charge", "put another one in charge: penstock features swap")
-        there = await log.describe()
-        names = [name for name in there if name.startswith(f"{topics.prefix}.") and name.endswith(f".{generation}")]
+        names = topics.of_generation(generation, await log.describe())
         if not names:
             raise PenstockError(f"there is no generation {generation}", "penstock features generations")
         await store.wipe([topics.shard(number, generation) for number in range(topics.partitions)])
         await log.delete(names)
-        return sorted(names)
+        return names
 
     gone = _use(settings, work, "")
     screen.answer({"deleted": gone}, (f"  deleted {name}" for name in gone), f"generation {generation} is forgotten")
