@@ -14,6 +14,8 @@ from tests.services.test_feature_store import FOREVER, Ride, micros
 from tests.services.test_generations import ALONE, EVENTS, NEW, OLD, PARTITIONS, World, alone, of_generation, views
 
 import penstock as ps
+from penstock.cli.generations import forget
+from penstock.log import Partition
 from penstock.runtime.generation import in_charge
 from penstock.runtime.merge import Frontiers
 from penstock.services.feature_store.succession import Succession
@@ -128,6 +130,36 @@ def test_a_state_that_was_emptied_after_a_swap_is_never_called_live_before_it_is
         await world.turn(1)
         assert stands
         assert LIVE not in stands
+
+    played(story)
+
+
+def test_a_definition_that_was_dropped_and_is_built_again_goes_on_with_its_numbers() -> None:
+    """Also where the log has no longer what it said before: readers still know the numbers that they have had."""
+
+    async def story(world: World) -> None:
+        topics, topic = world.topics[1], world.topics[1].rows(OLD.events[0])
+        await world.swap(1)
+        for first in range(300, 500, 10):
+            await world.publish(EVENTS[first : first + 10], micros(EVENTS[first + 10][3]))
+            await world.rest()
+        await world.swap(0)
+        await world.rest()
+        world.lanes[1] = None
+        await forget(world.store, [topics.shard(number) for number in range(PARTITIONS)])
+        await world.log.delete(topics.of_generation(topics.generation, await world.log.describe()))
+        said = {number: world.log._stores[Partition(topic, number)] for number in range(PARTITIONS)}
+        columns = {number: (list(store.keys), list(store.values), list(store.headers)) for number, store in said.items()}
+        for number, store in said.items():
+            world.log.trim(Partition(topic, number), store.end)
+        await world.create()
+        world.start(1)
+        await world.rest()
+        for number, store in said.items():  # a reader has had them
+            store.keys[:0], store.values[:0], store.headers[:0] = columns[number]
+            store.base = 0
+        await world.swap(1)
+        await world.rest()
 
     played(story)
 
