@@ -457,7 +457,7 @@ class Lane:
         if newest > held.outbox.write:
             lost = newest - held.outbox.write
             self._logger.warning("behind", shard=number, meaning=f"the store has lost its last {lost} writes; doing them again")
-        if loss is None and held.position:
+        if loss is None and held.version and (held.position or self._prepare is None):  # what prepares may have marked it
             return
         status = REBUILDING if loss is not None and loss.closed > NEVER else LIVE
         held.outbox = msgspec.structs.replace(held.outbox, write=max(newest, held.outbox.write))
