@@ -229,7 +229,8 @@ class Archive:
         async with self._one_at_a_time:
             hours = [] if self._keep is None else [str(self._keep / timedelta(hours=1))]
             command = (sys.executable, "-m", "penstock.offline.upkeep", self._location.root, table, *hours)
-            child = await asyncio.create_subprocess_exec(*command, stdin=asyncio.subprocess.DEVNULL)
+            null = asyncio.subprocess.DEVNULL  # who listens to our standard output must see its end when we end
+            child = await asyncio.create_subprocess_exec(*command, stdin=null, stdout=null)
             try:
                 code = await child.wait()
             finally:

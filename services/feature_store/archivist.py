@@ -90,7 +90,11 @@ class Archivist:
 
     async def _listen(self, lines: asyncio.StreamReader) -> None:
         async for line in lines:
-            told = msgspec.json.decode(line, type=Told)
+            try:
+                told = msgspec.json.decode(line, type=Told)
+            except msgspec.MsgspecError:  # some library's words
+                self._logger.warning("archive", said=line.decode("utf-8", "replace").rstrip())
+                continue
             self._meters.records_in.inc(told.read - self._told.read)
             self._meters.records_out.inc(told.written - self._told.written)
             self._meters.behind.set(told.behind)

@@ -10,15 +10,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, TypeVar, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from penstock.event import to_micros
 from penstock.log import Batch
 from penstock.records import LateEvent, Passed
 from penstock.runtime.generation import meant_for
+from penstock.runtime.merge import NEVER
 from penstock.topics import Topics
 
 from .block import unpack
@@ -38,6 +41,7 @@ class _Cursor(msgspec.Struct):
 
 class _Row(msgspec.Struct):
     cursor: _Cursor
+    time: datetime
 
 
 _row = msgspec.json.Decoder(_Row).decode
@@ -59,6 +63,8 @@ class Published:
         self.passed: dict[tuple[str, int], dict[int, int]] = {}
         """Where a source had been passed, as was told: by topic and partition, offset -> the effective time from there on."""
         self._sorted: dict[str, Ints] = {}
+        self.newest = NEVER
+        """No row that was heard has a later effective time: that is an own time of its source, or where it had been passed."""
 
     def recall(self, batch: Batch) -> int:
         """Take note of our records of one topic; the greatest block number among them, or 0."""
@@ -73,6 +79,7 @@ class Published:
         if topic == self._passed_topic:
             for said in map(_passed, batch.values):  # type: ignore[arg-type]
                 self.passed.setdefault((said.event, said.partition), {})[said.offset] = said.before
+                self.newest = max(self.newest, said.before)
             return 0
         for value in batch.values if topic not in self._ranks else ():
             block = unpack(value or b"")
@@ -80,8 +87,10 @@ class Published:
             if block.ids:
                 cursors = np.frombuffer(block.cursors, np.int64).reshape(len(block.ids), -1)
                 self._add(topic, _events(np.frombuffer(block.ranks, np.int64), cursors))
-        if topic in self._ranks:
-            self._add(topic, _events(np.full(len(batch), self._ranks[topic]), _places(batch.values)))
+        if topic in self._ranks and len(batch):
+            rows = [_row(value or b"") for value in batch.values]
+            self.newest = max(self.newest, to_micros(max(row.time for row in rows)))
+            self._add(topic, _events(np.full(len(batch), self._ranks[topic]), _places(rows)))
         return newest
 
     def first(self, topic: str, value: bytes) -> bool:
@@ -100,7 +109,7 @@ class Published:
             return new
         if topic not in self._ranks:
             return True
-        sent, event = self._sent.setdefault(topic, set()), _events(np.array([self._ranks[topic]]), _places([value]))
+        sent, event = self._sent.setdefault(topic, set()), _events(np.array([self._ranks[topic]]), _places([_row(value)]))
         new = int(event[0]) not in sent and bool(self._new(topic, event)[0])
         sent.add(int(event[0]))
         return new
@@ -123,14 +132,15 @@ class Published:
             return np.ones(len(events), bool)
         if topic not in self._sorted:
             self._sorted[topic] = np.unique(np.concatenate(self._parts[topic]))
+            self._parts[topic] = [self._sorted[topic]]
         said = self._sorted[topic]
         found: npt.NDArray[np.bool_] = said[np.minimum(np.searchsorted(said, events), len(said) - 1)] != events
         return found
 
 
-def _places(values: Sequence[bytes | None]) -> Ints:
+def _places(rows: Sequence[_Row]) -> Ints:
     """Partition and offset of the events of rows."""
-    return np.array([_row(value or b"").cursor.source for value in values], np.int64)
+    return np.array([row.cursor.source for row in rows], np.int64)
 
 
 def _events(ranks: Ints, cursors: Ints) -> Ints:

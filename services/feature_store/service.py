@@ -56,6 +56,7 @@ def lanes(
             group=topics.group("feature_store"),
             places=topics.shard,
             prepare=succession.prepare,
+            confirm=succession.confirm,
             history=history,
         )
     ]

@@ -3,12 +3,14 @@
 Whoever takes over does all of it, so it needs nobody's help: the other may have died.
 
     1  every shard of the other is fenced by a write; what its last write had still to publish is published, under its numbers, so
-       readers drop what they have had. (Every process fences all: none waits for another)
+       readers drop what they have had. (Every process fences all: none waits for another. And all others that were ever put in
+       charge: one that never ran has not fenced those before it)
     2  now the rows, late events and dead letters on the topics are all that the other said
     3  of the own shadow, what is not among them is sent on, under the numbers that it has; from there on the shards send
        themselves, and leave out what the other had said ahead of them
 
-A kill at any point is made good by doing it again: what was sent on is among what was said then.
+A kill at any point is made good by doing it again: what was sent on is among what was said then. Where yet another generation is
+put in charge meanwhile, it ends (`confirm`).
 """
 
 from __future__ import annotations
@@ -22,11 +24,11 @@ import structlog
 from penstock.log import Batch, Log, Send
 from penstock.records import Charge, Clock
 from penstock.runtime.control import Tail
-from penstock.runtime.generation import MARK, OF, Mark, charges, in_charge, meant_for
+from penstock.runtime.generation import MARK, OF, Mark, charges, counted, in_charge, meant_for
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import FROM, Outbox, letter_of, stamped
 from penstock.runtime.patience import patiently
-from penstock.store import LIVE, STATUS, Change, Fenced, Saved, Store
+from penstock.store import REBUILDING, STATUS, Change, Fenced, Saved, Store
 from penstock.topics import Topics
 
 from .published import Published
@@ -37,11 +39,13 @@ T = TypeVar("T")
 
 
 class Succession:
-    """Of one process. `prepare` comes before shards are opened; then they ask for what follows from it."""
+    """Of one process. `prepare` comes before shards are opened, `confirm` when they are; then they ask for what follows."""
 
     def __init__(self, topics: Topics, log: Log, store: Store) -> None:
         self._topics, self._log, self._store = topics, log, store
         self.charge = Charge(number=0, generation="")
+        self._others: list[str] = []
+        """All that were put in charge before."""
         self.since = NEVER
         """A shadow that begins now shows what is of this effective time or later: the rest is out."""
         self.until: dict[int, int] = {}
@@ -67,7 +71,7 @@ class Succession:
         self.charge = await self._find()
         self.since, self.until, self.said, self.letters = NEVER, {}, Published(self._topics), set()
         if not self.in_charge:
-            self.since = await self._closed()
+            self.since = min(await self._closed())
             await self._hear([self._topics.passed])  # the order in which events were processed is the same for all
             self._logger.info("shadow", meaning=f"generation {self.charge.generation} of the views is in charge")
             return self.since
@@ -75,15 +79,21 @@ class Succession:
             await self._succeed(sorted(numbers))
         return max(self.until.values(), default=NEVER)
 
+    async def confirm(self) -> None:
+        """Fenced where somebody was put in charge since: he may have fenced these shards before they were opened."""
+        if in_charge(await self._charges()) != self.charge:
+            raise Fenced("another generation of the views was put in charge meanwhile")
+
     async def _find(self) -> Charge:
-        found = in_charge(await self._charges())
-        if found is None:
+        found = counted(await self._charges())
+        if not found:
             views = {v.name: v.fingerprint for hop in self._topics.project.topology.hops for v in hop.views}
             first = Charge(number=1, generation=self._topics.generation, views=views)
             await self._patient(lambda: self._log.send([Send(self._topics.generations, None, msgspec.json.encode(first))]))
-            found = in_charge(await self._charges())
-            assert found is not None, "the log does not show what was sent to it"
-        return found
+            found = counted(await self._charges())
+            assert found, "the log does not show what was sent to it"
+        self._others = [name for name in dict.fromkeys(said.generation for said in found) if name != found[-1].generation]
+        return found[-1]
 
     async def _charges(self) -> list[Charge]:
         found: list[Charge] = []
@@ -94,8 +104,8 @@ class Succession:
         await self._read([self._topics.generations], hear)
         return found
 
-    async def _closed(self) -> int:
-        """The time before which all rows are out."""
+    async def _closed(self) -> list[int]:
+        """By shard of whoever was in charge, the time before which all its rows are out."""
         newest = dict.fromkeys((f"feature_store.{number}" for number in range(self._topics.partitions)), NEVER)
 
         async def hear(batch: Batch) -> None:
@@ -104,7 +114,7 @@ class Succession:
                     newest[name] = max(newest[name], msgspec.json.decode(value, type=Clock).before)
 
         await self._read([self._topics.clock], hear)
-        return min(newest.values())
+        return list(newest.values())
 
     # --- taking over -----------------------------------------------------------------------------------------------
 
@@ -113,11 +123,12 @@ class Succession:
         marks = {n: await self._mark(names(n)) for n in numbers}
         todo = [n for n, mark in marks.items() if mark.number < number]
         if todo:
-            others = [names(n, self.charge.previous) for n in range(self._topics.partitions)]
+            others = [names(n, other) for other in self._others for n in range(self._topics.partitions)]
             until = max([await self._patient(lambda name=name: self._fence(name)) for name in others])  # type: ignore[misc]
             for n in todo:
                 await self._patient(lambda n=n: self._owed(names(n)))  # type: ignore[misc]
             await self._hear(self._outward)
+            until = max(until, *await self._closed(), self.said.newest + 1)  # the others' states may be lost
             await self._send_on({names(n).encode() for n in todo})
             for n in todo:
                 marks[n] = Mark(number, until)
@@ -187,6 +198,7 @@ class Succession:
                     new = self.said.first(topic, batch.values[i] or b"")
                 if new:
                     sends.append(Send(topic, batch.keys[i], batch.values[i], headers, batch.partition.number))
+            await self.confirm()  # who is put in charge next relies on what was said when it began
             await self._patient(lambda: self._log.send(sends))
 
         await self._read([self._topics.shadow], hear)
@@ -204,7 +216,9 @@ class Succession:
 
     async def _marked(self, shard: str, mark: Mark) -> None:
         saved = await self._store.open(shard)
-        status = {} if saved.version else {STATUS: LIVE}  # as the lane's first write says; it says more where more is known
+        if (await self._mark(shard)).number > mark.number:
+            raise Fenced("another generation of the views has taken over meanwhile")
+        status = {} if saved.version else {STATUS: REBUILDING}  # a state that never was, or is lost: the lane knows more
         await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads={MARK: mark.pack(), **status}))
 
     # --- reading ---------------------------------------------------------------------------------------------------

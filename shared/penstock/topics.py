@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,13 @@ class Topics:
     def shard(self, number: int, generation: str = "") -> str:
         """The name of a partition of the feature store, as the online store knows it; of this generation or another."""
         return f"feature_store-{generation or self.generation}.{number}"
+
+    def of_generation(self, generation: str, there: Iterable[str]) -> list[str]:
+        """Of the topics that are there, those that a generation of the views keeps for itself: its shadow and its blocks. None:
+        there is no such generation (a name may end like another topic's)."""
+        known, shadow = set(there), f"{self.prefix}.shadow.{generation}"
+        hops = [name for name in known if name.startswith(f"{self.prefix}.hops.") and name.endswith(f".{generation}")]
+        return sorted([shadow, *hops]) if shadow in known else []
 
     def rows(self, event: Event) -> str:
         return f"{self.prefix}.rows.{event.topic}"

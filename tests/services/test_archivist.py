@@ -54,6 +54,13 @@ def test_it_is_missing_until_it_says_that_it_is_ready_and_ends_when_it_is_to_sto
         os.kill(int((tmp_path / "pids").read_text()), 0)
 
 
+def test_words_of_a_library_on_its_standard_output_are_passed_by(tmp_path: Path) -> None:
+    async def story(kept: Archivist, stop: asyncio.Event) -> None:
+        await until(lambda: kept._told == Told("", 7, 5, 3))
+
+    played(story, "print('a library says hello', flush=True)" + WORKS, str(tmp_path / "pids"))
+
+
 def test_it_is_started_again_when_it_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "AGAIN_SECONDS", 0.01)
 

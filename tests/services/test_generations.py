@@ -57,12 +57,12 @@ EVENTS = stream(700, seed=3)
 
 
 class World:
-    """Two feature stores of one project over one log and one store; either may be killed at any point."""
+    """Feature stores of one project over one log and one store; each may be killed at any point."""
 
-    def __init__(self) -> None:
-        self.topics = [Topics(project, PARTITIONS) for project in (OLD, NEW)]
+    def __init__(self, projects: Sequence[ps.Project] = (OLD, NEW)) -> None:
+        self.topics = [Topics(project, PARTITIONS) for project in projects]
         self.log, self.store = CrashingLog(), CrashingStore()
-        self.lanes: list[Lane | None] = [None, None]
+        self.lanes: list[Lane | None] = [None] * len(projects)
 
     def start(self, which: int) -> None:
         for group in [group for group in self.log._groups if group[0] == self.topics[which].group("feature_store")]:
@@ -93,7 +93,7 @@ class World:
             self.log.fate = self.store.fate = None
 
     async def rest(self) -> None:
-        while any([await self.turn(0), await self.turn(1)]):
+        while any([await self.turn(which) for which in range(len(self.lanes))]):
             pass
 
     async def swap(self, to: int) -> None:
@@ -126,10 +126,9 @@ def alone(project: ps.Project) -> dict[str, bytes]:
     """Every row's features, when this definition is the only one there ever was."""
 
     async def go() -> dict[str, bytes]:
-        world = World()
+        world = World([project])
         await world.create()
-        which = [OLD, NEW].index(project)
-        world.start(which)
+        world.start(0)
         await world.publish(EVENTS, FOREVER)
         await world.rest()
         return {row.id: bytes(row.features) for _, _, row in await world.rows()}
@@ -284,3 +283,13 @@ def test_records_that_are_no_charge_are_passed_by() -> None:
         return charges((await reader.read(10, 0))[0].values)
 
     assert asyncio.run(go()) == [Charge(number=1, generation="a")]
+
+
+def test_the_topics_of_a_generation_are_its_own_and_no_others() -> None:
+    topics = Topics(OLD, PARTITIONS)
+    there = [topic.name for topic in [*topics.all(), *Topics(NEW, PARTITIONS).all()]]
+    own = topics.of_generation(topics.generation, there)
+    assert topics.shadow in own
+    assert all(name.endswith(f".{topics.generation}") for name in own)
+    for name in ("rides", "dlq", "clock", "passed", "generations", "quality", ""):
+        assert topics.of_generation(name, there) == []

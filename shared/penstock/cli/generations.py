@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
@@ -191,16 +191,27 @@ def drop(generation: Annotated[str, typer.Argument(help="See: penstock features 
         charge = await _charge(log, topics)
         if charge is not None and charge.generation == generation:
             raise PenstockError(f"generation {generation} is in charge", "put another one in charge: penstock features swap")
-        there = await log.describe()
-        names = [name for name in there if name.startswith(f"{topics.prefix}.") and name.endswith(f".{generation}")]
+        names = topics.of_generation(generation, await log.describe())
         if not names:
             raise PenstockError(f"there is no generation {generation}", "penstock features generations")
-        await store.wipe([topics.shard(number, generation) for number in range(topics.partitions)])
+        await forget(store, [topics.shard(number, generation) for number in range(topics.partitions)])
         await log.delete(names)
-        return sorted(names)
+        return names
 
     gone = _use(settings, work, "")
     screen.answer({"deleted": gone}, (f"  deleted {name}" for name in gone), f"generation {generation} is forgotten")
+
+
+async def forget(store: Store, shards: Sequence[str]) -> None:
+    """Forget states, but for the number of each one's newest write: who builds the same views again bears the same names, and
+    readers drop what is numbered like something that they have had."""
+    from ..runtime.outbox import Outbox
+    from ..store import Change
+
+    writes = [Outbox.unpack((await store.open(shard)).outbox).write for shard in shards]
+    await store.wipe(shards)
+    for shard, write in zip(shards, writes, strict=True):
+        await store.write(shard, 0, Change(b"", Outbox(write=write).pack()))
 
 
 # -- what they look at -----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ import msgspec
 from ..log import Headers
 from ..records import Charge
 
-__all__ = ["MARK", "OF", "Mark", "charges", "in_charge", "meant_for"]
+__all__ = ["MARK", "OF", "Mark", "charges", "counted", "in_charge", "meant_for"]
 
 OF: Final = "shadow.of"
 """The header of a shadow record that names the topic it was meant for."""
@@ -48,19 +48,25 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
         return msgspec.msgpack.encode(self)
 
 
-def in_charge(records: Iterable[Charge], since: Charge | None = None) -> Charge | None:
-    """The record that counts, of all that were written, in order; or of those written after `since`, which counted then.
+def counted(records: Iterable[Charge], since: Charge | None = None) -> list[Charge]:
+    """The records that count, of all that were written, in order; or of those written after `since`, which counted then. The last
+    one says who is in charge, the others who was to be: each may still believe it until it is fenced.
 
     >>> first, second = Charge(number=1, generation="a"), Charge(number=2, generation="b", previous="a")
-    >>> in_charge([first, second, Charge(number=2, generation="c", previous="a")]).generation
-    'b'
+    >>> [said.generation for said in counted([first, second, Charge(number=2, generation="c", previous="a")])]
+    ['a', 'b']
     """
-    found = since
+    found: list[Charge] = [] if since is None else [since]
     for said in records:
-        number, generation = (found.number, found.generation) if found else (0, "")
+        number, generation = (found[-1].number, found[-1].generation) if found else (0, "")
         if said.number == number + 1 and said.previous == generation:
-            found = said
+            found.append(said)
     return found
+
+
+def in_charge(records: Iterable[Charge], since: Charge | None = None) -> Charge | None:
+    """The last record that counts."""
+    return next(reversed(counted(records, since)), None)
 
 
 def charges(values: Iterable[bytes | None]) -> list[Charge]:

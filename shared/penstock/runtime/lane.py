@@ -126,7 +126,8 @@ class Lane:
     `name` names its shards in the store and in what it sends; `group` (default: the same) is the consumer group, which other
     projects on the broker must not share. `history` has what the log no longer keeps of the shared topics. `places` names a shard
     in the store and in what it sends (default: by the name of the lane). `prepare` comes before shards are opened; it gives the
-    time up to which one without state is being built (NEVER: it just begins).
+    time up to which one without state is being built (NEVER: it just begins). `confirm` comes when they are, and raises Fenced
+    where what was prepared holds no more: whoever changes that after it fences them.
     """
 
     def __init__(
@@ -145,8 +146,9 @@ class Lane:
         history: Earlier | None = None,
         places: Callable[[int], str] | None = None,
         prepare: Callable[[Sequence[int]], Awaitable[int]] | None = None,
+        confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self._history, self._prepare = history, prepare
+        self._history, self._prepare, self._confirm = history, prepare, confirm
         self._place: Callable[[int], str] = places or (lambda number: f"{name}.{number}")
         self._past: dict[Partition, int] = {}
         """Where to read on in the history of partitions whose log begins later than their shard has come."""
@@ -363,6 +365,8 @@ class Lane:
             shard = self._make(number)
             positions[number] = shard.open(saved)
             held[number] = _Held(shard, saved.version, saved.position, Outbox.unpack(saved.outbox))
+        if self._confirm is not None:
+            await self._confirm()
         newest, out = await self._recall(held)
         for number, each in held.items():
             await self._resume(number, each, newest[number], out[number], positions[number], until)
@@ -453,7 +457,7 @@ class Lane:
         if newest > held.outbox.write:
             lost = newest - held.outbox.write
             self._logger.warning("behind", shard=number, meaning=f"the store has lost its last {lost} writes; doing them again")
-        if loss is None and held.version:
+        if loss is None and held.version and (held.position or self._prepare is None):  # what prepares may have marked it
             return
         status = REBUILDING if loss is not None and loss.closed > NEVER else LIVE
         held.outbox = msgspec.structs.replace(held.outbox, write=max(newest, held.outbox.write))
