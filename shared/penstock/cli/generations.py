@@ -173,7 +173,8 @@ def swap(
         views = {view.name: view.fingerprint for hop in topics.project.topology.hops for view in hop.views}
         if target == topics.generation and not changed:
             _refuse_changed(topics, charge, views)
-        record = msgspec.json.encode(_next(charge, target, views if target == topics.generation else {}))
+        known = {said.generation: said.views for said in await _counted(log, topics)} | {topics.generation: views}
+        record = msgspec.json.encode(_next(charge, target, known.get(target, {})))
         await log.send([Send(topics.generations, None, record)])
         await screen.patiently(_taken(store, topics, target, charge.number + 1), f"waiting for the feature store of {target}")
         return {"in_charge": target, "before": charge.generation}
@@ -243,10 +244,13 @@ def _use(settings: Settings, work: Any, doing: str) -> Any:
 
 
 async def _charge(log: Log, topics: Topics) -> Charge | None:
-    from ..runtime.generation import charges, in_charge
+    return next(reversed(await _counted(log, topics)), None)
 
-    values = [record.value async for record in broker.held(log, topics.generations)]
-    return in_charge(charges(values))
+
+async def _counted(log: Log, topics: Topics) -> list[Charge]:
+    from ..runtime.generation import charges, counted
+
+    return counted(charges([record.value async for record in broker.held(log, topics.generations)]))
 
 
 async def _closed(log: Log, topics: Topics) -> dict[str, int]:
