@@ -27,7 +27,9 @@ from penstock.log import Batch, Log, Member, Partition, Send
 from penstock.offline import Location
 from penstock.offline.columns import Columns, columns_of
 from penstock.offline.upkeep import KEEP
-from penstock.records import Commit
+from penstock.records import Charge, Commit
+from penstock.runtime.control import Tail
+from penstock.runtime.generation import charges, in_charge
 from penstock.runtime.lane import numbered
 from penstock.runtime.patience import patiently
 from penstock.runtime.telemetry import Meters
@@ -81,6 +83,8 @@ class Archive:
         self._member: Member | None = None
         self._generation = 0
         self._cause, self._opened, self._looked = "", False, time.monotonic()
+        self._generations = Tail(log, [topics.generations])
+        self._charge: Charge | None = None
         self.read = self.written = 0
         """Records so far: committed as read, and rows in the tables."""
         self._tidying: dict[str, asyncio.Task[None]] = {}
@@ -97,6 +101,9 @@ class Archive:
     async def turn(self, wait: float = 0.0) -> bool:
         """Take what is new, and commit the tables that have gathered enough; whether there was anything."""
         if self._member is None:
+            if not await self._leads():
+                await asyncio.sleep(wait)
+                return False
             group = f"{self._topics.prefix}.{self.name}"
             self._member = await self._patient(lambda: self._log.join(group, sorted(self._columns)))
         if self._member.generation != self._generation:
@@ -104,10 +111,36 @@ class Archive:
         batches = await self._patient(lambda: self._member.read(READ_RECORDS, wait))  # type: ignore[union-attr]
         if self._member.generation != self._generation:
             return True
+        if batches and not await self._leads():  # asked after they were read: rows of others come after the swap to them
+            await self._leave()
+            return False
         for batch in batches:
             self._pending.setdefault(batch.partition.topic, Pending(time.monotonic())).add(batch)
         await self._commit_all(lambda pending: pending.records >= FLUSH_ROWS or pending.size >= FLUSH_BYTES)
         return bool(batches)
+
+    async def _leads(self) -> bool:
+        """Whether its generation of the views is in charge, or none is yet. Only then does it work: a project file names the columns
+        of its own rows; whoever takes over goes on where the tables end."""
+        found: list[Charge] = []
+
+        async def hear() -> None:
+            async for batch in self._generations.news():
+                found.extend(charges(batch.values))
+
+        await self._patient(hear)
+        self._charge = in_charge(found, self._charge)
+        leads = self._charge is None or self._charge.generation == self._topics.generation
+        self._opened |= not leads
+        return leads
+
+    async def _leave(self) -> None:
+        """Commit what was gathered, and leave the partitions to the archive of who is in charge."""
+        await self.flush()
+        self._logger.info("leaves", meaning="another generation of the views is in charge, whose archive goes on")
+        if self._member is not None:
+            await self._member.close()
+        self._member, self._generation = None, 0
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then commit what was gathered; or until cancelled (asked as in `Lane.run`), which loses
@@ -158,6 +191,7 @@ class Archive:
         if self._member is not None:
             await self._member.close()
             self._member = None
+        await self._generations.close()
 
     async def _open(self, member: Member) -> None:
         """Read on, in the partitions held now, where the tables end."""

@@ -16,7 +16,7 @@ from tests.services.crew import ROWS, Arrival, Harbour, arrival, places, played,
 import penstock as ps
 from penstock.errors import PenstockError, Refused
 from penstock.log import Send
-from penstock.records import Commit
+from penstock.records import Charge, Commit
 from penstock.runtime.deadletter import dead_letter
 from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.services.feature_store import archive as module
@@ -105,6 +105,42 @@ def test_rows_keep_their_features_as_numbers_and_missing_ones_as_null(tmp_path: 
         assert found["Boat.visits_1d"].to_pylist() == [float(n) for n in range(30)]
         assert found["Boat.depth_7d"].null_count == 30 and found.schema.field("Boat.depth_7d").type == pa.float64()
         assert found["cursor"][3].as_py() == '{"source":[0,3]}'
+
+    played(story())
+
+
+def test_only_the_archive_of_the_generation_in_charge_works(tmp_path: Path) -> None:
+    """Another project file names other columns: its rows are for its own archive, which goes on where the tables end."""
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path)
+        await harbour.open()
+
+        async def put_in_charge(number: int, generation: str, previous: str = "") -> None:
+            said = Charge(number=number, generation=generation, previous=previous)
+            await harbour.log.send([Send(harbour.topics.generations, None, msgspec.json.encode(said))])
+
+        archive, own = harbour.archive(), harbour.topics.generation
+        await put_in_charge(1, own)
+        await harbour.log.send([row(n) for n in range(10)])
+        await archive.turn()
+        await put_in_charge(2, "another", own)
+        await harbour.log.send([row(n) for n in range(10, 20)])
+        for _ in range(3):
+            assert not await archive.turn()
+        assert archive.missing() == ""
+        assert harbour.tables.table(ROWS).rows == 10, "what came before is kept"
+        late = harbour.archive()
+        assert not await late.turn() and late.missing() == "", "a shadow's has nothing to wait for"
+        await put_in_charge(3, own, "another")
+        for each in (late, archive):
+            while await each.turn():
+                pass
+            await each.flush()
+        ids = harbour.tables.table(ROWS).arrow(columns=["id"])["id"].to_pylist()
+        assert sorted(ids) == sorted(f"a{n}" for n in range(20))
+        for each in (late, archive):
+            await each.close()
 
     played(story())
 
