@@ -120,8 +120,8 @@ class Archive:
         return bool(batches)
 
     async def _leads(self) -> bool:
-        """Whether its generation of the views is in charge, or none is yet. Only then does it work: a project file names the columns
-        of its own rows; whoever takes over goes on where the tables end."""
+        """Whether its generation of the views is in charge, or none is yet. Only then does it work: a project file names
+        the columns of its own rows; whoever takes over goes on where the tables end."""
         found: list[Charge] = []
 
         async def hear() -> None:

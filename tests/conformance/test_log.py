@@ -190,6 +190,21 @@ def test_the_ends_and_beginnings_of_a_topic_are_known(given: Given) -> None:
 # Writing
 
 
+def test_members_of_a_group_are_counted_from_joining_to_leaving(given: Given) -> None:
+    async def story(log: Log) -> None:
+        payments, group = given.topic("payments", 2), "g" + uuid.uuid4().hex
+        await log.create([payments])
+        assert await log.members(group) == 0
+        member = await log.join(group, [payments.name])
+        while not member.assigned:
+            await member.read(1, 0.1)
+        assert await log.members(group) == 1
+        await member.close()
+        assert await log.members(group) == 0
+
+    given.play(story)
+
+
 def test_a_topic_that_is_made_again_has_another_identity(given: Given) -> None:
     async def story(log: Log) -> None:
         payments, refunds = given.topic("payments", 2), given.topic("refunds")

@@ -15,7 +15,6 @@ from tests.faults.taxis import taxis
 from penstock.local.redis import LocalRedis
 from penstock.runtime.lane import numbered
 
-
 MANY = 40_000
 """Events that keep a feature store busy for longer than it takes to see its first row and to stop it."""
 

@@ -87,7 +87,7 @@ def backfill(
 
     async def work(log: Log, store: Store, topics: Topics) -> str:
         charge = await _charge(log, topics)
-        if charge is None or charge.generation == topics.generation:
+        if charge is None or (charge.generation == topics.generation and not follow):
             return f"generation {topics.generation} is in charge already: there is nothing to build beside it"
         await log.create(topics.all())
         await _built(settings, log, store, topics, processes, follow)
@@ -165,6 +165,11 @@ def swap(
             raise PenstockError("no feature store of this project has ever run", "penstock up")
         if charge.generation == target:
             raise PenstockError(f"generation {target} is in charge already", "penstock features generations")
+        if not await _running(log, topics, target):
+            raise PenstockError(
+                f"no feature store of generation {target} runs, which would take over",
+                "start it: penstock features backfill --follow   or   penstock up",
+            )
         closed = await _closed(log, topics)
         if not (await _state(target, charge, closed, store, topics)).built:
             raise PenstockError(
@@ -181,6 +186,9 @@ def swap(
 
     done = _use(settings, work, "")
     screen.answer(done, f"generation {done['in_charge']} is in charge")
+    screen.note(
+        "-> restart what runs the old file (penstock down, penstock up): HTTP reads, tables and models follow it until then"
+    )
     screen.note(f"-> to undo it: penstock features swap --to {done['before']}")
 
 
@@ -192,6 +200,10 @@ def drop(generation: Annotated[str, typer.Argument(help="See: penstock features 
         charge = await _charge(log, topics)
         if charge is not None and charge.generation == generation:
             raise PenstockError(f"generation {generation} is in charge", "put another one in charge: penstock features swap")
+        if await _running(log, topics, generation):
+            raise PenstockError(
+                f"a feature store of generation {generation} runs", "end it first (it leaves its group in a minute)"
+            )
         names = topics.of_generation(generation, await log.describe())
         if not names:
             raise PenstockError(f"there is no generation {generation}", "penstock features generations")
@@ -241,6 +253,11 @@ def _use(settings: Settings, work: Any, doing: str) -> Any:
                 await store.close()
 
     return asyncio.run(inside())
+
+
+async def _running(log: Log, topics: Topics, generation: str) -> int:
+    """How many processes of a generation's feature store are in its group."""
+    return await log.members(topics.group("feature_store").removesuffix(topics.generation) + generation)
 
 
 async def _charge(log: Log, topics: Topics) -> Charge | None:

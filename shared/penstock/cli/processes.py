@@ -53,6 +53,9 @@ def up(
 
     settings = settings_of()
     names = [str(name) for name in only or Service]
+    if not only and not project_of(settings).models:
+        names = [str(Service.FEATURE_STORE)]
+        screen.note("the project has no model: only its feature store is started")
     if detach:
         supervising.in_background(settings, names)
     else:

@@ -28,6 +28,9 @@ from .security import PLAIN, Security
 
 __all__ = ["KafkaLog"]
 
+_MEMBERS: Final = 5
+"""Where the members are in the description of a group, in every version of the answer."""
+
 _PAUSE: Final = 0.1
 """Seconds between two tries while a broker starts or elects."""
 
@@ -134,6 +137,15 @@ class KafkaLog:
             if clock.time() > deadline:
                 raise LogError(f"topic {there[0]} is still there {DEADLINE:.0f} s after its deletion; look with: penstock doctor")
             await asyncio.sleep(_PAUSE)
+
+    async def members(self, group: str) -> int:
+        admin = await self._asking()
+        try:
+            answers = await within(admin.describe_consumer_groups([group]), f"asking for group {group}", self._bootstrap)
+        except LogError:
+            await self._forget()
+            raise
+        return sum(len(found[_MEMBERS]) for answer in answers for found in answer.groups)
 
     async def describe(self) -> dict[str, int]:
         return {name: count for name, (count, _) in (await self._described()).items()}

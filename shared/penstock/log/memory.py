@@ -122,6 +122,9 @@ class MemoryLog:
         member._seen = member.generation
         return member
 
+    async def members(self, group: str) -> int:
+        return sum(len(members) for (name, _), members in self._groups.items() if name == group)
+
     async def reader(self, positions: Mapping[Partition, int]) -> _Reader:
         for partition in positions:
             if partition not in self._partitions(partition.topic):
