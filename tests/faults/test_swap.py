@@ -152,6 +152,12 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             assert "in charge" in (await said("drop", new.topics.generation, code=1))["text"]
             assert (await said("swap", "--to", old.topics.generation))["in_charge"] == old.topics.generation
             assert new.end() == 0
+            assert "runs" in (await said("drop", new.topics.generation, code=1))["text"], "it may have been killed, and come back"
+
+            async def left() -> bool:
+                return await old.log.members(new.topics.group("feature_store")) == 0
+
+            await old.until(left)
             assert new.topics.shadow in (await said("drop", new.topics.generation))["deleted"]
             assert not {new.topics.shadow} & (await old.log.describe()).keys()
             await old.finish()

@@ -139,13 +139,19 @@ class KafkaLog:
             await asyncio.sleep(_PAUSE)
 
     async def members(self, group: str) -> int:
-        admin = await self._asking()
-        try:
-            answers = await within(admin.describe_consumer_groups([group]), f"asking for group {group}", self._bootstrap)
-        except LogError:
-            await self._forget()
-            raise
-        return sum(len(found[_MEMBERS]) for answer in answers for found in answer.groups)
+        deadline = asyncio.get_running_loop().time() + DEADLINE
+        while True:
+            admin = await self._asking()
+            try:
+                answers = await within(admin.describe_consumer_groups([group]), f"asking for group {group}", self._bootstrap)
+                return sum(len(found[_MEMBERS]) for answer in answers for found in answer.groups)
+            except LogError as error:
+                await self._forget()
+                # a broker makes the topic of groups when it is first asked for one
+                waits = isinstance(error.__cause__, KafkaError) and error.__cause__.retriable
+                if not waits or asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_PAUSE)
 
     async def describe(self) -> dict[str, int]:
         return {name: count for name, (count, _) in (await self._described()).items()}
