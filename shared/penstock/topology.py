@@ -100,7 +100,11 @@ class Topology:
                 [hop.key, [view.fingerprint for view in hop.views], [e.topic for e in hop.direct], hop.upstream]
                 for hop in self.hops
             ],
-            [[event.topic, self.columns(event) if event in self.reads else None] for event in self.events],
+            [
+                [event.topic, self.columns(event) if way.row else None]
+                for event, way in self.routes.items()
+                if way.path or way.row
+            ],
         ]
         return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:8]
 

@@ -31,7 +31,7 @@ def serve(
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of one request.")] = 10_000,
     max_body: Annotated[int, typer.Option("--max-body", metavar="MIB", min=1, help="Size of one request.")] = 16,
 ) -> None:
-    """Serve ONNX files over HTTP, by the Open Inference Protocol v2.
+    """Serve ONNX files over HTTP by the Open Inference Protocol.
 
     Needs no broker, Redis or project. A file that changes is swapped in without a failed request.
 

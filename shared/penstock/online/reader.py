@@ -110,7 +110,8 @@ def partitions_of(position: bytes) -> int:
     found = msgspec.msgpack.decode(position).get("partitions") if position else None
     if not found:
         raise Unreachable(
-            "the feature store has not written to this Redis yet", "start it, or correct the address: penstock status"
+            "a feature store of these definitions has not written to this Redis yet",
+            "build it: penstock features backfill   or start it, or correct the address: penstock status",
         )
     return int(found)
 

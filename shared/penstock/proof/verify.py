@@ -244,6 +244,8 @@ class Judge:
         made = served.views[row].get(view.name)
         if made is not None and made != view.fingerprint:
             return differences("version", f"made by {view.name} {made}; the project's is {view.fingerprint}")
+        if made is None and served.views[row]:
+            return differences("version", "the definitions that made the row had no such view")
         if made is None and len(told) < len(view.columns):
             return differences("version", "the table has no such column: these rows are of another definition")
         before, processed = history.until(entity, int(self.past.by_time[event])), history.preceding(event)
