@@ -53,7 +53,7 @@ class _State(msgspec.Struct, kw_only=True):
 
 
 def generations() -> None:
-    """Show the generations of the views that are kept, and which one is in charge."""
+    """Show the kept generations, and which one is in charge."""
     settings = project_settings()
 
     async def work(log: Log, store: Store, topics: Topics) -> list[_State]:
@@ -79,7 +79,7 @@ def backfill(
     processes: Annotated[int, typer.Option(min=1, help="Processes that share the partitions.")] = 2,
     follow: Annotated[bool, typer.Option(help="Stay when it is built, and keep up: a feature store, until Ctrl-C.")] = False,
 ) -> None:
-    """Build what the project file says now, beside what is in charge.
+    """Build what the file says now, beside what is in charge.
 
     From the offline tables as far as Kafka no longer keeps the events, then from Kafka. Ended anywhere, it goes on from there.
     """
@@ -104,7 +104,7 @@ def backfill(
 def compare(
     newest: Annotated[int, typer.Option(min=1, help="Rows of the shadow that are compared, the newest.")] = NEWEST,
 ) -> None:
-    """Compare what the project file's views would have said with what was said.
+    """Compare what new views would have said with what was.
 
     Exit code 1 where a view that did not change differs.
     """
@@ -152,9 +152,9 @@ def swap(
     to: Annotated[str, typer.Option(metavar="GENERATION", help="Default: what the project file says now.")] = "",
     changed: Annotated[bool, typer.Option(help="Also where a model's champion was fitted to other values.")] = False,
 ) -> None:
-    """Put another generation of the views in charge: its rows are the rows from here on.
+    """Put another generation of the views in charge.
 
-    One record; the generation's feature store takes over, and each event has one row. To undo it, swap to the one before.
+    Its rows are the rows from here on. One record; the generation's feature store takes over, and each event has one row. To undo it, swap to the one before.
     """
     settings = project_settings()
 
@@ -193,7 +193,10 @@ def swap(
 
 
 def drop(generation: Annotated[str, typer.Argument(help="See: penstock features generations")]) -> None:
-    """Forget a generation that is not in charge: its states, its topics."""
+    """Forget a generation that is not in charge.
+
+    Its states and its topics are deleted.
+    """
     settings = project_settings()
 
     async def work(log: Log, store: Store, topics: Topics) -> list[str]:
