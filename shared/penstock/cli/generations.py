@@ -154,7 +154,8 @@ def swap(
 ) -> None:
     """Put another generation of the views in charge.
 
-    Its rows are the rows from here on. One record; the generation's feature store takes over, and each event has one row. To undo it, swap to the one before.
+    Its rows are the rows from here on. One record; the generation's feature store takes over, and each event has one row. To undo
+    it, swap to the one before.
     """
     settings = project_settings()
 
