@@ -111,7 +111,7 @@ async def bare(log: KafkaLog, store: RedisStore, topics: Topics, n: int) -> int:
     columns, shape = topics.project.topology.columns(event), Shape(topics.project.topology.reads[event])
     numbers = np.random.default_rng(0).gamma(2, 20, len(columns)).tolist()
     features = msgspec.defstruct("Features", [(name.replace(".", "_"), float) for name in columns])
-    row = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__ if name != "late"], gc=False)
+    row = msgspec.defstruct("Row", [(name, Any) for name in Row.__struct_fields__ if name not in ("late", "as_of")], gc=False)
     rows, seen, done = topics.rows(event), 0, 0
     state = b"x" * 8 * (shape.head + int((shape.rings[:, 3] + 1).sum()))
     while done < n:
