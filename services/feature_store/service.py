@@ -4,6 +4,7 @@ reads    your events         partitions shared among members
          <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
 follows  <p>.clock           which times publishers have closed
          <p>.generations     which generation of the views is in charge
+         <p>.passed          where the one in charge has passed a source
 writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.passed, <p>.late, <topic>.dlq; a shadow <p>.shadow.<g>; <p>.generations
 state    window tiles per entity, with the positions they include, in the online store
 """
@@ -42,7 +43,7 @@ def lanes(
             store,
             lambda number: FeatureShard(topics, number, idle_after, tracing, succession),
             shared,
-            follows=[topics.clock, topics.generations],
+            follows=[topics.clock, topics.generations, topics.passed],
             clock=topics.clock,
             writes=[
                 *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
