@@ -372,7 +372,7 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
     }
     logs = [settings.data / "logs" / f"backfill.{n}.log" for n in range(processes)]
     children = [launch([sys.executable, "-m", "penstock.services", "backfill"], log=path, env=env) for path in logs]
-    lag = Lag(kafka, log, topics, ["feature_store"])
+    lag = Lag(kafka, log, topics, ["feature_store"], broker.security_of(settings))
     events = {event.topic for hop in topics.project.topology.hops for event in hop.direct}
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]}")
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=screen.form.json)

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import PenstockError
-from ..log.security import PLAIN
 from . import broker, screen
 from .options import Service, project_of, project_settings, settings_of
 
@@ -228,7 +227,7 @@ def doctor() -> None:
         ports={name: settings.port_of(name) for name in Service if name not in up_here},
         data=settings.data,
         tables=settings.offline,
-        security=settings.security if settings.kafka_bootstrap_servers else PLAIN,
+        security=broker.security_of(settings),
     )
     code = examination.exit_code(checks)
     lines = []
