@@ -31,9 +31,10 @@ def lanes(
     idle_after: float | None = 5.0,
     tracing: Tracing | None = None,
     history: Earlier | None = None,
+    succession: Succession | None = None,
 ) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
-    topology, succession = topics.project.topology, Succession(topics, log, store)
+    topology, turn = topics.project.topology, succession or Succession(topics, log, store)
     shared = [event.topic for hop in topology.hops for event in hop.direct]
     shared += [topics.hop(hop.key) for hop in topology.hops if hop.upstream]
     return [
@@ -41,7 +42,7 @@ def lanes(
             "feature_store",
             log,
             store,
-            lambda number: FeatureShard(topics, number, idle_after, tracing, succession),
+            lambda number: FeatureShard(topics, number, idle_after, tracing, turn),
             shared,
             follows=[topics.clock, topics.generations, topics.passed],
             clock=topics.clock,
@@ -56,8 +57,7 @@ def lanes(
             tracing=tracing,
             group=topics.group("feature_store"),
             places=topics.shard,
-            prepare=succession.prepare,
-            confirm=succession.confirm,
+            handover=turn,
             history=history,
         )
     ]
