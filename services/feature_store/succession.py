@@ -67,6 +67,11 @@ class Succession:
     def in_charge(self) -> bool:
         return self.charge.generation == self._topics.generation
 
+    @property
+    def stands(self) -> tuple[str, str]:
+        """This generation, and the one that is in charge as far as is known."""
+        return self._topics.generation, self.charge.generation or self._topics.generation
+
     def overtaken(self, batch: Batch) -> bool:
         """Whether these records put this generation in charge. (That another one is in charge is learnt by being fenced.)"""
         news = [said for said in charges(batch.values) if said.number > self.charge.number]

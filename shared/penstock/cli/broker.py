@@ -17,7 +17,20 @@ from . import screen
 if TYPE_CHECKING:
     from ..settings import Settings
 
-__all__ = ["Found", "as_json", "connected", "dealt", "flat", "held", "known", "records", "refusal", "security_of", "servers", "use"]
+__all__ = [
+    "Found",
+    "as_json",
+    "connected",
+    "dealt",
+    "flat",
+    "held",
+    "known",
+    "records",
+    "refusal",
+    "security_of",
+    "servers",
+    "use",
+]
 
 T = TypeVar("T")
 

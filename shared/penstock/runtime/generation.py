@@ -8,7 +8,8 @@ under that name, so a state of another definition is never misread, and a reader
     shadow   what it would send goes to its shadow topic, from the time on that was closed when it began
     swap     one record on `<p>.generations` (`Charge`). The generation that is now in charge fences the other's shards, publishes
              what these still owe, and of its own shadow what the other has not sent: each event has one row, whoever made it
-    undo     the other one is a shadow now, as long as its feature store runs: swap again
+    undo     the other one is a shadow now, as long as its feature store runs: swap again. Stopped, its state stays what it was:
+             LIVE says that it was built, not that it is fresh; readers of its file see the age of what they read
 
 What is here is pure; services/feature_store/succession.py does it.
 """
