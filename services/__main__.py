@@ -57,17 +57,20 @@ class Machine:
 
 def feature_store(machine: Machine) -> None:
     from .feature_store import api, archivist, quality, rebuild, service
+    from .feature_store.succession import Succession
 
     topics, idle_after = machine.topics, machine.settings.idle_after
-    past = rebuild.EventTables(Tables(machine.settings.offline))
-    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
+    past, succession = rebuild.EventTables(Tables(machine.settings.offline)), Succession(topics, machine.log, machine.store)
+    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past, succession))
     surveyed = machine.lanes(quality.lanes(topics, machine.log, machine.store))
     kept = archivist.Archivist()
     machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     missing, online = [ready, surveyed, kept.missing], OnlineFeatures(topics, machine.store)
     online.warm()
-    machine.app = api.app(online, views, lambda: "; ".join(filter(None, (m() for m in missing))))
+    machine.app = api.app(
+        online, views, lambda: "; ".join(filter(None, (m() for m in missing))), lambda: api.Generation(*succession.stands)
+    )
 
 
 def archive(machine: Machine) -> None:

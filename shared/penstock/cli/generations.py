@@ -48,6 +48,8 @@ class _State(msgspec.Struct, kw_only=True):
     declared: bool
     """Whether it is that of the project file as it is now."""
     built: bool
+    processes: int
+    """How many run its feature store."""
     until: str | None
     """What it has done: everything before this time."""
 
@@ -61,13 +63,14 @@ def generations() -> None:
         prefix = topics.shadow.removesuffix(topics.generation)
         names = {name.removeprefix(prefix) for name in there if name.startswith(prefix)} | {topics.generation}
         closed = await _closed(log, topics)
-        found = [await _state(name, charge, closed, store, topics) for name in sorted(names)]
+        found = [await _state(name, charge, closed, store, topics, await _running(log, topics, name)) for name in sorted(names)]
         return sorted(found, key=lambda state: (not state.in_charge, not state.declared))
 
     found = _use(settings, work, "looking at generations")
     table = [("generation", "stands", "done until", "")]
     for state in found:
         stands = "in charge" if state.in_charge else "shadow" if state.built else "not built"
+        stands += "" if state.processes else ", not running"
         table.append((state.generation, stands, state.until or "-", "your project file" if state.declared else ""))
     screen.answer({"generations": [msgspec.to_builtins(state) for state in found]}, screen.rows(table))
     mine = next(state for state in found if state.declared)
@@ -288,7 +291,9 @@ async def _closed(log: Log, topics: Topics) -> dict[str, int]:
     return closed
 
 
-async def _state(name: str, charge: Charge | None, closed: Mapping[str, int], store: Store, topics: Topics) -> _State:
+async def _state(
+    name: str, charge: Charge | None, closed: Mapping[str, int], store: Store, topics: Topics, processes: int = 0
+) -> _State:
     from ..event import from_micros
     from ..store import LIVE, STATUS
 
@@ -304,6 +309,7 @@ async def _state(name: str, charge: Charge | None, closed: Mapping[str, int], st
         in_charge=leading,
         declared=name == topics.generation,
         built=all(head == LIVE for head in heads),
+        processes=processes,
         until=until,
     )
 
@@ -372,7 +378,7 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
     }
     logs = [settings.data / "logs" / f"backfill.{n}.log" for n in range(processes)]
     children = [launch([sys.executable, "-m", "penstock.services", "backfill"], log=path, env=env) for path in logs]
-    lag = Lag(kafka, log, topics, ["feature_store"])
+    lag = Lag(kafka, log, topics, ["feature_store"], broker.security_of(settings))
     events = {event.topic for hop in topics.project.topology.hops for event in hop.direct}
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]}")
     bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=screen.form.json)
