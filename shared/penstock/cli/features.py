@@ -309,9 +309,9 @@ def explain(
     served: dict[str, Any] | None = None
     if row is not None:
         judge, place, event = row_of(topics, tables, past, found, hop, row, entity)
-        processed, exact = judge.processed(hop, found, place, event)
+        processed = history.preceding(event)
         moment, asked = int(past.times[event]), past.typed(event)
-        served = served_said(judge, hop, found, columns, place, event, processed, exact)
+        served = served_said(judge, hop, found, columns, place, event)
     else:
         processed, asked = history.of(history.number[entity]), None
         first, last = int(past.times.min()), int(past.times.max())

@@ -143,6 +143,7 @@ class History:
         order = np.lexsort((past.by_position, self.entities))
         self._order: Ints = order[np.searchsorted(self.entities[order], 0) :]
         self._starts = np.searchsorted(self.entities[self._order], np.arange(len(self.names) + 1))
+        self._late: dict[int, Ints] = {}
         self._lines: dict[int, Ints] = {}
         """Per partition the places of its events, sorted."""
 
@@ -156,6 +157,13 @@ class History:
         """The events of its entity that were processed before an event, in order."""
         own = self.of(int(self.entities[event]))
         return own[: np.searchsorted(self._past.by_position[own], self._past.by_position[event])]
+
+    def late(self, entity: int) -> Ints:
+        """Those events of an entity that came late."""
+        if entity not in self._late:
+            own = self.of(entity)
+            self._late[entity] = own[self._past.late[own]]
+        return self._late[entity]
 
     def count(self, event: int) -> int:
         """How many events its partition here had processed before an event."""
@@ -204,7 +212,6 @@ class Past:
         """The place of each event in the order of time."""
         self.by_position = _places(order_of(self.moved, self.late, self.ranks, ids.__getitem__, places))
         """The place of each event in the order of positions."""
-        self._sorted = np.sort(self.times)
         self._histories: dict[str, History] = {}
 
     def __len__(self) -> int:
@@ -215,10 +222,6 @@ class Past:
         if key not in self._histories:
             self._histories[key] = History(self, key, self.partitions)
         return self._histories[key]
-
-    def first_since(self, moments: Ints) -> Ints:
-        """The place, in the order of time, of the first event at or after each moment."""
-        return np.searchsorted(self._sorted, moments).astype(np.int64)
 
     def kind(self, event: int) -> tuple[Recorded, int]:
         """The table of an event, and its row there."""
