@@ -17,8 +17,7 @@ from ..event import from_micros, to_micros
 from ..feature import Derived, View
 from ..lineage import reads
 from .history import Past
-from .recompute import effective_of, held, inside, timely, values
-from .running import start_of
+from .recompute import effective_of, held, inside, start_of, timely, values
 
 __all__ = ["Explanation", "Inside", "Tile", "explain"]
 

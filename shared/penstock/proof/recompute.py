@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..aggregate import Aggregate
+from ..aggregate import Aggregate, hop_of
 from ..feature import View
 from ..replay import derive as derived_of
 from ..replay import value as value_of
 from .history import Past
-from .running import start_of
 
-__all__ = ["derive", "effective_of", "held", "inside", "parts_of", "timely", "value", "values"]
+__all__ = ["derive", "effective_of", "held", "inside", "parts_of", "start_of", "timely", "value", "values"]
 
 Ints = npt.NDArray[np.int64]
+
+
+def start_of(over: int, effective: Any) -> Any:
+    """Where a window of length `over` that ends at `effective` begins, in microseconds: its tail is floored to the hop."""
+    hop = hop_of(over)
+    return (effective - over) // hop * hop
 
 
 def parts_of(view: View) -> dict[str, Aggregate]:
@@ -79,9 +85,16 @@ def timely(past: Past, view: View, processed: Ints) -> npt.NDArray[np.bool_]:
 
 def derive(view: View, found: Mapping[str, float], event: Any) -> dict[str, float]:
     """The derived features of a row by column, from its others."""
+    features, derived = _names(view)
     row, made = SimpleNamespace(), {}
-    for feature in view.features:
-        feature.put(row.__dict__, [found[name] for name in feature.columns])
-    for item in view.derived:
-        made[repr(item)] = row.__dict__[item.name] = derived_of(item, row, event)
+    for feature, columns in features:
+        feature.put(row.__dict__, [found[name] for name in columns])
+    for item, column in derived:
+        made[column] = row.__dict__[item.name] = derived_of(item, row, event)
     return made
+
+
+@lru_cache(64)
+def _names(view: View) -> tuple[list[tuple[Any, tuple[str, ...]]], list[tuple[Any, str]]]:
+    """The features of a view with their columns: spelling those takes longer than the arithmetic."""
+    return [(feature, feature.columns) for feature in view.features], [(item, repr(item)) for item in view.derived]

@@ -11,12 +11,12 @@ import math
 import sys
 from bisect import bisect_left, bisect_right, insort
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 from ..aggregate import Aggregate, hop_of
 from ..windows.sketch import COMMON_LEAST, DISTINCT_EXACT, QUANTILE_EXACT, REGISTERS
 
-__all__ = ["ESTIMATE", "NEAR", "OFF", "SAME", "TOLERANCE", "Running", "close", "running", "start_of"]
+__all__ = ["ESTIMATE", "NEAR", "OFF", "SAME", "TOLERANCE", "Running", "close", "running"]
 
 OFF, SAME, NEAR, ESTIMATE = 0, 1, 2, 3
 """What a served value is beside the exact one. NEAR: as exact as the great numbers are that were added up and cancel."""
@@ -30,12 +30,6 @@ _BITS: Final = 1074
 _ONE: Final = 1 << _BITS
 _ROOM: Final = 1024
 """Places of what has left a window that are kept before the list is cut: then cutting costs less than putting in."""
-
-
-def start_of(over: int, effective: Any) -> Any:
-    """Where a window of length `over` that ends at `effective` begins, in microseconds: its tail is floored to the hop."""
-    hop = hop_of(over)
-    return (effective - over) // hop * hop
 
 
 def close(said: float, meant: float, scale: float = 0.0, tolerance: float = TOLERANCE) -> bool:
@@ -56,7 +50,7 @@ class Running:
     more of the values (`come`, `leave`)."""
 
     def __init__(self, part: Aggregate, ttl: int | None) -> None:
-        self.part, self.ttl = part, ttl
+        self.part, self.ttl, self.hop = part, ttl, hop_of(part.over)
         self.inside: list[tuple[int, int, float]] = []
         """(time, turn, value) in this order, of values that may be in the window; those before `gone` have left it."""
         self.gone = self.turn = 0
@@ -75,7 +69,7 @@ class Running:
     def at(self, effective: int) -> float:
         """The value when windows end at `effective`, microseconds, which never goes back."""
         if self.part.over:
-            start = start_of(self.part.over, effective)
+            start = (effective - self.part.over) // self.hop * self.hop
             while self.gone < len(self.inside) and self.inside[self.gone][0] < start:
                 self.leave(self.inside[self.gone][2])
                 self.gone += 1

@@ -22,7 +22,6 @@ may differ by a relative 1e-9, for they are added in another order; all others m
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,7 +38,7 @@ from ..topology import Topology
 from .history import Past
 from .recompute import timely
 from .running import ESTIMATE, OFF, SAME
-from .walk import OFTEN, Order, Walked, walk
+from .walk import Order, Walked, walk
 
 __all__ = ["CAUSES", "Difference", "Judge", "Report", "Served", "verify"]
 
@@ -189,12 +188,11 @@ class Judge:
 
         def walked(order: Order, some: Ints, doing: str) -> tuple[Walked, Ints]:
             """Of some of the rows, and whether all that was served is what this gives (n)."""
-            steps = itertools.count(OFTEN, OFTEN)
             said = f"{view.name}: {doing}"
             self.progress(said, 0, len(some))
             found = walk(
                 self.past, self.past.history(key), view, order, asked[some], told[some],
-                lambda: self.progress(said, next(steps), len(some)),
+                lambda done: self.progress(said, done, len(some)),
             )  # fmt: skip
             self.progress(said, len(some), len(some))
             return found, (found.beside != OFF)[:, there].all(axis=1)
@@ -307,7 +305,9 @@ class _Row:
         past, event, history = self.judge.past, self.event, self.judge.past.history(self.key)
         entity, late = int(history.entities[event]), bool(past.late[event])
         own = history.of(entity) if late else history.late(entity)
-        there = (past.by_position[own] < past.by_position[event]) & np.isin(own, self.judge.timely(self.key, self.view, entity))
+        there = past.by_position[own] < past.by_position[event]
+        if self.view.lateness is not None:
+            there &= np.isin(own, self.judge.timely(self.key, self.view, entity))
         before = past.by_time[own] < past.by_time[event]
         missed, early = own[before & ~there], own[there & ~before]
         if len(missed):

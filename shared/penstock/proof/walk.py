@@ -20,7 +20,7 @@ from .history import History, Past
 from .recompute import derive, held, parts_of
 from .running import NEAR, OFF, SAME, Running, close, running
 
-__all__ = ["OFTEN", "Order", "Walked", "walk"]
+__all__ = ["Order", "Walked", "walk"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -43,11 +43,17 @@ class Walked:
 
 
 def walk(
-    past: Past, history: History, view: View, order: Order, asked: Ints, told: Floats, progress: Callable[[], None] = lambda: None
+    past: Past,
+    history: History,
+    view: View,
+    order: Order,
+    asked: Ints,
+    told: Floats,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> Walked:
     """The values of `view` for the rows of the events `asked` (n), beside those served, `told` (n, columns). In the order of time
-    nothing is forgotten and nothing is too late; in the others the view's `ttl` and `lateness` hold. `progress` is called after
-    every OFTEN rows."""
+    nothing is forgotten and nothing is too late; in the others the view's `ttl` and `lateness` hold. `progress` is told
+    after every OFTEN rows how many are done."""
     count = len(asked), len(view.columns)
     made = Walked(np.full(count, np.nan), np.full(count, OFF, np.int8), np.zeros(count[0], bool))
     steps = _Steps(past, view, order, made, told, progress)
@@ -70,7 +76,7 @@ def walk(
 class _Steps:
     """The walk through the events of one entity after another."""
 
-    def __init__(self, past: Past, view: View, order: Order, made: Walked, told: Floats, progress: Callable[[], None]) -> None:
+    def __init__(self, past: Past, view: View, order: Order, made: Walked, told: Floats, progress: Callable[[int], None]) -> None:
         self.past, self.view, self.made, self.told, self.progress = past, view, made, told, progress
         self.forgets = order == "forgetting"
         self.ttl, self.lateness = (None, None) if order == "time" else (view.ttl, view.lateness)
@@ -131,7 +137,7 @@ class _Steps:
             self.made.expired[row] = any(one.expired(effective) for one in held.values())
         self.done += 1
         if self.done % OFTEN == 0:
-            self.progress()
+            self.progress(self.done)
 
 
 def _worth(past: Past, part: Aggregate) -> list[float]:
