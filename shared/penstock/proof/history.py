@@ -145,7 +145,7 @@ class History:
         self._starts = np.searchsorted(self.entities[self._order], np.arange(len(self.names) + 1))
         self._late: dict[int, Ints] = {}
         self._lines: dict[int, Ints] = {}
-        """Per partition the places of its events, sorted."""
+        """Per partition its events, in the order of positions."""
 
     def of(self, entity: int) -> Ints:
         """All events of an entity, in the order of positions; none for -1."""
@@ -167,10 +167,15 @@ class History:
 
     def count(self, event: int) -> int:
         """How many events its partition here had processed before an event."""
+        return int(np.searchsorted(self._past.by_position[self.line(event)], self._past.by_position[event]))
+
+    def line(self, event: int) -> Ints:
+        """All events of its partition here, in the order of positions."""
         number = int(self.partitions[event])
         if number not in self._lines:
-            self._lines[number] = np.sort(self._past.by_position[self.partitions == number])
-        return int(np.searchsorted(self._lines[number], self._past.by_position[event]))
+            own = np.flatnonzero(self.partitions == number)
+            self._lines[number] = own[np.argsort(self._past.by_position[own])]
+        return self._lines[number]
 
     def until(self, entity: int, place: int) -> Ints:
         """The events of an entity before a place in the order of time, in that order."""
@@ -205,6 +210,8 @@ class Past:
         self.late = self.times < self.moved
         """Which came after a newer one of their partition, or after that had been passed."""
         places = tuple(_laid([getattr(kind, name) for kind in kinds]) for name in ("partitions", "offsets"))
+        self.sources = places[0]
+        """The partition of each event in its topic."""
         names = [name for kind in kinds for name in kind.ids]
         ids = np.array(names, object)
         on_time = np.zeros(len(self.times), bool)

@@ -11,9 +11,10 @@ Where the served value is another one, it is sought, in this order:
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
-One thing is not told apart from a fault: where the store lost its state after a source had been passed, rows that were published
-before stay, while what came late may be processed in another order when the work is done again. Where the cursor of such a row
-counts fewer events than come before it by now, that is said (`late`); where as many, but others, it is `unexplained`.
+Where the store lost its state, rows that were published before stay, while what comes late after the loss is processed in another
+order than it would have been: before rows that are out already, or, where a block of it has yet to pass a hop, after them. The
+cursor of such a row counts fewer or more events than come before it by now. Where so many, of one or two sources, give all that
+was served, that is said (`late`); else it is `unexplained`.
 
 Nothing here uses the kernel that the stream runs: each entity's events are walked through once in either order (`walk`), and
 aggregates kept up exactly (`running`), which the tests compare with `replay`, the written-down meaning. Numbers that are added up
@@ -22,6 +23,7 @@ may differ by a relative 1e-9, for they are added in another order; all others m
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +40,7 @@ from ..topology import Topology
 from .history import Past
 from .recompute import timely
 from .running import ESTIMATE, OFF, SAME
-from .walk import Order, Walked, walk
+from .walk import Order, Walked, gives, walk
 
 __all__ = ["CAUSES", "Difference", "Judge", "Report", "Served", "verify"]
 
@@ -48,6 +50,10 @@ Floats = npt.NDArray[np.float64]
 CAUSES: Final = ("version", "late", "expiry", "estimate", "unarchived", "unexplained")
 KEPT: Final = 1_000
 """Differences of one cause that a report keeps in full; all are counted."""
+TRIED: Final = 100
+"""Ways in which a row may have been put elsewhere that are tried: each is a walk through the events of its entity."""
+FARTHEST: Final = 20
+"""Events by which one source is moved where two are."""
 
 
 @dataclass(frozen=True)
@@ -328,10 +334,43 @@ class _Row:
             because = f"{missing} events that its cursor counts are not in the tables yet"
             return self.differences("unarchived", because, [*right, *wrong])
         late = self.late(right) if right else []
-        if missing < 0:
-            because = f"{-missing} of the events before it came after it: the store had lost its state, and went back behind it"
-            return late + self.differences("late", because, wrong)
-        return late + self.differences("unexplained", "no events that can have been before it give this value", wrong)
+        moved = self._moved(missing) if missing else None
+        if moved is None:
+            return late + self.differences("unexplained", "no events that can have been before it give this value", wrong)
+        counted = f"its cursor counts {abs(missing)} {'fewer' if missing < 0 else 'more'} events than come before it"
+        return late + self.differences(
+            "late", f"{counted}: the store had lost its state, and order changed with it", wrong, moved
+        )
+
+    def _moved(self, missing: int) -> Ints | None:
+        """The events of its entity that were on the other side of the row than the log alone says, where its cursor counts
+        `missing` more. What a row knows is all of each source up to some place, and of its own source all that is before it. So
+        up to two others are moved on or back until as many are counted and give all values of the row. None where none do."""
+        past, history, event = self.judge.past, self.judge.past.history(self.key), self.event
+        line, at, preceding = history.line(event), history.count(event), history.preceding(event)
+        own = history.of(int(history.entities[event]))
+        sources = past.ranks[line] * (past.partitions + 1) + past.sources[line]
+        others = np.unique(sources[sources != sources[at]]).tolist()
+        back = {source: line[:at][sources[:at] == source][::-1] for source in others}
+        on = {source: line[at + 1 :][sources[at + 1 :] == source] for source in others}
+        told = np.array([self.served.columns.get(n, np.full(len(self.served), np.nan))[self.row] for n in self.view.columns])
+        there = [name in self.served.columns for name in self.view.columns]
+        steps = sorted(range(-FARTHEST, FARTHEST + 1), key=abs)
+        tried: set[tuple[int, ...]] = set()
+        for one, other in itertools.combinations_with_replacement(others, 2):
+            for step in steps if one != other else [0]:
+                moves = [(one, step), (other, missing - step)]
+                gone = np.concatenate([back[source][:-by] if by < 0 else line[:0] for source, by in moves])
+                come = np.concatenate([on[source][:by] if by > 0 else line[:0] for source, by in moves])
+                moved = np.intersect1d(np.append(gone, come), own)
+                if len(gone) - len(come) != -missing or tuple(moved.tolist()) in tried or len(tried) >= TRIED:
+                    continue
+                tried.add(tuple(moved.tolist()))
+                events = np.setxor1d(preceding, moved)
+                beside = gives(past, self.view, events[np.argsort(past.by_position[events])], event, told)
+                if (beside[there] != OFF).all():
+                    return moved
+        return None
 
 
 def _version(view: View, views: Mapping[str, str], whole: bool) -> str | None:

@@ -20,7 +20,7 @@ from .history import History, Past
 from .recompute import derive, held, parts_of
 from .running import NEAR, OFF, SAME, Running, close, running
 
-__all__ = ["Order", "Walked", "walk"]
+__all__ = ["Order", "Walked", "gives", "walk"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -71,6 +71,15 @@ def walk(
         events = history.of(entity)
         steps.run(events[np.argsort(past.by_time[events])] if order == "time" else events, wanted)
     return made
+
+
+def gives(past: Past, view: View, events: Ints, event: int, told: Floats) -> npt.NDArray[np.int8]:
+    """What the served values (columns) of the row of `event` are beside those that come of these events, processed in this
+    order before it."""
+    made = Walked(np.full((1, len(told)), np.nan), np.full((1, len(told)), OFF, np.int8), np.zeros(1, bool))
+    _Steps(past, view, "position", made, told[None], lambda done: None).run(np.append(events, event), {event: 0})
+    beside: npt.NDArray[np.int8] = made.beside[0]
+    return beside
 
 
 class _Steps:
