@@ -296,6 +296,21 @@ def test_what_the_feature_store_refused_is_left_out(tmp_path: Path) -> None:
     assert street.verify().causes.total() == 0
 
 
+def test_an_event_of_a_clock_that_goes_wrong_is_left_out_though_its_table_has_it(tmp_path: Path) -> None:
+    events = [
+        sale("s0", 1, paid=5.0),
+        sale("s1", 60 * 24 * 36_500, paid=7.0),
+        ask("q0", 20),
+        sale("s2", 30, paid=1.0),
+        ask("q1", 40),
+    ]
+    street = published(tmp_path, [Batch(events, before=None)])
+    tables = Tables(tmp_path / "tables")
+    assert len(tables.table("sales").arrow()) == 3, "every record that decodes"
+    assert street.past.recorded[event_of(Sale)].ids == ["s0", "s2"]
+    assert street.verify().causes.total() == 0
+
+
 # -- the naive twin has one too --------------------------------------------------------------------------------------
 
 
