@@ -16,6 +16,7 @@ from ..errors import PenstockError, Unreachable
 from ..log import Log, Send
 from . import broker, screen
 from .options import command, project_of, project_settings
+from .stepping import stepping
 
 if TYPE_CHECKING:
     from ..proof.shadow import Comparison
@@ -361,9 +362,6 @@ async def _taken(store: Store, topics: Topics, generation: str, number: int) -> 
 
 async def _built(settings: Settings, log: Log, store: Store, topics: Topics, processes: int, follow: bool) -> None:
     """Run lanes of this generation in processes of their own until it is built."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
     from ..local.process import end_group, last_words, launch
     from ..runtime.lag import Lag
 
@@ -380,22 +378,21 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
     children = [launch([sys.executable, "-m", "penstock.services", "backfill"], log=path, env=env) for path in logs]
     lag = Lag(kafka, log, topics, ["feature_store"], broker.security_of(settings))
     events = {event.topic for hop in topics.project.topology.hops for event in hop.direct}
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]}")
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=screen.form.json)
+    doing = f"building {topics.generation}"
     try:
-        with bar:
-            shown = bar.add_task(f"building {topics.generation}", events="", total=None)
+        with stepping("event") as told:
             while True:
                 total = sum(end for partition, end in (await log.ends(sorted(events))).items())
                 left = await lag.records()
                 if left is not None:
                     done = max(0, total - sum(left.values()))
-                    bar.update(shown, completed=done, total=max(total, 1), events=f"{done:,} of {total:,} events")
+                    told(doing, done, total)
                 built = (await _state(topics.generation, None, {}, store, topics)).built
                 if built and not follow:
                     return
-                if built and shown is not None and not bar.tasks[0].finished:
-                    bar.update(shown, description=f"keeping up {topics.generation}")
+                if built and doing.startswith("building"):
+                    doing = f"keeping up {topics.generation}"
+                    screen.note(f"generation {topics.generation} is built, and kept up from here on; Ctrl-C ends it")
                 for child, path in zip(children, logs, strict=True):
                     if child.poll() is not None:
                         raise PenstockError(f"building has ended: {last_words(path.read_text())}", f"see {path}")
