@@ -199,7 +199,7 @@ class Recorder:
         if sending.done() and (error := sending.exception()) is not None:
             _fail(batch, error)
             return
-        self._refusing = "it has not said that it took the record; ask again with the same id, which counts once"
+        self._refusing = "it has not said whether it took the record; what has an id may be sent again, and counts once"
         waiting, self._queue, self._waiting = list(self._queue), deque(), 0
         _fail([*batch, *waiting], LogError(self._refusing))
         await asyncio.wait((sending,))

@@ -64,7 +64,8 @@ class Spill:
         except OSError:
             os.close(self._file)
             raise SettingError(
-                f"{self.path} belongs to another process that runs", "give each process a PENSTOCK_DATA of its own"
+                f"{self.path} belongs to another process that runs",
+                "name each process by PENSTOCK_INSTANCE, or give each a PENSTOCK_DATA of its own",
             ) from None
         self.ends: dict[Partition, int] = {}
         """Positions before which nothing that waits here can be in the log."""
