@@ -1,8 +1,8 @@
 """The gateway under load: events answered with features from Redis, each answer recorded in Kafka before it leaves.
 
-Model: 100 boosted trees of 20 inputs, 4 of the event and 16 windows (1h, 6h, 24h, 7d x count, sum, mean, max) of 2,000 cards with a
-week of events. The whole inference service on core 0; Kafka, Redis and wrk (one thread, keep-alive, closed loop) on core 1. Every
-request is another event. Where others work on the machine, requests per CPU second of the server say more than the clock.
+Model: 100 boosted trees of 20 inputs, 4 of the event and 16 windows (1h, 6h, 24h, 7d x count, sum, mean, max) of 2,000 cards with
+a week of events. The whole inference service on core 0; Kafka, Redis and wrk (one thread, keep-alive, closed loop) on core 1.
+Every request is another event. Where others work on the machine, requests per CPU second of the server say more than the clock.
 
     predict          POST /predict/m, one event
     predict, list    POST /predict/m, 50 events: rows per second

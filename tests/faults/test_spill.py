@@ -14,8 +14,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.services.air import EVENT, PROJECT, World
+from tests.services.air import EVENT, PROJECT, World, fitted, late
 
+from penstock.artefact import Artefacts
 from penstock.local import port
 from penstock.local.kafka import LocalKafka
 from penstock.log.kafka import KafkaLog
@@ -32,6 +33,13 @@ def broker(servers_here: None, tmp_path: Path) -> Iterator[LocalKafka]:
     made.start()
     yield made
     made.kill()
+
+
+class OneVersion(World):
+    """Of which the others need not be fitted."""
+
+    def __init__(self, folder: Path) -> None:
+        self.stored = {"v1": Artefacts(folder).put(fitted(len(late.inputs), 0)[1], "onnx")}
 
 
 class Gateway:
@@ -115,7 +123,7 @@ def test_every_answer_given_while_kafka_was_away_is_recorded_once(
     async def scenario() -> None:
         log = KafkaLog(broker.bootstrap)
         await log.create(TOPICS.all())
-        await log.send([World(tmp_path / "data" / "models").said("champion", "v1")])
+        await log.send([OneVersion(tmp_path / "data" / "models").said("champion", "v1")])
         gateway = Gateway(tmp_path, broker.bootstrap, redis_url)
         try:
             await gateway.start()

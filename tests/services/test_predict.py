@@ -244,6 +244,52 @@ class TestExplanations:
         door.run(talk, door.said("champion", "v1"))
 
 
+class Spans:
+    """A collector's side of `Tracing`."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str, str]] = []
+
+    def start(self, trace: str, operation: str, topic: str) -> None:
+        self.said.append((trace, operation, topic))
+
+    def record(self, trace: str, operation: str, topic: str) -> str:
+        self.start(trace, operation, topic)
+        return trace[:36] + "0000000000000001-01"
+
+
+class TestTraces:
+    def test_a_sampled_trace_gets_a_span_and_goes_on_with_the_record(self, door: Door) -> None:
+        async def whole() -> None:
+            spans: Any = Spans()
+            async with door.opened(door.said("champion", "v1"), app=door.app(tracing=spans)) as client:
+                trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
+                for n in (0, 1):
+                    said = await client.post(
+                        "/predict/late", json={**EVENT, "flight": f"f{n}"}, headers={"traceparent": f"{trace}{n}"}
+                    )
+                    assert said.json()["trace"] == trace[3:35]
+                assert (await client.post("/predict/late", json={**EVENT, "flight": "f2"})).json()["trace"] == ""
+                assert spans.said == [(trace + "1", "process", "air.predictions.late")]
+                passed = [dict(record.headers).get("traceparent", b"").decode() for record in door.recorded]
+                assert passed == [f"{trace}0", f"{trace[:36]}0000000000000001-01", ""]
+
+        asyncio.run(whole())
+
+    def test_a_share_of_events_begins_one(self, door: Door) -> None:
+        async def whole() -> None:
+            spans: Any = Spans()
+            async with door.opened(door.said("champion", "v1"), app=door.app(tracing=spans, share=0.3)) as client:
+                said = (await client.post("/predict/late", json=events(200))).json()
+                traced = [one["trace"] for one in said if one["trace"]]
+                assert [trace[3:35] for trace, _, _ in spans.said] == traced
+                assert 30 < len(traced) < 90
+
+        asyncio.run(whole())
+
+
 class TestLoad:
     def test_while_the_oldest_waits_too_long_no_other_is_let_in(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
         held = asyncio.Event()
