@@ -94,11 +94,16 @@ def inference(machine: Machine) -> None:
     from .inference import api, service
     from .inference.meters import Meters
     from .inference.sessions import Sessions
+    from .inference.spill import Spill
 
-    meters = Meters()
-    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).row
+    meters, settings = Meters(), machine.settings
+    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows
+    spill = Spill(settings.data / "spill" / (settings.instance or "0"), settings.spill) if settings.spill else None
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = api.gateway(machine.topics, machine.log, sessions, meters, look)
+    machine.app = api.gateway(
+        machine.topics, machine.log, sessions, meters, look, spill, settings.features_required, machine.tracing,
+        settings.trace_sample,
+    )  # fmt: skip
 
 
 def monitoring(machine: Machine) -> None:
@@ -196,11 +201,17 @@ def _http(machine: Machine) -> Any:
     """The HTTP server of a service."""
     import uvicorn
 
-    config = uvicorn.Config(
+    from penstock.runtime.connection import Connection
+
+    config: Any = uvicorn.Config(
         machine.app,
         machine.settings.http_host,
         machine.settings.port_of(machine.service),
         log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        http=Connection,
         lifespan="on",
         timeout_graceful_shutdown=int(SETTLING),
     )
