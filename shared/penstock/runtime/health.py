@@ -69,7 +69,9 @@ def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry
 
 
 async def body_of(request: Request, most: int) -> bytes:
-    """The body of a request, read no further than `most` bytes."""
+    """The body of a request, read no further than `most` bytes. 415 where it is compressed: few bytes could unfold to many."""
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise HTTPException(415, f"bodies are taken uncompressed only, not as {coding[:20]!r}")
     found = bytearray()
     try:
         async for chunk in request.stream():
