@@ -91,11 +91,13 @@ def inference(machine: Machine) -> None:
     from .inference import api, service
     from .inference.meters import Meters
     from .inference.sessions import Sessions
+    from .inference.spill import Spill
 
-    meters = Meters()
-    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).row
+    meters, settings = Meters(), machine.settings
+    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows
+    spill = Spill(settings.data / "spill" / (settings.instance or "0"), settings.spill) if settings.spill else None
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = api.gateway(machine.topics, machine.log, sessions, meters, look)
+    machine.app = api.gateway(machine.topics, machine.log, sessions, meters, look, spill, settings.features_required)
 
 
 def monitoring(machine: Machine) -> None:

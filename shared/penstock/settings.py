@@ -89,6 +89,14 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, lt=1 << 32)
     """Given to every `random_state` of a batch learner that the project leaves open; same seed, same decisions."""
 
+    spill: int = Field(256 << 20, ge=0)
+    """Bytes of answers that the gateway keeps on disk (PENSTOCK_DATA/spill) while Kafka is away; an answer takes some 800. When
+    they are full, and with 0 at once (strict), it gives no answer that Kafka has not taken, but a 503."""
+
+    features_required: bool = False
+    """Whether the gateway answers 503 while the online store is away. Else it answers as of entities of which nothing is known,
+    by models that take missing values, and says so."""
+
     http_host: str = "127.0.0.1"
     """Address that HTTP servers bind. Anything but loopback is open to the network, and wants keys or tokens (below)."""
 

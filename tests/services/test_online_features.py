@@ -117,7 +117,7 @@ class TestPredict:
             topics, meters = Topics(PROJECT, 4), Meters()
             await machine.log.create(topics.all())
             await machine.log.send([world.said("champion", "v1")])
-            look = OnlineFeatures(topics, machine.store).row
+            look = OnlineFeatures(topics, machine.store).rows
             app = gateway(topics, machine.log, Sessions(world.artefacts, meters), meters, look)
             asked = {
                 "unpromised": self.flight("c", "JFK", 50),

@@ -56,7 +56,7 @@ class Keys:
     """
 
     def __init__(self, path: Path, pepper: str) -> None:
-        self.path, self._pepper = path, pepper.encode()
+        self.path, self._hmac = path, hmac.new(pepper.encode(), digestmod="sha256")
         self._known: dict[str, tuple[bytes, Principal]] = {}
         self._looked, self._seen = 0.0, (0, 0, 0)
 
@@ -101,7 +101,9 @@ class Keys:
         return principal if hmac.compare_digest(digest, self._digest(words)) else None
 
     def _digest(self, words: str) -> bytes:
-        return hmac.digest(self._pepper, words.encode("utf-8", "surrogateescape"), "sha256")
+        found = self._hmac.copy()  # half the time of a new one
+        found.update(words.encode("utf-8", "surrogatepass"))
+        return found.digest()
 
     def _look(self, moment: float) -> None:
         """Read the file again where it has changed."""
