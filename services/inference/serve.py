@@ -1,6 +1,6 @@
 """`penstock serve`: ONNX files by the Open Inference Protocol v2, in one process that needs no broker, Redis or project.
 
-    files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json
+    files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json /docs
 
 The port is taken first, then the models are opened and warmed, and only then is anybody answered: who can connect finds all
 models ready.
@@ -21,6 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from penstock.doors.access import Access, loopback
 from penstock.errors import PenstockError
+from penstock.runtime.documentation import page
 from penstock.runtime.server import Transport
 from penstock.runtime.server import server as running
 from penstock.runtime.telemetry import logs
@@ -60,6 +61,10 @@ class Serve:
             body, kind = generate_latest(REGISTRY) + generate_latest(self._meters), CONTENT_TYPE_LATEST.encode()
         elif path == "/openapi.json":
             body = self._described
+        elif (found := page(path)) is not None:
+            await send({"type": "http.response.start", "status": status, "headers": found.headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else found.body})
+            return
         else:
             await self._protocol(scope, receive, send)
             return
