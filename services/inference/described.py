@@ -139,6 +139,8 @@ def document(title: str, version: str, models: Sequence[str]) -> Json:
         "/readyz": _get("readyz", "All models can be asked; else 503.", _record({"ready": _FLAG})),
         "/metrics": {"get": metrics},
     }
+    for operation in (operation for operations in health.values() for operation in operations.values()):
+        operation["tags"] = ["health"]
     return secured(
         {
             "openapi": "3.1.0",

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +50,7 @@ def describe(app: FastAPI, project: Project) -> None:
 
     def whole() -> Json:
         said = own()
-        said["paths"] |= _paths(project) | described.paths()
+        said["paths"] |= _paths(project) | described.paths([model.name for model in project.models])
         schemas = {"Answer": _answer(), "Positions": _positions(), "CloudEvent": _cloudevent()}
         said.setdefault("components", {}).setdefault("schemas", {}).update(described.schemas() | schemas)
         return secured(said)
@@ -124,13 +125,19 @@ def _paths(project: Project) -> Json:
     predict = _operation("predict", "Answer events.", _PREDICT, body, "200", answers, _ANSWER)
     publish = _operation("publish", "Publish events.", _PUBLISH, cloud, "202", _ref("Positions"), _POSITIONS)
     return {
-        "/predict/{model}": {"post": {**predict, "parameters": [_parameter("path", "model", _TEXT, "Its name."), *options]}},
-        "/events/{event}": {"post": {**publish, "parameters": [_parameter("path", "event", _TEXT, "Its topic.")]}},
+        "/predict/{model}": {
+            "post": {**predict, "parameters": [_parameter("path", "model", _one_of(asked), "Its name."), *options]}
+        },
+        "/events/{event}": {"post": {**publish, "parameters": [_parameter("path", "event", _one_of(sent), "Its topic.")]}},
     }
 
 
 def _parameter(place: str, name: str, schema: Json, said: str) -> Json:
     return {"name": name, "in": place, "required": place == "path", "schema": schema, "description": said}
+
+
+def _one_of(names: Iterable[str]) -> Json:
+    return {**_TEXT, "enum": found} if (found := list(names)) else _TEXT
 
 
 def _named(examples: Json) -> Json:

@@ -68,10 +68,16 @@ class Audit:
         self._lines += 1
         more, self._more = self._more, 0
         client = scope.get("client")
+        said = {"who": denied.who, "client": client and client[0], "not_written_before": more}
+        path = scope["path"][:LONGEST]
         self._logger.warning(
-            "turned away", status=denied.status, why=denied.said, who=denied.who or None, client=client[0] if client else None,
-            method=scope["method"], path=scope["path"][:LONGEST], not_written_before=more or None,
-        )  # fmt: skip
+            "turned away",
+            status=denied.status,
+            why=denied.said,
+            method=scope["method"],
+            path=path,
+            **{k: v for k, v in said.items() if v},
+        )
 
 
 class Door:
