@@ -7,11 +7,11 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
 from penstock.artefact import Artefacts
+from penstock.doors.access import Access
 from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.log.kafka import KafkaLog
 from penstock.offline import Tables
@@ -198,27 +198,14 @@ async def main(service: str, settings: Settings) -> None:
 
 
 def _http(machine: Machine) -> Any:
-    """The HTTP server of a service."""
-    import uvicorn
+    """The HTTP server of a service, behind its door."""
+    from penstock.runtime.server import Transport, server
 
-    from penstock.runtime.connection import Connection
-
-    config: Any = uvicorn.Config(
-        machine.app,
-        machine.settings.http_host,
-        machine.settings.port_of(machine.service),
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        http=Connection,
-        lifespan="on",
-        timeout_graceful_shutdown=int(SETTLING),
-    )
-    server = uvicorn.Server(config)
-    # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
-    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-    return server
+    settings = machine.settings
+    labels = {model.label.event.topic for model in machine.topics.project.models}
+    app = Access.of(settings).door(machine.app, settings.http_host, labels)
+    transport = Transport(settings.http_certificate, settings.http_certificate_key)
+    return server(app, settings.http_host, settings.port_of(machine.service), transport)
 
 
 async def work(machine: Machine) -> None:

@@ -26,6 +26,22 @@ from penstock.runtime.health import application, body_of
 __all__ = ["app", "openapi"]
 
 _encode = msgspec.json.Encoder().encode
+_QUERY: dict[str, Any] = {"views": ["Origin"], "keys": ["JFK", "LGA"]}
+_FOUND: dict[str, Any] = {
+    "features": {"Origin.flights_1h": [12.0, None]},
+    "views": {
+        "Origin": {
+            "status": ["fresh", "missing"],
+            "age": [30.5, None],
+            "as_of": ["2026-01-02T12:00:00Z", "2026-01-02T12:00:00Z"],
+        }
+    },
+}
+_ONE: dict[str, Any] = {
+    "view": "Origin", "key": "JFK", "as_of": "2026-01-02T12:00:00+00:00", "status": "fresh", "age": 30.5,
+    "features": {"flights_1h": 12.0},
+}  # fmt: skip
+_READ: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _ONE}}}}
 
 OTHER: Final = "penstock-in-charge"
 """The header of answers from definitions that are not in charge: the generation that is."""
@@ -63,7 +79,7 @@ def app(
 
     made.openapi = openapi  # type: ignore[method-assign]
 
-    @made.get("/features/{view}/{key:path}", operation_id="read_features", tags=["features"])
+    @made.get("/features/{view}/{key:path}", operation_id="read_features", tags=["features"], responses=_READ)
     async def read(view: str, key: str, at: datetime | None = None) -> JSONResponse:
         """One view of one entity, at a moment (default: now). A compound key is a JSON array.
 
@@ -95,12 +111,12 @@ def app(
         return JSONResponse(said, headers=headers())
 
     asked = {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[0]}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[0], "example": _QUERY}}},
         "responses": {
             "200": {
                 "description": "A row for each key, in order, as columns.",
                 "content": {
-                    "application/json": {"schema": schemas[1]},
+                    "application/json": {"schema": schemas[1], "example": _FOUND},
                     ARROW: {"schema": {"type": "string", "format": "binary"}},
                 },
             }

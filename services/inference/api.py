@@ -103,7 +103,7 @@ def gateway(
         ingest.PREFIX: Ingest(topics, events),
     }
     app.user_middleware.append(Middleware(_Ahead, of=ahead))  # within all others: those count, and guard the doors
-    manual.describe(app)
+    manual.describe(app, topics.project)
     return app
 
 

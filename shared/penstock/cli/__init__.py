@@ -21,6 +21,7 @@ from . import (
     dataset,
     deadletters,
     features,
+    keys,
     loop,
     processes,
     profile,
@@ -134,6 +135,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(schemas.app, name="schemas")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 command(app)(config.version)
 
