@@ -14,11 +14,11 @@ from penstock.model import Model
 from penstock.records import Decision
 from penstock.runtime.lane import now as clock
 from penstock.runtime.patience import patiently
+from penstock.scoring.answers import Serving
+from penstock.scoring.roster import ALIASES, Roster, Rosters
 from penstock.topics import Topics
 
 from .meters import Meters
-from .roster import ALIASES, Roster, Rosters
-from .scoring import Serving
 from .sessions import RETRY_SECONDS, Member, Sessions
 
 __all__ = ["Duties", "Duty", "Follower"]
