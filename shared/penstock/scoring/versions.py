@@ -7,6 +7,10 @@ late@full-1200    one version
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
 import msgspec
 
 from penstock.artefact import Artefacts
@@ -20,7 +24,7 @@ from .answers import Serving
 from .roster import ALIASES, Rosters
 from .scorers import Member, columns_of, opened
 
-__all__ = ["Versions"]
+__all__ = ["Charge", "Versions"]
 
 
 class Versions:
@@ -31,7 +35,7 @@ class Versions:
         self.model: Model = project.model(name)
         self._artefacts, self._rosters = artefacts, Rosters()
         self._decisions: dict[str, Decision] = {}
-        self._members: dict[str, Member] = {}
+        self._members: Mapping[str, Member] = {}
 
     def hear(self, key: bytes | None, value: bytes | None) -> bool:
         """Take one record of the models topic; whether it may change what the reference means."""
@@ -58,22 +62,44 @@ class Versions:
             raise PenstockError(said, fix)
         return found
 
+    def charge(self) -> Charge:
+        """Who is meant: the version or alias, and for a model alone whom it is mixed with."""
+        decision, roster = self.decision(), self._rosters.of(self.model.name)
+        mixed = roster.online if not self.which and roster.online is not None else None
+        weight = roster.online_weight if mixed is not None else None
+        return Charge(self.model.name, self.model.inputs, decision, mixed, weight)
+
     def serving(self) -> Serving:
         """Who answers; opens what is not open yet. PenstockError as of `opened`: then whoever answered before goes on."""
-        decision, roster = self.decision(), self._rosters.of(self.model.name)
-        wanted = {decision.version: decision}
-        mixed = roster.online if not self.which else None
-        if mixed is not None:
-            wanted[mixed.version] = mixed
-        members = {version: self._members.get(version) or self._member(said) for version, said in wanted.items()}
-        self._members = members
-        if mixed is None:
-            return Serving(champion=members[decision.version])
-        return Serving(champion=members[decision.version], online=members[mixed.version], online_weight=roster.online_weight)
+        serving = self.charge().opened(self._artefacts, self._members)
+        self._members = serving.members
+        return serving
 
-    def _member(self, decision: Decision) -> Member:
-        candidate = decision.candidate
-        if candidate is None:
-            raise PenstockError(f"the decision on {decision.version} carries no candidate", "register it again")
-        scorer = opened(self._artefacts, candidate)
-        return Member(decision.version, candidate.artefact.sha256, scorer, columns_of(candidate.inputs, self.model.inputs))
+
+@dataclass(frozen=True)
+class Charge:
+    """Who is to answer for a model, as the registry said it; can be sent to another process."""
+
+    model: str
+    inputs: tuple[str, ...]
+    lead: Decision
+    online: Decision | None = None
+    online_weight: float | None = None
+
+    def opened(self, artefacts: Artefacts, known: Mapping[str, Member] = MappingProxyType({})) -> Serving:
+        """Ready to score; members that are `known` by version are not opened again."""
+
+        def member(decision: Decision) -> Member:
+            candidate = decision.candidate
+            if candidate is None:
+                raise PenstockError(f"the decision on {decision.version} carries no candidate", "register it again")
+            open_ = known.get(decision.version)
+            if open_ is not None and open_.digest == candidate.artefact.sha256:
+                return open_
+            scorer = opened(artefacts, candidate)
+            return Member(decision.version, candidate.artefact.sha256, scorer, columns_of(candidate.inputs, self.inputs))
+
+        lead = member(self.lead)
+        if self.online is None:
+            return Serving(champion=lead)
+        return Serving(champion=lead, online=member(self.online), online_weight=self.online_weight)
