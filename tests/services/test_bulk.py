@@ -91,7 +91,8 @@ class Shop:
         return load_model(reference, project=shop, data=self.folder)._versions
 
     def job(self, source: Any, reference: str = "fraud") -> Job:
-        return Job.of(self.versions(reference).charge(), self.folder / "models", source, shop)
+        versions = self.versions(reference)
+        return Job.of(versions.charge(), versions.artefacts, source, shop)
 
     def inputs(self) -> pd.DataFrame:
         return self.answers[["id", *fraud.inputs]]

@@ -108,7 +108,7 @@ def _job(
         source = table_of(Tables(settings.offline), table, versions.model, version, as_of)
     elif file is not None:
         source = file_of(file, versions.model)
-    return Job.of(versions.charge(), settings.data / "models", source, project)
+    return Job.of(versions.charge(), versions.artefacts, source, project)
 
 
 def _moment(text: str | None) -> datetime | None:

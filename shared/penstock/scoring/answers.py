@@ -95,7 +95,10 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
     scored.score = served.tolist()
     versions = tuple(columns)
     lists = [column.tolist() for column in columns.values()]
-    scored.scores = [dict(zip(versions, row, strict=True)) for row in zip(*lists, strict=True)]
+    if len(versions) == 1:  # as mostly; a third of the time
+        scored.scores = [{versions[0]: p} for p in lists[0]]
+    else:
+        scored.scores = [dict(zip(versions, row, strict=True)) for row in zip(*lists, strict=True)]
     if scored.failed:
         broken = np.flatnonzero(np.isnan(np.stack(list(columns.values()))).any(axis=0))
         for row in broken.tolist():

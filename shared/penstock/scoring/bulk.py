@@ -17,7 +17,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -48,7 +47,7 @@ class Job:
     """What is to be scored, by whom. The same charge, source and definitions are the same job."""
 
     charge: Charge
-    artefacts: Path
+    artefacts: Artefacts
     source: Source
     fingerprint: str
     """Of the project: the definitions behind the inputs."""
@@ -74,7 +73,7 @@ class Job:
         return hashlib.sha256(json.dumps(self.lineage, sort_keys=True).encode()).hexdigest()[:16]
 
     @classmethod
-    def of(cls, charge: Charge, artefacts: Path, source: Source, project: Project) -> Job:
+    def of(cls, charge: Charge, artefacts: Artefacts, source: Source, project: Project) -> Job:
         return cls(charge, artefacts, source, project.fingerprint)
 
 
@@ -115,7 +114,7 @@ def run(job: Job, sink: Sink, workers: int = 1, told: Callable[[int], None] = la
 def _results(job: Job, parts: Sequence[Part], workers: int) -> Iterator[pa.Table]:
     """The parts, answered, in order."""
     if workers == 1 or len(parts) < 2:
-        serving = job.charge.opened(Artefacts(job.artefacts))
+        serving = job.charge.opened(job.artefacts)
         for part in parts:
             yield _answered(part, job.charge.model, serving)
         return
@@ -140,9 +139,9 @@ _here: dict[str, Any] = {}
 """Of a process of the pool: the model, or why it cannot be opened."""
 
 
-def _open(charge: Charge, artefacts: Path) -> None:
+def _open(charge: Charge, artefacts: Artefacts) -> None:
     try:
-        _here.update(model=charge.model, serving=charge.opened(Artefacts(artefacts)))
+        _here.update(model=charge.model, serving=charge.opened(artefacts))
     except PenstockError as error:  # an initializer that raises breaks the pool without a word
         _here["error"] = PenstockError(str(error), error.fix)
 

@@ -153,8 +153,8 @@ def load_model(
 
 def heard(name: str, project: Project, settings: Settings) -> tuple[Versions, ModelsTopic | None, int]:
     """What a reference means by all decisions there are now; where they came from, and the position after them."""
-    models = settings.data / "models"
-    versions, said = Versions(name, project, Artefacts(models)), Topics(project).models
+    artefacts = Artefacts.of(settings)
+    versions, said, models = Versions(name, project, artefacts), Topics(project).models, artefacts.root
     topic = ModelsTopic.found(settings, said)
     table, position = topic.now() if topic is not None else (kept(models, said), 0)
     if table is None:

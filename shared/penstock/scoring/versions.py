@@ -33,7 +33,7 @@ class Versions:
     def __init__(self, reference: str, project: Project, artefacts: Artefacts) -> None:
         name, _, self.which = reference.partition("@")
         self.model: Model = project.model(name)
-        self._artefacts, self._rosters = artefacts, Rosters()
+        self.artefacts, self._rosters = artefacts, Rosters()
         self._decisions: dict[str, Decision] = {}
         self._members: Mapping[str, Member] = {}
 
@@ -71,7 +71,7 @@ class Versions:
 
     def serving(self) -> Serving:
         """Who answers; opens what is not open yet. PenstockError as of `opened`: then whoever answered before goes on."""
-        serving = self.charge().opened(self._artefacts, self._members)
+        serving = self.charge().opened(self.artefacts, self._members)
         self._members = serving.members
         return serving
 
