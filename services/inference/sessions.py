@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import threading
 from collections.abc import Sequence
 
 import structlog
@@ -24,12 +25,13 @@ RETRY_SECONDS = 5.0
 
 
 class Sessions:
-    """The scorers of one process, by digest. Opening one takes 5 to 50 ms and happens when a version is registered,
-    ahead of need. Whoever serves keeps the `Member`; here only the newest `KEPT` are remembered."""
+    """The scorers of one process, by digest; used by several threads. Opening one takes 5 to 50 ms and happens when a version is
+    registered, ahead of need. Whoever serves keeps the `Member`; here only the newest `KEPT` are remembered."""
 
     def __init__(self, artefacts: Artefacts, meters: Meters) -> None:
         self._artefacts, self._meters = artefacts, meters
         self._open: collections.OrderedDict[tuple[str, tuple[str, ...]], Scorer] = collections.OrderedDict()
+        self._lock = threading.Lock()
         self._told: set[tuple[str, str]] = set()
         self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
@@ -78,9 +80,10 @@ class Sessions:
 
     def _scorer(self, candidate: Candidate) -> Scorer:
         key = (candidate.artefact.sha256, tuple(candidate.inputs))
-        if key not in self._open:
-            self._open[key] = opened(self._artefacts, candidate)
-            while len(self._open) > KEPT:
-                self._open.popitem(last=False)
-        self._open.move_to_end(key)
-        return self._open[key]
+        with self._lock:  # also while one is opened: whoever else wants it finds it open
+            if key not in self._open:
+                self._open[key] = opened(self._artefacts, candidate)
+                while len(self._open) > KEPT:
+                    self._open.popitem(last=False)
+            self._open.move_to_end(key)
+            return self._open[key]
