@@ -41,7 +41,7 @@ class Machine:
     def __init__(self, service: str, settings: Settings, topics: Topics, log: KafkaLog) -> None:
         self.service, self.settings, self.topics, self.log = service, settings, topics, log
         self.store = RedisStore(settings.redis_url.get_secret_value(), topics.project.name)
-        self.artefacts = Artefacts(settings.data / "models")
+        self.artefacts = Artefacts.of(settings)
         self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         """Work that ends soon after `stop` is set, whole."""

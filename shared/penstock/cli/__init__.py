@@ -28,6 +28,7 @@ from . import (
     publish,
     quality,
     schemas,
+    scoring,
     screen,
     serve,
     tables,
@@ -126,6 +127,7 @@ for _plain in (processes.down, processes.status, processes.logs, processes.run, 
 command(app, takes_project=True)(config.check)
 command(app, takes_project=True)(config.topology)
 command(app)(serve.serve)
+command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(quality.quality)
 command(app)(profile.profile)
