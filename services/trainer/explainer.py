@@ -42,7 +42,7 @@ def explainer(onnx: bytes, score: Score, X: Matrix, seed: int = 0) -> Linear | T
     background = background_of(X)
     try:
         found = _additive(onnx, background)
-    except (KeyError, ValueError):  # of another make
+    except (KeyError, ValueError, RecursionError):  # of another make, or too deep
         found = None
     if found is not None and np.abs(_probability(found, X[:: max(1, len(X) // 1000)], score)).max() <= NEAR:
         return found

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .aggregate import Feature
+from .compression import Compression
 from .event import Column, Event, event_of
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
@@ -52,10 +53,14 @@ class Learner:
     online: OnlineLearner | None = None
     sharpness: float = 50.0
     half_life: int = 5_000
+    compress: Compression | None = None
+    """How the fitted batch model is made smaller: `ps.int8(...)` or `ps.float16(...)`."""
 
     def __post_init__(self) -> None:
         if self.batch is None and self.online is None:
             mistake("a Learner without a learner", "give batch=, online= or both")
+        if self.batch is None and self.compress is not None:
+            mistake("a Learner with compress= and no batch=", "only fitted batch models are compressed: leave it out")
 
 
 @dataclass(frozen=True, repr=False)

@@ -17,6 +17,7 @@ __all__ = [
     "Clock",
     "Command",
     "Commit",
+    "Compressed",
     "DataQuality",
     "Decision",
     "Described",
@@ -32,6 +33,7 @@ __all__ = [
     "Run",
     "Shift",
     "Statistic",
+    "Weighed",
 ]
 
 
@@ -255,7 +257,34 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
     sha256: str
     size: int
     format: str
-    """onnx, or river (a restricted snapshot)."""
+    """onnx, river (a restricted snapshot), or npz (arrays: what explains a version)."""
+
+
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on the scales: bytes, and how it answers the rows that both were judged on."""
+
+    size: int
+    log_loss: float | None
+    """Null where it does not give a probability for every row."""
+    auc: float | None
+    latency: float | None
+    """Seconds for one row, the median of 100; null where nothing is timed (a replay)."""
+
+
+class Compressed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a compression. The rows are of the training window, without those that calibration saw."""
+
+    method: str
+    """int8, int8_dynamic or float16."""
+    within: float
+    """By how much log loss was allowed to grow."""
+    served: bool
+    """Whether the compressed model is the one offered; else the original is."""
+    reason: str
+    rows: int
+    before: Weighed
+    after: Weighed | None
+    """Null where nothing could be compressed."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,9 +305,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     version: str = ""
     """What it offered; empty when it offered nothing, and then `data` says why (refused)."""
+    compression: Compressed | None = None
+    """Where the learner declares one."""
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fitted version offered to the registry. `edges` and `reference` are the bins of its training inputs."""
 
     id: str
@@ -295,6 +326,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     run: str
     fingerprint: str
+    explainer: Artefact | None = None
+    """What explains its answers; null for snapshots, which explain themselves, and for versions older than explanations."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
