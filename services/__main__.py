@@ -102,7 +102,9 @@ def monitoring(machine: Machine) -> None:
     from .monitoring import service
 
     topics, settings = machine.topics, machine.settings
-    lanes = service.lanes(topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing)
+    lanes = service.lanes(
+        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts
+    )
     machine.app = application("penstock monitoring", machine.lanes(lanes))
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Command",
     "Commit",
     "Compressed",
+    "Contributed",
     "DataQuality",
     "Decision",
     "Described",
@@ -166,6 +167,15 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     squares: float = 0.0
 
 
+class Contributed(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved a sample of a version's answers: contributions by input, on the scale of its explainer (log-odds or probability,
+    as the run of the version says). Sums add across partitions and windows; absolute / n is the mean size of a contribution."""
+
+    n: int = 0
+    absolute: dict[str, float] = {}
+    signed: dict[str, float] = {}
+
+
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
 
@@ -190,6 +200,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""
     baseline: dict[str, list[int]] = {}
     """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
+    contributions: dict[str, Contributed] = {}
+    """By version that answered; of the share that the model says (`explain`)."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -231,6 +243,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     alarms: list[str] = []
     """Ids of the alarms that were raised, held or cleared with it; who acts on them reads these first, so that it does not
     matter which of the two topics comes first."""
+    contributions: dict[str, Contributed] = {}
+    """As in Partial."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
