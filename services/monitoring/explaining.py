@@ -46,8 +46,8 @@ class Explaining:
         self._failed = False
 
     def sums(self, rows: Sequence[Any]) -> Contributed | None:
-        """Of answers, by their inputs still as JSON. Those without finite contributions (a linear model of a missing value) are not
-        in it. None where none can be explained."""
+        """Of answers, by their inputs still as JSON; without those that have no finite contributions (a linear model of a missing
+        value). None where none can be explained."""
         if self._failed:
             return None
         try:
