@@ -27,9 +27,12 @@ from penstock.runtime.telemetry import logs
 from .described import document
 from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
 from .repository import Repository, named
+from .rpc_port import rpc_port
 from .tally import Tallies
 
 __all__ = ["Serve", "run"]
+
+Told = Callable[[str, Sequence[dict[str, Any]], str], None]
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files: one that changed is served after two."""
@@ -42,7 +45,7 @@ class Serve:
     """The ASGI application: the protocol, and what an operator looks at."""
 
     def __init__(self, repository: Repository, limits: Limits, admin: bool) -> None:
-        self._repository, self._protocol = repository, OpenInference(repository, limits, admin)
+        self._repository, self.protocol = repository, OpenInference(repository, limits, admin)
         self._described = msgspec.json.encode(document("penstock serve", PROTOCOL, repository.models))
         self._meters = CollectorRegistry()
         self._meters.register(Tallies(lambda: {model: tally for (model, _), tally in repository.tallies().items()}))
@@ -50,7 +53,7 @@ class Serve:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
         if path.startswith("/v2") or scope["method"] not in ("GET", "HEAD"):
-            await self._protocol(scope, receive, send)
+            await self.protocol(scope, receive, send)
             return
         status, kind = 200, b"application/json"
         if path == "/healthz":
@@ -63,7 +66,7 @@ class Serve:
         elif path == "/openapi.json":
             body = self._described
         else:
-            await self._protocol(scope, receive, send)
+            await self.protocol(scope, receive, send)
             return
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -72,7 +75,7 @@ class Serve:
 
 def run(
     words: Sequence[str],
-    told: Callable[[str, Sequence[dict[str, Any]]], None],
+    told: Told,
     host: str = "127.0.0.1",
     port: int = 0,
     admin: bool = False,
@@ -80,15 +83,17 @@ def run(
     load_timeout: float = 60.0,
     patience: float = 1.0,
     limits: Limits = Limits(),
+    grpc_port: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `told` hears the URL, and model by model what is served, once it is. PenstockError in words
-    when a file cannot be served or the port is taken."""
+    """Serve until SIGTERM or SIGINT. `told` hears the URL, model by model what is served, and host:port of gRPC, once it is.
+    PenstockError in words when a file cannot be served or a port is taken. `grpc_port`: answer by gRPC, too (0: a free port)."""
     if admin and host not in LOOPBACK:
         raise PenstockError(f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1")
     logs("serve")
     repository = Repository([named(word) for word in words], memory, load_timeout, patience)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
-    asyncio.run(_serve(repository, Serve(repository, limits, admin), bound(host, port), told))
+    app = Serve(repository, limits, admin)
+    asyncio.run(_serve(repository, app, bound(host, port), told, rpc_port(app.protocol, host, grpc_port)))
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -106,10 +111,16 @@ def bound(host: str, port: int) -> socket.socket:
 
 
 async def _serve(
-    repository: Repository, app: Serve, taken: socket.socket, told: Callable[[str, Sequence[dict[str, Any]]], None]
+    repository: Repository,
+    app: Serve,
+    taken: socket.socket,
+    told: Told,
+    rpc: contextlib.AbstractAsyncContextManager[str],
 ) -> None:
-    with contextlib.closing(taken):
+    async with contextlib.AsyncExitStack() as living:
+        living.enter_context(contextlib.closing(taken))
         await repository.open()
+        grpc_at = await living.enter_async_context(rpc)
         gc.freeze()
         config: Any = uvicorn.Config(
             app, loop="asyncio", http=Connection, ws="none", lifespan="off", log_level="error", access_log=False,
@@ -125,7 +136,8 @@ async def _serve(
         while not server.started and not serving.done():
             await asyncio.sleep(0.001)
         host, port = taken.getsockname()[:2]
-        told(f"http://{f'[{host}]' if ':' in host else host}:{port}", [await _about(repository, e) for e in repository.index()])
+        models = [await _about(repository, entry) for entry in repository.index()]
+        told(f"http://{f'[{host}]' if ':' in host else host}:{port}", models, grpc_at)
         try:
             await serving
         finally:

@@ -30,6 +30,10 @@ def serve(
     ] = 1.0,
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of one request.")] = 10_000,
     max_body: Annotated[int, typer.Option("--max-body", metavar="MIB", min=1, help="Size of one request.")] = 16,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=0, max=65535, help="Answer by gRPC, too; needs penstock[grpc].", show_default=False),
+    ] = None,
 ) -> None:
     """Serve ONNX files over HTTP by the Open Inference Protocol.
 
@@ -39,19 +43,31 @@ def serve(
     """
     machine = import_module("penstock.services.inference.serve")
     limits = machine.Limits(body=max_body << 20, rows=max_rows)
-    machine.run(files, told, host, port, admin, None if memory is None else memory << 20, load_timeout, patience, limits)
+    machine.run(
+        files,
+        told,
+        host,
+        port,
+        admin,
+        None if memory is None else memory << 20,
+        load_timeout,
+        patience,
+        limits,
+        grpc_port=grpc_port,
+    )
     screen.note("stopped")
 
 
-def told(url: str, models: Sequence[dict[str, Any]]) -> None:
+def told(url: str, models: Sequence[dict[str, Any]], grpc: str) -> None:
     """Say what is served, and how to ask it."""
     table = [
         (m["model"], m["version"], f"sha256 {m['sha256'][:12]}", tensors(m["inputs"]) + " -> " + tensors(m["outputs"]))
         for m in models
     ]
     first = models[0]["model"]
-    lines = [f"serving at {url}/v2; Ctrl-C ends it", *screen.rows(table), f"see:  curl {url}/v2/models/{first}"]
-    screen.answer({"url": url, "models": list(models)}, lines)
+    also = f", by gRPC at {grpc}" if grpc else ""
+    lines = [f"serving at {url}/v2{also}; Ctrl-C ends it", *screen.rows(table), f"see:  curl {url}/v2/models/{first}"]
+    screen.answer({"url": url, **({"grpc": grpc} if grpc else {}), "models": list(models)}, lines)
 
 
 def tensors(of: Sequence[dict[str, Any]]) -> str:
