@@ -90,12 +90,20 @@ def backfill(machine: Machine) -> None:
 def inference(machine: Machine) -> None:
     from .inference import api, service
     from .inference.meters import Meters
+    from .inference.rpc_port import rpc_port
     from .inference.sessions import Sessions
 
     meters = Meters()
     sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).row
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = api.gateway(machine.topics, machine.log, sessions, meters, look)
+    machine.app = app = api.gateway(machine.topics, machine.log, sessions, meters, look)
+    if port := machine.settings.inference_grpc_port:
+
+        async def rpc() -> None:
+            async with rpc_port(app.state.open_inference, machine.settings.http_host, port):
+                await machine.stop.wait()
+
+        machine.tasks.append(rpc)
 
 
 def monitoring(machine: Machine) -> None:

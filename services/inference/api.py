@@ -85,7 +85,8 @@ def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: 
             await following
 
     app.router.lifespan_context = lifespan
-    app.add_middleware(_Tensors, protocol=OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS)))
+    app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS))
+    app.add_middleware(_Tensors, protocol=app.state.open_inference)
     events = app.openapi
 
     def described_whole() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 from tests.services import graphs
+from tests.services.air import Door
 from tests.services.test_serving import ROWS, asking, put, word
 
 from penstock.errors import PenstockError
@@ -297,3 +298,23 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     with pytest.raises(PenstockError, match="gRPC needs the package grpc, which is not installed") as caught:
         asyncio.run(opened())
     assert caught.value.fix == 'pip install "penstock[grpc]"'
+
+
+def test_the_gateway_answers_by_grpc_with_who_is_on_duty(door: Door) -> None:
+    async def whole() -> None:
+        app, rows = door.app(), np.array([[3.0, 2.5, 100.5, 1, 200], [0, np.nan, -7.5, 0, np.nan]], np.float32)
+        decisions = [door.said("champion", "v1"), door.said("challenger", "v2", "canary", 0.99)]
+        async with (
+            door.opened(*decisions, app=app) as http,
+            rpc_port(app.state.open_inference, "127.0.0.1", 0) as place,
+            triton.InferenceServerClient(place) as client,
+        ):
+            answer = await client.infer("late", [input_of(rows, "X")])
+            assert answer.get_response().model_version == "v1"
+            expected = [door.world.answer("v1", [None if value != value else value for value in row]) for row in rows.tolist()]
+            assert answer.as_numpy("score") == pytest.approx(expected, abs=1e-6)
+            said = await refused(client.infer("late", [input_of(rows, "X")], "v9"), "NOT_FOUND")
+            assert said == (await http.get("/v2/models/late/versions/v9")).json()["error"]
+            await refused(client.load_model("late"), "PERMISSION_DENIED")
+
+    asyncio.run(whole())
