@@ -93,6 +93,7 @@ def backfill(machine: Machine) -> None:
 def inference(machine: Machine) -> None:
     from .inference import api, service
     from .inference.meters import Meters
+    from .inference.rpc_port import rpc_port
     from .inference.sessions import Sessions
     from .inference.spill import Spill
 
@@ -100,17 +101,26 @@ def inference(machine: Machine) -> None:
     sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows
     spill = Spill(settings.data / "spill" / (settings.instance or "0"), settings.spill) if settings.spill else None
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = api.gateway(
+    machine.app = app = api.gateway(
         machine.topics, machine.log, sessions, meters, look, spill, settings.features_required, machine.tracing,
         settings.trace_sample,
     )  # fmt: skip
+    if port := settings.inference_grpc_port:
+
+        async def rpc() -> None:
+            async with rpc_port(app.state.open_inference, settings.http_host, port):
+                await machine.stop.wait()
+
+        machine.tasks.append(rpc)
 
 
 def monitoring(machine: Machine) -> None:
     from .monitoring import service
 
     topics, settings = machine.topics, machine.settings
-    lanes = service.lanes(topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing)
+    lanes = service.lanes(
+        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts
+    )
     machine.app = application("penstock monitoring", machine.lanes(lanes))
 
 

@@ -97,8 +97,9 @@ def gateway(
         await asyncio.wait(running)
 
     app.router.lifespan_context = lifespan
+    app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS))
     ahead = {
-        "/v2": OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS)),
+        "/v2": app.state.open_inference,
         predict.PREFIX: Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share)),
         ingest.PREFIX: Ingest(topics, events),
     }

@@ -20,6 +20,7 @@ from . import (
     config,
     dataset,
     deadletters,
+    explain,
     features,
     keys,
     loop,
@@ -129,6 +130,7 @@ command(app, takes_project=True)(config.topology)
 command(app)(serve.serve)
 command(app)(scoring.score)
 command(app)(publish.publish)
+command(app)(explain.explain)
 command(app)(quality.quality)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
