@@ -3,7 +3,7 @@
 Validated as `penstock publish` does: what the stream could not read is refused here, and its producer hears why; expectations
 are the stream's to judge, which counts them. Of a batch all are validated first, and one bad one refuses all of it: 400 with the
 index and the reason of each, and nothing is published. (A sender of CloudEvents sees one status for its request, and sends the
-whole again.) Then all are published, keyed to their partition in the order given, and the answer is 202 with the position of each.
+whole again.) Then all are published, keyed to their partition in the order given, and the answer is 202 with each position.
 When the log does not keep up: 503 with Retry-After, from a bounded queue; what has an id may be sent again, and counts once.
 """
 
