@@ -85,7 +85,8 @@ def gateway(
     )
     desks = [Desk(topics, model, follower.duties.of[model.name], meters) for model in models]
     predictors = {desk.model.name: Predictor(desk, look, answers, source, meters, demanding) for desk in desks}
-    app = application(f"Penstock inference: {topics.project.name}", tensors.waiting, meters.registry)
+    waiting = lambda: tensors.waiting() or ("" if answers.ready else "still asking where the log ends")  # noqa: E731
+    app = application(f"Penstock inference: {topics.project.name}", waiting, meters.registry)
     app.version = _VERSION
 
     @contextlib.asynccontextmanager

@@ -1,10 +1,10 @@
 """POST /events/{event}: events published over HTTP, as CloudEvents or as bare JSON (`cloudevents`); a bare ASGI application.
 
-Validated as the stream would (`codec.EventDecoder`), so what would be a dead letter is refused here, and its producer hears why.
-Of a batch all are validated first, and one bad one refuses all of it: 400 with the index and the reason of each, and nothing is
-published. (A sender of CloudEvents sees one status for its request, and sends the whole again.) Then all are published, keyed to
-their partition in the order given, and the answer is 202 with the position of each. When the log does not keep up: 503 with
-Retry-After, from a bounded queue; what has an id may be sent again, and counts once.
+Validated as `penstock publish` does: what the stream could not read is refused here, and its producer hears why; expectations
+are the stream's to judge, which counts them. Of a batch all are validated first, and one bad one refuses all of it: 400 with the
+index and the reason of each, and nothing is published. (A sender of CloudEvents sees one status for its request, and sends the
+whole again.) Then all are published, keyed to their partition in the order given, and the answer is 202 with each position.
+When the log does not keep up: 503 with Retry-After, from a bounded queue; what has an id may be sent again, and counts once.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class _Door:
     """Where one kind of event comes in."""
 
     def __init__(self, topics: Topics, event: Event) -> None:
-        self._event, self._decoder, self._kind = event, EventDecoder(event), Kind(topics.prefix, event)
+        self._event, self._decoder, self._kind = event, EventDecoder(event, expectations=False), Kind(topics.prefix, event)
 
     def record(self, wrapped: Wrapped, moment: float, partitions: int, trace: str) -> Record:
         """What is published of an event. Raises Refused."""

@@ -117,6 +117,7 @@ class Recorder:
         try:
             if spill is not None and not spill.empty:
                 self._logger.info("spill found", bytes=spill.size, torn=spill.cut)
+                self._meters.spill.set(spill.size)
                 self._replaying = asyncio.create_task(self._replay(spill, None, 0))
             elif spill is not None:
                 spill.ends = await patiently(lambda: self._log.ends(self._topics), self._logger)

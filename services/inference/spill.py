@@ -56,9 +56,14 @@ class Spill:
     """
 
     def __init__(self, folder: Path, most: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self.path, self._most = folder / "records.spill", most
-        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise SettingError(
+                f"{self.path} cannot be written: {error.strerror}", "correct PENSTOCK_DATA: penstock doctor"
+            ) from None
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -38,7 +38,7 @@ def some(*numbers: int) -> list[Send]:
     return [Send("answers", b"%d" % n, b"{}", (("ce_id", b"%d" % n),)) for n in numbers]
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)  # a disk has its days
 @given(batches=st.lists(st.lists(sends, min_size=1, max_size=5), max_size=6), most=st.integers(1, 4))
 def test_records_come_out_as_they_went_in(tmp_path_factory: pytest.TempPathFactory, batches: list[list[Send]], most: int) -> None:
     spill = Spill(tmp_path_factory.mktemp("spill"), 1 << 20)
@@ -49,7 +49,7 @@ def test_records_come_out_as_they_went_in(tmp_path_factory: pytest.TempPathFacto
     spill.close()
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)  # a disk has its days
 @given(data=st.data())
 def test_a_tail_torn_at_any_byte_costs_the_torn_batch_alone(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
@@ -141,3 +141,9 @@ def test_one_process_at_a_time_holds_a_spill(tmp_path: Path) -> None:
         Spill(tmp_path, 1 << 20)
     held.close()
     Spill(tmp_path, 1 << 20).close()
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    with pytest.raises(SettingError, match="cannot be written: "):
+        Spill(tmp_path / "data" / "spill", 1 << 20)
