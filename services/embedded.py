@@ -64,7 +64,7 @@ class Embedded:
         self.lanes: list[Lane] = [
             *feature_store.lanes(self.topics, self.log, self.store, None),
             *inference.lanes(self.topics, self.log, self.store, self.sessions, meters, None),
-            *monitoring.lanes(project, self.topics, self.log, self.store, math.inf),
+            *monitoring.lanes(project, self.topics, self.log, self.store, math.inf, artefacts=self.artefacts),
             *quality.lanes(self.topics, self.log, self.store, every=math.inf, idle_after=None),
         ]
         self.controls: list[ControlLoop] = []

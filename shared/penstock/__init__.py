@@ -25,6 +25,7 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
+from .compression import float16, int8
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
@@ -75,7 +76,9 @@ __all__ = [
     "expectations",
     "features",
     "first",
+    "float16",
     "incremental",
+    "int8",
     "label",
     "last",
     "last_k",

@@ -20,7 +20,9 @@ from . import (
     config,
     dataset,
     deadletters,
+    explain,
     features,
+    keys,
     loop,
     processes,
     profile,
@@ -128,6 +130,7 @@ command(app, takes_project=True)(config.topology)
 command(app)(serve.serve)
 command(app)(scoring.score)
 command(app)(publish.publish)
+command(app)(explain.explain)
 command(app)(quality.quality)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
@@ -136,6 +139,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(schemas.app, name="schemas")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 command(app)(config.version)
 

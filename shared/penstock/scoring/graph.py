@@ -23,6 +23,9 @@ __all__ = ["Graph"]
 _ZIPMAP: Final = ("seq(map(int64,tensor(float)))", "seq(map(string,tensor(float)))")
 """What skl2onnx gives unless zipmap is off: a dictionary a row, of probabilities by label. Served as FP32 [rows, labels]."""
 
+_PER_BATCH: Final = b"DynamicQuantizeLinear"
+"""A node that takes its scale from all rows of a run (dynamic int8), so that rows see each other, by less than _NEAR at times."""
+
 _PROOF_ROWS: Final = 4
 _NEAR: Final = 1e-4
 """Relative difference between a row alone and among others that rounding explains: matrix products of other sizes add up in
@@ -49,7 +52,7 @@ class Graph:
         self._maps = frozenset(given.name for given in self._session.get_outputs() if given.type in _ZIPMAP)
         outputs = tuple(_tensor(given, "output") for given in self._session.get_outputs())
         self.signature = Signature(inputs, outputs, False)
-        self._learn(inputs, outputs)
+        self._learn(inputs, outputs, _PER_BATCH not in data)
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs wanted, in that order. Refused (schema) when the model does not take these values."""
@@ -61,7 +64,7 @@ class Graph:
             return [_matrix(values) if name in self._maps else values for name, values in zip(wanted, found, strict=True)]
         return found  # type: ignore[no-any-return]
 
-    def _learn(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> None:
+    def _learn(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...], apart: bool) -> None:
         """Run it for the first time (which is slow), fill in what a run shows of its outputs, and see whether rows are
         independent. A model that takes no made-up values is served as it is, a request at a time."""
         names = tuple(tensor.name for tensor in outputs)
@@ -75,7 +78,7 @@ class Graph:
             Tensor(t.name, t.datatype, t.shape if t.name not in self._maps else [-1, found.shape[1]])
             for t, found in zip(outputs, whole, strict=True)
         )
-        rows = all(tensor.shape[:1] == [-1] for tensor in (*inputs, *outputs)) and bool(inputs)
+        rows = apart and all(tensor.shape[:1] == [-1] for tensor in (*inputs, *outputs)) and bool(inputs)
         if rows and all(len(found) == _PROOF_ROWS for found in whole):
             try:
                 alone = [self.run(names, {name: feeds[name][i : i + 1] for name in feeds}) for i in range(_PROOF_ROWS)]

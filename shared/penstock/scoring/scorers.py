@@ -58,8 +58,9 @@ class OnnxScorer:
             raise PenstockError("the ONNX model has no output `probabilities`", "export it with zipmap off")
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
-        (found,) = self._graph.run(("probabilities",), {"X": X})
-        return np.asarray(found[:, 1], np.float64)
+        parts = [X] if self._graph.signature.batched else [row[None] for row in X]  # the same row gets the same answer
+        found = [self._graph.run(("probabilities",), {"X": part})[0][:, 1] for part in parts]
+        return np.concatenate(found).astype(np.float64) if found else np.empty(0)
 
 
 class RiverScorer:
