@@ -16,12 +16,12 @@ import structlog
 from penstock.log import Headers, Send
 from penstock.model import Model
 from penstock.records import Prediction
+from penstock.scoring.answers import Scored, score
 from penstock.topics import Topics
 
 from .duty import Duty
 from .meters import Meters
 from .rows import Values, matrix
-from .scoring import Scored, score
 
 __all__ = ["Desk"]
 

@@ -17,9 +17,9 @@ from penstock.contributions.explainer import Explainer
 from penstock.contributions.version import Explanation, explained, explainer_of
 from penstock.errors import PenstockError
 from penstock.records import Candidate
+from penstock.scoring.roster import ALIASES
 
 from .duty import Duty
-from .roster import ALIASES
 
 __all__ = ["Explainers"]
 

@@ -30,6 +30,7 @@ from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
 from penstock.runtime.outbox import FROM, SEQUENCE
+from penstock.scoring.answers import NOBODY, Scored, Serving, score
 from penstock.store import StoreError
 
 from .batching import Overloaded
@@ -39,7 +40,6 @@ from .onduty import LATER, nobody
 from .protocol import Failed
 from .recorder import Recorder
 from .rows import Values, matrix
-from .scoring import NOBODY, Scored, Serving, score
 from .sessions import Member
 
 __all__ = ["VARIANTS", "Look", "Predictor", "Question", "Told"]

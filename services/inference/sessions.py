@@ -31,7 +31,7 @@ class Sessions:
     def __init__(self, artefacts: Artefacts, meters: Meters) -> None:
         self._artefacts, self._meters = artefacts, meters
         self._open: collections.OrderedDict[tuple[str, tuple[str, ...]], Scorer] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._opening, self._saying = threading.Lock(), threading.Lock()
         self._told: set[tuple[str, str]] = set()
         self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
@@ -53,8 +53,10 @@ class Sessions:
             )
         except PenstockError as error:
             passing = isinstance(error, Unreachable)
-            if (decision.id, str(error)) not in self._told:
+            with self._saying:
+                new = (decision.id, str(error)) not in self._told
                 self._told.add((decision.id, str(error)))
+            if new:
                 self._meters.artefacts.labels(decision.model, "unreachable" if passing else "refused").inc()
                 self._logger.error(
                     "version not served",
@@ -66,21 +68,22 @@ class Sessions:
 
     def announce(self, model: str, duties: dict[str, str]) -> None:
         """Say who is on duty, version by duty, once a change, however many shards follow it."""
-        before = self._on_duty.get(model, {})
-        if duties == before:
-            return
-        self._on_duty[model] = duties
-        for name, version in before.items() - duties.items():
-            self._meters.serving.remove(model, name, version)
-        for name, version in duties.items():
-            self._meters.serving.labels(model, name, version).set(1)
+        with self._saying:
+            before = self._on_duty.get(model, {})
+            if duties == before:
+                return
+            self._on_duty[model] = duties
+            for name, version in before.items() - duties.items():
+                self._meters.serving.remove(model, name, version)
+            for name, version in duties.items():
+                self._meters.serving.labels(model, name, version).set(1)
         lasting = {name: duties.get(name, "none") for name in ALIASES if name != "online"}
         if lasting != {name: before.get(name, "none") for name in lasting}:  # snapshots come all day: no line
             self._logger.info("on duty", model=model, **lasting)
 
     def _scorer(self, candidate: Candidate) -> Scorer:
         key = (candidate.artefact.sha256, tuple(candidate.inputs))
-        with self._lock:  # also while one is opened: whoever else wants it finds it open
+        with self._opening:  # also while one is opened: whoever else wants it finds it open
             if key not in self._open:
                 self._open[key] = opened(self._artefacts, candidate)
                 while len(self._open) > KEPT:

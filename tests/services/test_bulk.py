@@ -133,7 +133,7 @@ class TestTheSameScores:
         written(sold.inputs(), path)
         source = file_of(path, fraud)
         assert len(source.parts) > 3
-        found = scored(sold.job(source), out, 2 if kind == "csv" else 1)
+        found = scored(sold.job(source), out)
         assert found["id"].tolist() == sold.answers["id"].tolist()
         assert found["score"].tolist() == sold.answers["score"].tolist()
         assert (found["row"] == np.arange(ROWS) + {"csv": 2}.get(kind, 1)).all()
@@ -285,21 +285,27 @@ class TestPieces:
         assert found == list(csv.reader(data.decode().splitlines(keepends=True)))
 
 
+@pytest.mark.slow
 def test_the_command_is_killed_and_goes_on(sold: Shop, tmp_path: Path) -> None:
+    """Processes of its own, twice: some seconds where nothing else runs."""
     many = pd.concat([sold.inputs()] * 40, ignore_index=True)
     many.to_parquet(tmp_path / "rows.parquet", row_group_size=1000)
     words = [
         sys.executable, "-m", "penstock.cli", "score", "fraud@champion", "--project", "tests.services.chargebacks", "--json",
-        "--file", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "scores"), "--workers", "1",
+        "--file", str(tmp_path / "rows.parquet"), "--out", str(tmp_path / "scores"), "--workers", "2",
     ]  # fmt: skip
     environment = {**os.environ, "PENSTOCK_DATA": str(sold.folder), "KAFKA_BOOTSTRAP_SERVERS": ""}
     process = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    log, deadline = tmp_path / "scores" / "_delta_log", time.monotonic() + 60
+    log, deadline = tmp_path / "scores" / "_delta_log", time.monotonic() + 120
     while not (log.exists() and len(list(log.glob("*.json"))) > 2) and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
+    workers = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):
+        assert time.monotonic() < deadline, "those who scored for it end with it"
+        time.sleep(0.005)
     said = json.loads(subprocess.run(words, env=environment, capture_output=True, check=True, timeout=120).stdout)
     assert (said["rows"], said["bad"], said["parts"]) == (len(many), 0, 48)
     assert 0 < said["parts_there"] <= 48

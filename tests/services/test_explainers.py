@@ -12,10 +12,10 @@ from tests.services.air import World, late
 from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.records import Decision
+from penstock.scoring.roster import Roster
 from penstock.services.inference.duty import Duty
 from penstock.services.inference.explainers import Explainers
 from penstock.services.inference.meters import Meters
-from penstock.services.inference.roster import Roster
 from penstock.services.inference.sessions import Sessions
 from penstock.services.trainer.explainer import explainer
 from penstock.services.trainer.fitting import answering

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -140,10 +142,19 @@ _here: dict[str, Any] = {}
 
 
 def _open(charge: Charge, artefacts: Artefacts) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _here.update(model=charge.model, serving=charge.opened(artefacts))
     except PenstockError as error:  # an initializer that raises breaks the pool without a word
         _here["error"] = PenstockError(str(error), error.fix)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would wait for work for ever: it has both ends of the queue."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _score(part: Part) -> pa.Table:
