@@ -47,6 +47,15 @@ class Explainers:
             self._open.move_to_end(digest)
         return found
 
+    @staticmethod
+    def missing(duty: Duty) -> str:
+        """Why one of those on duty cannot be explained, in a sentence; empty: all can be. Looks at records only, opens nothing."""
+        for version in duty.serving.members:
+            candidate = _candidate(duty, version)
+            if candidate.explainer is None and candidate.artefact.format != "river":
+                return f"version {version} of {duty.model.name} was fitted without an explainer, so its answers are not explained"
+        return ""
+
     def explained(self, duty: Duty, version: str, values: Sequence[float | None]) -> Explanation:
         """One answer of a version, from `values` in the model's order of inputs. Takes milliseconds: not for the event loop."""
         names = _candidate(duty, version).inputs
