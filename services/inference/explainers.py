@@ -49,7 +49,7 @@ class Explainers:
 
     @staticmethod
     def missing(duty: Duty) -> str:
-        """Why one of those on duty cannot be explained, in a sentence; empty: all can be. Looks at records only, opens nothing."""
+        """Why one of those on duty cannot be explained, in a sentence; empty: all can be. Looks at records, and opens nothing."""
         for version in duty.serving.members:
             candidate = _candidate(duty, version)
             if candidate.explainer is None and candidate.artefact.format != "river":
