@@ -7,11 +7,11 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from functools import partial
 from typing import Any, Final
 
 from penstock.artefact import Artefacts
+from penstock.doors.access import Access
 from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.log.kafka import KafkaLog
 from penstock.offline import Tables
@@ -41,7 +41,7 @@ class Machine:
     def __init__(self, service: str, settings: Settings, topics: Topics, log: KafkaLog) -> None:
         self.service, self.settings, self.topics, self.log = service, settings, topics, log
         self.store = RedisStore(settings.redis_url.get_secret_value(), topics.project.name)
-        self.artefacts = Artefacts(settings.data / "models")
+        self.artefacts = Artefacts.of(settings)
         self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         """Work that ends soon after `stop` is set, whole."""
@@ -57,17 +57,20 @@ class Machine:
 
 def feature_store(machine: Machine) -> None:
     from .feature_store import api, archivist, quality, rebuild, service
+    from .feature_store.succession import Succession
 
     topics, idle_after = machine.topics, machine.settings.idle_after
-    past = rebuild.EventTables(Tables(machine.settings.offline))
-    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
+    past, succession = rebuild.EventTables(Tables(machine.settings.offline)), Succession(topics, machine.log, machine.store)
+    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past, succession))
     surveyed = machine.lanes(quality.lanes(topics, machine.log, machine.store))
     kept = archivist.Archivist()
     machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     missing, online = [ready, surveyed, kept.missing], OnlineFeatures(topics, machine.store)
     online.warm()
-    machine.app = api.app(online, views, lambda: "; ".join(filter(None, (m() for m in missing))))
+    machine.app = api.app(
+        online, views, lambda: "; ".join(filter(None, (m() for m in missing))), lambda: api.Generation(*succession.stands)
+    )
 
 
 def archive(machine: Machine) -> None:
@@ -92,15 +95,20 @@ def inference(machine: Machine) -> None:
     from .inference.meters import Meters
     from .inference.rpc_port import rpc_port
     from .inference.sessions import Sessions
+    from .inference.spill import Spill
 
-    meters = Meters()
-    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).row
+    meters, settings = Meters(), machine.settings
+    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows
+    spill = Spill(settings.data / "spill" / (settings.instance or "0"), settings.spill) if settings.spill else None
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = app = api.gateway(machine.topics, machine.log, sessions, meters, look)
-    if port := machine.settings.inference_grpc_port:
+    machine.app = app = api.gateway(
+        machine.topics, machine.log, sessions, meters, look, spill, settings.features_required, machine.tracing,
+        settings.trace_sample,
+    )  # fmt: skip
+    if port := settings.inference_grpc_port:
 
         async def rpc() -> None:
-            async with rpc_port(app.state.open_inference, machine.settings.http_host, port):
+            async with rpc_port(app.state.open_inference, settings.http_host, port):
                 await machine.stop.wait()
 
         machine.tasks.append(rpc)
@@ -200,21 +208,14 @@ async def main(service: str, settings: Settings) -> None:
 
 
 def _http(machine: Machine) -> Any:
-    """The HTTP server of a service."""
-    import uvicorn
+    """The HTTP server of a service, behind its door."""
+    from penstock.runtime.server import Transport, server
 
-    config = uvicorn.Config(
-        machine.app,
-        machine.settings.http_host,
-        machine.settings.port_of(machine.service),
-        log_level="warning",
-        lifespan="on",
-        timeout_graceful_shutdown=int(SETTLING),
-    )
-    server = uvicorn.Server(config)
-    # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
-    server.capture_signals = nullcontext  # type: ignore[assignment, method-assign]
-    return server
+    settings = machine.settings
+    labels = {model.label.event.topic for model in machine.topics.project.models}
+    app = Access.of(settings).door(machine.app, settings.http_host, labels)
+    transport = Transport(settings.http_certificate, settings.http_certificate_key)
+    return server(app, settings.http_host, settings.port_of(machine.service), transport)
 
 
 async def work(machine: Machine) -> None:

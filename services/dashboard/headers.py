@@ -1,4 +1,4 @@
-"""Headers of every response: the page may load its own files, and nothing and nobody else."""
+"""Headers of every response: the page may load its own files, and nothing and nobody else. (The server adds nosniff.)"""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ HEADERS: Final = {
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
 

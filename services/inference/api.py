@@ -1,6 +1,7 @@
-"""The gateway: one event, or tensors, over HTTP. Every refusal is a status and one sentence, `{"error": "..."}`.
+"""The gateway: one event or many, or tensors, over HTTP. Every refusal is a status and one sentence, `{"error": "..."}`.
 
-POST /predict/{model}          an event; the answer is recorded on the predictions topic before it is given
+POST /predict/{model}          events; an answer leaves when its record is in the log, or safe in a spill (`predict`)
+POST /events/{event}           events to be published: CloudEvents, or bare JSON (`ingest`)
 GET, POST /v2/...              Open Inference Protocol v2 (tensors have no event id: their answers are not recorded)
 GET /healthz /readyz /metrics /openapi.json
 """
@@ -9,47 +10,42 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
-from starlette.exceptions import HTTPException
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from penstock.codec import MAX_BYTES, EventDecoder
-from penstock.event import Event
+from penstock.codec import MAX_BYTES
 from penstock.log import Log
-from penstock.online.reader import Reading
-from penstock.runtime.health import application, body_of
-from penstock.runtime.lane import FROM, SEQUENCE, now
+from penstock.publish import sampled
+from penstock.runtime.health import application
+from penstock.runtime.telemetry import Tracing
 from penstock.topics import Topics
 
-from . import described
+from . import ingest, manual, predict
 from .desk import Desk
 from .duty import Follower
+from .ingest import Ingest
 from .meters import Meters
-from .onduty import LATER, SOON, WAITING, OnDuty, nobody
+from .onduty import OnDuty
+from .predict import Predict
+from .predictor import Look, Predictor
 from .protocol import Limits, OpenInference
-from .rows import Values
-from .scoring import NOBODY
+from .recorder import Recorder
 from .sessions import Sessions
+from .spill import Spill
 from .tally import Tallies
 
 __all__ = ["Look", "gateway", "openapi"]
 
-Look = Callable[[Event, Any], Awaitable[Mapping[str, Reading]]]
-"""Reads the features of a decoded event, by view (`OnlineFeatures.row`). Raises StoreError when the store is away."""
-
-_TRACE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
-_VERSION = "2"
-_SOON, _LATER = {"Retry-After": str(SOON)}, {"Retry-After": str(LATER)}
+_VERSION = "3"
+SAMPLED = "1"
+"""How the flags of a traceparent that is sampled end (W3C Trace Context: bit 0; others are not defined in version 00)."""
 MAX_ROWS = 1_000
 """Of one infer request."""
-_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}}}
 
 
 def openapi() -> dict[str, Any]:
@@ -63,101 +59,87 @@ def openapi() -> dict[str, Any]:
     return gateway(topics, log, Sessions(Artefacts(Path()), meters), meters, look).openapi()
 
 
-def gateway(topics: Topics, log: Log, sessions: Sessions, meters: Meters, look: Look) -> FastAPI:
-    """The application. While it runs it follows who is on duty; `look` reads features from the online store."""
-    follower = Follower(topics, log, sessions, meters)
-    tensors = OnDuty(topics.project.models, follower)
+def gateway(
+    topics: Topics,
+    log: Log,
+    sessions: Sessions,
+    meters: Meters,
+    look: Look,
+    spill: Spill | None = None,
+    demanding: bool = False,
+    tracing: Tracing | None = None,
+    share: float = 0.0,
+) -> FastAPI:
+    """The application. While it runs it follows who is on duty; `look` reads features from the online store.
+
+    Without a `spill` it is strict: what the log does not take is not answered. `demanding`: nor is what `look` cannot read. A
+    `share` of the events that come without a traceparent begin a trace.
+    """
+    follower, source = Follower(topics, log, sessions, meters), f"/{topics.project.name}/gateway".encode()
+    models = topics.project.models
+    answers = Recorder(log, [topics.predictions(model.name) for model in models], meters, spill, source)
+    events = Recorder(log, [event.topic for event in topics.project.events], meters, patience=ingest.PATIENCE)
+    tensors = OnDuty(models, follower)
     meters.registry.register(
         Tallies(lambda: {f"{model}/{version}": tally for (model, version), tally in tensors.tallies().items()})
     )
+    desks = [Desk(topics, model, follower.duties.of[model.name], meters) for model in models]
+    predictors = {desk.model.name: Predictor(desk, look, answers, source, meters, demanding) for desk in desks}
     app = application(f"Penstock inference: {topics.project.name}", tensors.waiting, meters.registry)
     app.version = _VERSION
-    source = (FROM, f"/{topics.project.name}/gateway".encode())
-    desks = {m.name: Desk(topics, m, follower.duties.of[m.name], meters) for m in topics.project.models}
-    decoders = {event: EventDecoder(event) for event in {desk.model.scores for desk in desks.values()}}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        following = asyncio.create_task(follower.run())
+        running = [asyncio.create_task(work()) for work in (follower.run, answers.run, events.run)]
         yield
-        following.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await following
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running)
 
     app.router.lifespan_context = lifespan
     app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS))
-    app.add_middleware(_Tensors, protocol=app.state.open_inference)
-    events = app.openapi
-
-    def described_whole() -> dict[str, Any]:
-        said = events()
-        said["paths"] |= described.paths()
-        said.setdefault("components", {}).setdefault("schemas", {}).update(described.schemas())
-        return said
-
-    app.openapi = described_whole  # type: ignore[method-assign]
-
-    def desk_of(model: str) -> Desk:
-        if model not in desks:
-            raise HTTPException(404, f"no model {model[:80]!r}; there is: {', '.join(desks) or 'none'}")
-        if not follower.ready:
-            raise HTTPException(503, WAITING, _SOON)
-        return desks[model]
-
-    @app.post("/predict/{model}", operation_id="predict", openapi_extra=_BODY)
-    async def predict(model: str, request: Request) -> JSONResponse:
-        """Answer one event (its JSON as on its topic). The answer is recorded on the predictions topic first.
-
-        `features_status` says of each view that the model reads how it stands: fresh, stale (older than the view promises) or
-        expired (than its ttl), newer (windows end at the entity's newest event, which lies after this one), missing, rebuilding
-        (the store has lost writes, and is not yet what it had been) or unpromised (the view promises nothing). While no version
-        is in charge there is no answer, but a 503.
-        """
-        desk, body, began = desk_of(model), await body_of(request, MAX_BYTES), time.perf_counter()
-        scores = desk.model.scores
-        event = decoders[scores].decode(body, now())
-        if not desk.duty.serving.members:
-            raise HTTPException(503, nobody(model), _LATER)
-        readings = await look(scores, event)
-        values = _values(desk, event, readings)
-        entity, id_ = str(getattr(event, scores.key.name)), str(getattr(event, (scores.id or scores.key).name))
-        scored = desk.score([values], [entity])
-        answer = scored.answers[0]
-        if answer is NOBODY:
-            raise HTTPException(503, f"no version of {model} gives a probability for this event; the log says why", _LATER)
-        given = request.headers.get("traceparent", "")
-        trace = given if _TRACE.fullmatch(given) else ""
-        moment, latency = getattr(event, scores.time.name), time.perf_counter() - began
-        for record in desk.records([id_], [entity], [moment], [values], scored, latency, [trace.encode()]):
-            await log.send([record._replace(headers=(*record.headers, source, (SEQUENCE, id_.encode())))])
-        said = {
-            "id": id_,
-            "score": scored.score[0],
-            "version": answer.version,
-            "variant": answer.variant,
-            "scores": scored.scores[0],
-            "features_status": {view.name: readings[view.name].status for view in desk.model.views},
-            "trace": trace[3:35],
-        }
-        return JSONResponse(said)
-
+    ahead = {
+        "/v2": app.state.open_inference,
+        predict.PREFIX: Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share)),
+        ingest.PREFIX: Ingest(topics, events),
+    }
+    app.user_middleware.append(Middleware(_Ahead, of=ahead))  # within all others: those count, and guard the doors
+    manual.describe(app, topics.project)
     return app
 
 
-class _Tensors:
-    """Answers the Open Inference Protocol ahead of FastAPI, whose routing takes longer than a model does."""
+def _traced(topics: Topics, tracing: Tracing | None, share: float) -> Callable[[str, str, str], str]:
+    """One span for each answer whose trace is sampled; without a collector traces are passed on as they came."""
+    if tracing is None or not tracing.on:
+        return lambda given, _name, _model: given
+    begin, spans = sampled(share), tracing
 
-    def __init__(self, app: ASGIApp, protocol: OpenInference) -> None:
-        self._app, self._protocol = app, protocol
+    def traced(given: str, name: str, model: str) -> str:
+        if given:
+            return spans.record(given, "process", topics.predictions(model)) if given.endswith(SAMPLED) else given
+        begun = begin(f"{topics.prefix}/gateway/{name}") or ""
+        if begun:
+            spans.start(begun, "process", topics.predictions(model))
+        return begun
+
+    return traced
+
+
+class _Ahead:
+    """Answers what has an application of its own ahead of FastAPI, whose routing takes longer than a model does."""
+
+    def __init__(self, app: ASGIApp, of: dict[str, Any]) -> None:
+        self._app, self._protocol = app, of.pop("/v2")
+        self._of = of
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        tensors = scope["type"] == "http" and (scope["path"] == "/v2" or scope["path"].startswith("/v2/"))
-        await (self._protocol if tensors else self._app)(scope, receive, send)
-
-
-def _values(desk: Desk, event: Any, readings: Mapping[str, Reading]) -> Values:
-    """What the model sees of an event and its features."""
-    columns = {repr(column): name for name, column in desk.model.scores.columns.items()}
-    known = {f"{view}.{name}": value for view, reading in readings.items() for name, value in reading.values.items()}
-    found = (getattr(event, columns[name]) if name in columns else known[name] for name in desk.model.inputs)
-    return tuple(None if value is None else float(value) for value in found)
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            for prefix, application in self._of.items():
+                if path.startswith(prefix):
+                    await application(scope, receive, send)
+                    return
+            if path == "/v2" or path.startswith("/v2/"):
+                await self._protocol(scope, receive, send)
+                return
+        await self._app(scope, receive, send)

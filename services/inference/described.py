@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from penstock.doors.described import secured
+
 from .datatypes import DATATYPES
 
 __all__ = ["document", "paths", "schemas"]
@@ -58,10 +60,39 @@ def schemas() -> Json:
     }
 
 
+_ROW: Final[Json] = {"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [0.5, 1.0, 2.0]}
+_SCORE: Final[Json] = {"name": "probabilities", "shape": [1, 2], "datatype": "FP32", "data": [0.8, 0.2]}
+_INFER: Final[Json] = {"id": "1", "inputs": [_ROW]}
+_ANSWER: Final[Json] = {"model_name": "late", "model_version": "3", "id": "1", "outputs": [_SCORE]}
+_ABOUT: Final[Json] = {
+    "name": "late", "versions": ["3"], "platform": "onnx_onnxv1",
+    "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 3]}],
+    "outputs": [{"name": "probabilities", "datatype": "FP32", "shape": [-1, 2]}],
+}  # fmt: skip
+_COUNTED: Final[Json] = {"model_stats": [{"name": "late", "version": "3", "inference_count": 1200}]}
+_READY: Final[Json] = {"name": "late", "ready": True}
+EXAMPLES: Final[dict[str, Any]] = {
+    "server_metadata": {"name": "penstock", "version": "2", "extensions": ["binary_tensor_data", "statistics"]},
+    "server_live": {"live": True},
+    "server_ready": {"ready": True, "live": True},
+    "all_statistics": _COUNTED,
+    "repository_index": [{"name": "late", "version": "3", "state": "READY", "reason": ""}],
+    "repository_load": {},
+    "repository_unload": {},
+    **dict.fromkeys(("model_metadata", "version_metadata"), _ABOUT),
+    **dict.fromkeys(("model_ready", "version_ready"), _READY),
+    **dict.fromkeys(("model_statistics", "version_statistics"), _COUNTED),
+    **dict.fromkeys(("infer", "version_infer"), _ANSWER),
+    "healthz": {"live": True},
+    "readyz": {"ready": True},
+}
+"""What each operation may answer."""
+
+
 def paths(models: Sequence[str] = ()) -> Json:
     """Path -> operations; `models` are named where they are known and stay."""
     infer = {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("InferRequest")}}},
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("InferRequest"), "example": _INFER}}},
         "description": "Answer tensors. No record is made: tensors have no event id that a label could answer. Binary tensors: "
         "the header Inference-Header-Content-Length says where the JSON ends and the raw inputs begin.",
     }
@@ -80,7 +111,7 @@ def paths(models: Sequence[str] = ()) -> Json:
             f"{path}/stats": _get(f"{prefix or 'model_'}statistics", "Counts and times.", _ref("Statistics")),
             f"{path}/infer": {"post": _operation(f"{prefix}infer", "Answer tensors.", _ref("InferAnswer")) | infer},
         }
-    changed = {"requestBody": {"required": False, "content": {"application/json": {"schema": {"type": "object"}}}}}
+    changed = {"requestBody": {"required": False, "content": {"application/json": {"schema": {"type": "object"}, "example": {}}}}}
     for path, call, said, given in (
         ("/v2/repository/index", "repository_index", "All there is, and its state.", _list(_ref("RepositoryEntry"))),
         ("/v2/repository/models/{model}/load", "repository_load", "Open it anew.", {"type": "object"}),
@@ -100,12 +131,28 @@ def paths(models: Sequence[str] = ()) -> Json:
 
 def document(title: str, version: str, models: Sequence[str]) -> Json:
     """The whole description, of a server that answers nothing else."""
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": title, "version": version},
-        "paths": paths(models),
-        "components": {"schemas": schemas()},
+    metrics = _operation("metrics", "Prometheus text format.", _TEXT)
+    shown = {"text/plain": {"schema": _TEXT, "example": 'penstock_models_ready{model="late"} 1.0\n'}}
+    metrics["responses"]["200"]["content"] = shown
+    health = {
+        "/healthz": _get("healthz", "The process answers.", _record({"live": _FLAG})),
+        "/readyz": _get("readyz", "All models can be asked; else 503.", _record({"ready": _FLAG})),
+        "/metrics": {"get": metrics},
     }
+    for operation in (operation for operations in health.values() for operation in operations.values()):
+        operation["tags"] = ["health"]
+    return secured(
+        {
+            "openapi": "3.1.0",
+            "info": {"title": title, "version": version},
+            "paths": {**health, **paths(models)},
+            "components": {"schemas": schemas()},
+        }
+    )
+
+
+def _example(call: str) -> Json:
+    return {"example": EXAMPLES[call]} if call in EXAMPLES else {}
 
 
 def _get(call: str, said: str, given: Json) -> Json:
@@ -119,7 +166,7 @@ def _operation(call: str, said: str, given: Json) -> Json:
         "summary": said,
         "tags": ["open inference protocol"],
         "responses": {
-            "200": {"description": "Answered.", "content": {"application/json": {"schema": given}}},
+            "200": {"description": "Answered.", "content": {"application/json": {"schema": given, **_example(call)}}},
             "default": {
                 "description": "Refused, in one sentence: 400 bad input, 404 no such thing, 413 too large, 503 not now.",
                 "content": {"application/json": {"schema": error}},

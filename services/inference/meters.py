@@ -32,3 +32,14 @@ class Meters:
         self.serving = Gauge(
             "penstock_serving", "1 for each version on duty.", ["model", "duty", "version"], registry=self.registry
         )
+        self.spilled = Counter(
+            "penstock_records_spilled_total", "Answers written to the spill while Kafka was away.", registry=self.registry
+        )
+        self.replayed = Counter(
+            "penstock_records_replayed_total", "Answers that came from the spill into Kafka.", registry=self.registry
+        )
+        self.spill = Gauge("penstock_spill_bytes", "Bytes of the spill; 0 while Kafka takes answers.", registry=self.registry)
+        self.unread = Counter(
+            "penstock_features_unread_total", "Events answered without features: the online store was away.",
+            registry=self.registry,
+        )  # fmt: skip

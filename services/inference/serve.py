@@ -1,6 +1,6 @@
 """`penstock serve`: ONNX files by the Open Inference Protocol v2, in one process that needs no broker, Redis or project.
 
-    files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json
+    files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json /docs
 
 The port is taken first, then the models are opened and warmed, and only then is anybody answered: who can connect finds all
 models ready.
@@ -17,11 +17,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 
+from penstock.doors.access import Access, loopback
 from penstock.errors import PenstockError
-from penstock.runtime.connection import Connection, cut
+from penstock.runtime.documentation import page
+from penstock.runtime.server import Transport
+from penstock.runtime.server import server as running
 from penstock.runtime.telemetry import logs
 
 from .described import document
@@ -36,9 +38,6 @@ Told = Callable[[str, Sequence[dict[str, Any]], str], None]
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files: one that changed is served after two."""
-SETTLING: Final = 5.0
-"""Seconds that a process which is to stop has to answer what was asked."""
-LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class Serve:
@@ -65,6 +64,10 @@ class Serve:
             body, kind = generate_latest(REGISTRY) + generate_latest(self._meters), CONTENT_TYPE_LATEST.encode()
         elif path == "/openapi.json":
             body = self._described
+        elif (found := page(path)) is not None:
+            await send({"type": "http.response.start", "status": status, "headers": found.headers})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else found.body})
+            return
         else:
             await self.protocol(scope, receive, send)
             return
@@ -83,17 +86,24 @@ def run(
     load_timeout: float = 60.0,
     patience: float = 1.0,
     limits: Limits = Limits(),
+    access: Access = Access(),
+    transport: Transport | None = None,
     grpc_port: int | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `told` hears the URL, model by model what is served, and host:port of gRPC, once it is.
     PenstockError in words when a file cannot be served or a port is taken. `grpc_port`: answer by gRPC, too (0: a free port)."""
-    if admin and host not in LOOPBACK:
-        raise PenstockError(f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1")
+    if admin and not access.asked and not loopback(host):
+        raise PenstockError(
+            f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1, or ask for keys:  --keys FILE"
+        )
+    if grpc_port is not None and access.asked:
+        raise PenstockError("gRPC asks for no keys, which HTTP here does", "leave out --grpc-port, or the keys")
     logs("serve")
     repository = Repository([named(word) for word in words], memory, load_timeout, patience)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
     app = Serve(repository, limits, admin)
-    asyncio.run(_serve(repository, app, bound(host, port), told, rpc_port(app.protocol, host, grpc_port)))
+    guarded, rpc = access.door(app, host), rpc_port(app.protocol, host, grpc_port)
+    asyncio.run(_serve(repository, guarded, bound(host, port), told, transport or Transport(), rpc))
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -112,9 +122,10 @@ def bound(host: str, port: int) -> socket.socket:
 
 async def _serve(
     repository: Repository,
-    app: Serve,
+    app: Any,
     taken: socket.socket,
     told: Told,
+    transport: Transport,
     rpc: contextlib.AbstractAsyncContextManager[str],
 ) -> None:
     async with contextlib.AsyncExitStack() as living:
@@ -122,32 +133,26 @@ async def _serve(
         await repository.open()
         grpc_at = await living.enter_async_context(rpc)
         gc.freeze()
-        config: Any = uvicorn.Config(
-            app, loop="asyncio", http=Connection, ws="none", lifespan="off", log_level="error", access_log=False,
-            server_header=False, proxy_headers=False, timeout_graceful_shutdown=int(SETTLING),
-        )  # fmt: skip
-        server = uvicorn.Server(config)
-        server.capture_signals = contextlib.nullcontext  # type: ignore[assignment, method-assign]  # it would raise them again
+        server = running(app, transport=transport, lifespan=False)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, setattr, server, "should_exit", True)
-        watching = asyncio.create_task(_watch(repository, server))
+        watching = asyncio.create_task(_watch(repository))
         serving = asyncio.create_task(server.serve(sockets=[taken]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.001)
         host, port = taken.getsockname()[:2]
         models = [await _about(repository, entry) for entry in repository.index()]
-        told(f"http://{f'[{host}]' if ':' in host else host}:{port}", models, grpc_at)
+        told(f"{transport.scheme}://{f'[{host}]' if ':' in host else host}:{port}", models, grpc_at)
         try:
             await serving
         finally:
             watching.cancel()
 
 
-async def _watch(repository: Repository, server: uvicorn.Server) -> None:
+async def _watch(repository: Repository) -> None:
     while True:
         await asyncio.sleep(LOOK)
-        cut(server.server_state.connections, asyncio.get_running_loop().time())
         await repository.look()
 
 

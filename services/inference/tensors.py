@@ -9,15 +9,14 @@ A binary request is JSON of as many bytes as the header Inference-Header-Content
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Final
 
 import msgspec
 
 from penstock.errors import Refused
+from penstock.scoring.signature import DATATYPES, Array, Signature, Tensor
 
-from .datatypes import DATATYPES, Array, from_binary, from_json, to_binary, to_json
+from .datatypes import from_binary, from_json, to_binary, to_json
 
 __all__ = ["Asked", "Parameters", "Signature", "Tensor", "infer_answer", "infer_request", "input_of", "outputs_of", "rows_of"]
 
@@ -25,42 +24,6 @@ Parameters = dict[str, str | int | float | bool]
 
 _NEITHER: Final = ("classification", "shared_memory_region")
 """Parameters of extensions that we do not have: to ignore them would give a wrong answer."""
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """An input or output of a model; -1 is a dimension of any size, no shape at all any shape."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        own = self.shape or [-1] * len(shape)
-        if len(own) != len(shape):
-            return False
-        for wanted, size in zip(own, shape, strict=True):  # noqa: SIM110  (`all` of a generator takes twice as long)
-            if size < 0 or wanted not in (size, -1):
-                return False
-        return True
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a model takes and gives. `batched`: the first dimension of every tensor is rows that do not see each other."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    batched: bool = True
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the outputs."""
-        return tuple(tensor.name for tensor in self.outputs)
-
-    @cached_property
-    def datatypes(self) -> dict[str, str]:
-        """Of the outputs, by name."""
-        return {tensor.name: tensor.datatype for tensor in self.outputs}
 
 
 class _Input(msgspec.Struct, gc=False):

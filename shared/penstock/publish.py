@@ -19,7 +19,7 @@ from .records import Clock
 from .runtime.telemetry import Tracing, trace_of
 from .topics import Topics
 
-__all__ = ["FOREVER", "Publisher", "Record", "sampled"]
+__all__ = ["FOREVER", "Kind", "Publisher", "Record", "sampled"]
 
 FOREVER = 1 << 60
 """Closes a stream for good: no event lies after it (the year 38,505, in microseconds)."""
@@ -89,7 +89,7 @@ class Publisher:
         self.tracing = tracing or Tracing(name)
         self.sent = 0
         self._trace = trace
-        self._kinds = {event.topic: _Kind(topics.prefix, event) for event in topics.project.events}
+        self._kinds = {event.topic: Kind(topics.prefix, event) for event in topics.project.events}
         self._ends: dict[str, dict[int, int]] = {}
 
     async def send(self, event: str, records: Sequence[Record]) -> dict[Partition, int]:
@@ -120,14 +120,14 @@ class Publisher:
         said = Clock(publisher=self.name, before=before, ends={name: dict(self._ends[name]) for name in names})
         await self.log.send([Send(self.topics.clock, self.name.encode(), msgspec.json.encode(said))])
 
-    def _kind(self, event: str) -> _Kind:
+    def _kind(self, event: str) -> Kind:
         found = self._kinds.get(event)
         if found is None:
             raise DefinitionError(f"no event has the topic {event!r}", f"one of: {', '.join(self._kinds)}")
         return found
 
 
-class _Kind:
+class Kind:
     """What the headers of one kind of event have in common."""
 
     def __init__(self, project: str, event: Event) -> None:

@@ -264,7 +264,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
 
 
-class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file by claim check. Readers verify size and digest before they open it."""
 
     uri: str
@@ -272,6 +272,8 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     format: str
     """onnx, river (a restricted snapshot), or npz (arrays: what explains a version)."""
+    signature: str = ""
+    """Ed25519 (base64) over digest, size and format, see `penstock.signing`; absent where nobody signs."""
 
 
 class Weighed(msgspec.Struct, frozen=True, kw_only=True):

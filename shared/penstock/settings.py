@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from .doors.scopes import RATE
 from .duration import micros
 from .errors import SettingError
 from .log.security import PLAIN, Security
@@ -67,6 +68,12 @@ class Settings(BaseSettings):
     data: Path = Path(".penstock")
     """Folder for models, offline tables, logs and local brokers."""
 
+    signing_key: str = ""
+    """PEM file of the Ed25519 key with which the trainer signs artefacts (see penstock.signing). Empty: they are not signed."""
+
+    public_keys: str = ""
+    """PEM file of the Ed25519 keys whose artefacts are loaded; others are refused. Empty: unsigned ones are loaded, too."""
+
     tables: str = ""
     """The offline tables: a folder, or s3://bucket/prefix with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for
     stores other than Amazon's, AWS_ENDPOINT_URL. Empty: the folder `tables` in PENSTOCK_DATA."""
@@ -88,8 +95,46 @@ class Settings(BaseSettings):
     seed: int = Field(0, ge=0, lt=1 << 32)
     """Given to every `random_state` of a batch learner that the project leaves open; same seed, same decisions."""
 
+    spill: int = Field(256 << 20, ge=0)
+    """Bytes of answers that the gateway keeps on disk (PENSTOCK_DATA/spill) while Kafka is away; an answer takes some 800. When
+    they are full, and with 0 at once (strict), it gives no answer that Kafka has not taken, but a 503."""
+
+    features_required: bool = False
+    """Whether the gateway answers 503 while the online store is away. Else it answers as of entities of which nothing is known,
+    by models that take missing values, and says so."""
+
     http_host: str = "127.0.0.1"
-    """Address that HTTP servers bind. Anything but loopback is open to the network: put a gateway with keys in front."""
+    """Address that HTTP servers bind. Anything but loopback is open to the network, and wants keys or tokens (below)."""
+
+    http_keys: str = ""
+    """File of API keys (`penstock keys create`). Empty: none, and on loopback nobody is asked for one."""
+
+    http_pepper: SecretStr = SecretStr("")
+    """What the keys are hashed with. Empty: it is in a file beside them, made with the first key."""
+
+    http_jwks: str = ""
+    """Keys of an identity provider whose tokens (JWT) let in, as its URL or a file. Empty: no tokens."""
+
+    http_issuer: str = ""
+    """Who makes these tokens (`iss`)."""
+
+    http_audience: str = ""
+    """Whom they are made for (`aud`): this platform's name at the provider."""
+
+    http_algorithms: str = "RS256"
+    """How they may be signed, separated by commas: RS, PS, ES with 256, 384 or 512, and EdDSA."""
+
+    http_rate: str = Field("", pattern=f"^({RATE})?$")
+    """How often a key may ask, such as 600/minute, unless it has a rate of its own. Empty: without end."""
+
+    http_open: bool = False
+    """Let everybody ask on any address, because something in front (a gateway with keys, a closed network) keeps others out."""
+
+    http_certificate: str = ""
+    """PEM file of the certificate for HTTPS, with its chain. Empty: plain HTTP."""
+
+    http_certificate_key: str = ""
+    """PEM file of its key. Empty: it is in the file of the certificate."""
 
     http_port: int = Field(0, ge=0, le=65535)
     """Port of the one service that this process runs, as in a container. 0: the service's own port below."""

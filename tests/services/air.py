@@ -22,7 +22,7 @@ from penstock.event import Event, event_of
 from penstock.inputs import squashed
 from penstock.log import Batch, Headers, Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.online.reader import Reading
+from penstock.online.readings import Readings
 from penstock.records import Artefact, Candidate, Decision, Prediction, Row
 from penstock.runtime.lane import FROM, SEQUENCE, Effects
 from penstock.services.inference.api import gateway
@@ -259,18 +259,20 @@ class Door:
         self.looked: list[Any] = []
         self.trouble: Exception | None = None
 
-    async def look(self, event: Event, decoded: Any) -> dict[str, Reading]:
+    async def look(self, event: Event, decoded: Sequence[Any]) -> Readings:
         if self.trouble is not None:
             raise self.trouble
-        self.looked.append((event.topic, decoded.origin))
-        return {"Origin": Reading({"flights_1h": 3.0, "mean_distance": None}, 0, "fresh")}
+        self.looked += [(event.topic, one.origin) for one in decoded]
+        n, columns = len(decoded), ("Origin.flights_1h", "Origin.mean_distance")
+        never = np.zeros((n, 1), np.int64)
+        return Readings(columns, np.array([[3.0, np.nan]] * n), ("Origin",), never.astype(np.int8), never, never)
 
     @property
     def recorded(self) -> list[Send]:
         return [record for record in self.log.sent if record.topic == TOPICS.predictions("late")]
 
-    def app(self) -> FastAPI:
-        return gateway(TOPICS, self.log, self.sessions, self.meters, self.look)
+    def app(self, **options: Any) -> FastAPI:
+        return gateway(TOPICS, self.log, self.sessions, self.meters, self.look, **options)
 
     @asynccontextmanager
     async def opened(self, *decisions: Send, app: FastAPI | None = None) -> AsyncIterator[httpx.AsyncClient]:

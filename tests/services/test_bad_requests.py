@@ -60,7 +60,7 @@ BAD_EVENTS: dict[str, tuple[bytes, int]] = {
     "gzip": (b"\x1f\x8b\x08\x00" + bytes(100), 400),
 }
 BAD_ADDRESSES = [
-    ("POST", "/predict/unknown", 404), ("GET", "/predict/late", 405), ("GET", "/", 404), ("GET", "/docs", 404),
+    ("POST", "/predict/unknown", 404), ("GET", "/predict/late", 405), ("GET", "/", 404),
     ("GET", "/redoc", 404), ("POST", "/predict/late/", 404), ("POST", "/predict/%2e%2e", 404),
     ("POST", "/predict/%ff%00", 404), ("POST", "/predict/" + "x" * 5000, 404),
     ("GET", "/v2/models/unknown", 404), ("GET", "/v2/models/unknown/ready", 404),

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import uvicorn
+import pytest
 from tests.services import graphs
 from tests.services.test_serving import asking, tensor, word
 
-from penstock.runtime.connection import WHOLE, Connection, cut
+from penstock.runtime.connection import HEAD as MOST_HEAD
+from penstock.runtime.connection import WHOLE, Connection, Crowd
+from penstock.runtime.server import server as running
 from penstock.services.inference.protocol import Limits
 from penstock.services.inference.repository import Repository, named
 from penstock.services.inference.serve import Serve, bound
@@ -19,22 +25,24 @@ from penstock.services.inference.serve import Serve, bound
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BODY = json.dumps(asking(tensor([[1.0, 2.0, 3.0]]))).encode()
 HEAD = b"POST /v2/models/double/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(BODY)
+Talk = Callable[[int, Crowd], Awaitable[None]]
 
 
-def run(folder: Path, talk: Callable[[int, uvicorn.Server], Awaitable[None]]) -> None:
+def run(folder: Path, talk: Talk, most: int = 1000, app: Any = None) -> None:
     async def whole() -> None:
         repository = Repository([named(word(folder, "double", graphs.scaled(2.0)))])
         await repository.open()
-        app = Serve(repository, Limits(), False)
-        server = uvicorn.Server(uvicorn.Config(app, http=Connection, lifespan="off", log_level="critical"))
+        server, crowd = running(app or Serve(repository, Limits(), False), lifespan=False), Crowd(most)
+        server.config.http_protocol_class = partial(Connection, crowd=crowd)
         with bound("127.0.0.1", 0) as taken:
-            server.config.load()
-            server.lifespan = server.config.lifespan_class(server.config)
-            await server.startup(sockets=[taken])
+            serving = asyncio.create_task(server.serve(sockets=[taken]))
+            while not server.started:
+                await asyncio.sleep(0)
             try:
-                await asyncio.wait_for(talk(taken.getsockname()[1], server), 60)
+                await asyncio.wait_for(talk(taken.getsockname()[1], crowd), 60)
             finally:
-                await server.shutdown(sockets=[])
+                server.should_exit = server.force_exit = True
+                await serving
 
     asyncio.run(whole())
 
@@ -51,7 +59,7 @@ def scores(body: bytes) -> list[float]:
 
 
 def test_requests_in_a_row_are_answered_in_order(tmp_path: Path) -> None:
-    async def talk(port: int, server: uvicorn.Server) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         missing = b"GET /v2/models/none HTTP/1.1\r\nHost: x\r\n\r\n"
         writer.write((HEAD + b"\r\n" + BODY) * 3 + missing + HEAD + b"\r\n" + BODY)
@@ -64,7 +72,7 @@ def test_requests_in_a_row_are_answered_in_order(tmp_path: Path) -> None:
 
 
 def test_a_request_may_come_a_byte_at_a_time_in_chunks_or_wait_to_be_asked_for_its_body(tmp_path: Path) -> None:
-    async def talk(port: int, server: uvicorn.Server) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for byte in HEAD + b"\r\n" + BODY:
             writer.write(bytes([byte]))
@@ -84,7 +92,7 @@ def test_a_request_may_come_a_byte_at_a_time_in_chunks_or_wait_to_be_asked_for_i
 
 
 def test_an_answer_without_a_body_is_sent(tmp_path: Path) -> None:
-    async def talk(port: int, server: uvicorn.Server) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HEAD /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
@@ -96,7 +104,7 @@ def test_an_answer_without_a_body_is_sent(tmp_path: Path) -> None:
 
 
 def test_what_is_no_http_is_refused_in_the_form_of_all_others_without_a_name_or_version(tmp_path: Path) -> None:
-    async def talk(port: int, server: uvicorn.Server) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
         for garbage in (
             b"\x16\x03\x01\x02\x00\x01\x00",
             b"GET\r\n\r\n",
@@ -115,7 +123,7 @@ def test_what_is_no_http_is_refused_in_the_form_of_all_others_without_a_name_or_
 
 
 def test_slow_and_silent_clients_are_cut_off_and_others_are_not(tmp_path: Path) -> None:
-    async def talk(port: int, server: uvicorn.Server) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
         doors = {
             name: await asyncio.open_connection("127.0.0.1", port)
             for name in ("silent", "slow head", "slow body", "good", "idle")
@@ -126,9 +134,12 @@ def test_slow_and_silent_clients_are_cut_off_and_others_are_not(tmp_path: Path) 
             doors[name][1].write(HEAD + b"\r\n" + BODY)
             assert (await answer(doors[name][0]))[0] == 200
         now = asyncio.get_running_loop().time()
-        cut(server.server_state.connections, now + WHOLE - 5)
-        assert len(server.server_state.connections) == 5
-        cut(server.server_state.connections, now + WHOLE + 5)
+        crowd.cut(now + WHOLE - 5)
+        assert len(crowd.asking) == 5
+        soon = asyncio.get_running_loop().time()
+        doors["good"][1].write(HEAD + b"\r\n" + BODY)
+        assert (await answer(doors["good"][0]))[0] == 200
+        crowd.cut(soon + WHOLE)
         for name in ("silent", "slow head", "slow body"):
             assert (await answer(doors[name][0]))[0] == 408
             assert await doors[name][0].read() == b""
@@ -141,7 +152,7 @@ def test_slow_and_silent_clients_are_cut_off_and_others_are_not(tmp_path: Path) 
 
 
 def test_a_client_that_goes_in_the_middle_of_its_request_harms_nobody(tmp_path: Path) -> None:
-    async def talk(port: int, server: uvicorn.Server) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
         for length in (10, len(HEAD), len(HEAD) + 20, len(HEAD) + 2 + len(BODY)):
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write((HEAD + b"\r\n" + BODY)[:length])
@@ -149,6 +160,122 @@ def test_a_client_that_goes_in_the_middle_of_its_request_harms_nobody(tmp_path: 
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(HEAD + b"\r\n" + BODY)
         assert scores((await answer(reader))[2]) == [2.0, 4.0, 6.0]
+        writer.close()
+
+    run(tmp_path, talk)
+
+
+def test_one_who_sends_empty_lines_between_requests_is_cut_off_too(tmp_path: Path) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"\r\n" + BODY)
+        assert (await answer(reader))[0] == 200
+        ((connection, began),) = crowd.asking.items()
+        writer.write(b"\r\n")
+        while connection.timeout_keep_alive_task is not None:  # uvicorn's own wait for a request ends, and none begins
+            await asyncio.sleep(0)
+        crowd.cut(began + WHOLE + 1)
+        assert (await answer(reader))[0] == 408
+        assert await reader.read() == b""
+        writer.close()
+
+    run(tmp_path, talk)
+
+
+def test_when_all_connections_are_taken_the_one_that_was_silent_longest_makes_room(tmp_path: Path) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        while len(crowd.asking) < 3:
+            await asyncio.sleep(0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"\r\n" + BODY)
+        assert (await answer(reader))[0] == 200
+        assert (await answer(silent[0][0]))[0] == 408
+        assert await silent[0][0].read() == b""
+        assert len(crowd.asking) == 3
+        for _, door in (*silent, (reader, writer)):
+            door.close()
+
+    run(tmp_path, talk, most=3)
+
+
+def test_when_all_are_being_answered_one_more_is_told_so(tmp_path: Path) -> None:
+    asked, go = asyncio.Event(), asyncio.Event()
+
+    async def slow(scope: Any, receive: Any, send: Any) -> None:
+        asked.set()
+        await go.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0")]})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def talk(port: int, crowd: Crowd) -> None:
+        first = await asyncio.open_connection("127.0.0.1", port)
+        first[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        await asked.wait()
+        second = await asyncio.open_connection("127.0.0.1", port)
+        status, _, body = await answer(second[0])
+        assert (status, json.loads(body)) == (503, {"error": "all connections are busy"})
+        go.set()
+        assert (await answer(first[0]))[0] == 200
+        for _, writer in (first, second):
+            writer.close()
+
+    run(tmp_path, talk, most=1, app=slow)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET / HTTP/1.1\r\nX: " + b"x" * MOST_HEAD,
+        b"GET /" + b"x" * (2 * MOST_HEAD),
+        b"GET / HTTP/1.1\r\n" + b"X: x\r\n" * (MOST_HEAD // 6 + 10),
+        b"POST /v2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1;" + b"x" * (2 * MOST_HEAD),
+        b"POST /v2 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n" + b"X: x\r\n" * (MOST_HEAD // 6 + 9),
+    ],
+    ids=["a header", "an address", "headers", "an extension of a chunk", "trailers"],
+)
+def test_of_what_stands_beside_a_body_no_more_is_read_than_a_head_may_be_long(tmp_path: Path, endless: bytes) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(endless)
+        said = b""
+        with contextlib.suppress(ConnectionResetError):  # closed with some of it unread
+            while more := await reader.read(1 << 16):
+                said += more
+        assert not said or re.match(rb"HTTP/1.1 (431|400|405) ", said)  # 405: what the body was for is known before its end
+        assert not crowd.asking
+        writer.close()
+
+    run(tmp_path, talk)
+
+
+def test_one_who_does_not_read_the_answer_is_cut_off(tmp_path: Path) -> None:
+    async def long(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": bytes(32 << 20)})
+
+    async def talk(port: int, crowd: Crowd) -> None:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 10)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        while not crowd.reading:
+            await asyncio.sleep(0)
+        crowd.cut(next(iter(crowd.reading.values())) + WHOLE + 1)
+        while crowd.reading:
+            await asyncio.sleep(0)
+        writer.close()
+
+    run(tmp_path, talk, app=long)
+
+
+def test_an_answer_says_nothing_of_what_answers(tmp_path: Path) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"\r\n" + BODY + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        for _ in range(2):
+            _, headers, body = await answer(reader)
+            assert headers["x-content-type-options"] == "nosniff"
+            assert set(headers) <= {"x-content-type-options", "date", "content-type", "content-length"}
+            assert not any(word in body.lower() for word in (b"uvicorn", b"starlette", b"fastapi", b"python"))
         writer.close()
 
     run(tmp_path, talk)

@@ -13,7 +13,7 @@ from tests.services.air import EVENT, TOPICS, Door, client_of, said_wrong
 
 from penstock.log import Batch, LogError, Partition
 from penstock.records import Prediction
-from penstock.services.inference.roster import bucket
+from penstock.scoring.roster import bucket
 from penstock.store import StoreError
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -61,7 +61,7 @@ class TestPredict:
     def test_a_canary_answers_its_share_over_http_too(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
             for n in range(40):
-                said = (await client.post("/predict/late", json={**EVENT, "origin": f"o{n}"})).json()
+                said = (await client.post("/predict/late", json={**EVENT, "flight": f"f{n}", "origin": f"o{n}"})).json()
                 assert said["variant"] == ("canary" if bucket("late", f"o{n}") < 5000 else "champion")
 
         door.run(talk, door.said("champion", "v1"), door.said("challenger", "v2", "canary", 0.5))
@@ -121,20 +121,60 @@ class TestFaults:
 
         door.run(talk, door.said("champion", "v1"))
 
-    @pytest.mark.parametrize("trouble", [StoreError("Redis is away"), LogError("the broker is away")], ids=repr)
-    def test_what_cannot_be_looked_up_or_recorded_is_not_answered(self, door: Door, trouble: Exception) -> None:
+    def test_what_cannot_be_recorded_is_not_answered(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
-            if isinstance(trouble, LogError):
-                door.log.trouble = trouble
-            else:
-                door.trouble = trouble
+            door.log.trouble = LogError("the broker is away")
             answer = await client.post("/predict/late", json=EVENT)
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
             assert "away" in said_wrong(answer)
-            door.trouble = door.log.trouble = None
+            door.log.trouble = None
             assert (await client.post("/predict/late", json=EVENT)).status_code == 200
 
         door.run(talk, door.said("champion", "v1"))
+
+    def test_without_the_store_an_event_is_answered_as_of_nobody_known(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            door.trouble = StoreError("Redis is away")
+            said = (await client.post("/predict/late", json=EVENT)).json()
+            assert said["features_status"] == {"Origin": "missing"}
+            assert said["score"] == pytest.approx(door.world.answer("v1", [None, None, 100.5, 1.0, 200.0]), abs=1e-6)
+            found = msgspec.json.decode(door.recorded[0].value or b"", type=Prediction)
+            assert json.loads(bytes(found.inputs))["Origin.flights_1h"] is None
+            door.trouble = None
+            await client.post("/predict/late", json={**EVENT, "flight": "f2"})
+            assert door.looked == []  # it is not asked again at once, so that nobody waits for it
+            monkeypatch.setattr("penstock.services.inference.predictor.AWAY", 0.0)
+            assert "penstock_features_unread_total 2.0" in (await client.get("/metrics")).text
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_a_model_that_takes_no_missing_values_gives_no_answer_without_the_store(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gives(_: Any, X: Any) -> Any:  # noqa: N803
+            return X.sum(axis=1) * 0 + 0.5
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            monkeypatch.setattr("penstock.services.inference.sessions.OnnxScorer.score", gives)
+            door.trouble = StoreError("Redis is away")
+            answer = await client.post("/predict/late", json=EVENT)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+            assert "without the online store, which is away" in said_wrong(answer)
+            assert door.recorded == []
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_where_features_are_demanded_nothing_is_answered_without_the_store(self, door: Door) -> None:
+        async def whole() -> None:
+            async with door.opened(door.said("champion", "v1"), app=door.app(demanding=True)) as client:
+                door.trouble = StoreError("Redis is away")
+                answer = await client.post("/predict/late", json=EVENT)
+                assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+                assert "Redis is away" in said_wrong(answer)
+                door.trouble = None
+                assert (await client.post("/predict/late", json=EVENT)).status_code == 200
+
+        asyncio.run(whole())
 
     def test_a_fault_of_ours_shows_no_traceback(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
@@ -219,4 +259,6 @@ class TestSurroundings:
         named = [said["operationId"] for said in operations]
         assert len(set(named)) == len(named) >= 13
         assert "/predict/{model}" in described["paths"]
-        assert all(set(said["responses"]) == {"200", "default"} for said in operations)
+        given = {said["operationId"]: set(said["responses"]) for said in operations}
+        assert given.pop("publish") == {"202", "default"}
+        assert all(statuses == {"200", "default"} for statuses in given.values())

@@ -117,7 +117,7 @@ class TestPredict:
             topics, meters = Topics(PROJECT, 4), Meters()
             await machine.log.create(topics.all())
             await machine.log.send([world.said("champion", "v1")])
-            look = OnlineFeatures(topics, machine.store).row
+            look = OnlineFeatures(topics, machine.store).rows
             app = gateway(topics, machine.log, Sessions(world.artefacts, meters), meters, look)
             asked = {
                 "unpromised": self.flight("c", "JFK", 50),
@@ -207,7 +207,7 @@ class TestHttp:
             ("/features/Zone/z?at=2024-13-01T00:00:00Z", 400), ("/features/Zone/z?at=1969-12-31T23:59:59Z", 400),
             ("/features/Zone/z?at=2999-01-01T00:00:00Z", 400), ("/features/Zone/z?at=" + "9" * 5000, 400),
             ("/features/Zone/z?at=%ff", 400), ("/features/Nothing/z", 404), ("/features/" + "x" * 5000 + "/z", 404),
-            ("/features/Zone", 404), ("/features", 405), ("/", 404), ("/docs", 404),
+            ("/features/Zone", 404), ("/features", 405), ("/", 404), ("/docs/no", 404),
         ],
         ids=lambda value: str(value)[:50],
     )  # fmt: skip

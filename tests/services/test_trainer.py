@@ -149,7 +149,7 @@ def test_a_full_fit_learns_what_was_known_and_its_run_says_so(tmp_path: Path) ->
 
 
 def test_the_artefact_answers_as_the_learner_and_inference_can_open_both(tmp_path: Path) -> None:
-    from penstock.services.inference.sessions import OnnxScorer, RiverScorer
+    from penstock.scoring.scorers import OnnxScorer, RiverScorer
 
     stage = Stage(tmp_path)
     candidates, _ = played(stage, 3, outcomes(5))

@@ -22,12 +22,14 @@ from . import (
     deadletters,
     explain,
     features,
+    keys,
     loop,
     processes,
     profile,
     publish,
     quality,
     schemas,
+    scoring,
     screen,
     serve,
     tables,
@@ -126,6 +128,7 @@ for _plain in (processes.down, processes.status, processes.logs, processes.run, 
 command(app, takes_project=True)(config.check)
 command(app, takes_project=True)(config.topology)
 command(app)(serve.serve)
+command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
@@ -136,6 +139,7 @@ app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")
 app.add_typer(schemas.app, name="schemas")
+app.add_typer(keys.app, name="keys")
 app.add_typer(config.app, name="config")
 command(app)(config.version)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated, Any
@@ -30,6 +31,29 @@ def serve(
     ] = 1.0,
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of one request.")] = 10_000,
     max_body: Annotated[int, typer.Option("--max-body", metavar="MIB", min=1, help="Size of one request.")] = 16,
+    keys: Annotated[
+        str, typer.Option("--keys", metavar="FILE", envvar="PENSTOCK_HTTP_KEYS", help="API keys that let in (penstock keys).")
+    ] = "",
+    rate: Annotated[
+        str, typer.Option("--rate", envvar="PENSTOCK_HTTP_RATE", help="How often a key may ask, such as 600/minute.")
+    ] = "",
+    jwks: Annotated[
+        str, typer.Option("--jwks", metavar="URL|FILE", envvar="PENSTOCK_HTTP_JWKS", help="Keys of who signs tokens (JWT).")
+    ] = "",
+    issuer: Annotated[str, typer.Option("--issuer", envvar="PENSTOCK_HTTP_ISSUER", help="Who makes these tokens.")] = "",
+    audience: Annotated[str, typer.Option("--audience", envvar="PENSTOCK_HTTP_AUDIENCE", help="Whom they are made for.")] = "",
+    algorithms: Annotated[
+        str, typer.Option("--algorithms", envvar="PENSTOCK_HTTP_ALGORITHMS", help="How they may be signed.")
+    ] = "RS256",
+    certificate: Annotated[
+        str, typer.Option("--certificate", metavar="PEM", envvar="PENSTOCK_HTTP_CERTIFICATE", help="Speak HTTPS with it.")
+    ] = "",
+    certificate_key: Annotated[
+        str, typer.Option("--certificate-key", metavar="PEM", envvar="PENSTOCK_HTTP_CERTIFICATE_KEY", help="Its key.")
+    ] = "",
+    everybody: Annotated[
+        bool, typer.Option("--open", envvar="PENSTOCK_HTTP_OPEN", help="No keys off loopback: something in front asks for them.")
+    ] = False,
     grpc_port: Annotated[
         int | None,
         typer.Option("--grpc-port", min=0, max=65535, help="Answer by gRPC, too; needs penstock[grpc].", show_default=False),
@@ -41,20 +65,17 @@ def serve(
 
     penstock serve fraud.onnx late/1=old.onnx late/2=new.onnx
     """
+    from ..doors.access import Access
+
     machine = import_module("penstock.services.inference.serve")
     limits = machine.Limits(body=max_body << 20, rows=max_rows)
-    machine.run(
-        files,
-        told,
-        host,
-        port,
-        admin,
-        None if memory is None else memory << 20,
-        load_timeout,
-        patience,
-        limits,
-        grpc_port=grpc_port,
-    )
+    access = Access(
+        keys=keys, pepper=os.environ.get("PENSTOCK_HTTP_PEPPER", ""), jwks=jwks, issuer=issuer, audience=audience,
+        algorithms=algorithms, rate=rate, open=everybody,
+    )  # fmt: skip
+    transport = machine.Transport(certificate, certificate_key)
+    most = None if memory is None else memory << 20
+    machine.run(files, told, host, port, admin, most, load_timeout, patience, limits, access, transport, grpc_port)
     screen.note("stopped")
 
 

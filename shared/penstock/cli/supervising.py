@@ -82,11 +82,11 @@ def processes(settings: Settings, names: Sequence[str], kafka: str, redis: str) 
         "PENSTOCK_HTTP_PORT": "0",  # one port for all of them would be taken by the first
     }
     host = port.LOOPBACK if settings.http_host in ("0.0.0.0", "::") else settings.http_host
-    made = []
+    scheme, made = "https" if settings.http_certificate else "http", []
     for name in names:
         number = int(getattr(settings, f"{name}_port"))
-        ready = partial(port.http_ok, number, "/readyz", host=host)
-        made.append(Process(name, command(name), shared, ready, url=f"http://{host}:{number}"))
+        ready = partial(port.http_ok, number, "/readyz", host=host, secure=bool(settings.http_certificate))
+        made.append(Process(name, command(name), shared, ready, url=f"{scheme}://{host}:{number}"))
     return made
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -34,11 +35,13 @@ def asked(host: str, port: int, request: bytes, timeout: float) -> Iterator[Bina
         yield answer
 
 
-async def http_ok(port: int, path: str, timeout: float = 1.0, host: str = LOOPBACK) -> bool:
-    """Whether a plain HTTP GET is answered with a 2xx; never raises: what does not answer is not ready."""
+async def http_ok(port: int, path: str, timeout: float = 1.0, host: str = LOOPBACK, secure: bool = False) -> bool:
+    """Whether a GET is answered with a 2xx; never raises: what does not answer is not ready. `secure`: by HTTPS, whoever the
+    certificate is made out to."""
     try:
         async with asyncio.timeout(timeout):
-            reader, writer = await asyncio.open_connection(host, port)
+            tls = ssl._create_unverified_context() if secure else None
+            reader, writer = await asyncio.open_connection(host, port, ssl=tls)
             try:
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n".encode())
                 words = (await reader.readline()).split()

@@ -180,11 +180,19 @@ class OnlineFeatures:
         """By view, what the row would hold that this event would get now; `decoded` as EventDecoder gives it."""
         if event not in self._rows:
             return {}
-        lookup, views = self._rows[event]
-        named = [[entity_of(self._topology.by[hop.key, event], decoded)] for hop in lookup.hops]
-        moment = np.array([to_micros(getattr(decoded, event.time.name))])
-        found = (await self._answer(lookup, named, moment, event, [decoded]))[0]
-        return {view.name: found[view.name] for view in views}
+        found = (await self.rows(event, [decoded]))[0]
+        return {view.name: found[view.name] for view in self._rows[event][1]}
+
+    async def rows(self, event: Event, decoded: Sequence[Any]) -> Readings:
+        """The same for many events, a row for each, of all views that their rows hold."""
+        n = len(decoded)
+        if event not in self._rows:
+            none = np.empty((n, 0), np.int64)
+            return Readings((), np.empty((n, 0)), (), none.astype(np.int8), none, none)
+        lookup, _ = self._rows[event]
+        named = [[entity_of(self._topology.by[hop.key, event], one) for one in decoded] for hop in lookup.hops]
+        times = np.array([to_micros(getattr(one, event.time.name)) for one in decoded], np.int64)
+        return await self._answer(lookup, named, times, event, decoded)
 
     async def view(self, name: str, key: str, moment: int) -> Reading:
         """One view of one entity at a moment (microseconds); KeyError if there is no such view.

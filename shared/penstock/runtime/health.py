@@ -20,9 +20,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..doors.described import secured
 from ..errors import Refused
 from ..log import LogError
 from ..store import StoreError
+from .documentation import page
 
 __all__ = ["application", "body_of"]
 
@@ -35,6 +37,17 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     }
 }
 
+_METRICS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {
+            "text/plain": {
+                "schema": {"type": "string"},
+                "example": 'penstock_http_requests_total{route="/healthz",status="200"} 1.0\n',
+            }
+        }
+    }
+}
+
 
 def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry) -> FastAPI:
     """A FastAPI application with the health routes. `ready` says in words what is missing; empty: nothing.
@@ -42,34 +55,56 @@ def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry
     /metrics shows the process's own registry, what was asked of this application, and `meters`.
     """
     requests = CollectorRegistry()
-    app = FastAPI(title=title, docs_url=None, redoc_url=None, redirect_slashes=False, responses=_RESPONSES)
+    app = _Application(title=title, docs_url=None, redoc_url=None, redirect_slashes=False, responses=_RESPONSES)
     app.add_middleware(_Guard, registry=requests)
     for kind in (HTTPException, RequestValidationError, Refused, StoreError, LogError):
         app.add_exception_handler(kind, _refused)
 
-    @app.get("/healthz", operation_id="healthz", tags=["health"])
+    @app.get("/healthz", operation_id="healthz", tags=["health"], responses=_like({"live": True}))
     async def healthz() -> dict[str, bool]:
         """The process answers."""
         return {"live": True}
 
-    @app.get("/readyz", operation_id="readyz", tags=["health"])
+    @app.get("/readyz", operation_id="readyz", tags=["health"], responses=_like({"ready": True}))
     async def readyz() -> dict[str, bool]:
         """It does its work; 503 says what is missing."""
         if missing := ready():
             raise HTTPException(503, missing)
         return {"ready": True}
 
-    @app.get("/metrics", operation_id="metrics", tags=["health"])
+    @app.get("/metrics", operation_id="metrics", tags=["health"], response_class=Response, responses=_METRICS)
     async def metrics() -> Response:
         """Prometheus text format."""
         shown = (generate_latest(registry) for registry in (REGISTRY, requests, *meters))
         return Response(b"".join(shown), media_type=CONTENT_TYPE_LATEST)
 
+    @app.get("/docs", include_in_schema=False)
+    @app.get("/docs/{name}", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        """Everything that can be asked, to be tried."""
+        if (found := page(request.url.path)) is None:
+            raise HTTPException(404, "there is nothing of that name below /docs")
+        answer = Response(found.body)
+        answer.raw_headers = found.headers
+        return answer
+
     return app
 
 
+class _Application(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        return secured(super().openapi())
+
+
+def _like(example: Any) -> dict[int | str, dict[str, Any]]:
+    """An example of the answer, for the description."""
+    return {200: {"content": {"application/json": {"example": example}}}}
+
+
 async def body_of(request: Request, most: int) -> bytes:
-    """The body of a request, read no further than `most` bytes."""
+    """The body of a request, read no further than `most` bytes. 415 where it is compressed: few bytes could unfold to many."""
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise HTTPException(415, f"bodies are taken uncompressed only, not as {coding[:20]!r}")
     found = bytearray()
     try:
         async for chunk in request.stream():

@@ -1,0 +1,147 @@
+"""POST /predict/{model}: an event, or a list of events, as a bare ASGI application (routing takes longer than a model does).
+
+An event is its JSON as on its topic. A list is answered by a list, in order: each event has its answer, or what is wrong with it
+as `{"error": "...", "status": 400}`, and leaves the others alone. What concerns all of them (503, 413) refuses the whole.
+
+    ?explain=true        also what contributed most to the answer; 501 where the version cannot say
+    ?variant=challenger  what that version would answer alone (champion, challenger, probation): for administrators. It decides
+                         nothing, so it is not recorded
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from penstock.codec import MAX_BYTES, EventDecoder
+from penstock.errors import Refused
+from penstock.runtime.lane import now
+
+from .onduty import WAITING
+from .predictor import VARIANTS, Predictor, Question, Told
+from .protocol import Failed, Receive, Scope, Send
+from .replies import SOON, plain_body, refusal, replied
+
+__all__ = ["MAX_EVENTS", "PREFIX", "Predict"]
+
+PREFIX: Final = "/predict/"
+MAX_EVENTS: Final = 1_000
+"""Of one request."""
+
+_TRACE = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_encode = msgspec.json.Encoder().encode
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+
+
+class Predict:
+    """The application. `ready`: whether it is known who is on duty. `trace` gives the traceparent to pass on, from the one that
+    came (or empty), the name of the event and its model."""
+
+    def __init__(
+        self, predictors: Mapping[str, Predictor], ready: Callable[[], bool], trace: Callable[[str, str, str], str]
+    ) -> None:
+        self._predictors, self._ready, self._trace = predictors, ready, trace
+        events = {predictor.model.scores for predictor in predictors.values()}
+        self._decoders = {event: EventDecoder(event) for event in events}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def work() -> tuple[int, bytes]:
+            predictor = self._predictor(scope["path"][len(PREFIX) :])
+            body = await plain_body(scope, receive, MAX_BYTES)
+            explain, variant = _options(scope)
+            return 200, await self._answer(predictor, body, _given(scope), explain, variant)
+
+        await replied(scope, send, f"{PREFIX}{{model}}", work)
+
+    def _predictor(self, name: str) -> Predictor:
+        found = self._predictors.get(name)
+        if found is None:
+            raise Failed(404, f"no model {name[:80]!r}; there is: {', '.join(self._predictors) or 'none'}")
+        if not self._ready():
+            raise Failed(503, WAITING, SOON)
+        return found
+
+    async def _answer(self, predictor: Predictor, body: bytes, given: str, explain: bool, variant: str) -> bytes:
+        if body.lstrip(b" \t\r\n")[:1] != b"[":
+            question = self._question(predictor, body, given, explain)
+            return _encode(await (predictor.probe(question, variant) if variant else predictor.ask(question)))
+        found: list[Any] = []
+        for event in _listed(body):
+            try:
+                question = self._question(predictor, event, given, explain)
+                found.append(asyncio.ensure_future(predictor.probe(question, variant)) if variant else predictor.ask(question))
+            except Refused as error:
+                found.append(error)
+            except Failed as error:
+                if error.status != 409:
+                    raise
+                found.append(error)
+        waiting = [one for one in found if isinstance(one, asyncio.Future)]
+        told = iter(await asyncio.gather(*waiting, return_exceptions=True))
+        return _encode(_each([next(told) if isinstance(one, asyncio.Future) else one for one in found]))
+
+    def _question(self, predictor: Predictor, body: bytes, given: str, explain: bool) -> Question:
+        scores = predictor.model.scores
+        event = self._decoders[scores].decode(body, now())
+        entity, id_ = str(getattr(event, scores.key.name)), str(getattr(event, (scores.id or scores.key).name))
+        trace = self._trace(given, f"{scores.topic}#{id_}", predictor.model.name)
+        return Question(event, id_, entity, getattr(event, scores.time.name), trace, explain)
+
+
+def _listed(body: bytes) -> Sequence[bytes]:
+    try:
+        found = _split(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Refused("decode", f"not a list of JSON objects: {error}") from None
+    if len(found) > MAX_EVENTS:
+        raise Refused("too_large", f"{len(found)} events are more than {MAX_EVENTS} in one request")
+    return list(map(bytes, found))
+
+
+def _each(found: Sequence[Told | BaseException]) -> list[Any]:
+    """The answers and refusals of a list; raises when none was answered for want of something that passes."""
+    said = [refusal(one) if isinstance(one, BaseException) else one for one in found]
+    failures = [one for one in said if isinstance(one, Failed)]
+    if failures and len(failures) == len(said) and all(failed.status >= 500 for failed in failures):
+        raise failures[0]
+    return [{"error": str(one), "status": one.status} if isinstance(one, Failed) else one for one in said]
+
+
+def _given(scope: Scope) -> str:
+    """The traceparent of a request, where it is one."""
+    for name, value in scope["headers"]:
+        if name == b"traceparent":
+            return value.decode() if _TRACE.fullmatch(value) else ""
+    return ""
+
+
+def _options(scope: Scope) -> tuple[bool, str]:
+    """What the query asks for: whether to explain, and a variant."""
+    if not scope["query_string"]:
+        return False, ""
+    explain, variant = False, ""
+    for name, value in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True):
+        if name == "explain" and value in ("true", "false"):
+            explain = value == "true"
+        elif name == "variant" and value in VARIANTS:
+            variant = value
+        else:
+            known = f"explain (true, false) and variant ({', '.join(VARIANTS)})"
+            raise Refused("schema", f"{name[:80]}={value[:80]} is not known; there are {known}")
+    if variant and explain:
+        raise Refused("schema", "explain and variant exclude each other: what is explained is an answer that was given")
+    if variant and not administers(scope):
+        raise Failed(403, "a variant is for administrators: ask with a key of scope admin")
+    return explain, variant
+
+
+def administers(scope: Scope) -> bool:
+    """Whether who asks may do so as an administrator. Whoever guards the doors leaves a `principal` with `scopes` in the scope;
+    where nobody does (on loopback), everyone may."""
+    principal = scope.get("principal")
+    return principal is None or "admin" in principal.scopes

@@ -1,0 +1,305 @@
+"""A recorder: what happened is in the log, or in a spill that outlives a crash, before anyone is told that it did.
+
+records of one turn -> queue (bounded) -> one send for all that waits -> acknowledged: told
+                                              `- the log is away: spill, fsync: told ... replayed in order when it is back
+
+One send is under way at a time, and what comes in meanwhile is the next one: the busier, the larger, and always in order. While
+a spill holds anything, all that is new goes behind it. Before a spill is replayed, the log itself is asked which of its records
+are there already (a send that was never acknowledged may have been written), so each is there once; a send that a broker takes
+only after it was asked is the one exception, and `ce_source` and `ce_id` tell readers of that.
+
+Without a spill (strict) nothing is told that the log has not acknowledged: LogError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Final, NamedTuple
+
+import structlog
+
+from penstock.log import Gap, Log, LogError, Partition, Send, TooLarge
+from penstock.runtime.outbox import FROM, SEQUENCE
+from penstock.runtime.patience import RETRY_SECONDS, patiently
+
+from .meters import Meters
+from .spill import Full, Spill
+
+__all__ = ["Full", "Recorder", "Written"]
+
+QUEUE: Final = 20_000
+"""Records that may wait for a send: 20 MB."""
+AT_ONCE: Final = 2_000
+"""Records of one send."""
+BYTES: Final = 192 * 1024
+"""And their bytes, about: they make one batch a partition (`_kafka_send.BATCH_BYTES`), whose records follow each other."""
+PATIENCE: Final = 1.0
+"""Seconds that a send may take before the log counts as away; an election of a leader may take longer, and is spilled through."""
+OVERHEAD: Final = 400
+"""Bytes of a record's headers."""
+
+
+class Written:
+    """A send that the log has acknowledged."""
+
+    def __init__(self, sends: Sequence[Send], ends: Mapping[Partition, int]) -> None:
+        self._sends, self._ends = sends, ends
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where each of the records is in its partition, for records that name theirs."""
+        ends, found = {(topic, number): end for (topic, number), end in self._ends.items()}, [0] * len(self._sends)
+        for at in range(len(found) - 1, -1, -1):
+            place = self._sends[at].topic, self._sends[at].partition or 0
+            ends[place] -= 1
+            found[at] = ends[place]
+        return found
+
+
+class Safe(NamedTuple):
+    """Where records are now: `written` from index `first` on, None for a spill."""
+
+    written: Written | None
+    first: int
+
+
+class _Waiting(NamedTuple):
+    sends: Sequence[Send]
+    told: asyncio.Future[Safe]
+
+
+class Recorder:
+    """Records what it is given in topics of the log. Use it from one event loop; `run` does the work.
+
+    `source` is the `ce_source` of the records that a spill may hold; `patience` is seconds.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        topics: Sequence[str],
+        meters: Meters,
+        spill: Spill | None = None,
+        source: bytes = b"",
+        patience: float = PATIENCE,
+    ) -> None:
+        self._log, self._topics, self._meters, self._spill = log, list(topics), meters, spill
+        self._source, self._patience = source, patience
+        self._queue: deque[_Waiting] = deque()
+        self._waiting = 0
+        self._news = asyncio.Event()
+        self._replaying: asyncio.Task[None] | None = None
+        self._refusing = ""
+        """Why nothing can be recorded now."""
+        self.ready = spill is None or not spill.empty
+        self._logger = structlog.get_logger(service="inference")
+
+    def record(self, sends: Sequence[Send]) -> asyncio.Future[Safe]:
+        """Put records behind all that were given before. The future is done when they are safe; it raises LogError when the log
+        is away (strict), or Full. Raises these at once when that is known."""
+        if self._refusing:
+            raise LogError(self._refusing)
+        if self._waiting and self._waiting + len(sends) > QUEUE:
+            raise Full("answers wait too long already to be recorded")
+        told: asyncio.Future[Safe] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(sends, told))
+        self._waiting += len(sends)
+        self._news.set()
+        return told
+
+    async def run(self) -> None:
+        """Record until cancelled; what is left then in a spill is replayed by whoever opens it next."""
+        spill = self._spill
+        try:
+            if spill is not None and not spill.empty:
+                self._logger.info("spill found", bytes=spill.size, torn=spill.cut)
+                self._replaying = asyncio.create_task(self._replay(spill, None, 0))
+            elif spill is not None:
+                spill.ends = await patiently(lambda: self._log.ends(self._topics), self._logger)
+            self.ready = True
+            while True:
+                await self._news.wait()
+                self._news.clear()
+                while self._queue:
+                    await self._next()
+        finally:
+            if self._replaying is not None:
+                self._replaying.cancel()
+            if spill is not None:
+                spill.close()
+            _fail(self._queue, LogError("this process ends"))
+
+    async def _next(self) -> None:
+        """Make the oldest that wait safe."""
+        batch, sends = self._take()
+        spill = self._spill
+        try:
+            if spill is not None and (self._replaying is not None or not spill.empty):
+                await self._keep(spill, sends)
+                _tell(batch, None)
+                return
+            sending = asyncio.ensure_future(self._log.send(sends))
+            try:
+                await asyncio.wait((sending,), timeout=self._patience)
+            except asyncio.CancelledError:
+                sending.cancel()
+                raise
+            if sending.done() and not isinstance(error := sending.exception(), LogError):
+                if error is not None:
+                    raise error
+                ends = sending.result()
+                if spill is not None:
+                    spill.ends = {**spill.ends, **ends}
+                _tell(batch, Written(sends, ends))
+            elif sending.done() and isinstance(error, TooLarge):
+                await self._alone(batch)
+            elif spill is None:
+                await self._refuse(batch, sending)
+            else:
+                self._logger.warning("the log is away: records go to the spill", path=str(spill.path))
+                kept = 0
+                try:
+                    kept = await self._keep(spill, sends)
+                finally:
+                    self._replaying = asyncio.create_task(self._replay(spill, sending, kept))
+                _tell(batch, None)
+        except Exception as error:  # whatever it is, those who wait hear it, and the next are served
+            _fail(batch, error)
+        except asyncio.CancelledError:
+            _fail(batch, LogError("this process ends"))
+            raise
+
+    def _take(self) -> tuple[list[_Waiting], list[Send]]:
+        batch, sends, size = list[_Waiting](), list[Send](), 0
+        while self._queue and len(sends) < AT_ONCE:
+            one = self._queue[0]
+            size += sum(len(send.value or b"") + OVERHEAD for send in one.sends)
+            if batch and size > BYTES:
+                break
+            self._queue.popleft()
+            self._waiting -= len(one.sends)
+            batch.append(one)
+            sends += one.sends
+        return batch, sends
+
+    async def _alone(self, batch: list[_Waiting]) -> None:
+        """One after the other, where one is larger than its topic takes: it fails by itself."""
+        for one in batch:
+            try:
+                _tell([one], Written(one.sends, await self._log.send(one.sends)))
+            except LogError as error:
+                _fail([one], error)
+
+    async def _refuse(self, batch: list[_Waiting], sending: asyncio.Future[dict[Partition, int]]) -> None:
+        """Strict: while a send is under way that may still be written, nothing is recorded, so that order stays plain."""
+        if sending.done() and (error := sending.exception()) is not None:
+            _fail(batch, error)
+            return
+        self._refusing = "it has not said whether it took the record; what has an id may be sent again, and counts once"
+        waiting, self._queue, self._waiting = list(self._queue), deque(), 0
+        _fail([*batch, *waiting], LogError(self._refusing))
+        await asyncio.wait((sending,))
+        sending.exception()
+        self._refusing = ""
+
+    async def _keep(self, spill: Spill, sends: Sequence[Send]) -> int:
+        """Spill records, so that they outlive a crash; the byte after them. Raises Full."""
+        before = spill.size
+        try:
+            spill.append(sends)
+            after = spill.size
+            await asyncio.to_thread(spill.sync)
+        except Full:
+            raise Full(f"the log is away and {spill.path} is full") from None
+        except OSError as error:
+            spill.cut_back(before)
+            raise Full(f"the log is away and {spill.path} cannot be written: {error.strerror}") from error
+        self._meters.spilled.inc(len(sends))
+        self._meters.spill.set(spill.size)
+        return after
+
+    async def _replay(self, spill: Spill, sending: asyncio.Future[dict[Partition, int]] | None, kept: int) -> None:
+        """Bring all of the spill into the log. `sending` is a send under way, of what the spill holds up to byte `kept` (0: of
+        nothing there)."""
+        if sending is not None:
+            with contextlib.suppress(LogError):
+                ends = await sending
+                if kept:
+                    self._out(spill, kept, ends)
+        there: set[tuple[str, bytes]] | None = None
+        failures = 0
+        while True:
+            records, after = spill.read()
+            if not records:
+                break
+            try:
+                if there is None:
+                    there = await self._there(spill.ends)
+                new = [record for record in records if self._name(record) not in there]
+                ends = await self._log.send(new)
+            except (LogError, OSError) as error:
+                if not failures:
+                    self._logger.warning("waiting", cause=str(error))
+                there = None  # this send, too, may have been written
+                await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
+                failures += 1
+                continue
+            failures = 0
+            self._out(spill, after, ends)
+            self._meters.replayed.inc(len(records))
+        self._out(spill, after, {})
+        self._logger.info("the spill is replayed")
+        self._replaying = None
+
+    def _out(self, spill: Spill, after: int, ends: Mapping[Partition, int]) -> None:
+        with contextlib.suppress(OSError, Full):
+            spill.mark(after, ends)
+        self._meters.spill.set(spill.size)
+
+    async def _there(self, since: Mapping[Partition, int]) -> set[tuple[str, bytes]]:
+        """Which records of ours lie in the log behind these positions: topic and `ce_id`."""
+        begins, ends = await self._log.begins(self._topics), await self._log.ends(self._topics)
+        places = {place: max(since.get(place, 0), begins[place]) for place in ends}
+        left = {place: at for place, at in places.items() if at < ends[place]}
+        found: set[tuple[str, bytes]] = set()
+        if not left:
+            return found
+        reader = await self._log.reader(left)
+        try:
+            while left:
+                batches = await reader.read(10_000, 5.0)
+                if not batches:
+                    raise LogError(f"{len(left)} partitions do not say what they hold")
+                for batch in batches:
+                    topic = batch.partition.topic
+                    said = (dict(headers) for headers in batch.headers)
+                    found.update((topic, head.get(SEQUENCE, b"")) for head in said if head.get(FROM) == self._source)
+                    if batch.next >= ends[batch.partition]:
+                        left.pop(batch.partition, None)
+        except Gap as gap:
+            raise LogError(str(gap)) from gap
+        finally:
+            await reader.close()
+        return found
+
+    def _name(self, record: Send) -> tuple[str, bytes]:
+        return record.topic, next((value for name, value in record.headers if name == SEQUENCE), b"")
+
+
+def _tell(batch: Sequence[_Waiting], written: Written | None) -> None:
+    first = 0
+    for one in batch:
+        if not one.told.done():  # who asked may have gone
+            one.told.set_result(Safe(written, first))
+        first += len(one.sends)
+
+
+def _fail(batch: Iterable[_Waiting], error: BaseException) -> None:
+    for one in batch:
+        if not one.told.done():
+            one.told.set_exception(error)
+            one.told.exception()

@@ -1,0 +1,304 @@
+"""Whoever was told that a record is safe finds it in the log, once and in order, whatever the log and the disk did meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from penstock.log import LogError, Partition, Send, TooLarge, Topic
+from penstock.log.memory import MemoryLog
+from penstock.services.inference import recorder as module
+from penstock.services.inference.meters import Meters
+from penstock.services.inference.recorder import Full, Recorder
+from penstock.services.inference.spill import Spill
+
+SOURCE = b"/air/gateway"
+TOPICS = ["answers", "others"]
+
+
+class Flaky(MemoryLog):
+    """A log that goes away. What it was sent then is written or not, by `chance`; nobody is told."""
+
+    def __init__(self, chance: random.Random) -> None:
+        super().__init__()
+        self.chance = chance
+        self.away = False
+        self.slow = 0
+        """Turns of the loop that a send takes."""
+        self.largest = 0
+        self.sizes: list[int] = []
+
+    async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
+        for _ in range(self.slow):
+            await asyncio.sleep(0)
+        self.sizes.append(len(records))
+        if self.away:
+            if self.chance.random() < 0.5:
+                await super().send(records[: self.chance.randrange(len(records) + 1)])
+            raise LogError("the broker is away")
+        return await super().send(records)
+
+    async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        if self.away:
+            raise LogError("the broker is away")
+        return await super().ends(topics)
+
+
+def record(n: int) -> Send:
+    name = b"%d" % n
+    return Send(TOPICS[n % 2], name, b"{}", (("ce_source", SOURCE), ("ce_id", name)), n % 3)
+
+
+async def made(chance: random.Random | None = None) -> Flaky:
+    log = Flaky(chance or random.Random(0))
+    await log.create([Topic(name, 3) for name in TOPICS])
+    return log
+
+
+async def found(log: Flaky) -> dict[tuple[str, int], list[int]]:
+    """Numbers of the records in each partition, in order."""
+    ends = await log.ends(TOPICS)
+    reader = await log.reader(dict.fromkeys(ends, 0))
+    got: dict[tuple[str, int], list[int]] = {}
+    for batch in await reader.read(1_000_000, 0.0):
+        got[batch.partition] = [int(key or b"") for key in batch.keys]
+    return got
+
+
+async def settled(recorder: Recorder) -> None:
+    while recorder._queue or recorder._replaying is not None:
+        await asyncio.sleep(0)
+
+
+def run(recorder: Recorder) -> asyncio.Task[None]:
+    return asyncio.create_task(recorder.run())
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    await asyncio.sleep(0)  # it has begun
+    task.cancel()
+    await asyncio.wait([task])
+
+
+@pytest.fixture(autouse=True)
+def repeatable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for a clock or a thread, so a seed is one course of events."""
+
+    async def here(work: Callable[[], None]) -> None:
+        await asyncio.sleep(0)
+        work()
+
+    monkeypatch.setattr(asyncio, "to_thread", here)
+    monkeypatch.setattr(module, "RETRY_SECONDS", (0.0,))
+    monkeypatch.setattr("penstock.runtime.patience.RETRY_SECONDS", (0.0,))
+
+
+def test_what_is_recorded_in_one_turn_is_one_send() -> None:
+    async def scenario() -> None:
+        log = await made()
+        recorder = Recorder(log, TOPICS, Meters())
+        task = run(recorder)
+        told = [recorder.record([record(n)]) for n in range(50)]
+        await asyncio.gather(*told)
+        assert log.sizes == [50]
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_each_is_told_where_its_records_are() -> None:
+    async def scenario() -> None:
+        log = await made()
+        recorder = Recorder(log, TOPICS, Meters())
+        task = run(recorder)
+        await recorder.record([record(0)])
+        first, second = recorder.record([record(6), record(1)]), recorder.record([record(12), record(3), record(18)])
+        one, two = await first, await second
+        assert one.written is two.written is not None
+        assert one.written.offsets == [1, 0, 2, 0, 3]
+        assert (one.first, two.first) == (0, 2)
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_nothing_told_is_lost_or_there_twice_whatever_goes_away_and_when(tmp_path: Path, seed: int) -> None:
+    """Random outages, sends of unknown end and crashes; the oracle is the list of what was told."""
+
+    async def scenario() -> None:
+        chance = random.Random(seed)
+        log = await made(chance)
+        told: list[int] = []
+        number = 0
+
+        async def one(recorder: Recorder, n: int) -> None:
+            try:
+                await recorder.record([record(n)])
+            except (LogError, Full):
+                return
+            told.append(n)
+
+        for _ in range(4):  # lives of the gateway
+            recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 1 << 20), SOURCE)
+            task, asked = run(recorder), list[asyncio.Task[None]]()
+            for _ in range(30):
+                log.away, log.slow = chance.random() < 0.4, chance.randrange(3)
+                for _ in range(chance.randrange(5)):
+                    asked.append(asyncio.create_task(one(recorder, number)))
+                    number += 1
+                for _ in range(chance.randrange(20)):
+                    await asyncio.sleep(0)
+            for each in asked:  # a kill: those who wait are never told
+                each.cancel()
+            await asyncio.wait(asked)
+            await ended(task)
+            with (tmp_path / "records.spill").open("ab") as file:
+                file.write(b"torn"[: chance.randrange(5)])
+        log.away = False
+        recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 1 << 20), SOURCE)
+        task = run(recorder)
+        await asyncio.wait_for(recorder.record([record(number)]), 10)
+        await settled(recorder)
+        there = await found(log)
+        everything = [n for numbers in there.values() for n in numbers]
+        assert len(everything) == len(set(everything))
+        assert set(told) <= set(everything)
+        assert len(told) > 20
+        for numbers in there.values():
+            assert numbers == sorted(numbers)
+        assert (tmp_path / "records.spill").stat().st_size == 0
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_a_send_that_takes_too_long_is_spilled_and_not_sent_again_when_it_comes_through(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = await made()
+        recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 1 << 20), SOURCE, patience=0.0)
+        task = run(recorder)
+        log.slow = 200
+        await recorder.record([record(0)])
+        assert log.sizes == []  # it was told on the strength of the spill
+        await recorder.record([record(6)])
+        log.slow = 0
+        await settled(recorder)
+        assert (await found(log))["answers", 0] == [0, 6]
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_without_a_spill_nothing_is_told_that_the_log_has_not_taken() -> None:
+    async def scenario() -> None:
+        log = await made()
+        recorder = Recorder(log, TOPICS, Meters())
+        task = run(recorder)
+        log.away = True
+        with pytest.raises(LogError, match="the broker is away"):
+            await recorder.record([record(0)])
+        log.away = False
+        await recorder.record([record(1)])
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_without_a_spill_those_behind_a_send_that_hangs_are_refused_at_once() -> None:
+    async def scenario() -> None:
+        log = await made()
+        recorder = Recorder(log, TOPICS, Meters(), patience=0.0)
+        task = run(recorder)
+        log.slow = 50
+        with pytest.raises(LogError, match="may be sent again"):
+            await recorder.record([record(0)])
+        with pytest.raises(LogError, match="may be sent again"):
+            recorder.record([record(1)])
+        log.slow = 0
+        while recorder._refusing:
+            await asyncio.sleep(0)
+        recorder._patience = 1.0
+        await recorder.record([record(2)])
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_a_spill_that_is_full_refuses_and_goes_on_when_it_is_replayed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = await made()
+        recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 600), SOURCE)
+        task = run(recorder)
+        await recorder.record([record(0)])
+        log.away = True
+        ends = [
+            await asyncio.wait_for(asyncio.gather(recorder.record([record(n)]), return_exceptions=True), 5)
+            for n in range(6, 120, 6)
+        ]
+        told = next(at for at, (end,) in enumerate(ends) if isinstance(end, Full))
+        assert told > 2
+        assert all("is full" in str(end) for (end,) in ends[told:])
+        log.away = False
+        await settled(recorder)
+        await recorder.record([record(1)])
+        there = (await found(log))["answers", 0]
+        assert there[: told + 1] == list(range(0, 6 * told + 1, 6))
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_the_queue_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setattr(module, "QUEUE", 10)
+        recorder = Recorder(await made(), TOPICS, Meters())
+        recorder.record([record(n) for n in range(30)])  # alone it is let in, however large
+        with pytest.raises(Full):
+            recorder.record([record(31)])
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_is_too_large_fails_alone() -> None:
+    async def scenario() -> None:
+        log = MemoryLog()
+        await log.create([Topic(name, 3, max_bytes=1000) for name in TOPICS])
+        recorder = Recorder(log, TOPICS, Meters())
+        task = run(recorder)
+        small, large = recorder.record([record(0)]), recorder.record([record(2)._replace(value=b"x" * 2000)])
+        await small
+        with pytest.raises(TooLarge):
+            await large
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_refuses_is_said_and_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        log = await made()
+        spill = Spill(tmp_path, 1 << 20)
+        recorder = Recorder(log, TOPICS, Meters(), spill, SOURCE)
+        task = run(recorder)
+        await recorder.record([record(0)])
+        log.away = True
+
+        def broken() -> None:
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(spill, "sync", broken)
+        with pytest.raises(Full, match="Input/output error"):
+            await recorder.record([record(6)])
+        monkeypatch.undo()
+        await recorder.record([record(12)])
+        log.away = False
+        await settled(recorder)
+        assert 12 in (await found(log))["answers", 0]
+        await ended(task)
+
+    asyncio.run(scenario())
