@@ -1,8 +1,7 @@
-"""Explainers of the versions on duty, for answers that are asked to be explained. Opened when first needed, off the event loop.
+"""Explainers of the versions on duty, for answers that are asked to be explained. Opened when first needed.
 
-explainers = Explainers(artefacts)
-found = await asyncio.to_thread(explainers.of, duty, version)        # PenstockError in words
-found.base, found.contributions(X)                                   # over `explainers.inputs(duty, version)`
+Explainers.missing(duty)                                            # why some version cannot be explained; empty: all can
+await asyncio.to_thread(explainers.explained, duty, version, row)   # an Explanation, or PenstockError in words
 """
 
 from __future__ import annotations
