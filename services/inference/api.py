@@ -28,6 +28,7 @@ from penstock.topics import Topics
 from . import ingest, manual, predict
 from .desk import Desk
 from .duty import Follower
+from .explainers import Explainers
 from .ingest import Ingest
 from .meters import Meters
 from .onduty import OnDuty
@@ -84,8 +85,12 @@ def gateway(
         Tallies(lambda: {f"{model}/{version}": tally for (model, version), tally in tensors.tallies().items()})
     )
     desks = [Desk(topics, model, follower.duties.of[model.name], meters) for model in models]
-    predictors = {desk.model.name: Predictor(desk, look, answers, source, meters, demanding) for desk in desks}
-    waiting = lambda: tensors.waiting() or ("" if answers.ready else "still asking where the log ends")  # noqa: E731
+    explainers = Explainers(sessions.artefacts)
+    predictors = {desk.model.name: Predictor(desk, look, answers, source, meters, explainers, demanding) for desk in desks}
+
+    def waiting() -> str:
+        return tensors.waiting() or ("" if answers.ready else "still asking where the log ends")
+
     app = application(f"Penstock inference: {topics.project.name}", waiting, meters.registry)
     app.version = _VERSION
 

@@ -1,8 +1,7 @@
-"""Explainers of the versions on duty, for answers that are asked to be explained. Opened when first needed, off the event loop.
+"""Explainers of the versions on duty, for answers that are asked to be explained. Opened when first needed.
 
-explainers = Explainers(artefacts)
-found = await asyncio.to_thread(explainers.of, duty, version)        # PenstockError in words
-found.base, found.contributions(X)                                   # over `explainers.inputs(duty, version)`
+Explainers.missing(duty)                                            # why some version cannot be explained; empty: all can
+await asyncio.to_thread(explainers.explained, duty, version, row)   # an Explanation, or PenstockError in words
 """
 
 from __future__ import annotations
@@ -46,6 +45,15 @@ class Explainers:
                     self._open.popitem(last=False)
             self._open.move_to_end(digest)
         return found
+
+    @staticmethod
+    def missing(duty: Duty) -> str:
+        """Why one of those on duty cannot be explained, in a sentence; empty: all can be. Looks at records, and opens nothing."""
+        for version in duty.serving.members:
+            candidate = _candidate(duty, version)
+            if candidate.explainer is None and candidate.artefact.format != "river":
+                return f"version {version} of {duty.model.name} was fitted without an explainer, so its answers are not explained"
+        return ""
 
     def explained(self, duty: Duty, version: str, values: Sequence[float | None]) -> Explanation:
         """One answer of a version, from `values` in the model's order of inputs. Takes milliseconds: not for the event loop."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from penstock.contributions.explainer import LOG_ODDS, PROBABILITY
 from penstock.doors.described import secured
 from penstock.event import Event
 from penstock.project import Project
@@ -71,7 +72,9 @@ def _list(of: Json) -> Json:
 
 
 def _answer() -> Json:
-    share = _record({"input": _TEXT, "value": {"type": ["number", "null"]}, "contribution": _NUMBER})
+    share = _record({"input": _TEXT, "value": {"type": ["number", "null"]}, "contribution": _NUMBER}, error=_NUMBER)
+    scale = {"scale": {**_TEXT, "enum": [LOG_ODDS, PROBABILITY]}, "base": _NUMBER, "total": _NUMBER, "probability": _NUMBER}
+    explanation = _record({"version": _TEXT, "kind": _TEXT, **scale, "contributions": _list(share)})
     return _record(
         {
             "id": _TEXT, "score": _NUMBER, "version": _TEXT, "variant": _TEXT,
@@ -79,7 +82,7 @@ def _answer() -> Json:
             "features_status": {"type": "object", "additionalProperties": _TEXT},
             "trace": {"type": "string", "description": "Id of the trace, empty where there is none."},
         },
-        explanation=_list(share),
+        explanation=explanation, unexplained=_TEXT,
     )  # fmt: skip
 
 
@@ -119,7 +122,9 @@ def _paths(project: Project) -> Json:
     }
     body = {"application/json": {"schema": one_or_many, "examples": _named(asked)}}
     options = [
-        _parameter("query", "explain", {"type": "boolean"}, "Also what contributed most to the answer."),
+        _parameter(
+            "query", "explain", {"type": "boolean"}, "Also what contributed most to the answer: 501 where its version cannot say."
+        ),
         _parameter("query", "variant", {**_TEXT, "enum": list(VARIANTS)}, "What it would answer alone; for administrators."),
     ]
     predict = _operation("predict", "Answer events.", _PREDICT, body, "200", answers, _ANSWER)

@@ -25,6 +25,8 @@ import numpy as np
 import numpy.typing as npt
 import structlog
 
+from penstock.contributions.version import Explanation
+from penstock.errors import PenstockError
 from penstock.event import Event
 from penstock.log import Send
 from penstock.model import Model
@@ -35,6 +37,7 @@ from penstock.store import StoreError
 
 from .batching import Overloaded
 from .desk import Desk
+from .explainers import Explainers
 from .meters import Meters
 from .onduty import LATER, nobody
 from .protocol import Failed
@@ -59,6 +62,8 @@ AWAY: Final = 1.0
 """Seconds for which a store that failed is not asked: else every turn would wait for it."""
 LARGEST: Final = 10
 """Contributions that an explanation names."""
+EXPLAINED: Final = 1_000
+"""Answers that may wait for their explanation at the same time, as many as one request may have: 2 s of work for 100 trees."""
 VARIANTS: Final = ("champion", "challenger", "probation")
 
 _encode = msgspec.json.Encoder().encode
@@ -76,14 +81,9 @@ class Question:
     explain: bool = False
 
 
-class Contribution(msgspec.Struct, frozen=True):
-    input: str
-    value: float | None
-    contribution: float
-
-
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An answer as it is given. `features_status` has each view; `trace` is a trace id, or empty."""
+    """An answer as it is given. `features_status` has each view; `trace` is a trace id, or empty. Where an explanation was asked
+    for and could not be made, `unexplained` says why: the answer stands, and is recorded."""
 
     id: str
     score: float
@@ -92,7 +92,8 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     scores: dict[str, float]
     features_status: dict[str, str]
     trace: str
-    explanation: list[Contribution] | None = None
+    explanation: Explanation | None = None
+    unexplained: str = ""
 
 
 class _Waiting(msgspec.Struct, gc=False):
@@ -115,10 +116,12 @@ class Predictor:
         recorder: Recorder,
         source: bytes,
         meters: Meters,
+        explainers: Explainers,
         demanding: bool = False,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model: Model = desk.model
+        self._explainers, self._explaining = explainers, 0
         self._desk, self._look, self._recorder, self._meters = desk, look, recorder, meters
         self._source, self._demanding, self._clock = (FROM, source), demanding, clock
         self._inputs = _Inputs(desk.model)
@@ -142,12 +145,17 @@ class Predictor:
                 how = f"penstock explain {question.id[:80]}"
                 raise Failed(409, f"id {question.id[:80]!r} was answered before without an explanation; ask for it with: {how}")
             return known[2]
-        if question.explain:
-            self._explainers()
+        if question.explain and (why := Explainers.missing(self._desk.duty)):
+            raise Failed(501, why)
         now = self._clock()
         if self._waiting and now - self._waiting[0].since > PATIENCE:
             raise Overloaded
+        if question.explain and self._explaining >= EXPLAINED:
+            raise Overloaded
         told: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+        if question.explain:
+            self._explaining += 1
+            told.add_done_callback(self._explained)
         self._known[question.id] = content, question.explain, told
         if len(self._known) > REMEMBERED:
             self._known.popitem(last=False)
@@ -213,17 +221,19 @@ class Predictor:
             if not isinstance(told, Failed)
         ]
         safe = self._recorder.record(sends)
-        explained = [at for at, question in enumerate(questions) if question.explain]
-        for at in explained:
-            if not isinstance(told := found[at], Failed):
-                explanation = await asyncio.to_thread(self._explanation, told.version, values[at : at + 1])
-                found[at] = msgspec.structs.replace(told, explanation=explanation)
         await safe
-        for one, told in zip(batch, found, strict=True):
+        explained = []
+        for at, (one, told) in enumerate(zip(batch, found, strict=True)):
             if isinstance(told, Failed):
                 self._fail(one, told)
+            elif one.question.explain:
+                explained.append((one, told, rows[at]))
             elif not one.told.done():
                 one.told.set_result(told)
+        for one, told, row in explained:  # takes longer than all of the above, so the others have their answers by now
+            with_it = await asyncio.to_thread(self._with_explanation, told, row)
+            if not one.told.done():
+                one.told.set_result(with_it)
 
     def _fail(self, one: _Waiting, error: Exception) -> None:
         """An answer that was not given may be asked for again."""
@@ -267,26 +277,19 @@ class Predictor:
             question.trace[3:35],
         )
 
-    def _explainers(self) -> None:
-        """Raises Failed where a version on duty cannot say what its answer is made of."""
-        for member in self._desk.duty.serving.members.values():
-            if getattr(member.scorer, "contributions", None) is None:
-                raise Failed(501, f"version {member.version} of {self.model.name} cannot explain its answers")
+    def _explained(self, _: asyncio.Future[Told]) -> None:
+        self._explaining -= 1
 
-    def _explanation(self, version: str, values: npt.NDArray[np.float64]) -> list[Contribution] | None:
-        """The largest contributions to one answer, by their size."""
-        member = self._desk.duty.serving.members.get(version)
-        contributions = getattr(member and member.scorer, "contributions", None)
-        if member is None or contributions is None:
-            return None  # the version left duty in this moment
-        rows = matrix(_rows(values), len(self.model.inputs))
-        (found,) = contributions(rows if member.columns is None else rows[:, member.columns])
-        given = dict(zip(self.model.inputs, values[0].tolist(), strict=True))
-        largest = sorted(found.items(), key=lambda item: (-abs(item[1]), item[0]))[:LARGEST]
-        return [
-            Contribution(name, None if (value := given.get(name)) is None or value != value else value, float(share))
-            for name, share in largest
-        ]
+    def _with_explanation(self, told: Told, row: Values) -> Told:
+        """The answer with its largest contributions, or with why there are none."""
+        values = [None if value is None or value != value else value for value in row]
+        try:
+            found = self._explainers.explained(self._desk.duty, told.version, values)
+        except PenstockError as error:  # its file is away, or the version left duty in this moment
+            return msgspec.structs.replace(told, unexplained=str(error))
+        return msgspec.structs.replace(
+            told, explanation=msgspec.structs.replace(found, contributions=found.contributions[:LARGEST])
+        )
 
 
 def _rows(values: npt.NDArray[np.float64]) -> list[Values]:

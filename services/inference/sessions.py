@@ -29,7 +29,7 @@ class Sessions:
     registered, ahead of need. Whoever serves keeps the `Member`; here only the newest `KEPT` are remembered."""
 
     def __init__(self, artefacts: Artefacts, meters: Meters) -> None:
-        self._artefacts, self._meters = artefacts, meters
+        self.artefacts, self._meters = artefacts, meters
         self._open: collections.OrderedDict[tuple[str, tuple[str, ...]], Scorer] = collections.OrderedDict()
         self._opening, self._saying = threading.Lock(), threading.Lock()
         self._told: set[tuple[str, str]] = set()
@@ -85,7 +85,7 @@ class Sessions:
         key = (candidate.artefact.sha256, tuple(candidate.inputs))
         with self._opening:  # also while one is opened: whoever else wants it finds it open
             if key not in self._open:
-                self._open[key] = opened(self._artefacts, candidate)
+                self._open[key] = opened(self.artefacts, candidate)
                 while len(self._open) > KEPT:
                     self._open.popitem(last=False)
             self._open.move_to_end(key)

@@ -57,6 +57,14 @@ def test_a_version_that_was_fitted_on_other_inputs_is_explained_over_its_own(wor
     assert {part.input: part.value for part in said.contributions} == dict(zip(late.inputs, VALUES, strict=True))
 
 
+def test_whether_all_on_duty_can_be_explained_is_known_without_opening_anything(world: World) -> None:
+    online = world.decision("online-1")
+    assert Explainers.missing(duty(world, Roster(champion=explaining(world, "v1"), online=online))) == ""
+    without = duty(world, Roster(champion=explaining(world, "v1"), challenger=world.decision("v2"), online=online))
+    assert Explainers.missing(without).startswith("version v2 of late was fitted without an explainer")
+    assert Explainers.missing(duty(world, Roster())) == ""
+
+
 def test_who_is_not_on_duty_or_has_no_explainer_is_refused_in_words(world: World) -> None:
     on_duty, explainers = duty(world, Roster(champion=world.decision("v1"))), Explainers(world.artefacts)
     with pytest.raises(PenstockError, match="version v1 of late was fitted without an explainer"):

@@ -11,9 +11,11 @@ import httpx
 import msgspec
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.services.air import EVENT, Door, client_of, said_wrong
+from tests.services.air import EVENT, TOPICS, Door, client_of, late, said_wrong
+from tests.services.test_explainers import explaining as decided
 
-from penstock.records import Prediction
+from penstock.log import Send as Record
+from penstock.records import Artefact, Prediction
 from penstock.services.inference import predictor
 from penstock.services.inference.sessions import OnnxScorer
 
@@ -211,20 +213,28 @@ class TestVariants:
         door.run(talk, door.said("champion", "v1"))
 
 
+VALUES = (3.0, None, 100.5, 1.0, 200.0)
+"""What the model sees of EVENT, in its order of inputs."""
+
+
+def explaining(door: Door, version: str, beside: Artefact | None = None) -> Record:
+    """The champion, with an explainer: its own, or another file."""
+    decision = decided(door.world, version)
+    if beside is not None and decision.candidate is not None:
+        candidate = msgspec.structs.replace(decision.candidate, explainer=beside)
+        decision = msgspec.structs.replace(decision, candidate=candidate)
+    return Record(TOPICS.models, b"late/champion", msgspec.json.encode(decision))
+
+
 class TestExplanations:
-    def test_the_largest_contributions_come_with_the_answer(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
-        def contributions(_: OnnxScorer, X: Any) -> list[dict[str, float]]:  # noqa: N803
-            return [{"Flight.distance": float(row[2]) / 1000, "Origin.mean_distance": -0.5, "Flight.night": 0.2} for row in X]
-
-        monkeypatch.setattr(OnnxScorer, "contributions", contributions, raising=False)
-
+    def test_the_largest_contributions_come_with_the_answer(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
             said = (await client.post("/predict/late?explain=true", json=EVENT)).json()
-            assert said["explanation"] == [
-                {"input": "Origin.mean_distance", "value": None, "contribution": -0.5},
-                {"input": "Flight.night", "value": 1.0, "contribution": 0.2},
-                {"input": "Flight.distance", "value": 100.5, "contribution": pytest.approx(0.1005)},
-            ]
+            found, parts = said["explanation"], said["explanation"]["contributions"]
+            assert (found["version"], found["kind"], found["scale"]) == ("v1", "trees", "log-odds")
+            assert found["probability"] == pytest.approx(said["score"], abs=1e-6)
+            assert found["base"] + sum(part["contribution"] for part in parts) == pytest.approx(found["total"])
+            assert {part["input"]: part["value"] for part in parts} == dict(zip(late.inputs, VALUES, strict=True))
             assert (await client.post("/predict/late?explain=true", json=EVENT)).json() == said
             assert len(door.recorded) == 1
             await client.post("/predict/late", json={**EVENT, "flight": "f2"})
@@ -232,16 +242,43 @@ class TestExplanations:
             assert answer.status_code == 409
             assert "penstock explain f2" in said_wrong(answer)
 
-        door.run(talk, door.said("champion", "v1"))
+        door.run(talk, explaining(door, "v1"))
 
     def test_a_version_that_cannot_explain_says_so_before_anything_is_answered(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
             answer = await client.post("/predict/late?explain=true", json=EVENT)
             assert answer.status_code == 501
-            assert "v1 of late cannot explain" in said_wrong(answer)
+            assert "v1 of late was fitted without an explainer" in said_wrong(answer)
             assert door.recorded == []
 
         door.run(talk, door.said("champion", "v1"))
+
+    def test_an_explainer_that_is_away_costs_the_explanation_and_not_the_answer(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            said = (await client.post("/predict/late?explain=true", json=EVENT)).json()
+            assert said["score"] == pytest.approx(door.world.answer("v1", VALUES), abs=1e-6)
+            assert "explanation" not in said
+            assert "cannot be read" in said["unexplained"]
+            assert len(door.recorded) == 1
+
+        lost = Artefact(uri="00/lost.npz", sha256="0" * 64, size=1, format="npz")
+        door.run(talk, explaining(door, "v1", lost))
+
+    def test_beyond_a_bound_no_more_explanations_are_let_in_and_plain_questions_still_are(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(predictor, "EXPLAINED", 3)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            many = [{**EVENT, "flight": f"f{n}"} for n in range(5)]
+            found = await asyncio.gather(*(client.post("/predict/late?explain=true", json=one) for one in many))
+            assert [answer.status_code for answer in found] == [200] * 3 + [503] * 2
+            assert all("explanation" in answer.json() for answer in found[:3])
+            answer = await client.post("/predict/late?explain=true", json=many[3])
+            assert "explanation" in answer.json(), "there is room again"
+            assert (await client.post("/predict/late", json={**EVENT, "flight": "f9"})).status_code == 200
+
+        door.run(talk, explaining(door, "v1"))
 
 
 class Spans:

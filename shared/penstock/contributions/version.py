@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..artefact import Artefacts
 from ..errors import PenstockError
-from ..inputs import Floats, Matrix
 from ..records import Candidate
+from ..scoring.scorers import opened as scorer_of
 from ..snapshot import load_river
 from .explainer import LOG_ODDS, Explainer, Score, opened
 from .linear import Squashed
@@ -21,15 +20,15 @@ from .linear import Squashed
 __all__ = ["Contribution", "Explanation", "explained", "explainer_of"]
 
 
-class Contribution(msgspec.Struct, frozen=True):
+class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
     """What one input did to an answer, on the scale of its explanation."""
 
     input: str
     value: float | None
     """Null where it is missing."""
     contribution: float
-    error: float
-    """Its standard error; 0 where it is exact."""
+    error: float = 0.0
+    """Its standard error; 0 (not written) where it is exact."""
 
 
 class Explanation(msgspec.Struct, frozen=True):
@@ -57,7 +56,7 @@ def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None
             f"version {candidate.version} of {candidate.model} was fitted without an explainer",
             "versions that are fitted from now on have one",
         )
-    return opened(artefacts.get(candidate.explainer), score or _asked(lambda: artefacts.get(candidate.artefact)))
+    return opened(artefacts.get(candidate.explainer), score or _asked(artefacts, candidate))
 
 
 def explained(explainer: Explainer, version: str, inputs: Sequence[str], row: Sequence[float | None]) -> Explanation:
@@ -74,18 +73,7 @@ def explained(explainer: Explainer, version: str, inputs: Sequence[str], row: Se
     return Explanation(version, explainer.kind, explainer.scale, explainer.base, total, probability, parts)
 
 
-def _asked(data: Callable[[], bytes]) -> Score:
-    """The probabilities of an ONNX model that is opened when it is first asked."""
-
-    @cache
-    def session() -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        return onnxruntime.InferenceSession(data(), options, providers=["CPUExecutionProvider"])
-
-    def score(rows: Matrix) -> Floats:
-        return np.asarray(session().run(["probabilities"], {"X": rows})[0][:, 1], np.float64)
-
-    return score
+def _asked(artefacts: Artefacts, candidate: Candidate) -> Score:
+    """The version's own probabilities; it is opened when it is first asked."""
+    scorer = cache(lambda: scorer_of(artefacts, candidate))
+    return lambda rows: scorer().score(rows)

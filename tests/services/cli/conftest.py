@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from penstock.cli import app, broker
+from penstock.cli import app, broker, screen
 from penstock.log import Log
 from penstock.log.memory import MemoryLog
 
@@ -42,7 +42,8 @@ def cli() -> Cli:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Every test in a folder of its own, with no settings from outside."""
+    """Every test in a folder of its own, with no settings from outside, nor a --json of the test before."""
+    monkeypatch.setattr(screen.form, "json", False)
     for name in list(os.environ):
         if name.startswith("PENSTOCK_") or name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "NO_COLOR"):
             monkeypatch.delenv(name)
