@@ -62,14 +62,18 @@ def from_micros(micros: int) -> datetime:
 
 
 def moment_of(said: datetime | str) -> datetime:
-    """A moment with a time zone, or its text in ISO 8601; ValueError for one without, and for what is none.
+    """A moment with a time zone, or its text in ISO 8601; ValueError for one without, and for what is none: how to write one.
 
     >>> moment_of("2013-02-01T12:00Z")
     datetime.datetime(2013, 2, 1, 12, 0, tzinfo=datetime.timezone.utc)
     """
-    found = datetime.fromisoformat(said) if isinstance(said, str) else said
-    if found.tzinfo is None:
-        raise ValueError(f"{said} has no time zone")
+    try:
+        found = datetime.fromisoformat(said) if isinstance(said, str) else said
+        zone = found.tzinfo
+    except (AttributeError, TypeError, ValueError):
+        raise ValueError(f"{str(said)[:80]!r} is no moment: write 2013-02-01T12:00:00Z") from None
+    if zone is None:
+        raise ValueError(f"{said} has no time zone: write {found.isoformat()}Z, or datetime(2013, 2, 1, 12, tzinfo=UTC)")
     return found
 
 

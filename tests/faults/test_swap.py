@@ -29,7 +29,7 @@ from penstock.store import LIVE, STATUS
 from penstock.store.redis import RedisStore
 
 TRIPS, PART = 12_000, 2_000
-CHANGED = PROJECT.replace('ps.count(Trip, over="3h")', 'ps.count(Trip, over="6h")')
+CHANGED = PROJECT.replace('ps.count(Trip, over="3h")', 'ps.count(Trip, over="6h")\n    far = ps.max(Trip.fare, over="1d")')
 
 
 def expected(company: Taxis) -> dict[str, float]:
@@ -160,7 +160,11 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             while compared["rows"] < PART // 2:
                 compared = await said("compare")
             assert compared["changed"] == ["Car"] and compared["wrong"] == []
+            assert (compared["new"], compared["gone"]) == (["Car.far"], [])
             assert compared["features"]["Zone.fares_24h"]["different"] == 0 < compared["features"]["Car.trips_3h"]["different"]
+            new_env, new.env = new.env, old.env
+            assert "there is nothing to compare it with" in (await said("compare", code=1))["text"], "nothing was changed"
+            new.env = new_env
             assert await said("swap") == {"in_charge": new.topics.generation, "before": old.topics.generation}
             await old.until(lambda: told(old, new.topics.generation))
             assert "in charge" in (await said("drop", new.topics.generation, code=1))["text"]

@@ -34,6 +34,7 @@ from tests.laws.served import (
     visit,
 )
 
+import penstock as ps
 from penstock.errors import PenstockError
 from penstock.event import event_of
 from penstock.feature import view_of
@@ -309,6 +310,20 @@ def test_an_event_of_a_clock_that_goes_wrong_is_left_out_though_its_table_has_it
     assert len(tables.table("sales").arrow()) == 3, "every record that decodes"
     assert street.past.recorded[event_of(Sale)].ids == ["s0", "s2"]
     assert street.verify().causes.total() == 0
+
+
+@pytest.mark.parametrize("project", [PROJECT, WIDE])
+def test_sums_that_no_float64_can_hold_are_missing_until_they_can_and_nothing_else_is(
+    project: ps.Project, tmp_path: Path
+) -> None:
+    great = [sale("s0", 1, paid=1.7e308), sale("s1", 3, paid=1.7e308), ask("q0", 4), sale("s2", 5, paid=-1.7e308), ask("q1", 6)]
+    street = published(tmp_path, [Batch([*great, sale("s3", 90, paid=5.0), ask("q2", 60 * 31)], before=None)], 1, project)
+    assert set(street.verify().causes) <= {"expiry"}
+    if project is PROJECT:
+        columns = street.served[0].columns
+        np.testing.assert_equal(columns["Shop.paid_1d"], [np.nan, np.nan, 0.0])
+        np.testing.assert_equal(columns["Shop.most_6h"], [1.7e308, 1.7e308, np.nan])
+        np.testing.assert_equal(columns["Shop.newest"], [1.7e308, -1.7e308, 5.0])
 
 
 # -- the naive twin has one too --------------------------------------------------------------------------------------

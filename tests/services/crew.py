@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -117,3 +118,27 @@ async def there(log: MemoryLog, topic: str) -> list[tuple[str, int, int]]:
     identity = (await log.identities([topic]))[topic]
     ends = await log.ends([topic])
     return sorted((identity, partition.number, offset) for partition, end in ends.items() for offset in range(end))
+
+
+def pinned(harbour: Harbour, dataset: str, version: int, with_files: bool = True) -> list[str]:
+    """Leave the manifest of a training set that needs a version of the arrivals; the files of that version."""
+    files = harbour.tables.table("arrivals").at(version=version).files
+    said = {"name": dataset, "tables": [{"name": "arrivals", "version": version, "files": files if with_files else []}]}
+    folder = harbour.folder / "datasets"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{dataset}.json").write_text(json.dumps(said))
+    return files
+
+
+async def grown(folder: Path, commits: int, partitions: int = 1) -> Harbour:
+    """A harbour whose arrivals came in so many commits of ten; version n has 10 n rows."""
+    harbour = Harbour(folder, partitions)
+    await harbour.open()
+    archive = harbour.archive()
+    for first in range(0, 10 * commits, 10):
+        await harbour.log.send([arrival(n) for n in range(first, first + 10)])
+        while await archive.turn():
+            pass
+        await archive.flush()
+    await archive.close()
+    return harbour

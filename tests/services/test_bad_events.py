@@ -62,6 +62,8 @@ BAD: dict[str, tuple[bytes | None, str]] = {
     "missing key field": (TEXT.replace('"card":"c",', "").encode(), "schema"),
     "empty key field": (good(card=""), "schema"),
     "empty id": (good(name=""), "schema"),
+    "a key of 64 KiB": (good(card="k" * 65_536), "schema"),
+    "a key of one character too many": (good(card="é" * 1_025), "schema"),
     "NaN": (TEXT.replace("2.5", "NaN").encode(), "decode"),
     "Infinity": (TEXT.replace("2.5", "Infinity").encode(), "decode"),
     "1e999": (TEXT.replace("2.5", "1e999").encode(), "schema"),

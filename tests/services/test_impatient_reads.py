@@ -187,7 +187,7 @@ def test_what_is_no_address_is_told_by_what_one_looks_like(url: str) -> None:
 
 def test_a_moment_without_a_zone_is_refused_with_how_to_write_one() -> None:
     for at in (datetime(2024, 1, 1), "2024-01-01T00:00:00", [datetime(2024, 1, 1)]):
-        with pytest.raises(Refused, match="has no time zone: write 2013-02-01T12:00:00Z, or datetime"):
+        with pytest.raises(Refused, match="has no time zone: write 2024-01-01T00:00:00Z, or datetime"):
             reader.moments(at, 1)
 
 

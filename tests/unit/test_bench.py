@@ -74,3 +74,11 @@ def test_a_benchmark_that_does_not_end_is_ended(here: Path, monkeypatch: pytest.
 def test_every_benchmark_named_is_there() -> None:
     folder = Path(bench.__file__).parent
     assert {each.module.rpartition(".")[2] for each in bench.BENCHES.values()} == {p.stem for p in folder.glob("bench_*.py")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", bench.BENCHES)
+def test_every_benchmark_runs_on_small_sizes(name: str, tmp_path: Path) -> None:
+    found = bench.measured(name, bench.BENCHES[name], True, tmp_path)
+    assert not found.error
+    assert found.figures

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
 from textwrap import dedent, wrap
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -356,15 +355,12 @@ def _item(view: View, name: str) -> tuple[Feature[Any] | Derived[float], str]:
 
 
 def _parsed(text: str) -> int:
-    from ..event import to_micros
+    from ..event import moment_of, to_micros
 
     try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is no time: write 2013-02-01T12:00:00Z", param_hint="--at") from None
-    if found.tzinfo is None:
-        raise typer.BadParameter(f"{text!r} has no time zone: write {found.isoformat()}Z for UTC", param_hint="--at")
-    return to_micros(found)
+        return to_micros(moment_of(text))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--at") from None
 
 
 def _patiently(work: Any, what: str) -> Any:

@@ -118,6 +118,12 @@ def compare(
         from ..proof.shadow import Comparison
         from ..runtime.generation import meant_for
 
+        charge = await _charge(log, topics)
+        if charge is not None and charge.generation == topics.generation:
+            raise PenstockError(
+                f"generation {topics.generation}, your project file, is in charge: there is nothing to compare it with",
+                "change a view, then: penstock features backfill   or look at what is kept: penstock features generations",
+            )
         if topics.shadow not in await log.describe():
             raise PenstockError(f"generation {topics.generation} has never run", "penstock features backfill")
         found = Comparison()
@@ -138,10 +144,12 @@ def compare(
         table.append((name, f"{of.values:,}", f"{of.different:,}", f"{of.most:g}" if of.different else ""))
     facts = {name: {"values": of.values, "different": of.different, "most": of.most} for name, of in found.features.items()}
     said = f"{screen.count(found.rows, 'row')} compared; changed on purpose: {', '.join(sorted(found.changed)) or 'no view'}"
+    others = {"new": sorted(found.new), "gone": sorted(found.gone)}
     screen.answer(
-        {"rows": found.rows, "features": facts, "changed": sorted(found.changed), "wrong": found.wrong},
+        {"rows": found.rows, "features": facts, "changed": sorted(found.changed), "wrong": found.wrong, **others},
         screen.rows(table) if found.features else [],
         said,
+        (f"{word}: {', '.join(names)}" for word, names in others.items() if names),
     )
     if found.wrong:
         raise PenstockError(

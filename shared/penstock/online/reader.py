@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ..codec import entity_of
 from ..errors import Refused, Unreachable
-from ..event import Event, to_micros
+from ..event import Event, moment_of, to_micros
 from ..store import Place, StoreError
 from ..topics import Topics
 from .keys import entities, entity
@@ -92,13 +92,9 @@ def moments(at: Any, n: int) -> npt.NDArray[np.int64]:
 def _micros(at: Any) -> int:
     """One moment."""
     try:
-        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
-        if moment.tzinfo is None:
-            said = f"at: {str(at)[:80]} has no time zone: write 2013-02-01T12:00:00Z, or datetime(2013, 2, 1, 12, tzinfo=UTC)"
-            raise Refused("schema", said)
-        found = to_micros(moment)
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        raise Refused("schema", f"at: {str(at)[:80]!r} is no moment: write 2013-02-01T12:00:00Z") from None
+        found = to_micros(moment_of(at))
+    except (ValueError, OverflowError) as error:
+        raise Refused("schema", f"at: {error}") from None
     if not 0 <= found <= _LAST:
         raise Refused("range", "at: a moment lies before 1970 or after 2200")
     return found

@@ -87,7 +87,7 @@ def served_of(topics: Topics, tables: Tables, event: Event) -> Served:
 
 
 def _taken(tables: Tables, event: Event, table: Any) -> Any:
-    """Without what the feature store refused, as far as its dead letters are archived: the table has all that decodes."""
+    """Without what the feature store refused, as far as its dead letters are archived: a table has every record that decodes."""
     if f"{event.topic}.dlq" not in tables.names():
         return table
     return table.join(tables.refused(event.topic), ["partition", "offset"], ["of_partition", "of_offset"], join_type="left anti")

@@ -78,7 +78,7 @@ class Running:
                 self.gone = 0
         if self.expired(effective):
             return 0.0 if self.part.kind in ("count", "sum", "distinct", "decayed_count", "decayed_sum") else math.nan
-        return self.value(effective)
+        return _finite(self.value(effective))
 
     def expired(self, effective: int) -> bool:
         """Whether it has forgotten what came."""
@@ -91,7 +91,7 @@ class Running:
         if close(said, meant, 0.0, TOLERANCE if added else 0.0):
             return SAME
         if added:
-            return NEAR if close(said, meant, self.slack()) else OFF
+            return NEAR if close(said, meant, self.slack()) or (math.isnan(said) and self.overflows()) else OFF
         return ESTIMATE if self.estimates(said, meant) else OFF
 
     def __len__(self) -> int:
@@ -125,6 +125,10 @@ class Running:
     def scale(self) -> float:
         """How great the numbers are that were added up."""
         return 0.0
+
+    def overflows(self) -> bool:
+        """Whether what is added up may have been infinite on the way, in some order: then it is served as missing."""
+        return False
 
     def slack(self) -> float:
         """What TOLERANCE is relative to: a sum of great numbers that cancel is as exact as they are."""
@@ -169,6 +173,9 @@ class _Sums(Running):
         if self.part.kind == "mean":
             return _quotient(self.sizes, max(len(self), 1) * _ONE)
         return math.sqrt(_quotient(self.squares, max(len(self), 1) << 2 * _BITS))
+
+    def overflows(self) -> bool:
+        return math.isinf(_quotient(self.sizes, _ONE)) or math.isinf(_quotient(self.squares, 1 << 2 * _BITS))
 
     def slack(self) -> float:
         """A variance is as exact as the deviation times the numbers themselves (Chan, Golub, LeVeque 1983)."""
@@ -285,7 +292,10 @@ class _Ratio(Running):
 
     def at(self, effective: int) -> float:
         found, self.divisor = self.over.at(effective), self.under.at(effective)
-        return found / self.divisor if self.divisor else math.nan
+        return _finite(found / self.divisor) if self.divisor else math.nan
+
+    def overflows(self) -> bool:
+        return self.over.overflows() or self.under.overflows()
 
     def expired(self, effective: int) -> bool:
         return self.over.expired(effective) or self.under.expired(effective)
@@ -306,4 +316,9 @@ def _quotient(over: int, under: int) -> float:
     try:
         return over / under
     except OverflowError:
-        return math.copysign(math.inf, over)
+        return math.inf if over > 0 else -math.inf
+
+
+def _finite(found: float) -> float:
+    """Missing where no float64 is as great, as rows have it."""
+    return found if math.isfinite(found) else math.nan

@@ -50,8 +50,8 @@ class Comparison:
     >>> found = Comparison()
     >>> found.said(b'{"cursor":{"source":[0,7]},"features":{"Card.n":1.0},"views":{"Card":"a"}}')
     >>> found.shown(b'{"cursor":{"source":[0,7]},"features":{"Card.n":3.0,"Card.m":1.0},"views":{"Card":"b"}}')
-    >>> found.features["Card.n"], found.changed
-    (Compared(values=1, different=1, most=2.0), {'Card'})
+    >>> found.features["Card.n"], found.changed, found.new
+    (Compared(values=1, different=1, most=2.0), {'Card'}, {'Card.m'})
     """
 
     rows: int = 0
@@ -60,6 +60,10 @@ class Comparison:
     """View -> fingerprint, in the shadow."""
     changed: set[str] = field(default_factory=set)
     """Views that both have, with another definition."""
+    new: set[str] = field(default_factory=set)
+    """Features that only the shadow has."""
+    gone: set[str] = field(default_factory=set)
+    """Features that it no longer has."""
     _said: dict[tuple[int, int], tuple[Mapping[str, float | None], dict[str, str]]] = field(default_factory=dict)
 
     def said(self, value: bytes) -> None:
@@ -77,6 +81,8 @@ class Comparison:
         self.rows += 1
         features, views = found
         self.changed |= {name for name, made in row.views.items() if views.get(name, made) != made}
+        self.new |= row.features.keys() - features.keys()
+        self.gone |= features.keys() - row.features.keys()
         for name in row.features.keys() & features.keys():
             self.features.setdefault(name, Compared()).take(row.features[name], features[name])
 

@@ -139,9 +139,10 @@ class _Steps:
             for name, meant in derive(self.view, found, self.past.typed(event)).items():
                 column = self.columns[name]
                 values[column], beside[column] = meant, SAME
-                if not close(told[column], meant):  # it may be the difference of great numbers
+                if not close(told[column], meant):  # it may be the difference of great numbers, or made of one that is too great
                     widest = max(one.scale() for one in held.values()) if widest is None else widest
-                    beside[column] = NEAR if close(told[column], meant, widest) else OFF
+                    lost = math.isnan(told[column]) and any(one.overflows() for one in held.values())
+                    beside[column] = NEAR if lost or close(told[column], meant, widest) else OFF
         if self.ttl is not None:
             self.made.expired[row] = any(one.expired(effective) for one in held.values())
         self.done += 1

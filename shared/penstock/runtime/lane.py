@@ -198,7 +198,7 @@ class Lane:
 
     def _fenced(self, number: int) -> None:
         meaning = "another process has taken this partition over, or the store has lost writes; opening it anew"
-        self._logger.warning("fenced", shard=number, meaning=meaning)
+        self._logger.info("fenced", shard=number, meaning=meaning)  # ordinary in a swap; a loss is told when it is opened
         self._meters.fenced.inc()
         self._generation = -1
 

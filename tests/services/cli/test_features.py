@@ -270,7 +270,7 @@ def test_explain_takes_any_key(cli: Cli, street: Path) -> None:
         (["Shop", "a", "asks_1h", "--id", "q00"], "no row of an event 'q00'", "did you mean q"),
         (["Shop", "a", "asks_1h", "--id", "q1"], "row q1 is not of shop a", f"it is of '{STRANGE}'"),
         (["Shop", "a", "asks_1h", "--at", "2025-01-01T00:00Z"], "the archive begins at 2026-03-01", "up to 2026-03-01"),
-        (["Shop", "a", "asks_1h", "--at", "noon"], "'noon' is no time", "explain --help"),
+        (["Shop", "a", "asks_1h", "--at", "noon"], "'noon' is no moment: write 2013-02-01T12:00:00Z", "explain --help"),
         (["Shop", "a", "asks_1h", "--at", "2026-03-01"], "write 2026-03-01T00:00:00Z", "explain --help"),
         (["Shop", "a", "asks_1h", "--at", "2026-03-01T00:00Z", "--id", "q1"], "exclude each other", "explain --help"),
     ],
