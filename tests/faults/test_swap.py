@@ -176,6 +176,10 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             assert not {new.topics.shadow} & (await old.log.describe()).keys()
             await old.finish()
             await old.until_rows(2 * PART)
+            for company in (old, new):
+                assert "member_id was not recognized" not in (company.folder / "said.log").read_text(), (
+                    "they take each other's seat"
+                )
             assert {row.views["Car"] for row in await rows_of(old)} == {fingerprint(old)}
             assert old.end() == 0
 
