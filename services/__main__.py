@@ -16,7 +16,7 @@ from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.log.kafka import KafkaLog
 from penstock.offline import Tables
 from penstock.online.reader import OnlineFeatures
-from penstock.project import load
+from penstock.project import Project, load
 from penstock.runtime.agents import Agents
 from penstock.runtime.control import Control
 from penstock.runtime.health import application
@@ -49,6 +49,18 @@ class Machine:
         self.stop = asyncio.Event()
         """Set when the process is to end."""
 
+    def beside(self, work: Callable[[], object], meaning: str) -> Callable[[], str]:
+        """Do blocking work in a thread while the rest starts; what is missing until it is done."""
+        done = asyncio.Event()
+
+        async def doing() -> None:
+            await asyncio.to_thread(work)
+            done.set()
+            await self.stop.wait()
+
+        self.tasks.append(doing)
+        return lambda: "" if done.is_set() else meaning
+
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
         self.tasks += [partial(lane.run, self.stop) for lane in lanes]
@@ -66,8 +78,8 @@ def feature_store(machine: Machine) -> None:
     kept = archivist.Archivist()
     machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
-    missing, online = [ready, surveyed, kept.missing], OnlineFeatures(topics, machine.store)
-    online.warm()
+    online = OnlineFeatures(topics, machine.store)
+    missing = [ready, surveyed, kept.missing, machine.beside(online.warm, "reads are being compiled")]
     machine.app = api.app(
         online, views, lambda: "; ".join(filter(None, (m() for m in missing))), lambda: api.Generation(*succession.stands)
     )
@@ -157,9 +169,8 @@ PARTS = {f.__name__: f for f in (archive, backfill)}
 """What runs in a process of its own, and is no service."""
 
 
-async def topics_there(log: KafkaLog, settings: Settings) -> Topics:
+async def topics_there(log: KafkaLog, project: Project) -> Topics:
     """The project's topics with the partition count that they were created with; Unreachable when they do not exist."""
-    project = load(settings.project)
     there = await log.describe()
     missing = [t.name for t in Topics(project).all() if t.name not in there]
     if missing:
@@ -192,11 +203,13 @@ async def main(service: str, settings: Settings) -> None:
     ):
         if not value:
             raise SettingError(f"{name} is not set", "set it, or run everything on this machine with: penstock up")
-    brokers, instance = settings.kafka_bootstrap_servers, settings.instance or None
+    brokers, instance, project = settings.kafka_bootstrap_servers, settings.instance or None, load(settings.project)
+    if instance and (service == "feature_store" or service in PARTS):  # generations share groups, and must not be taken for one
+        instance = f"{instance}.{project.topology.generation}"
     log = KafkaLog(brokers, f"penstock-{service}", instance=instance, security=settings.security)
     machine = None
     try:
-        machine = Machine(service, settings, await topics_there(log, settings), log)
+        machine = Machine(service, settings, await topics_there(log, project), log)
         (BUILD | PARTS)[service](machine)
         stopped_by_signals(machine.stop)
         await work(machine)

@@ -27,11 +27,10 @@ from penstock.log import Batch, Log, Member, Partition, Send
 from penstock.offline import Location
 from penstock.offline.columns import columns_of
 from penstock.offline.upkeep import KEEP
-from penstock.records import Charge, Commit
-from penstock.runtime.control import Tail
-from penstock.runtime.generation import charges, in_charge
+from penstock.records import Commit
 from penstock.runtime.lane import numbered
 from penstock.runtime.patience import patiently
+from penstock.runtime.swaps import Swaps
 from penstock.runtime.telemetry import Meters
 from penstock.topics import Topics
 
@@ -83,8 +82,7 @@ class Archive:
         self._member: Member | None = None
         self._generation = 0
         self._cause, self._opened, self._looked = "", False, time.monotonic()
-        self._generations = Tail(log, [topics.generations])
-        self._charge: Charge | None = None
+        self._swaps = Swaps(log, topics.generations)
         self.read = self.written = 0
         """Records so far: committed as read, and rows in the tables."""
         self._tidying: dict[str, asyncio.Task[None]] = {}
@@ -122,15 +120,8 @@ class Archive:
     async def _leads(self) -> bool:
         """Whether its generation of the views is in charge, or none is yet. Only then does it work: a project file names
         the columns of its own rows; whoever takes over goes on where the tables end."""
-        found: list[Charge] = []
-
-        async def hear() -> None:
-            async for batch in self._generations.news():
-                found.extend(charges(batch.values))
-
-        await self._patient(hear)
-        self._charge = in_charge(found, self._charge)
-        leads = self._charge is None or self._charge.generation == self._topics.generation
+        counted = await self._patient(self._swaps.counted)
+        leads = not counted or counted[-1].generation == self._topics.generation
         self._opened |= not leads
         return leads
 
@@ -191,7 +182,7 @@ class Archive:
         if self._member is not None:
             await self._member.close()
             self._member = None
-        await self._generations.close()
+        await self._swaps.close()
 
     async def _open(self, member: Member) -> None:
         """Read on, in the partitions held now, where the tables end."""

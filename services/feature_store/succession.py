@@ -29,10 +29,11 @@ import structlog
 from penstock.log import Batch, Log, Send
 from penstock.records import Charge, Clock
 from penstock.runtime.control import Tail
-from penstock.runtime.generation import MARK, Mark, charges, counted, in_charge, meant
+from penstock.runtime.generation import MARK, Mark, charges, in_charge, meant
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import FROM, Outbox, letter_of, stamped
 from penstock.runtime.patience import patiently
+from penstock.runtime.swaps import Swaps
 from penstock.store import REBUILDING, STATUS, Change, Fenced, Saved, Store
 from penstock.topics import Topics
 
@@ -51,6 +52,7 @@ class Succession:
 
     def __init__(self, topics: Topics, log: Log, store: Store) -> None:
         self._topics, self._log, self._store = topics, log, store
+        self._swaps = Swaps(log, topics.generations)
         self.charge = Charge(number=0, generation="")
         self._others: list[str] = []
         """All that were put in charge before."""
@@ -96,28 +98,26 @@ class Succession:
         """Fenced where somebody was put in charge since: he may have fenced these shards before they were opened. From here on
         the shards alone know what others have said, as long as they need it."""
         self.said = Published(self._topics)
-        if in_charge(await self._charges()) != self.charge:
+        if (await self._charges())[-1:] != [self.charge]:
             raise Fenced("another generation of the views was put in charge meanwhile")
 
     async def _find(self) -> Charge:
-        found = counted(await self._charges())
+        found = await self._charges()
         if not found:
             views = {v.name: v.fingerprint for hop in self._topics.project.topology.hops for v in hop.views}
             first = Charge(number=1, generation=self._topics.generation, views=views)
             await self._patient(lambda: self._log.send([Send(self._topics.generations, None, msgspec.json.encode(first))]))
-            found = counted(await self._charges())
+            found = await self._charges()
             assert found, "the log does not show what was sent to it"
         self._others = [name for name in dict.fromkeys(said.generation for said in found) if name != found[-1].generation]
         return found[-1]
 
     async def _charges(self) -> list[Charge]:
-        found: list[Charge] = []
-
-        async def hear(batch: Batch) -> None:
-            found.extend(charges(batch.values))
-
-        await self._read([self._topics.generations], hear)
-        return found
+        """The swaps that count."""
+        try:
+            return await self._patient(self._swaps.counted)
+        finally:
+            await self._swaps.close()
 
     async def _closed(self) -> list[int]:
         """By shard of whoever was in charge, the time before which all its rows are out."""

@@ -169,8 +169,8 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             await old.until(lambda: told(old, new.topics.generation))
             assert "in charge" in (await said("drop", new.topics.generation, code=1))["text"]
             assert (await said("swap", "--to", old.topics.generation))["in_charge"] == old.topics.generation
+            assert "runs" in (await said("drop", new.topics.generation, code=1))["text"]
             assert new.end() == 0
-            assert "runs" in (await said("drop", new.topics.generation, code=1))["text"], "it may have been killed, and come back"
 
             async def left() -> bool:
                 return await old.log.members(new.topics.group("feature_store")) == 0
@@ -180,6 +180,10 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             assert not {new.topics.shadow} & (await old.log.describe()).keys()
             await old.finish()
             await old.until_rows(2 * PART)
+            for company in (old, new):
+                assert "member_id was not recognized" not in (company.folder / "said.log").read_text(), (
+                    "they take each other's seat"
+                )
             assert {row.views["Car"] for row in await rows_of(old)} == {fingerprint(old)}
             assert old.end() == 0
 

@@ -6,6 +6,7 @@ import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -235,6 +236,25 @@ class TestHttp:
                 assert "zone, driver" in said_wrong(answer)
 
         self.run(MemoryStore(), tmp_path, talk)
+
+    def test_answers_of_definitions_that_are_not_in_charge_name_those_that_are(self) -> None:
+        async def whole() -> None:
+            online, ways = (
+                OnlineFeatures(Topics(CABS), MemoryStore()),
+                ["application/json", "application/vnd.apache.arrow.stream"],
+            )
+            for other in ("", "ef3818a4"):
+                stands = api.Generation("8ec64891", other or "8ec64891")
+                async with client_of(api.app(online, ["Zone"], str, partial(msgspec.structs.replace, stands))) as client:
+                    assert (await client.get("/generation")).json() == msgspec.to_builtins(stands)
+                    answers = [await client.get("/features/Zone/z")]
+                    query = {"views": ["Zone"], "keys": ["z"]}
+                    answers += [await client.post("/features", json=query, headers={"accept": way}) for way in ways]
+                    for answer in answers:
+                        assert answer.status_code == 200, answer.text
+                        assert answer.headers.get("penstock-in-charge", "") == other
+
+        asyncio.run(whole())
 
     def test_a_store_that_is_away_is_said_and_may_come_back(self) -> None:
         class Away(MemoryStore):

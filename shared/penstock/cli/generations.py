@@ -381,6 +381,7 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
         "REDIS_URL": redis,
         "PENSTOCK_PROJECT": project,
         "PENSTOCK_DATA": str(settings.data.absolute()),
+        "PENSTOCK_INSTANCE": "",  # several in one group, which leave it when they end
     }
     logs = [settings.data / "logs" / f"backfill.{n}.log" for n in range(processes)]
     children = [launch([sys.executable, "-m", "penstock.services", "backfill"], log=path, env=env) for path in logs]
