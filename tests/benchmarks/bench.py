@@ -50,6 +50,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "windows": Bench("tests.benchmarks.bench_windows", 900),
     "reads": Bench("tests.benchmarks.bench_reads", 300),
     "serve": Bench("tests.benchmarks.bench_serve", 300),
+    "attacks": Bench("tests.benchmarks.bench_attacks", 400),
     "memory": Bench("tests.benchmarks.bench_memory", 300),
     "frames": Bench("tests.benchmarks.bench_frames", 600),
     "tables": Bench("tests.benchmarks.bench_tables", 600),
