@@ -1,9 +1,9 @@
 """Good clients of `penstock serve` while bad ones attack it: how long one in a hundred of their answers takes, beside the same
-server left in peace, in the same run.
+server in peace, in the same run.
 
 Server on core 0; wrk with 16 connections, single rows, and the attackers on core 1. Calm and each attack take turns of a second in
-shuffled order; medians of the rounds. Attackers hold what they have and send at a steady pace, since a server on one core that is
-simply asked more answers more slowly, whoever asks.
+shuffled order; medians of the rounds. Attackers hold what they have and send at a steady pace: a server on one core
+that is asked more answers more slowly, whoever asks.
 
     idle       3,000 connections that say nothing
     slow       1,000 that send a byte of a head or body every second
@@ -56,10 +56,15 @@ async def attack(kind: str, port: int, body: bytes) -> None:
     """Until the process is ended."""
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
+    here, many = 0, 3000 if kind == "idle" else 1000
+
     async def held(number: int) -> None:
+        nonlocal here
         while True:
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection(ports.LOOPBACK, port)
+                if (here := here + 1) == many:
+                    print("all are there", flush=True)
                 at = 0 if kind == "idle" else number % 2 * (len(whole) - 200)
                 writer.write(whole[:at])
                 while not reader.at_eof():
@@ -79,8 +84,9 @@ async def attack(kind: str, port: int, body: bytes) -> None:
             writer.transport.abort()
 
     if kind in ("idle", "slow"):
-        await asyncio.gather(*(held(number) for number in range(3000 if kind == "idle" else 1000)))
+        await asyncio.gather(*(held(number) for number in range(many)))
     stranger = HEAD + b"Authorization: Bearer penstock_000000000000_guess\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    print("all are there", flush=True)
     number, began, tasks = 0, time.monotonic(), set[asyncio.Task[None]]()
     while True:
         words = {"wrong": WRONG[number % len(WRONG)], "gone": whole, "no key": stranger}[kind]
@@ -139,9 +145,9 @@ def attacked(kind: str, port: int, body: Path) -> Iterator[None]:
         yield
         return
     here = ["taskset", "-c", "1", sys.executable, "-m", "tests.benchmarks.bench_attacks", kind, str(port), str(body)]
-    with subprocess.Popen(here, start_new_session=True) as process:
+    with subprocess.Popen(here, start_new_session=True, stdout=subprocess.PIPE) as process:
         try:
-            time.sleep(3.0 if kind in ("idle", "slow") else 1.0)  # until all of them are there
+            assert process.stdout is not None and process.stdout.readline()  # all are there
             yield
         finally:
             end_group(process.pid, 1.0)
