@@ -1,7 +1,7 @@
 """Good clients of `penstock serve` while bad ones attack it: how long one in a hundred of their answers takes, beside the same
 server in peace, in the same run.
 
-Server on core 0; wrk with 16 connections, single rows, and the attackers on core 1. Calm and each attack take turns of a second in
+Server on core 0; wrk (16 connections, single rows) and the attackers on core 1. Calm and each attack take turns of seconds in
 shuffled order; medians of the rounds. Attackers hold what they have and send at a steady pace: a server on one core
 that is asked more answers more slowly, whoever asks.
 
