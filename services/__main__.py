@@ -41,7 +41,7 @@ class Machine:
     def __init__(self, service: str, settings: Settings, topics: Topics, log: KafkaLog) -> None:
         self.service, self.settings, self.topics, self.log = service, settings, topics, log
         self.store = RedisStore(settings.redis_url.get_secret_value(), topics.project.name)
-        self.artefacts = Artefacts(settings.data / "models")
+        self.artefacts = Artefacts.of(settings)
         self.tracing = Tracing(service, settings.otel_exporter_otlp_endpoint)
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         """Work that ends soon after `stop` is set, whole."""
@@ -57,17 +57,20 @@ class Machine:
 
 def feature_store(machine: Machine) -> None:
     from .feature_store import api, archivist, quality, rebuild, service
+    from .feature_store.succession import Succession
 
     topics, idle_after = machine.topics, machine.settings.idle_after
-    past = rebuild.EventTables(Tables(machine.settings.offline))
-    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past))
+    past, succession = rebuild.EventTables(Tables(machine.settings.offline)), Succession(topics, machine.log, machine.store)
+    ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past, succession))
     surveyed = machine.lanes(quality.lanes(topics, machine.log, machine.store))
     kept = archivist.Archivist()
     machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     missing, online = [ready, surveyed, kept.missing], OnlineFeatures(topics, machine.store)
     online.warm()
-    machine.app = api.app(online, views, lambda: "; ".join(filter(None, (m() for m in missing))))
+    machine.app = api.app(
+        online, views, lambda: "; ".join(filter(None, (m() for m in missing))), lambda: api.Generation(*succession.stands)
+    )
 
 
 def archive(machine: Machine) -> None:
@@ -90,6 +93,7 @@ def backfill(machine: Machine) -> None:
 def inference(machine: Machine) -> None:
     from .inference import api, service
     from .inference.meters import Meters
+    from .inference.rpc_port import rpc_port
     from .inference.sessions import Sessions
     from .inference.spill import Spill
 
@@ -97,14 +101,26 @@ def inference(machine: Machine) -> None:
     sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows
     spill = Spill(settings.data / "spill" / (settings.instance or "0"), settings.spill) if settings.spill else None
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
-    machine.app = api.gateway(machine.topics, machine.log, sessions, meters, look, spill, settings.features_required)
+    machine.app = app = api.gateway(
+        machine.topics, machine.log, sessions, meters, look, spill, settings.features_required, machine.tracing,
+        settings.trace_sample,
+    )  # fmt: skip
+    if port := settings.inference_grpc_port:
+
+        async def rpc() -> None:
+            async with rpc_port(app.state.open_inference, settings.http_host, port):
+                await machine.stop.wait()
+
+        machine.tasks.append(rpc)
 
 
 def monitoring(machine: Machine) -> None:
     from .monitoring import service
 
     topics, settings = machine.topics, machine.settings
-    lanes = service.lanes(topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing)
+    lanes = service.lanes(
+        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts
+    )
     machine.app = application("penstock monitoring", machine.lanes(lanes))
 
 

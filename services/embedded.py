@@ -23,6 +23,7 @@ from penstock.publish import FOREVER
 from penstock.records import Clock, Decision
 from penstock.runtime.control import ControlLoop
 from penstock.runtime.lane import Lane
+from penstock.scoring.decisions import held, keep
 from penstock.store import Store
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
@@ -63,7 +64,7 @@ class Embedded:
         self.lanes: list[Lane] = [
             *feature_store.lanes(self.topics, self.log, self.store, None),
             *inference.lanes(self.topics, self.log, self.store, self.sessions, meters, None),
-            *monitoring.lanes(project, self.topics, self.log, self.store, math.inf),
+            *monitoring.lanes(project, self.topics, self.log, self.store, math.inf, artefacts=self.artefacts),
             *quality.lanes(self.topics, self.log, self.store, every=math.inf, idle_after=None),
         ]
         self.controls: list[ControlLoop] = []
@@ -101,6 +102,8 @@ class Embedded:
                 pass
 
     async def close(self) -> None:
+        if self.project.models:  # so that they can be loaded when the log is gone
+            keep(self.artefacts.root, self.topics.models, (await held(self.log, self.topics.models))[0])
         for lane in self.lanes:
             await lane.close()
         if self.archive is not None:

@@ -2,13 +2,14 @@
 
 GET  /features/{view}/{key}    one view of one entity
 POST /features                 views, features or a model for up to 10,000 keys, as JSON or as an Arrow stream
+GET  /generation               which definitions these are, and which are in charge
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -42,6 +43,16 @@ _ONE: dict[str, Any] = {
 }  # fmt: skip
 _READ: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _ONE}}}}
 
+OTHER: Final = "penstock-in-charge"
+"""The header of answers from definitions that are not in charge: the generation that is."""
+
+
+class Generation(msgspec.Struct):
+    """Which definitions of the views answer here, and which are in charge: whose rows are the rows."""
+
+    generation: str = ""
+    in_charge: str = ""
+
 
 def openapi() -> dict[str, Any]:
     """The OpenAPI description, as schemas/openapi.features.json holds it."""
@@ -49,10 +60,16 @@ def openapi() -> dict[str, Any]:
     return app(online, [], str).openapi()
 
 
-def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> FastAPI:
+def app(
+    online: OnlineFeatures, views: list[str], ready: Callable[[], str], stands: Callable[[], Generation] = Generation
+) -> FastAPI:
     """The read service of the feature store."""
     made = application("penstock feature store", ready)
-    schemas, components = msgspec.json.schema_components((Query, Answer), ref_template="#/components/schemas/{name}")
+    schemas, components = msgspec.json.schema_components((Query, Answer, Generation), ref_template="#/components/schemas/{name}")
+
+    def headers() -> dict[str, str] | None:
+        return None if (said := stands()).generation == said.in_charge else {OTHER: said.in_charge}
+
     plain = made.openapi
 
     def openapi() -> dict[str, Any]:
@@ -70,7 +87,8 @@ def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> F
         is fresh, stale (older than the view promises), unpromised (the view promises nothing: look at the age), expired (older
         than its ttl: the view has forgotten the entity), newer (no moment was asked for, and the entity's newest event lies ahead
         of this clock), missing (nothing is known of the entity) or rebuilding (the store has lost writes: values are older than
-        they were). A moment before the entity's newest event is refused.
+        they were). A moment before the entity's newest event is refused. Where another generation of the views is in charge, the
+        header `penstock-in-charge` names it.
         """
         if at is not None and at.tzinfo is None:
             raise HTTPException(400, "`at` needs a time zone: write 2013-02-01T12:00:00Z")
@@ -90,7 +108,7 @@ def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> F
                 "the past in the offline tables, or replay it with `penstock simulate`",
             )
         said = {"view": view, "key": key, "as_of": as_of, "status": found.status, "age": found.age, "features": found.values}
-        return JSONResponse(said)
+        return JSONResponse(said, headers=headers())
 
     asked = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": schemas[0], "example": _QUERY}}},
@@ -126,7 +144,15 @@ def app(online: OnlineFeatures, views: list[str], ready: Callable[[], str]) -> F
         except Refused as refusal:
             raise HTTPException(404 if refusal.reason == "unknown" else 400, str(refusal)) from None
         if ARROW in request.headers.get("accept", ""):
-            return Response(stream_of(found), media_type=ARROW)
-        return Response(_encode(found.to_dict()), media_type="application/json")
+            return Response(stream_of(found), media_type=ARROW, headers=headers())
+        return Response(_encode(found.to_dict()), media_type="application/json", headers=headers())
+
+    answered = {"responses": {"200": {"description": "Both.", "content": {"application/json": {"schema": schemas[2]}}}}}
+
+    @made.get("/generation", operation_id="generation", tags=["features"], openapi_extra=answered)
+    async def generation() -> Response:
+        """Which definitions of the views answer here, and which are in charge: others after a swap, until this process is started
+        with the project file of those."""
+        return Response(_encode(stands()), media_type="application/json")
 
     return made

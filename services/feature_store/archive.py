@@ -25,7 +25,7 @@ import structlog
 
 from penstock.log import Batch, Log, Member, Partition, Send
 from penstock.offline import Location
-from penstock.offline.columns import Columns, columns_of
+from penstock.offline.columns import columns_of
 from penstock.offline.upkeep import KEEP
 from penstock.records import Charge, Commit
 from penstock.runtime.control import Tail
@@ -235,7 +235,7 @@ class Archive:
         # Asked after the records were read: the same identity as before then proves that all are of this one topic.
         if await self._patient(lambda: self._log.identities([topic])) != {topic: self._identities[topic]}:
             raise Moved(f"the topic {topic} was made again")
-        harvest = await asyncio.to_thread(_harvest, self._columns[topic], writer, pending.batches)
+        harvest = await asyncio.to_thread(_harvest, writer, pending.batches)
         if harvest.refused:
             self._logger.warning(
                 "left out", topic=topic, records=harvest.refused, meaning="they fit no column; see the .dlq topic"
@@ -309,13 +309,13 @@ class Harvest:
     seen: dict[tuple[int, str], int]
 
 
-def _harvest(columns: Columns, writer: TableWriter, batches: list[Batch]) -> Harvest:
+def _harvest(writer: TableWriter, batches: list[Batch]) -> Harvest:
     """The rows of batches: without tombstones, what was sent twice by services that number what they send, and what fits no
     column."""
     import numpy as np
     import pyarrow as pa
 
-    parts, refused = [], 0
+    columns, parts, refused = writer.columns, list[Any](), 0
     positions: dict[int, int] = {}
     seen: dict[tuple[int, str], int] = {}
     for batch in sorted(batches, key=lambda batch: batch.partition.number):  # long runs: see `penstock.offline.scan`

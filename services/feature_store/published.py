@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
 import numpy as np
@@ -26,7 +26,10 @@ from penstock.topics import Topics
 
 from .block import unpack
 
-__all__ = ["Published"]
+__all__ = ["ALWAYS", "Published"]
+
+ALWAYS: Final = 1 << 62
+"""Past every effective time, and every offset."""
 
 Ints = npt.NDArray[np.int64]
 Where = TypeVar("Where", Ints, Ints | slice)
@@ -50,7 +53,7 @@ _passed = msgspec.json.Decoder(Passed).decode
 
 
 class Published:
-    """By topic, events as sorted numbers: 8 bytes each."""
+    """By topic, events as sorted numbers: 8 bytes each, until all is done again."""
 
     def __init__(self, topics: Topics) -> None:
         topology = topics.project.topology
@@ -64,7 +67,14 @@ class Published:
         """Where a source had been passed, as was told: by topic and partition, offset -> the effective time from there on."""
         self._sorted: dict[str, Ints] = {}
         self.newest = NEVER
-        """No row that was heard has a later effective time: that is an own time of its source, or where it had been passed."""
+        """Nothing that was heard or sent has a later effective time: that is an own time of its source, or where it had been
+        passed. Who has come past it needs none of this any more."""
+        self.before = NEVER
+        """All rows, and late events, of earlier effective times are out, whether their topics still have them or not."""
+
+    def __bool__(self) -> bool:
+        """Whether anything is known."""
+        return any((self._parts, self._sent, self.late, self.passed, self.before > NEVER))
 
     def recall(self, batch: Batch) -> int:
         """Take note of our records of one topic; the greatest block number among them, or 0."""
@@ -74,7 +84,9 @@ class Published:
                 self.first(meant_for(headers) or "", value or b"")
             return 0
         if topic == self._late_topic:
-            self.late |= {(e.event, e.partition, e.offset, e.view) for e in map(_late, batch.values)}  # type: ignore[arg-type]
+            for e in map(_late, batch.values):  # type: ignore[arg-type]
+                self.late.add((e.event, e.partition, e.offset, e.view))
+                self.newest = max(self.newest, to_micros(e.as_of))
             return 0
         if topic == self._passed_topic:
             for said in map(_passed, batch.values):  # type: ignore[arg-type]
@@ -87,18 +99,20 @@ class Published:
             if block.ids:
                 cursors = np.frombuffer(block.cursors, np.int64).reshape(len(block.ids), -1)
                 self._add(topic, _events(np.frombuffer(block.ranks, np.int64), cursors))
+                self.newest = max(self.newest, int(np.frombuffer(block.effective, np.int64).max()))
         if topic in self._ranks and len(batch):
             rows = [_row(value or b"") for value in batch.values]
             self.newest = max(self.newest, to_micros(max(row.time for row in rows)))
             self._add(topic, _events(np.full(len(batch), self._ranks[topic]), _places(rows)))
         return newest
 
-    def first(self, topic: str, value: bytes) -> bool:
-        """Whether nothing was sent of this row, or late event, before; now it was."""
+    def first(self, topic: str, value: bytes, at: int | None = ALWAYS) -> bool:
+        """Whether nothing was sent of this row, or late event, before; now it was. `at` is its effective time; None: its own;
+        ALWAYS: nobody knows."""
         if topic == self._late_topic:
             said = _late(value)
             name = said.event, said.partition, said.offset, said.view
-            new = name not in self.late
+            new = name not in self.late and (at is None or at >= self.before)
             self.late.add(name)
             return new
         if topic == self._passed_topic:
@@ -109,9 +123,14 @@ class Published:
             return new
         if topic not in self._ranks:
             return True
-        sent, event = self._sent.setdefault(topic, set()), _events(np.array([self._ranks[topic]]), _places([_row(value)]))
+        row = _row(value)
+        own = to_micros(row.time)
+        if (own if at is None else at) < self.before:
+            return False
+        sent, event = self._sent.setdefault(topic, set()), _events(np.array([self._ranks[topic]]), _places([row]))
         new = int(event[0]) not in sent and bool(self._new(topic, event)[0])
         sent.add(int(event[0]))
+        self.newest = max(self.newest, own)
         return new
 
     def unsaid(self, topic: str, ranks: Ints, cursors: Ints, where: Where) -> Where:

@@ -4,6 +4,7 @@ reads    your events         partitions shared among members
          <p>.hops.<key>      events under way between hops, co-partitioned with the views by that key
 follows  <p>.clock           which times publishers have closed
          <p>.generations     which generation of the views is in charge
+         <p>.passed          where the one in charge has passed a source
 writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.passed, <p>.late, <topic>.dlq; a shadow <p>.shadow.<g>; <p>.generations
 state    window tiles per entity, with the positions they include, in the online store
 """
@@ -30,9 +31,10 @@ def lanes(
     idle_after: float | None = 5.0,
     tracing: Tracing | None = None,
     history: Earlier | None = None,
+    succession: Succession | None = None,
 ) -> list[Lane]:
     """The one lane of this service; all topics that it shares have the same partitions."""
-    topology, succession = topics.project.topology, Succession(topics, log, store)
+    topology, turn = topics.project.topology, succession or Succession(topics, log, store)
     shared = [event.topic for hop in topology.hops for event in hop.direct]
     shared += [topics.hop(hop.key) for hop in topology.hops if hop.upstream]
     return [
@@ -40,9 +42,9 @@ def lanes(
             "feature_store",
             log,
             store,
-            lambda number: FeatureShard(topics, number, idle_after, tracing, succession),
+            lambda number: FeatureShard(topics, number, idle_after, tracing, turn),
             shared,
-            follows=[topics.clock, topics.generations],
+            follows=[topics.clock, topics.generations, topics.passed],
             clock=topics.clock,
             writes=[
                 *(topics.hop(hop.key) for hop in topology.hops if hop.upstream),
@@ -55,8 +57,7 @@ def lanes(
             tracing=tracing,
             group=topics.group("feature_store"),
             places=topics.shard,
-            prepare=succession.prepare,
-            confirm=succession.confirm,
+            handover=turn,
             history=history,
         )
     ]

@@ -15,7 +15,7 @@ from penstock.event import from_micros
 from penstock.log import Batch, Partition, Send, partition_of
 from penstock.online.reader import state_key
 from penstock.records import LateEvent, Passed
-from penstock.runtime.generation import OF
+from penstock.runtime.generation import AT, OF
 from penstock.runtime.lane import Effects
 from penstock.runtime.merge import NEVER, Frontiers, Merge, Released
 from penstock.runtime.outbox import letter_of
@@ -27,15 +27,13 @@ from penstock.topology import ENTRY
 from .block import Rows, pack, tick, unpack
 from .hop import HopPartition, Late, by_event
 from .intake import Intake
+from .published import ALWAYS, Published
 from .row import RowWriter
 from .succession import Succession
 
 __all__ = ["FeatureShard"]
 
 Ints = npt.NDArray[np.int64]
-
-_ALL = 1 << 62
-"""Past every offset."""
 
 _QUIET = "quiet/"
 """What the names of fields that hold notes of `Expiry` begin with; no topic's name has a slash."""
@@ -112,6 +110,8 @@ class FeatureShard:
             if topic == self.topics.clock:
                 self._frontiers.follow(batch)
                 self._peers.follow(batch)
+            elif topic == self.topics.passed:
+                self._published.recall(batch)
             elif topic == self.topics.generations:
                 if self._succession.overtaken(batch):
                     raise Fenced("this generation of the views is in charge now")
@@ -217,10 +217,14 @@ class FeatureShard:
                     if self.topology.after(event, key) is None and event in self._rows:
                         where = self._published.unsaid(self.topics.rows(event), due.ranks, rows.cursors, where)
                         where = self._shown(due.times, where)
-                        said += self._rows[event].write(due.ids[where], rows.take(where)) if len(due.ids[where]) else ()
+                        if len(due.ids[where]):
+                            made = self._rows[event].write(due.ids[where], rows.take(where))
+                            said += self._dated(made, due.times[where], rows.times[where])
                 blocks = self._route(key, hop, due)
                 said += self._late(key, rows, due, hop.late)
             sends += self._blocks_of(key, hop, number, due, blocks)
+        if self._published and min(hop.frontier for hop in self.hops.values()) >= max(self._published.newest + 1, self._until):
+            self._published = Published(self.topics)  # all that was said is done again
         sends = [*self._outward(said), *sends]
         closed, closing = self._closed()
         if not moved and not sends and closed is None:
@@ -229,11 +233,20 @@ class FeatureShard:
         change = self._change(released_ids)
         return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()}, closing)
 
+    @property
+    def _begins(self) -> int:
+        """What is of an earlier effective time is out: it is not said again, and a shadow does not show it."""
+        return self._since if self._shadow else self._published.before
+
     def _shown(self, times: Ints, where: Ints | slice) -> Ints | slice:
-        """Those of the rows `where` that a shadow shows: what was out when it began is not compared, nor ever sent."""
-        if not self._shadow or self._since == NEVER:
-            return where
-        return np.arange(len(times))[where][times[where] >= self._since]
+        """Those of the rows `where` that are not out."""
+        return where if self._begins == NEVER else np.arange(len(times))[where][times[where] >= self._begins]
+
+    def _dated(self, sends: list[Send], times: Ints, own: Ints) -> list[Send]:
+        """What a shadow shows tells its effective time, where it cannot be told from the value."""
+        for i in np.flatnonzero(times != own).tolist() if self._shadow else ():
+            sends[i] = sends[i]._replace(headers=(*sends[i].headers, (AT, b"%d" % times[i])))
+        return sends
 
     def _outward(self, said: list[Send]) -> list[Send]:
         """What others are to read: as it is from who is in charge, else to the shadow."""
@@ -257,7 +270,7 @@ class FeatureShard:
         sends = []
         for view, i, effective in events:
             event, (partition, offset) = self.topology.events[due.ranks[i]], rows.cursors[i, :2].tolist()
-            if (event.topic, partition, offset, view.name) in self._published.late or (self._shadow and effective < self._since):
+            if (event.topic, partition, offset, view.name) in self._published.late or due.times[i] < self._begins:
                 continue
             said = LateEvent(
                 event=event.topic,
@@ -270,7 +283,8 @@ class FeatureShard:
                 offset=offset,
                 value=msgspec.Raw(rows.raws[i]),
             )
-            sends.append(Send(self.topics.late, said.entity.encode(), msgspec.json.encode(said)))
+            made = [Send(self.topics.late, said.entity.encode(), msgspec.json.encode(said))]
+            sends += self._dated(made, due.times[i : i + 1], rows.times[i : i + 1])
         return sends
 
     def _route(self, key: str, hop: HopPartition, due: Released) -> dict[tuple[str, int], Ints]:
@@ -314,7 +328,7 @@ class FeatureShard:
 
         `feature_store.<n>` closes the rows, whoever is in charge. Its shards may share events otherwise than those before them
         did, so none closes rows until all have come to where those were; till then they tell each other."""
-        if self._until > NEVER and self._peers.at(self.topics.shadow, _ALL) >= self._until:
+        if self._until > NEVER and self._peers.at(self.topics.shadow, ALWAYS) >= self._until:
             self._until, self._told["rows"] = NEVER, NEVER
         if self._shadow or self._until > NEVER:
             closing = self.topics.shard(self.number), [self.topics.shadow]

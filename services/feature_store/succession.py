@@ -2,21 +2,26 @@
 
 Whoever takes over does all of it, so it needs nobody's help: the other may have died.
 
-    1  every shard of the other is fenced by a write; what its last write had still to publish is published, under its numbers, so
-       readers drop what they have had. (Every process fences all: none waits for another. And all others that were ever put in
-       charge: one that never ran has not fenced those before it)
-    2  now the rows, late events and dead letters on the topics are all that the other said
-    3  of the own shadow, what is not among them is sent on, under the numbers that it has; from there on the shards send
-       themselves, and leave out what the other had said ahead of them
+    1  every shard of the other is fenced by a write. (Every process fences all: none waits for another. And all others that were
+       ever put in charge: one that never ran has not fenced those before it)
+    2  now what is on the topics, what the others' last writes were still to send, and all of which the time is closed (retention
+       may have taken it) is all that they said. Of their last writes what is not out is sent, under its numbers
+    3  of the own shadow, what is not among it is sent on, under the numbers that it has; from there on the shards send
+       themselves, and leave out what the other had said ahead of them, until they have come to where it was
 
 A kill at any point is made good by doing it again: what was sent on is among what was said then. Where yet another generation is
-put in charge meanwhile, it ends (`confirm`).
+put in charge meanwhile, it fences this one too, and finds in the marks of its shards what it was sending.
+
+A send of somebody alive may be on its way when it is fenced: that is sent once more under the same numbers, and readers drop one
+of both. A shadow must be kept for as long as nobody who runs is in charge: what it shows is sent on by the next takeover. It goes
+by what is told of passed sources; where it comes to such a place before that is told, it may put late events elsewhere.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import TypeVar
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
 
 import msgspec
 import structlog
@@ -24,18 +29,21 @@ import structlog
 from penstock.log import Batch, Log, Send
 from penstock.records import Charge, Clock
 from penstock.runtime.control import Tail
-from penstock.runtime.generation import MARK, OF, Mark, charges, counted, in_charge, meant_for
+from penstock.runtime.generation import MARK, Mark, charges, counted, in_charge, meant
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import FROM, Outbox, letter_of, stamped
 from penstock.runtime.patience import patiently
 from penstock.store import REBUILDING, STATUS, Change, Fenced, Saved, Store
 from penstock.topics import Topics
 
-from .published import Published
+from .published import ALWAYS, Published
 
 __all__ = ["Succession"]
 
 T = TypeVar("T")
+
+AT_ONCE: Final = 4096
+"""Records that are sent on at once: they lie in the store until the next are, some megabytes."""
 
 
 class Succession:
@@ -51,13 +59,18 @@ class Succession:
         self.until: dict[int, int] = {}
         """In charge, by shard: others have sent rows up to this effective time."""
         self.said = Published(topics)
-        """What others have sent; shared with the shards."""
+        """What others have sent, until the shards have it."""
         self.letters: set[Hashable] = set()
         self._logger = structlog.get_logger(service="feature_store", generation=topics.generation)
 
     @property
     def in_charge(self) -> bool:
         return self.charge.generation == self._topics.generation
+
+    @property
+    def stands(self) -> tuple[str, str]:
+        """This generation, and the one that is in charge as far as is known."""
+        return self._topics.generation, self.charge.generation or self._topics.generation
 
     def overtaken(self, batch: Batch) -> bool:
         """Whether these records put this generation in charge. (That another one is in charge is learnt by being fenced.)"""
@@ -80,7 +93,9 @@ class Succession:
         return max(self.until.values(), default=NEVER)
 
     async def confirm(self) -> None:
-        """Fenced where somebody was put in charge since: he may have fenced these shards before they were opened."""
+        """Fenced where somebody was put in charge since: he may have fenced these shards before they were opened. From here on
+        the shards alone know what others have said, as long as they need it."""
+        self.said = Published(self._topics)
         if in_charge(await self._charges()) != self.charge:
             raise Fenced("another generation of the views was put in charge meanwhile")
 
@@ -122,43 +137,39 @@ class Succession:
         names, number = self._topics.shard, self.charge.number
         marks = {n: await self._mark(names(n)) for n in numbers}
         todo = [n for n, mark in marks.items() if mark.number < number]
-        if todo:
-            others = [names(n, other) for other in self._others for n in range(self._topics.partitions)]
-            until = max([await self._patient(lambda name=name: self._fence(name)) for name in others])  # type: ignore[misc]
-            for n in todo:
-                await self._patient(lambda n=n: self._owed(names(n)))  # type: ignore[misc]
-            await self._hear(self._outward)
-            until = max(until, *await self._closed(), self.said.newest + 1)  # the others' states may be lost
-            await self._send_on({names(n).encode() for n in todo})
-            for n in todo:
-                marks[n] = Mark(number, until)
-                await self._patient(lambda n=n: self._marked(names(n), marks[n]))  # type: ignore[misc]
-            self._logger.info("in charge", meaning=f"took over from generation {self.charge.previous}", shards=todo)
         self.until = {n: mark.until for n, mark in marks.items()}
-        if not todo and await self._behind(numbers):
-            await self._hear(self._outward)
+        if not todo and not await self._behind(numbers):
+            return
+        until, owed = NEVER, list[Send]()
+        for name in [names(n, other) for other in self._others for n in range(self._topics.partitions) if todo]:
+            released, left = await self._patient(lambda name=name: self._fence(name))  # type: ignore[misc]
+            until, owed = max(until, released), [*owed, *left]
+        closed = await self._closed()
+        await self._hear(self._outward)
+        self.said.before = min(closed)
+        until = max(until, *closed, self.said.newest + 1)  # the others' states may be lost
+        if not todo:
+            return
+        await self._send([send for send in owed if self._unsaid(send)])
+        await self._send_on({names(n).encode(): marks[n] for n in todo})
+        for n in todo:
+            self.until[n] = max(until, self.said.newest + 1)
+            await self._patient(lambda n=n: self._marked(names(n), Mark(number, self.until[n])))  # type: ignore[misc]
+        self._logger.info("in charge", meaning=f"took over from generation {self.charge.previous}", shards=todo)
 
-    async def _fence(self, shard: str) -> int:
-        """Take a shard from whoever runs it, and publish what its last write had still to publish. The newest effective time at
-        which it has let events go on."""
+    async def _fence(self, shard: str) -> tuple[int, list[Send]]:
+        """Take a shard from whoever runs it. The newest effective time at which it has let events go on; and what it was to say
+        to others last: that is out, or on its way, or was never sent."""
         while True:
-            saved = await self._store.open(shard)
-            if (await self._mark(shard)).number >= self.charge.number:
-                return max(_times(saved.position), default=NEVER)
-            mark = Mark(self.charge.number)
-            await self._publish(shard, saved)
-            try:
-                await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads={MARK: mark.pack()}))
-            except Fenced:  # it has written meanwhile
-                continue
-
-    async def _owed(self, shard: str) -> None:
-        """Publish what the own shard's last write had still to publish: a part of its shadow."""
-        await self._publish(shard, await self._store.open(shard))
-
-    async def _publish(self, shard: str, saved: Saved) -> None:
-        outbox = Outbox.unpack(saved.outbox)
-        await self._log.send(stamped(shard, outbox.write, outbox.sends))
+            saved, mark = await self._store.open(shard), await self._mark(shard)
+            if mark.number < self.charge.number:
+                heads = {MARK: Mark(self.charge.number, owed=mark.owed).pack()}
+                try:
+                    await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads=heads))
+                except Fenced:  # it has written meanwhile
+                    continue
+            outward, sends = set(self._outward), [*_outbox(shard, saved), *Outbox.unpack(mark.owed).sends]
+            return max(_times(saved.position), default=NEVER), [send for send in sends if send.topic in outward]
 
     @property
     def _outward(self) -> list[str]:
@@ -179,29 +190,40 @@ class Succession:
 
         await self._read(topics, hear)
 
-    async def _send_on(self, sources: set[bytes]) -> None:
-        """Send what these shards have shown, and nobody has said."""
+    def _unsaid(self, send: Send, at: int | None = ALWAYS) -> bool:
+        """Whether nobody has said this yet; now it is. For `at` see `Published.first`."""
+        if send.topic[-4:] != ".dlq":
+            return self.said.first(send.topic, send.value or b"", at)
+        name = letter_of(send.topic, send.headers)
+        new = name not in self.letters
+        self.letters.add(name)
+        return new
 
-        async def hear(batch: Batch) -> None:
-            sends = []
-            for i, headers in enumerate(batch.headers):
-                topic, source = meant_for(headers), dict(headers).get(FROM)
-                if topic is None or source not in sources:
-                    continue
-                letter = topic[-4:] == ".dlq"
-                if letter:  # goes with the headers of whoever published it
-                    headers = tuple(h for h in headers[: [name for name, _ in headers].index(OF)])
-                    new = (name := letter_of(topic, headers)) not in self.letters
-                    self.letters.add(name)
-                else:
-                    headers = tuple(h for h in headers if h[0] != OF)
-                    new = self.said.first(topic, batch.values[i] or b"")
-                if new:
-                    sends.append(Send(topic, batch.keys[i], batch.values[i], headers, batch.partition.number))
-            await self.confirm()  # who is put in charge next relies on what was said when it began
-            await self._patient(lambda: self._log.send(sends))
+    async def _send_on(self, shards: Mapping[bytes, Mark]) -> None:
+        """Send what these shards have shown, and nobody has said: what their topic has of it, then what their outboxes have. A
+        shard's mark holds what is on its way, so that whoever fences it meanwhile knows what may still come."""
 
-        await self._read([self._topics.shadow], hear)
+        async def hear(shown: Iterable[Send]) -> None:
+            new = defaultdict[bytes, list[Send]](list)
+            for record in shown:
+                source, found = dict(record.headers).get(FROM) or b"", meant(record)
+                if source in shards and found is not None and self._unsaid(*found):
+                    new[source].append(found[0])
+            for source, sends in new.items():
+                for first in range(0, len(sends), AT_ONCE):
+                    await send(source, sends[first : first + AT_ONCE])
+
+        async def send(source: bytes, sends: list[Send]) -> None:
+            owed = msgspec.structs.replace(shards[source], owed=Outbox.of(0, {}, sends).pack())
+            await self._patient(lambda: self._marked(source.decode(), owed))
+            await self._send(sends)
+
+        await self._read([self._topics.shadow], lambda batch: hear(_sends(batch)))
+        for name in map(bytes.decode, shards):
+            await hear(_outbox(name, await self._patient(lambda name=name: self._store.open(name))))  # type: ignore[misc]
+
+    async def _send(self, sends: Sequence[Send]) -> None:
+        await self._patient(lambda: self._log.send(sends))
 
     async def _behind(self, numbers: Sequence[int]) -> bool:
         """Whether a shard has not yet come to where the one before it was."""
@@ -238,6 +260,18 @@ class Succession:
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
         return await patiently(attempt, self._logger, lambda: None)
+
+
+def _outbox(shard: str, saved: Saved) -> Sequence[Send]:
+    """What a shard's last write sends, as it is on the topics."""
+    outbox = Outbox.unpack(saved.outbox)
+    return stamped(shard, outbox.write, outbox.sends)
+
+
+def _sends(batch: Batch) -> list[Send]:
+    """Records as whoever sent them did."""
+    columns = zip(batch.keys, batch.values, batch.headers, strict=True)
+    return [Send(batch.partition.topic, key, value, headers, batch.partition.number) for key, value, headers in columns]
 
 
 def _done(position: bytes) -> int:

@@ -17,7 +17,7 @@ import structlog
 
 from penstock.errors import PenstockError
 from penstock.offline import Location
-from penstock.offline.columns import Columns
+from penstock.offline.columns import Columns, RecordColumns
 from penstock.offline.location import spoken
 from penstock.offline.table import PARTITIONS, TOPIC, app_of
 from penstock.place import PLACE
@@ -49,7 +49,7 @@ class TableWriter:
     """Appends to the table of one topic. `open` it, read on from `position`, `append`; after `Moved`, `open` it again."""
 
     def __init__(self, location: Location, name: str, columns: Columns) -> None:
-        self.name, self._location, self._columns = name, location, columns
+        self.name, self._location, self.columns = name, location, columns
         self._logger = structlog.get_logger(service="feature_store", part="archive", table=name)
         self._delta: Any = None
         self._topic_id = ""
@@ -134,7 +134,7 @@ class TableWriter:
             place = pa.schema([(PLACE[0], pa.string()), (PLACE[1], pa.int32()), (PLACE[2], pa.int64())])
             return DeltaTable.create(
                 uri,
-                pa.schema([*place, *self._columns.schema]),
+                pa.schema([*place, *self.columns.schema]),
                 mode="ignore",
                 partition_by=[PLACE[0]],
                 storage_options=options,
@@ -143,19 +143,22 @@ class TableWriter:
                     **PROPERTIES,
                     **properties,
                     # Statistics of few columns instead of all: what readers skip files by, at half the cost of a commit.
-                    "delta.dataSkippingStatsColumns": ",".join([*PLACE[1:], *self._columns.sought]),
+                    "delta.dataSkippingStatsColumns": ",".join([*PLACE[1:], *self.columns.sought]),
                 },
             )
 
     def _fits(self) -> None:
         import pyarrow as pa
 
-        there = {field.name: field.type for field in pa.schema(self._delta.schema().to_arrow())}
+        schema = pa.schema(self._delta.schema().to_arrow())
+        there = {field.name: field.type for field in schema}
+        if isinstance(self.columns, RecordColumns):
+            self.columns = self.columns.beside(schema)
         if self._delta.metadata().partition_columns != [PLACE[0]]:
             raise PenstockError(
                 f"the table {self._location.uri(self.name)} was not made by this archive", "move it away, or set PENSTOCK_TABLES"
             )
-        for field in self._columns.schema:
+        for field in self.columns.schema:
             known = there.get(field.name, field.type)
             if not (known == field.type or (pa.types.is_large_string(known) and pa.types.is_string(field.type))):
                 raise PenstockError(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.codec import MAX_BYTES
 from penstock.log import Log
+from penstock.publish import sampled
 from penstock.runtime.health import application
+from penstock.runtime.telemetry import Tracing
 from penstock.topics import Topics
 
 from . import ingest, manual, predict
@@ -40,6 +42,8 @@ from .tally import Tallies
 __all__ = ["Look", "gateway", "openapi"]
 
 _VERSION = "3"
+SAMPLED = "1"
+"""How the flags of a traceparent that is sampled end (W3C Trace Context: bit 0; others are not defined in version 00)."""
 MAX_ROWS = 1_000
 """Of one infer request."""
 
@@ -63,10 +67,13 @@ def gateway(
     look: Look,
     spill: Spill | None = None,
     demanding: bool = False,
+    tracing: Tracing | None = None,
+    share: float = 0.0,
 ) -> FastAPI:
     """The application. While it runs it follows who is on duty; `look` reads features from the online store.
 
-    Without a `spill` it is strict: what the log does not take is not answered. `demanding`: nor is what `look` cannot read.
+    Without a `spill` it is strict: what the log does not take is not answered. `demanding`: nor is what `look` cannot read. A
+    `share` of the events that come without a traceparent begin a trace.
     """
     follower, source = Follower(topics, log, sessions, meters), f"/{topics.project.name}/gateway".encode()
     models = topics.project.models
@@ -90,14 +97,32 @@ def gateway(
         await asyncio.wait(running)
 
     app.router.lifespan_context = lifespan
+    app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS))
     ahead = {
-        "/v2": OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS)),
-        predict.PREFIX: Predict(predictors, lambda: follower.ready and answers.ready),
+        "/v2": app.state.open_inference,
+        predict.PREFIX: Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share)),
         ingest.PREFIX: Ingest(topics, events),
     }
     app.user_middleware.append(Middleware(_Ahead, of=ahead))  # within all others: those count, and guard the doors
     manual.describe(app, topics.project)
     return app
+
+
+def _traced(topics: Topics, tracing: Tracing | None, share: float) -> Callable[[str, str, str], str]:
+    """One span for each answer whose trace is sampled; without a collector traces are passed on as they came."""
+    if tracing is None or not tracing.on:
+        return lambda given, _name, _model: given
+    begin, spans = sampled(share), tracing
+
+    def traced(given: str, name: str, model: str) -> str:
+        if given:
+            return spans.record(given, "process", topics.predictions(model)) if given.endswith(SAMPLED) else given
+        begun = begin(f"{topics.prefix}/gateway/{name}") or ""
+        if begun:
+            spans.start(begun, "process", topics.predictions(model))
+        return begun
+
+    return traced
 
 
 class _Ahead:

@@ -3,7 +3,8 @@
 A lone request waits for nothing, and the busier the server, the larger its batches. A run that is expected to take long
 goes to a thread, so that others are answered meanwhile; what comes in during it is the next batch. Where a batch fails, each
 of its requests is run alone, so that a bad one fails by itself. Admission is by age: while the oldest request that waits
-has waited longer than `patience`, no other is let in.
+has waited longer than `patience`, no other is let in, and one that has when its turn comes is refused instead of answered
+late: its client has asked somebody else by then.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Batcher:
         """Seconds a row, of late."""
 
     def ask(self, asked: Asked) -> asyncio.Future[list[Array]]:
-        """The outputs to come. Raises Overloaded; the future raises what the run raises for this request alone."""
+        """The outputs to come. Raises Overloaded; so may the future, beside what the run raises for this request alone."""
         now, waiting = self._clock(), self._waiting
         if waiting and now - waiting[0].since > self._patience:
             raise Overloaded
@@ -89,11 +90,16 @@ class Batcher:
             self._answer(batch, rows, *self._timed(batch))
 
     def _next(self) -> tuple[list[_Waiting], int]:
-        """The oldest request, and all of its kind that there is room for; those whose clients have gone are left out."""
+        """The oldest request, and all of its kind that there is room for; those whose clients have gone, or waited too long, are
+        left out."""
         waiting, others, batch, rows = self._waiting, list[_Waiting](), list[_Waiting](), 0
+        oldest = self._clock() - self._patience
         while waiting:
             one = waiting.popleft()
             if one.answer.cancelled():
+                continue
+            if one.since < oldest:
+                one.answer.set_exception(Overloaded())
                 continue
             if batch and not (self._batched and one.kind == batch[0].kind and rows + one.asked.rows <= ROWS):
                 others.append(one)

@@ -17,33 +17,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from penstock.errors import Refused
+from penstock.scoring.signature import DATATYPES, Array
 
-__all__ = ["DATATYPES", "ONNX", "Array", "from_binary", "from_json", "to_binary", "to_json"]
-
-Array = npt.NDArray[Any]
-
-DATATYPES: Final[dict[str, np.dtype[Any]]] = {
-    "BOOL": np.dtype("?"),
-    **{f"UINT{8 * n}": np.dtype(f"<u{n}") for n in (1, 2, 4, 8)},
-    **{f"INT{8 * n}": np.dtype(f"<i{n}") for n in (1, 2, 4, 8)},
-    **{f"FP{8 * n}": np.dtype(f"<f{n}") for n in (2, 4, 8)},
-    "BYTES": np.dtype("O"),
-}
-"""Datatype -> what holds it; BYTES are `str` objects. BF16 is not among them: numpy has none."""
-
-ONNX: Final[dict[str, str]] = {
-    "tensor(bool)": "BOOL",
-    **{f"tensor(uint{n})": f"UINT{n}" for n in (8, 16, 32, 64)},
-    **{f"tensor(int{n})": f"INT{n}" for n in (8, 16, 32, 64)},
-    "tensor(float16)": "FP16",
-    "tensor(float)": "FP32",
-    "tensor(double)": "FP64",
-    "tensor(string)": "BYTES",
-}
-"""ONNX's name of a type -> the protocol's."""
+__all__ = ["DATATYPES", "Array", "from_binary", "from_json", "to_binary", "to_json"]
 
 _BEYOND: Final = {"FP16": 65_520.0, "FP32": 3.4028235677973366e38}
 """The least number that rounds to infinity: the largest finite one and half a step (IEEE 754)."""

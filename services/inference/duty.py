@@ -14,11 +14,11 @@ from penstock.model import Model
 from penstock.records import Decision
 from penstock.runtime.lane import now as clock
 from penstock.runtime.patience import patiently
+from penstock.scoring.answers import Serving
+from penstock.scoring.roster import ALIASES, Roster, Rosters
 from penstock.topics import Topics
 
 from .meters import Meters
-from .roster import ALIASES, Roster, Rosters
-from .scoring import Serving
 from .sessions import RETRY_SECONDS, Member, Sessions
 
 __all__ = ["Duties", "Duty", "Follower"]
@@ -128,8 +128,8 @@ class Duties:
 
 
 class Follower:
-    """Follows the models topic for the gateway: the same duties as the shards', without a partition of its own.
-    `ready` once everything that was there has been taken in."""
+    """Follows the models topic for the gateway: the same duties as the shards', without a partition of its own. Models are opened
+    in a thread; who serves is one reference, which is exchanged. `ready` once everything that was there has been taken in."""
 
     def __init__(self, topics: Topics, log: Log, sessions: Sessions, meters: Meters) -> None:
         self.duties = Duties(topics, sessions, meters)
@@ -151,7 +151,7 @@ class Follower:
             while me is None or not me.cancelling():  # a client below may drop the cancellation, see Lane.run
                 self.ready = self.ready or duties.heard >= end
                 for batch in await reader.read(1000, 0.25):
-                    duties.hear(batch, clock())
-                duties.retry(clock())
+                    await asyncio.to_thread(duties.hear, batch, clock())  # opening a model takes as long as many answers
+                await asyncio.to_thread(duties.retry, clock())
         finally:
             await reader.close()

@@ -14,12 +14,12 @@ import numpy as np
 
 from penstock.errors import Refused
 from penstock.model import Model
+from penstock.scoring.answers import NOBODY, Serving, score
 
 from .batching import Batcher
 from .datatypes import Array
 from .duty import Follower
 from .protocol import Failed, Version
-from .scoring import NOBODY, Serving, score
 from .tally import Tally
 from .tensors import Signature, Tensor
 

@@ -39,10 +39,11 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Predict:
-    """The application. `ready`: whether it is known who is on duty. `trace` starts the trace of a named event, or not (empty)."""
+    """The application. `ready`: whether it is known who is on duty. `trace` gives the traceparent to pass on, from the one that
+    came (or empty), the name of the event and its model."""
 
     def __init__(
-        self, predictors: Mapping[str, Predictor], ready: Callable[[], bool], trace: Callable[[str], str] = lambda _: ""
+        self, predictors: Mapping[str, Predictor], ready: Callable[[], bool], trace: Callable[[str, str, str], str]
     ) -> None:
         self._predictors, self._ready, self._trace = predictors, ready, trace
         events = {predictor.model.scores for predictor in predictors.values()}
@@ -88,7 +89,7 @@ class Predict:
         scores = predictor.model.scores
         event = self._decoders[scores].decode(body, now())
         entity, id_ = str(getattr(event, scores.key.name)), str(getattr(event, (scores.id or scores.key).name))
-        trace = given or self._trace(f"{scores.topic}#{id_}")
+        trace = self._trace(given, f"{scores.topic}#{id_}", predictor.model.name)
         return Question(event, id_, entity, getattr(event, scores.time.name), trace, explain)
 
 

@@ -26,6 +26,7 @@ import numpy.typing as npt
 import structlog
 
 from penstock.event import Event
+from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
 from penstock.runtime.outbox import FROM, SEQUENCE
@@ -205,9 +206,10 @@ class Predictor:
             [question.id for question in questions], entities, [question.moment for question in questions], rows, scored,
             self._clock() - batch[0].since, [question.trace.encode() for question in questions],
         )  # fmt: skip
+        source = self._source
         sends = [
-            record._replace(headers=(*record.headers, self._source, (SEQUENCE, question.id.encode())))
-            for record, question, told in zip(records, questions, found, strict=True)
+            Send(topic, key, value, (*headers, source, (SEQUENCE, key or b"")))
+            for (topic, key, value, headers, _), told in zip(records, found, strict=True)
             if not isinstance(told, Failed)
         ]
         safe = self._recorder.record(sends)

@@ -144,7 +144,7 @@ class OpenInference:
     """The application. `admin`: whether the repository may be looked at and changed."""
 
     def __init__(self, models: Models, limits: Limits = Limits(), admin: bool = False) -> None:
-        self._models, self._limits, self._admin = models, limits, admin
+        self.models, self.limits, self._admin = models, limits, admin
         self._logger = structlog.get_logger()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -176,15 +176,15 @@ class OpenInference:
     async def _infer(self, asked: Route, scope: Scope, receive: Receive) -> tuple[bytes, int | None]:
         """The body of the answer, and the length of its JSON part when it is binary."""
         began = time.perf_counter()
-        version = await self._models.version(asked.model, asked.version)
+        version = await self.models.version(asked.model, asked.version)
         tally = version.tally
         try:
             head = _head(scope["headers"])
-            body = await body_of(scope, receive, self._limits.body)
+            body = await body_of(scope, receive, self.limits.body)
             read = time.perf_counter()
             request = infer_request(body, version.signature, head)
-            if request.rows > self._limits.rows:
-                raise Refused("too_large", f"{request.rows} rows are more than {self._limits.rows} in one request")
+            if request.rows > self.limits.rows:
+                raise Refused("too_large", f"{request.rows} rows are more than {self.limits.rows} in one request")
             decoded = time.perf_counter()
             found = await version.batcher.ask(request)
             encoding = time.perf_counter()
@@ -196,12 +196,7 @@ class OpenInference:
             tally.failed += 1
             tally.lost += time.perf_counter() - began
             raise
-        now = time.perf_counter()
-        tally.done += 1
-        tally.last = int(time.time() * 1e3)
-        tally.decode += decoded - read
-        tally.encode += now - encoding
-        tally.taken += now - began
+        tally.answered(began, decoded - read, encoding)
         return answer
 
     async def _other(self, asked: Route | None, scope: Scope, receive: Receive) -> tuple[int, Any]:
@@ -211,7 +206,12 @@ class OpenInference:
         method = "GET" if scope["method"] == "HEAD" else scope["method"]
         if method != asked.method:
             raise Failed(405, f"{scope['path'][:200]} takes {asked.method}", allow=asked.method)
-        models, call = self._models, asked.call
+        body = await body_of(scope, receive, self.limits.body) if method == "POST" else b""
+        return await self.told(asked, body)
+
+    async def told(self, asked: Route, body: bytes = b"") -> tuple[int, Any]:
+        """The answer to a call that is not inference, as HTTP has it: status and value. Raises Failed, Refused."""
+        models, call = self.models, asked.call
         if call == "server":
             return 200, {"name": "penstock", "version": PROTOCOL, "extensions": EXTENSIONS}
         if call == "live":
@@ -222,7 +222,7 @@ class OpenInference:
         if call == "all_statistics":
             return 200, {"model_stats": [tally.shown(*of) for of, tally in models.tallies().items()]}
         if call in ("index", "load", "unload"):
-            return await self._repository(asked, await body_of(scope, receive, self._limits.body))
+            return await self._repository(asked, body)
         if call == "model_ready":
             try:
                 await models.version(asked.model, asked.version)
@@ -260,13 +260,13 @@ class OpenInference:
             ready = options.get("ready", False)
             if type(ready) is not bool:
                 raise Refused("schema", "`ready` is true or false")
-            return 200, [entry for entry in self._models.index() if not ready or entry["state"] == "READY"]
+            return 200, [entry for entry in self.models.index() if not ready or entry["state"] == "READY"]
         if asked.call == "unload":
-            await self._models.unload(asked.model)
+            await self.models.unload(asked.model)
         elif options.get("parameters"):
             raise Refused("schema", "parameters of load are not supported: a model is the file that the server was started with")
         else:
-            await self._models.load(asked.model)
+            await self.models.load(asked.model)
         return 200, {}
 
 

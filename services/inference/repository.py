@@ -19,9 +19,9 @@ from typing import Final
 import structlog
 
 from penstock.errors import PenstockError, Unreachable
+from penstock.scoring.graph import Graph
 
 from .batching import Batcher
-from .graph import Graph
 from .protocol import Failed, Version
 from .tally import Tally
 from .tensors import Parameters

@@ -29,9 +29,12 @@ from penstock.runtime.telemetry import logs
 from .described import document
 from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
 from .repository import Repository, named
+from .rpc_port import rpc_port
 from .tally import Tallies
 
 __all__ = ["Serve", "run"]
+
+Told = Callable[[str, Sequence[dict[str, Any]], str], None]
 
 LOOK: Final = 1.0
 """Seconds between two looks at the files: one that changed is served after two."""
@@ -41,7 +44,7 @@ class Serve:
     """The ASGI application: the protocol, and what an operator looks at."""
 
     def __init__(self, repository: Repository, limits: Limits, admin: bool) -> None:
-        self._repository, self._protocol = repository, OpenInference(repository, limits, admin)
+        self._repository, self.protocol = repository, OpenInference(repository, limits, admin)
         self._described = msgspec.json.encode(document("penstock serve", PROTOCOL, repository.models))
         self._meters = CollectorRegistry()
         self._meters.register(Tallies(lambda: {model: tally for (model, _), tally in repository.tallies().items()}))
@@ -49,7 +52,7 @@ class Serve:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"] if scope["type"] == "http" else ""
         if path.startswith("/v2") or scope["method"] not in ("GET", "HEAD"):
-            await self._protocol(scope, receive, send)
+            await self.protocol(scope, receive, send)
             return
         status, kind = 200, b"application/json"
         if path == "/healthz":
@@ -66,7 +69,7 @@ class Serve:
             await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else found.body})
             return
         else:
-            await self._protocol(scope, receive, send)
+            await self.protocol(scope, receive, send)
             return
         headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
@@ -75,7 +78,7 @@ class Serve:
 
 def run(
     words: Sequence[str],
-    told: Callable[[str, Sequence[dict[str, Any]]], None],
+    told: Told,
     host: str = "127.0.0.1",
     port: int = 0,
     admin: bool = False,
@@ -85,18 +88,22 @@ def run(
     limits: Limits = Limits(),
     access: Access = Access(),
     transport: Transport | None = None,
+    grpc_port: int | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `told` hears the URL, and model by model what is served, once it is. PenstockError in words
-    when a file cannot be served or the port is taken."""
+    """Serve until SIGTERM or SIGINT. `told` hears the URL, model by model what is served, and host:port of gRPC, once it is.
+    PenstockError in words when a file cannot be served or a port is taken. `grpc_port`: answer by gRPC, too (0: a free port)."""
     if admin and not access.asked and not loopback(host):
         raise PenstockError(
             f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1, or ask for keys:  --keys FILE"
         )
+    if grpc_port is not None and access.asked:
+        raise PenstockError("gRPC asks for no keys, which HTTP here does", "leave out --grpc-port, or the keys")
     logs("serve")
     repository = Repository([named(word) for word in words], memory, load_timeout, patience)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
-    app = access.door(Serve(repository, limits, admin), host)
-    asyncio.run(_serve(repository, app, bound(host, port), told, transport or Transport()))
+    app = Serve(repository, limits, admin)
+    guarded, rpc = access.door(app, host), rpc_port(app.protocol, host, grpc_port)
+    asyncio.run(_serve(repository, guarded, bound(host, port), told, transport or Transport(), rpc))
 
 
 def bound(host: str, port: int) -> socket.socket:
@@ -117,11 +124,14 @@ async def _serve(
     repository: Repository,
     app: Any,
     taken: socket.socket,
-    told: Callable[[str, Sequence[dict[str, Any]]], None],
+    told: Told,
     transport: Transport,
+    rpc: contextlib.AbstractAsyncContextManager[str],
 ) -> None:
-    with contextlib.closing(taken):
+    async with contextlib.AsyncExitStack() as living:
+        living.enter_context(contextlib.closing(taken))
         await repository.open()
+        grpc_at = await living.enter_async_context(rpc)
         gc.freeze()
         server = running(app, transport=transport, lifespan=False)
         loop = asyncio.get_running_loop()
@@ -132,10 +142,8 @@ async def _serve(
         while not server.started and not serving.done():
             await asyncio.sleep(0.001)
         host, port = taken.getsockname()[:2]
-        told(
-            f"{transport.scheme}://{f'[{host}]' if ':' in host else host}:{port}",
-            [await _about(repository, e) for e in repository.index()],
-        )
+        models = [await _about(repository, entry) for entry in repository.index()]
+        told(f"{transport.scheme}://{f'[{host}]' if ':' in host else host}:{port}", models, grpc_at)
         try:
             await serving
         finally:

@@ -7,11 +7,12 @@ writes   <p>.predictions.<model>, <p>.rows.<event>.dlq; closes predictions on <p
 state    positions, and the alias records as of then; artefacts are opened by digest, once a process
 serves   POST /predict/{model}, /events/{event}, /v2 (Open Inference Protocol), /healthz, /readyz, /metrics, /openapi.json
 
-How a row becomes a prediction: `shard` reads it with `rows`, a `desk` asks `scoring`, which asks the versions on duty.
-Who is on duty: `roster` folds decisions, `duty` has `sessions` open their artefacts. `api` is the same over HTTP: `predict` asks
-a `predictor` about events, and a `recorder` (with a `spill`) has its answers safe before they leave; `ingest` publishes events;
-tensors are asked by `protocol`, of who is `onduty` here and of a `repository` of files in `penstock serve` (`serve`). Every ONNX
-model, there and here, is a `graph`; over HTTP, requests of one turn go to it together (`batching`).
+How a row becomes a prediction: `shard` reads it with `rows`, a `desk` asks `penstock.scoring`, which asks the versions on duty.
+Who is on duty: `penstock.scoring.roster` folds decisions, `duty` has `sessions` open their artefacts. `api` is the same over
+HTTP: `predict` asks a `predictor` about events, and a `recorder` (with a `spill`) has its answers safe before they leave;
+`ingest` publishes events; tensors are asked by `protocol`, of who is `onduty` here and of a `repository` of files in `penstock
+serve` (`serve`). Every ONNX model, there and here, is a `penstock.scoring.graph`; over HTTP, requests of one turn go to it
+together (`batching`).
 """
 
 from __future__ import annotations

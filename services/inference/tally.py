@@ -6,6 +6,7 @@ The form is that of Triton's statistics extension (extension_statistics.md), whi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,16 @@ class Tally:
         """Requests answered, not answered, and not let in; rows and runs of the answered; last answer in ms since 1970."""
         self.taken = self.lost = self.decode = self.queue = self.infer = self.encode = 0.0
         """From request to answer of the answered and of the others, and the parts of the answered."""
+
+    def answered(self, began: float, decoding: float, encoding: float) -> None:
+        """Count an answer that is about to be given: when its request began and its encoding (`time.perf_counter`), and the
+        seconds that decoding took."""
+        now = time.perf_counter()
+        self.done += 1
+        self.last = int(time.time() * 1e3)
+        self.decode += decoding
+        self.encode += now - encoding
+        self.taken += now - began
 
     def shown(self, model: str, version: str) -> dict[str, Any]:
         """The statistics of the protocol; times in nanoseconds."""

@@ -8,59 +8,22 @@ A binary request is JSON of as many bytes as the header Inference-Header-Content
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from penstock.errors import Refused
+from penstock.scoring.signature import DATATYPES, Array, Signature, Tensor
 
-from .datatypes import DATATYPES, Array, from_binary, from_json, to_binary, to_json
+from .datatypes import from_binary, from_json, to_binary, to_json
 
-__all__ = ["Asked", "Parameters", "Signature", "Tensor", "infer_answer", "infer_request"]
+__all__ = ["Asked", "Parameters", "Signature", "Tensor", "infer_answer", "infer_request", "input_of", "outputs_of", "rows_of"]
 
 Parameters = dict[str, str | int | float | bool]
 
 _NEITHER: Final = ("classification", "shared_memory_region")
 """Parameters of extensions that we do not have: to ignore them would give a wrong answer."""
-
-
-class Tensor(msgspec.Struct, frozen=True):
-    """An input or output of a model; -1 is a dimension of any size, no shape at all any shape."""
-
-    name: str
-    datatype: str
-    shape: list[int]
-
-    def fits(self, shape: Sequence[int]) -> bool:
-        own = self.shape or [-1] * len(shape)
-        if len(own) != len(shape):
-            return False
-        for wanted, size in zip(own, shape, strict=True):  # noqa: SIM110  (`all` of a generator takes twice as long)
-            if size < 0 or wanted not in (size, -1):
-                return False
-        return True
-
-
-@dataclass(frozen=True)
-class Signature:
-    """What a model takes and gives. `batched`: the first dimension of every tensor is rows that do not see each other."""
-
-    inputs: tuple[Tensor, ...]
-    outputs: tuple[Tensor, ...]
-    batched: bool = True
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        """Of the outputs."""
-        return tuple(tensor.name for tensor in self.outputs)
-
-    @cached_property
-    def datatypes(self) -> dict[str, str]:
-        """Of the outputs, by name."""
-        return {tensor.name: tensor.datatype for tensor in self.outputs}
 
 
 class _Input(msgspec.Struct, gc=False):
@@ -129,21 +92,28 @@ def infer_request(body: bytes, signature: Signature, head: int | None = None) ->
         raise Refused("decode", f"not JSON: {error}") from None
     raw = None if head is None else _Rest(memoryview(body)[head:])
     feeds = {given.name: _array(given, signature, raw) for given in asked.inputs}
-    if len(feeds) != len(asked.inputs) or len(feeds) != len(signature.inputs):
-        takes = ", ".join(repr(tensor.name) for tensor in signature.inputs)
-        names = ", ".join(repr(given.name[:80]) for given in asked.inputs[:20]) or "none"
-        raise Refused("schema", f"the model takes one each of {takes}; the request has: {names}")
+    rows = rows_of([given.name for given in asked.inputs], feeds, signature)
     if raw is not None and raw.left:
         raise Refused("schema", f"{raw.left} bytes follow the last binary input")
-    rows = asked.inputs[0].shape[0] if signature.batched else 1
-    if signature.batched and len(feeds) > 1:
-        sizes = {array.shape[0] for array in feeds.values()}
-        if len(sizes) > 1:
-            raise Refused("schema", f"inputs have different numbers of rows: {', '.join(map(str, sorted(sizes)))}")
     if asked.outputs or asked.parameters:
         wanted, binary = _wanted(asked, signature)
         return Asked(feeds, rows, wanted, binary, asked.id)
     return Asked(feeds, rows, signature.names, _NOTHING, asked.id)
+
+
+def rows_of(names: Sequence[str], feeds: Mapping[str, Array], signature: Signature) -> int:
+    """How many rows a request has whose inputs have these names; Refused (schema) when they are not those of the model."""
+    if len(feeds) != len(names) or len(feeds) != len(signature.inputs):
+        takes = ", ".join(repr(tensor.name) for tensor in signature.inputs)
+        given = ", ".join(repr(name[:80]) for name in names[:20]) or "none"
+        raise Refused("schema", f"the model takes one each of {takes}; the request has: {given}")
+    if not signature.batched:
+        return 1
+    if len(feeds) > 1:
+        sizes = {array.shape[0] for array in feeds.values()}
+        if len(sizes) > 1:
+            raise Refused("schema", f"inputs have different numbers of rows: {', '.join(map(str, sorted(sizes)))}")
+    return int(feeds[names[0]].shape[0])
 
 
 class _Rest:
@@ -163,35 +133,37 @@ class _Rest:
         return found
 
 
-def _array(given: _Input, signature: Signature, raw: _Rest | None) -> Array:
-    """The elements of one input, checked against what the model takes."""
-    name = given.name
+def input_of(name: str, datatype: str, shape: Sequence[int], parameters: Parameters | None, signature: Signature) -> None:
+    """See whether the model takes such an input; Refused (schema) says why it does not."""
     for tensor in signature.inputs:
         if tensor.name == name:
             break
     else:
         names = ", ".join(repr(tensor.name) for tensor in signature.inputs)
         raise Refused("schema", f"there is no input {name[:80]!r}; the model takes {names}")
-    if given.datatype != tensor.datatype:
-        known = given.datatype in DATATYPES
-        raise Refused(
-            "schema", f"input {name!r} is {tensor.datatype}, not {given.datatype[:20]!r}{'' if known else ' (unknown)'}"
-        )
-    if not tensor.fits(given.shape):
-        raise Refused("schema", f"input {name!r} has shape {tensor.shape}, not {given.shape[:20]}")
-    size = None
-    if given.parameters:
-        _refuse_others(name, given.parameters)
-        size = given.parameters.get("binary_data_size")
+    if datatype != tensor.datatype:
+        known = datatype in DATATYPES
+        raise Refused("schema", f"input {name!r} is {tensor.datatype}, not {datatype[:20]!r}{'' if known else ' (unknown)'}")
+    if not tensor.fits(shape):
+        raise Refused("schema", f"input {name!r} has shape {tensor.shape}, not {list(shape[:20])}")
+    if parameters:
+        _refuse_others(name, parameters)
+
+
+def _array(given: _Input, signature: Signature, raw: _Rest | None) -> Array:
+    """The elements of one input, checked against what the model takes."""
+    name, datatype = given.name, given.datatype
+    input_of(name, datatype, given.shape, given.parameters, signature)
+    size = given.parameters.get("binary_data_size") if given.parameters else None
     if size is None:
         if not len(given.data):
             raise Refused("schema", f"input {name!r} has no data")
-        return from_json(name, tensor.datatype, given.shape, bytes(given.data))
+        return from_json(name, datatype, given.shape, bytes(given.data))
     if raw is None:
         raise Refused("schema", f"input {name!r} is binary, and the header Inference-Header-Content-Length is absent")
     if len(given.data):
         raise Refused("schema", f"input {name!r} has both data and binary_data_size")
-    return from_binary(name, tensor.datatype, given.shape, raw.take(name, size))
+    return from_binary(name, datatype, given.shape, raw.take(name, size))
 
 
 def _wanted(asked: _Request, signature: Signature) -> tuple[tuple[str, ...], frozenset[str]]:
@@ -200,18 +172,25 @@ def _wanted(asked: _Request, signature: Signature) -> tuple[tuple[str, ...], fro
     if not asked.outputs:
         return signature.names, frozenset(signature.names) if every else _NOTHING
     binary = set()
+    wanted = outputs_of([(output.name, output.parameters) for output in asked.outputs], signature)
     for output in asked.outputs:
-        if output.name not in signature.names:
-            names = ", ".join(map(repr, signature.names))
-            raise Refused("schema", f"there is no output {output.name[:80]!r}; the model gives {names}")
-        if output.parameters:
-            _refuse_others(output.name, output.parameters)
         if _flag(f"output {output.name!r}", output.parameters, "binary_data", every):
             binary.add(output.name)
-    wanted = tuple(output.name for output in asked.outputs)
+    return wanted, frozenset(binary)
+
+
+def outputs_of(asked: Sequence[tuple[str, Parameters | None]], signature: Signature) -> tuple[str, ...]:
+    """The outputs that are asked for, by name with parameters; none means all. Refused (schema): what the model does not give."""
+    for name, parameters in asked:
+        if name not in signature.names:
+            names = ", ".join(map(repr, signature.names))
+            raise Refused("schema", f"there is no output {name[:80]!r}; the model gives {names}")
+        if parameters:
+            _refuse_others(name, parameters)
+    wanted = tuple(name for name, _ in asked)
     if len(set(wanted)) < len(wanted):
         raise Refused("schema", f"an output is asked for twice: {', '.join(map(repr, wanted[:20]))}")
-    return wanted, frozenset(binary)
+    return wanted or signature.names
 
 
 def _flag(whose: str, parameters: Parameters | None, name: str, default: bool = False) -> bool:

@@ -16,6 +16,7 @@ from penstock.records import Outcome
 from penstock.topics import Topics
 
 from .bins import Binner
+from .explaining import Explaining, drawn
 from .intake import Item
 from .ledger import Ledger, Settled
 from .window import Window, length_of
@@ -30,20 +31,25 @@ _encode = msgspec.json.Encoder().encode
 
 class Book:
     """What is to be published is appended to `sends`. `window` is None until a first time is known; `references` are the
-    bins of the versions that are known, None where a version has none or was waited for in vain."""
+    bins of the versions that are known, None where a version has none or was waited for in vain; `explaining` those that can be
+    explained."""
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise)
         self.window: Window | None = None
         self.references: dict[str, Binner | None] = {}
+        self.explaining: dict[str, Explaining] = {}
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
         self._unbinned: dict[str, list[Any]] = {}
+        self._share, self._drawn = model.explain, dict[str, list[Any]]()
 
     def answer(self, now: int, item: Item) -> None:
         answer = item.record
         if self.ledger.answer(now, item.time, answer, item.raw) and answer.digest:
             self._unbinned.setdefault(answer.version, []).append(answer.inputs)
+            if self._share and drawn(self.name, answer.id, self._share):
+                self._drawn.setdefault(answer.version, []).append(answer.inputs)
 
     def label(self, now: int, item: Item) -> None:
         label = getattr(item.record, self._column.name)
@@ -80,6 +86,13 @@ class Book:
                 ledger.counts["unread"] += unread
                 window.bin(version, counts)
         self._unbinned.clear()
+        for version, rows in self._drawn.items():
+            explaining = self.explaining.get(version)
+            contributed = explaining.sums(rows) if explaining else None
+            ledger.counts["unexplained"] += len(rows) - (contributed.n if contributed else 0)
+            if contributed is not None and contributed.n:
+                window.explain(version, contributed)
+        self._drawn.clear()
         for word, count in ledger.counts.items():
             if count:
                 window.counts[word] = window.counts.get(word, 0) + count

@@ -17,7 +17,7 @@ from penstock.event import from_micros
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
 from penstock.policy import Drift, Skill
-from penstock.records import Alarm, Paired, Partial, Quality, Shift, Statistic
+from penstock.records import Alarm, Contributed, Paired, Partial, Quality, Shift, Statistic
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
@@ -42,9 +42,10 @@ class _Open(msgspec.Struct):
     counts: dict[str, int] = {}
     bins: dict[str, dict[str, list[int]]] = {}
     baseline: dict[str, dict[str, list[int]]] = {}
+    contributions: dict[str, Contributed] = {}
 
     def add(self, partial: Partial) -> None:
-        for name in ("quality", "paired", "counts"):
+        for name in ("quality", "paired", "counts", "contributions"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.bins = added(self.bins, {partial.reference: partial.inputs})
@@ -125,6 +126,7 @@ class Case:
             reference=max(window.bins, key=lambda v: (answers(window.bins[v]), v), default=""),
             missing=missing,
             alarms=[alarm.id for alarm in alarms],
+            contributions=window.contributions,
         )
         return statistic, alarms
 

@@ -14,6 +14,7 @@ processed at t + w or before. What becomes of each record, and the word under wh
     blank         a label event without a value
     malformed     a record that cannot be read            disordered   a record that came after its time had passed
     unread        inputs that could not be read for the bins
+    unexplained   an answer of the sample that could not be explained
 
 An answer is kept for two horizons (in the second its id alone), a parked label for one: so at most the answers of two
 horizons and the labels of one, however long labels are wrong or missing. What cannot be read is not kept.
@@ -34,7 +35,7 @@ __all__ = ["WORDS", "Answer", "Ledger", "Settled"]
 
 WORDS = (
     "predictions", "outcomes", "silent", "unanswered", "parked", "duplicate", "corrected", "late", "orphan", "blank",
-    "malformed", "disordered", "unread",
+    "malformed", "disordered", "unread", "unexplained",
 )  # fmt: skip
 
 PENDING, SPENT = 2, 3

@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from penstock.artefact import Artefacts
 from penstock.errors import Refused
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
-from penstock.records import Decision
+from penstock.records import Candidate, Decision
 from penstock.runtime.deadletter import dead_letter
 from penstock.runtime.lane import Effects
 from penstock.runtime.merge import NEVER
@@ -27,6 +28,7 @@ from penstock.topics import Topics
 
 from .bins import Binner
 from .book import Book
+from .explaining import Explaining
 from .intake import UNREADABLE, Intake, Item, SavedIntake
 from .window import Window
 
@@ -42,10 +44,13 @@ class _Position(msgspec.Struct):
 
 class PairingShard:
     """Partition `number` of `topics.partitions`. `idle_after`: wall-clock seconds after which a silent label topic is
-    passed (see intake.py)."""
+    passed (see intake.py). `artefacts`: where versions lie whose answers are to be explained; without, none is."""
 
-    def __init__(self, number: int, models: Sequence[Model], topics: Topics, idle_after: float = 5.0) -> None:
-        self._topics, self._now = topics, 0.0
+    def __init__(
+        self, number: int, models: Sequence[Model], topics: Topics, idle_after: float = 5.0, artefacts: Artefacts | None = None
+    ) -> None:
+        self._topics, self._now, self._artefacts = topics, 0.0, artefacts
+        self._explained = {model.name for model in models if model.explain}
         self._sends: list[Send] = []
         self._said = Said()
         self._books = {model.name: Book(model, topics, number, self._sends) for model in models}
@@ -150,7 +155,13 @@ class PairingShard:
             except UNREADABLE:
                 continue
             if found.candidate is not None:
+                self._explain(found.candidate)
                 self._learn(found.model, found.version, Binner(found.candidate.edges, found.candidate.reference))
+
+    def _explain(self, candidate: Candidate) -> None:
+        """Be ready to explain a version's answers."""
+        if candidate.model in self._explained and self._artefacts is not None:
+            self._books[candidate.model].explaining.setdefault(candidate.version, Explaining(self._artefacts, candidate))
 
     def _learn(self, name: str, version: str, binner: Binner | None) -> None:
         """What was known of a removed version stays: answers of it may still be read."""

@@ -3,7 +3,7 @@
 reads     <p>.predictions.<model>, label events        one shard a partition (lane "monitoring")
           <p>.hops.statistics                          one shard in all (lane "judge")
 follows   <p>.clock                                    which times are closed
-          <p>.models                                   the reference bins of every version
+          <p>.models                                   the reference bins of every version, and what explains it
 writes    <p>.outcomes.<model>                         an answer and its truth, as soon as it is known
           <p>.hops.statistics                          each shard's counts of each window (Partial)
           <p>.statistics.<model>                       closed windows, merged over the shards
@@ -16,6 +16,7 @@ predictions + labels -> PairingShard -> outcomes, partials -> JudgeShard -> stat
 
 from __future__ import annotations
 
+from penstock.artefact import Artefacts
 from penstock.log import Log
 from penstock.project import Project
 from penstock.runtime.lane import Lane
@@ -30,9 +31,15 @@ __all__ = ["lanes"]
 
 
 def lanes(
-    project: Project, topics: Topics, log: Log, store: Store, idle_after: float = 5.0, tracing: Tracing | None = None
+    project: Project,
+    topics: Topics,
+    log: Log,
+    store: Store,
+    idle_after: float = 5.0,
+    tracing: Tracing | None = None,
+    artefacts: Artefacts | None = None,
 ) -> list[Lane]:
-    """The two lanes of the service; none for a project without models."""
+    """The two lanes of the service; none for a project without models. `artefacts`: see PairingShard."""
     models = project.models
     if not models:
         return []
@@ -43,7 +50,7 @@ def lanes(
             "monitoring",
             log,
             store,
-            shard=lambda number: PairingShard(number, models, topics, idle_after),
+            shard=lambda number: PairingShard(number, models, topics, idle_after, artefacts),
             shared=list(dict.fromkeys([*predictions, *labels])),
             follows=(topics.clock, topics.models),
             writes=[

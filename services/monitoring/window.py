@@ -14,7 +14,7 @@ import msgspec
 
 from penstock.duration import DAY
 from penstock.model import Model
-from penstock.records import Paired, Partial
+from penstock.records import Contributed, Paired, Partial
 
 from .ledger import Settled
 from .quality import Sums, added, pair
@@ -41,6 +41,7 @@ class Window(msgspec.Struct):
     paired: dict[str, dict[str, Paired]] = {}
     bins: dict[str, dict[str, list[int]]] = {}
     counts: dict[str, int] = {}
+    contributions: dict[str, Contributed] = {}
 
     def judge(self, settled: Settled) -> None:
         """Count an outcome; a correction first takes the label back that it replaces, here and now."""
@@ -69,6 +70,10 @@ class Window(msgspec.Struct):
         """Add inputs answered by a version, counted against its reference."""
         self.bins[version] = added(self.bins.get(version, {}), counts)
 
+    def explain(self, version: str, contributed: Contributed) -> None:
+        """Add what moved answers of a version."""
+        self.contributions[version] = added(self.contributions.get(version, Contributed()), contributed)
+
     def partials(
         self, model: str, end: int, shard: int, shards: int, baselines: Mapping[str, dict[str, list[int]]]
     ) -> list[Partial]:
@@ -87,8 +92,9 @@ class Window(msgspec.Struct):
             reference="",
             counts=self.counts,
             parts=len(versions),
+            contributions=dict(sorted(self.contributions.items())),
         )
-        other = msgspec.structs.replace(first, quality={}, paired={}, counts={})
+        other = msgspec.structs.replace(first, quality={}, paired={}, counts={}, contributions={})
         return [
             msgspec.structs.replace(
                 other if part else first,

@@ -18,16 +18,19 @@ import msgspec
 
 from penstock import duration
 from penstock.artefact import Artefacts
+from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.model import Model
 from penstock.project import Project
-from penstock.records import Artefact, Candidate, Run
+from penstock.records import Artefact, Candidate, Compressed, Run
 from penstock.snapshot import dump_river
 from penstock.topics import Topics
 
+from .compression import compressed
 from .examples import Examples, Rows
-from .fitting import Unfit, fit
+from .explainer import explainer
+from .fitting import Unfit, answering, fit
 from .school import School
 from .triggers import Job, Triggers
 
@@ -64,6 +67,8 @@ class _Work:
     parameters: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     artefact: Artefact | None = None
+    explainer: Artefact | None = None
+    compression: Compressed | None = None
     edges: dict[str, list[float]] = field(default_factory=dict)
     reference: dict[str, list[int]] = field(default_factory=dict)
 
@@ -118,6 +123,7 @@ class Desk:
             metrics=work.metrics,
             seconds=self._clock() - began if self._clock else 0.0,
             version=version,
+            compression=work.compression,
         )
         return Made(run, self._candidate(run, work) if work.artefact else None)
 
@@ -132,7 +138,13 @@ class Desk:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
-        work.artefact = self._artefacts.put(fitted.onnx, "onnx")
+        onnx = fitted.onnx
+        if learner.compress is not None:
+            onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
+        found = explainer(onnx, answering(onnx), rows.X, self._seed)
+        work.data["explained"] = {"kind": found.kind, "scale": found.scale}
+        work.explainer = self._artefacts.put(dumped(found), "npz")
+        work.artefact = self._artefacts.put(onnx, "onnx")
 
     def _incremental(self, before: Triggers, work: _Work) -> None:
         school = self.school
@@ -172,6 +184,7 @@ class Desk:
             metrics=work.metrics,
             run=run.id,
             fingerprint=self._project.fingerprint,
+            explainer=work.explainer,
         )
 
     def _weights(self) -> dict[str, float]:

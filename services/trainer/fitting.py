@@ -8,7 +8,7 @@ rows and say so by name. Same rows, same seed, same versions: same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import PenstockError
-from penstock.inputs import Matrix, counted, edges_of
+from penstock.inputs import Floats, Matrix, counted, edges_of
 from penstock.measures import auc, log_loss
 from penstock.model import BatchLearner
 
-__all__ = ["Fitted", "Unfit", "fit"]
+__all__ = ["Fitted", "Unfit", "answering", "fit"]
 
 LEAST = 100
 """Fewer rows than this are no basis for a model."""
@@ -85,7 +85,7 @@ def fit(
         except Exception as error:  # the learner is the user's code: whatever it raises, the run says it
             raise Unfit(f"{type(error).__name__}: {error}") from error
     few = slice(None, None, 10)
-    difference = np.abs(_answers(onnx, X[sample[few]]) - own[few])
+    difference = np.abs(answering(onnx)(X[sample[few]]) - own[few])
     share = float((difference > TOLERANCE).mean())
     if share > EXCEPTIONS:
         raise Unfit(
@@ -130,10 +130,11 @@ def _converted(learner: Any, name: str, width: int) -> bytes:
     return bytes(found.SerializeToString())
 
 
-def _answers(onnx: bytes, X: Matrix) -> npt.NDArray[np.float64]:  # noqa: N803
+def answering(onnx: bytes) -> Callable[[Matrix], Floats]:
+    """The model, open: float32 (rows, inputs) -> float64 (rows,), the probability of True."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
-    return np.asarray(session.run(["probabilities"], {"X": X})[0][:, 1], np.float64)
+    return lambda rows: np.asarray(session.run(["probabilities"], {"X": rows})[0][:, 1], np.float64)

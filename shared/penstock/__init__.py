@@ -25,6 +25,7 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
+from .compression import float16, int8
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
@@ -43,6 +44,7 @@ if _typing.TYPE_CHECKING:
     from .frames.asof import as_of
     from .frames.compute import compute
     from .frames.training import training_set
+    from .scoring.loading import load_model
 
 __all__ = [
     "AsyncFeatureClient",
@@ -74,10 +76,13 @@ __all__ = [
     "expectations",
     "features",
     "first",
+    "float16",
     "incremental",
+    "int8",
     "label",
     "last",
     "last_k",
+    "load_model",
     "max",
     "mean",
     "micros",
@@ -99,17 +104,22 @@ __all__ = [
     "var",
 ]
 
-_ON_FRAMES = {"as_of": ".frames.asof", "compute": ".frames.compute", "training_set": ".frames.training"}
+_WHEN_USED = {
+    "as_of": ".frames.asof",
+    "compute": ".frames.compute",
+    "load_model": ".scoring.loading",
+    "training_set": ".frames.training",
+}
 
 if not _typing.TYPE_CHECKING:  # checkers know the names above, and no others
 
     def __getattr__(name: str) -> object:
-        """Names that need pandas are imported when they are used, so that `import penstock` stays light."""
-        if name not in _ON_FRAMES:
+        """Names that need pandas or numpy are imported when they are used, so that `import penstock` stays light."""
+        if name not in _WHEN_USED:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         import importlib
 
-        found = globals()[name] = getattr(importlib.import_module(_ON_FRAMES[name], __name__), name)
+        found = globals()[name] = getattr(importlib.import_module(_WHEN_USED[name], __name__), name)
         return found
 
     def __dir__() -> list[str]:

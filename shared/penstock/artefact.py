@@ -16,9 +16,14 @@ import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .errors import PenstockError, Unreachable
 from .records import Artefact
+from .signing import PublicKeys, SigningKey
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 __all__ = ["Artefacts", "inspected"]
 
@@ -34,8 +39,17 @@ class Artefacts:
     (True, b'bytes')
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, signing: SigningKey | None = None, trusted: PublicKeys | None = None) -> None:
+        self.root, self.signing, self.trusted = root, signing, trusted
+
+    @classmethod
+    def of(cls, settings: Settings) -> Artefacts:
+        """Those of a data folder: signed, and refused unsigned, as the settings say. SettingError where a key cannot be read."""
+        return cls(
+            settings.data / "models",
+            SigningKey(Path(settings.signing_key)) if settings.signing_key else None,
+            PublicKeys.read(Path(settings.public_keys)) if settings.public_keys else None,
+        )
 
     def put(self, data: bytes, format: str) -> Artefact:  # noqa: A002  (the field's name)
         """Keep bytes and say how to find them. The same bytes give the same artefact; repeats write nothing."""
@@ -43,7 +57,9 @@ class Artefacts:
             raise PenstockError(f"{format!r} is not a format", 'write lower-case letters and digits, such as "onnx"')
         inspected(data, format)
         digest = hashlib.sha256(data).hexdigest()
-        artefact = Artefact(uri=f"{digest[:2]}/{digest}.{format}", sha256=digest, size=len(data), format=format)
+        signature = self.signing.sign(digest, len(data), format) if self.signing is not None else ""
+        uri = f"{digest[:2]}/{digest}.{format}"
+        artefact = Artefact(uri=uri, sha256=digest, size=len(data), format=format, signature=signature)
         path = self.root / artefact.uri
         if not (path.is_file() and path.read_bytes() == data):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,10 +71,12 @@ class Artefacts:
         return artefact
 
     def get(self, artefact: Artefact) -> bytes:
-        """The bytes, verified.
+        """The bytes, verified: signature (where keys are `trusted`), size and digest.
 
         Unreachable when there is no such file (it may yet come), PenstockError when it is not what the record says; in
         both cases a caller goes on with what it has."""
+        if self.trusted is not None:
+            self.trusted.check(artefact)
         said = f"artefact {artefact.uri[:200]}"
         path = (self.root / artefact.uri).resolve()
         if not path.is_relative_to(self.root.resolve()):

@@ -20,6 +20,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeVar
 
 from . import duration
@@ -95,7 +96,7 @@ class View:
         """Names of all values of a row, windows first, then derived."""
         return tuple(name for item in (*self.features, *self.derived) for name in item.columns)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits over the meaning of the view: its key, its aggregates, the code of its derived features.
         State and tables of another fingerprint belong to another definition."""

@@ -17,6 +17,8 @@ __all__ = [
     "Clock",
     "Command",
     "Commit",
+    "Compressed",
+    "Contributed",
     "DataQuality",
     "Decision",
     "Described",
@@ -32,6 +34,7 @@ __all__ = [
     "Run",
     "Shift",
     "Statistic",
+    "Weighed",
 ]
 
 
@@ -164,6 +167,15 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     squares: float = 0.0
 
 
+class Contributed(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved a sample of a version's answers: contributions by input, on the scale of its explainer (log-odds or probability,
+    as the run of the version says). Sums add across partitions and windows; absolute / n is the mean size of a contribution."""
+
+    n: int = 0
+    absolute: dict[str, float] = {}
+    signed: dict[str, float] = {}
+
+
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
 
@@ -188,6 +200,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""
     baseline: dict[str, list[int]] = {}
     """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
+    contributions: dict[str, Contributed] = {}
+    """By version that answered; of the share that the model says (`explain`)."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -229,6 +243,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     alarms: list[str] = []
     """Ids of the alarms that were raised, held or cleared with it; who acts on them reads these first, so that it does not
     matter which of the two topics comes first."""
+    contributions: dict[str, Contributed] = {}
+    """As in Partial."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
@@ -248,14 +264,43 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     evidence: dict[str, Any]
 
 
-class Artefact(msgspec.Struct, frozen=True, kw_only=True):
+class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file by claim check. Readers verify size and digest before they open it."""
 
     uri: str
     sha256: str
     size: int
     format: str
-    """onnx, or river (a restricted snapshot)."""
+    """onnx, river (a restricted snapshot), or npz (arrays: what explains a version)."""
+    signature: str = ""
+    """Ed25519 (base64) over digest, size and format, see `penstock.signing`; absent where nobody signs."""
+
+
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on the scales: bytes, and how it answers the rows that both were judged on."""
+
+    size: int
+    log_loss: float | None
+    """Null where it does not give a probability for every row."""
+    auc: float | None
+    latency: float | None
+    """Seconds for one row, the median of 100; null where nothing is timed (a replay)."""
+
+
+class Compressed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a compression. The rows are of the training window, without those that calibration saw."""
+
+    method: str
+    """int8, int8_dynamic or float16."""
+    within: float
+    """By how much log loss was allowed to grow."""
+    served: bool
+    """Whether the compressed model is the one offered; else the original is."""
+    reason: str
+    rows: int
+    before: Weighed
+    after: Weighed | None
+    """Null where nothing could be compressed."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,9 +321,11 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     version: str = ""
     """What it offered; empty when it offered nothing, and then `data` says why (refused)."""
+    compression: Compressed | None = None
+    """Where the learner declares one."""
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fitted version offered to the registry. `edges` and `reference` are the bins of its training inputs."""
 
     id: str
@@ -295,6 +342,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float]
     run: str
     fingerprint: str
+    explainer: Artefact | None = None
+    """What explains its answers; null for snapshots, which explain themselves, and for versions older than explanations."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -68,6 +68,12 @@ class Settings(BaseSettings):
     data: Path = Path(".penstock")
     """Folder for models, offline tables, logs and local brokers."""
 
+    signing_key: str = ""
+    """PEM file of the Ed25519 key with which the trainer signs artefacts (see penstock.signing). Empty: they are not signed."""
+
+    public_keys: str = ""
+    """PEM file of the Ed25519 keys whose artefacts are loaded; others are refused. Empty: unsigned ones are loaded, too."""
+
     tables: str = ""
     """The offline tables: a folder, or s3://bucket/prefix with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for
     stores other than Amazon's, AWS_ENDPOINT_URL. Empty: the folder `tables` in PENSTOCK_DATA."""
@@ -138,6 +144,9 @@ class Settings(BaseSettings):
 
     inference_port: int = Field(8801, ge=0, le=65535)
     """Port of the inference gateway."""
+
+    inference_grpc_port: int = Field(0, ge=0, le=65535)
+    """Port where the inference gateway answers the Open Inference Protocol by gRPC, on loopback only (penstock[grpc]). 0: not."""
 
     feature_store_port: int = Field(8802, ge=0, le=65535)
     """Port of the feature store's read service."""

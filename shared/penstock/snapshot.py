@@ -106,16 +106,18 @@ _DICTS = (dict, collections.OrderedDict, collections.Counter, collections.defaul
 
 class _Machine:
     """Runs the instructions of a pickle, one by one (`pickletools` decodes them). Keys and members of sets are text, so
-    nothing deep is ever hashed; only objects made here receive attributes, so no class can be altered."""
+    nothing deep is ever hashed; only objects made here receive attributes, so no class can be altered; and a container that is
+    copied again and again (a few bytes each time) is refused before it takes hours."""
 
     def __init__(self) -> None:
+        self._copies = 0
         self._stack: list[Any] = []
         self._memo: list[Any] = []
         self._names: dict[int, tuple[str, str]] = {}
         self._made: dict[int, Any] = {}
 
     def run(self, data: bytes) -> Any:
-        stack = self._stack
+        stack, self._copies = self._stack, len(data)
         given: Any
         for code, given, _ in pickletools.genops(data):
             name = code.name
@@ -180,6 +182,7 @@ class _Machine:
             made = id(arg) in self._made and function.__name__ == "VectorDict"  # its initializer
             if type(arg) not in (*_PLAIN, *_DICTS) and not made and self._names.get(id(arg)) not in FACTORIES:
                 raise _refused(f"calls {_kind(function)} with {_kind(arg)}")
+            self._copied(arg)
         self._stack.append(function(*args))
 
     def built(self) -> None:
@@ -187,7 +190,14 @@ class _Machine:
         state, target = self._stack.pop(), self._stack[-1]
         if id(target) not in self._made or type(state) is not dict:
             raise _refused(f"alters {_kind(target)}")
+        self._copied(state)
         target.__dict__.update(state)
+
+    def _copied(self, what: Any) -> None:
+        """Each item of a snapshot takes more than a byte, and is copied once."""
+        self._copies -= len(what) if isinstance(what, _DICTS) else 0
+        if self._copies < 0:
+            raise _refused("copies the same things again and again")
 
     def put(self, items: list[Any]) -> None:
         target = self._stack[-1]

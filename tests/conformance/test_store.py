@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
@@ -365,20 +366,52 @@ def test_shards_that_are_forgotten_are_as_if_they_had_never_been(kind: str, requ
     asyncio.run(story())
 
 
-def test_a_redis_that_forgot_its_scripts_learns_them_again(redis_url: str) -> None:
+def test_a_writer_whose_connection_was_cut_writes_on_over_another(redis_url: str) -> None:
     async def story() -> None:
-        import redis.asyncio
-
-        store = RedisStore(redis_url, "p" + uuid.uuid4().hex[:12])
+        store, other = (RedisStore(redis_url, project) for project in ["p" + uuid.uuid4().hex[:12]] * 2)
         assert await store.write("s.0", 0, Change(b"1")) == 1
-        client = redis.asyncio.Redis.from_url(redis_url)
-        await client.script_flush()
-        await client.aclose()
-        assert await store.write("s.0", 1, Change(b"2")) == 2
+        with redis.Redis.from_url(redis_url) as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        with contextlib.suppress(StoreError):  # as the end of a connection may be seen only when it is used: then repeat
+            await store.write("s.0", 1, Change(b"2"))
+        if (await other.open("s.0")).version == 1:
+            assert await store.write("s.0", 1, Change(b"2")) == 2
+        assert await other.write("s.0", 2, Change(b"3")) == 3
+        with pytest.raises(Fenced, match="version 3, this writer saw 2"):
+            await store.write("s.0", 2, Change(b"4"))
+        assert await store.write("s.0", 3, Change(b"4")) == 4  # as after opening it anew
+        assert (await other.open("s.0")).position == b"4"
         await store.wipe()
         await store.close()
+        await other.close()
 
     asyncio.run(story())
+
+
+def test_what_redis_refuses_of_a_write_changes_nothing(tmp_path: Path) -> None:
+    async def story(url: str) -> None:
+        store = RedisStore(url, "p")
+        assert await store.write("s.0", 0, Change(b"1", heads={b"a": b"before"})) == 1
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory", 1)
+        with pytest.raises(StoreError, match=r"used memory.*penstock doctor"):
+            await store.write("s.0", 1, Change(b"2", heads={b"a": b"after"}, tails={b"a": b"after"}))
+        with redis.Redis.from_url(url) as client:
+            client.config_set("maxmemory", 0)
+        assert (await store.open("s.0")).position == b"1"
+        assert await store.read("s.0", [b"a"]) == [(b"before", b"")]
+        assert await store.write("s.0", 1, Change(b"2", heads={b"a": b"after"})) == 2
+        await store.close()
+
+    server = LocalRedis(tmp_path)
+    try:
+        server.start()
+    except LocalError as error:
+        missing("Redis", str(error))
+    try:
+        asyncio.run(story(server.url))
+    finally:
+        server.kill()
 
 
 def test_a_redis_that_is_not_there_is_said_without_the_password() -> None:

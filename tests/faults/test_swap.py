@@ -14,6 +14,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from tests.faults.taxis import PROJECT, Taxis, taxis, trips
@@ -34,7 +35,8 @@ CHANGED = PROJECT.replace('ps.count(Trip, over="3h")', 'ps.count(Trip, over="6h"
 def expected(company: Taxis) -> dict[str, float]:
     """By trip, what the one window that is changed holds, counted plainly."""
     (view,) = [view for hop in company.project.topology.hops for view in hop.views if view.name == "Car"]
-    events: list[Any] = [msgspec.json.decode(value, type=company.event.type) for _, value, _ in trips(TRIPS)]
+    published = [value for first in range(0, TRIPS, PART) for _, value, _ in trips(PART, first)]
+    events: list[Any] = [msgspec.json.decode(value, type=company.event.type) for value in published]
     rows: list[Any] = list(ps.replay(view.type, events))
     return {event.trip_id: row.trips_3h for event, row in zip(events, rows, strict=True)}
 
@@ -58,6 +60,16 @@ async def put_in_charge(company: Taxis) -> None:
     assert said is not None
     record = Charge(number=said.number + 1, generation=company.topics.generation, previous=said.generation)
     await company.log.send([Send(topic, None, msgspec.json.encode(record))])
+
+
+async def told(company: Taxis, in_charge: str) -> bool:
+    """Whether its feature store says over HTTP who is in charge, and names it in answers if that is another."""
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{company.port}") as client:
+        said = (await client.get("/generation")).json()
+        answer = await client.get("/features/Car/c1")
+    own = company.topics.generation
+    named = answer.headers.get("penstock-in-charge", own)
+    return bool(said == {"generation": own, "in_charge": in_charge} and answer.status_code == 200 and named == in_charge)
 
 
 @pytest.mark.slow
@@ -140,6 +152,7 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             assert (await said("backfill", "--processes", "1"))["done"] == f"generation {new.topics.generation} is built"
             found = {each["generation"]: each for each in (await said("generations"))["generations"]}
             assert found[old.topics.generation]["in_charge"] and found[new.topics.generation]["built"]
+            assert found[old.topics.generation]["processes"] == 1
             await new.start()
             await old.publish(PART, first=PART)
             await old.until_rows(PART + PART // 2)
@@ -149,6 +162,7 @@ def test_a_changed_view_is_built_compared_swapped_in_and_out_and_forgotten_by_co
             assert compared["changed"] == ["Car"] and compared["wrong"] == []
             assert compared["features"]["Zone.fares_24h"]["different"] == 0 < compared["features"]["Car.trips_3h"]["different"]
             assert await said("swap") == {"in_charge": new.topics.generation, "before": old.topics.generation}
+            await old.until(lambda: told(old, new.topics.generation))
             assert "in charge" in (await said("drop", new.topics.generation, code=1))["text"]
             assert (await said("swap", "--to", old.topics.generation))["in_charge"] == old.topics.generation
             assert new.end() == 0

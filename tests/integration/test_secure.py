@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from tests.conftest import missing
+from tests.integration.test_lag import TOPICS
 from tests.secure import NAME, PASSWORD, SecureKafka, SecureRedis, available, certify
 
 from penstock.local import doctor
@@ -17,6 +18,7 @@ from penstock.log import Send, Topic
 from penstock.log.kafka import KafkaLog
 from penstock.log.security import PLAIN, Security
 from penstock.runtime.agents import Agents
+from penstock.runtime.lag import Lag
 from penstock.store.redis import RedisStore
 
 WHO: dict[str, Any] = {"username": NAME, "password": PASSWORD}
@@ -109,6 +111,24 @@ def test_the_agents_of_the_control_lane_prove_themselves_too(kafka: SecureKafka,
             await log.close()
 
     assert asyncio.run(turn()) == 1
+
+
+def test_how_far_readers_are_behind_is_asked_of_a_broker_that_wants_a_password(kafka: SecureKafka, keys: Path) -> None:
+    security = ways(keys)["a password inside TLS"]
+
+    async def turn() -> dict[str, int] | None:
+        log = KafkaLog(kafka.at[security.protocol], security=security)
+        lag = Lag(kafka.at[security.protocol], log, TOPICS, security=security)
+        try:
+            await log.create(TOPICS.all())
+            while (found := await lag.records()) is None:  # it makes the topic of groups when it is first asked for one
+                await asyncio.sleep(0.1)
+            return found
+        finally:
+            await lag.close()
+            await log.close()
+
+    assert asyncio.run(asyncio.wait_for(turn(), 60)) == {TOPICS.group("feature_store"): 0}
 
 
 def test_doctor_says_why_a_broker_does_not_take_us(kafka: SecureKafka, keys: Path, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import pytest
 import penstock as ps
 from penstock.event import to_micros
 from penstock.feature import view_of
-from penstock.proof.recompute import TOLERANCE, start_of
+from penstock.proof.recompute import start_of
+from penstock.proof.running import TOLERANCE
 from penstock.windows.panes import Panes, Shape
 
 from .staged import Deposit, Login, expected, run, stream

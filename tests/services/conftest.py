@@ -8,7 +8,7 @@ from tests.services.air import Door, Driven, World
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("artefacts"))
+    return World(tmp_path_factory.mktemp("data") / "models")
 
 
 @pytest.fixture

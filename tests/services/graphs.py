@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
-from penstock.services.inference.datatypes import DATATYPES
+from penstock.scoring.signature import DATATYPES
 
 TYPES = {
     "BOOL": TensorProto.BOOL, "UINT8": TensorProto.UINT8, "UINT16": TensorProto.UINT16, "UINT32": TensorProto.UINT32,
@@ -46,12 +46,12 @@ def scaled(by: float, width: int = 3) -> bytes:
     )
 
 
-def echo() -> bytes:
-    """Gives back one [rows, 2] of every datatype: in FP32, out as FP32_back."""
+def echo(names: Sequence[str] = tuple(TYPES)) -> bytes:
+    """Gives back one [rows, 2] of every datatype named: in FP32, out as FP32_back."""
     return graph(
-        [helper.make_node("Identity", [name], [f"{name}_back"]) for name in TYPES],
-        [(name, kind, ["n", 2]) for name, kind in TYPES.items()],
-        [(f"{name}_back", kind, ["n", 2]) for name, kind in TYPES.items()],
+        [helper.make_node("Identity", [name], [f"{name}_back"]) for name in names],
+        [(name, TYPES[name], ["n", 2]) for name in names],
+        [(f"{name}_back", TYPES[name], ["n", 2]) for name in names],
     )
 
 

@@ -6,14 +6,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 import penstock as ps
+from penstock.artefact import Artefacts
 from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros, to_micros
 from penstock.log import Headers, Partition, Send, partition_of
@@ -42,12 +44,13 @@ class Paid:
     at: ps.EventTime
 
 
-def declared(otherwise: bool | None, every: str = "12h") -> ps.Project:
+def declared(otherwise: bool | None, every: str = "12h", explain: float = 0.0) -> ps.Project:
     @ps.model(
         scores=Order,
         features=[Order.amount, Order.weight],
         label=ps.label(Paid.late, within="6h", otherwise=otherwise),
         monitors=[ps.drift(every="1d", false_alarms_per_month=5), ps.skill(0.0, over="2d", every=every, least=20)],
+        explain=explain,
     )
     def late() -> ps.Learner:
         raise NotImplementedError
@@ -209,18 +212,22 @@ def run(
     max_records: int = 4096,
     extra: Sequence[Send] = (),
     sizes: Sequence[int] = (1, 3, 40),
+    explain: float = 0.0,
+    explained: Mapping[str, bytes] = MappingProxyType({}),
+    artefacts: Artefacts | None = None,
 ) -> Result:
-    """Publish a history (with a seed: in pieces, in any order that keeps each source's own) and read what comes out."""
+    """Publish a history (with a seed: in pieces, in any order that keeps each source's own) and read what comes out. `explained`
+    are decisions in place of those that name no artefact."""
 
     async def go() -> Result:
-        project = declared(otherwise)
+        project = declared(otherwise, explain=explain)
         topics = Topics(project, partitions)
         log, store, fragile = FragileLog(), FragileStore(), Fragile(die_at)
         await log.create(topics.all())
         log_send = MemoryLog.send
 
         def start() -> list[Lane]:
-            made = lanes(project, topics, log, store)
+            made = lanes(project, topics, log, store, artefacts=artefacts)
             for lane in made:
                 lane.max_records = max_records
             return made
@@ -242,8 +249,9 @@ def run(
                     running = start()
             log.fragile = store.fragile = lambda: None
 
-        await log_send(log, [Send(topics.models, b"late/v1", decision("v1", EDGES, REFERENCE)), *extra])
-        await log_send(log, [Send(topics.models, b"late/v2", decision("v2", EDGES, REFERENCE))])
+        known = {version: explained.get(version) or decision(version, EDGES, REFERENCE) for version in ("v1", "v2")}
+        await log_send(log, [Send(topics.models, b"late/v1", known["v1"]), *extra])
+        await log_send(log, [Send(topics.models, b"late/v2", known["v2"])])
         rng = random.Random(seed)
         queues = sources(made, topics, rng)
         while any(queues.values()):

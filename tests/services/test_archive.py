@@ -281,6 +281,26 @@ def test_a_new_feature_becomes_a_column_and_an_old_one_stays(tmp_path: Path) -> 
     played(story())
 
 
+def test_rows_of_before_a_swap_keep_features_that_the_new_file_has_dropped(tmp_path: Path) -> None:
+    """The old file's archive may end before it has committed them."""
+
+    async def story() -> None:
+        harbour = Harbour(tmp_path)
+        await harbour.open()
+        await harbour.kept([row(n) for n in range(5)])
+
+        @ps.features(by=Arrival.boat)
+        class Berths:
+            deepest_1d = ps.max(Arrival.depth, over="1d")
+
+        await harbour.log.send([row(5)])
+        await settle(Archive(Topics(ps.Project("harbour", rows={Arrival: [Berths]}), 2), harbour.log, tmp_path))
+        found = harbour.tables.table(ROWS).arrow().sort_by("time")
+        assert found["Boat.visits_1d"].to_pylist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+
+    played(story())
+
+
 def test_a_column_that_changed_its_type_is_refused_in_words(tmp_path: Path) -> None:
     async def story() -> None:
         harbour = Harbour(tmp_path)

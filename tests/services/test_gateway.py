@@ -13,7 +13,7 @@ from tests.services.air import EVENT, TOPICS, Door, client_of, said_wrong
 
 from penstock.log import Batch, LogError, Partition
 from penstock.records import Prediction
-from penstock.services.inference.roster import bucket
+from penstock.scoring.roster import bucket
 from penstock.store import StoreError
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -252,6 +252,33 @@ def test_a_shadow_shows_what_it_would_have_said_from_when_it_began() -> None:
     at_rest(check)
 
 
+def test_a_shadow_that_is_behind_goes_by_the_order_that_was_told() -> None:
+    """Somebody closed a time too early, so the one in charge puts what came after it later than its own time."""
+
+    async def check(world: World) -> None:
+        await world.rest()
+        await world.publish(EVENTS[400:500], micros(EVENTS[600][3]))
+        while await world.turn(0):
+            pass
+        await world.publish(EVENTS[500:], FOREVER)
+        while await world.turn(0):
+            pass
+        assert world.log._stores[Partition(world.topics[0].passed, 0)].end
+        await world.rest()
+        rows = {row.id: msgspec.json.decode(row.features) for _, _, row in await world.rows()}
+        compared = 0
+        for n in range(PARTITIONS):
+            for value in world.log._stores[Partition(world.topics[1].shadow, n)].values:
+                row = msgspec.json.decode(value or b"", type=Row) if b'"features"' in (value or b"") else None
+                for name, had in msgspec.json.decode(row.features).items() if row else ():
+                    if row and name.startswith("Zone."):
+                        compared += 1
+                        assert had == rows[row.id][name], (row.id, name)
+        assert compared > 400
+
+    at_rest(check)
+
+
 def test_of_two_swaps_at_once_one_counts() -> None:
     async def check(world: World) -> None:
         before = in_charge(world.said())

@@ -18,9 +18,9 @@ from penstock.log.memory import MemoryLog
 from penstock.records import Clock
 from penstock.runtime.deadletter import cause_of
 from penstock.runtime.lane import FROM, SEQUENCE, Lane, stamped
+from penstock.scoring.roster import bucket
 from penstock.services.inference import service
 from penstock.services.inference.meters import Meters
-from penstock.services.inference.roster import bucket
 from penstock.services.inference.sessions import Sessions
 from penstock.store import Change
 from penstock.store.memory import MemoryStore

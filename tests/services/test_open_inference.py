@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tests.services.air import Door, late, said_wrong
 
-from penstock.services.inference.scoring import Serving, score
+from penstock.scoring.answers import Serving, score
 
 FLAT = [3.0, 2.5, 100.5, 1, 200, 0, None, -7.5, 0, None]
 

@@ -14,7 +14,7 @@ from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Decision
 from penstock.runtime.control import ControlLoop
-from penstock.services.inference.roster import Rosters
+from penstock.scoring.roster import Rosters
 from penstock.services.registry.service import Registry
 from penstock.topics import Topics
 

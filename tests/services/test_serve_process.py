@@ -22,8 +22,8 @@ from tests.services import graphs
 from tests.services.test_serving import asking, put, tensor, word
 
 from penstock.local.process import end_group, launch
-from penstock.services.inference.datatypes import DATATYPES
-from penstock.services.inference.graph import Graph
+from penstock.scoring.graph import Graph
+from penstock.scoring.signature import DATATYPES
 
 COMMAND = [sys.executable, "-m", "penstock.cli", "serve"]
 

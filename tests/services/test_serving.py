@@ -18,9 +18,9 @@ from tests.services import graphs
 from tests.services.air import said_wrong
 
 from penstock.errors import PenstockError
+from penstock.scoring.graph import Graph
+from penstock.scoring.signature import DATATYPES
 from penstock.services.inference import repository as repositories
-from penstock.services.inference.datatypes import DATATYPES
-from penstock.services.inference.graph import Graph
 from penstock.services.inference.protocol import Limits
 from penstock.services.inference.repository import Repository, named
 from penstock.services.inference.serve import Serve

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,9 +15,10 @@ from tests.services.test_generations import ALONE, EVENTS, NEW, OLD, PARTITIONS,
 
 import penstock as ps
 from penstock.cli.generations import forget
-from penstock.log import Partition
+from penstock.log import Partition, Send
 from penstock.runtime.generation import in_charge
 from penstock.runtime.merge import Frontiers
+from penstock.runtime.outbox import numbered
 from penstock.services.feature_store.succession import Succession
 from penstock.store import LIVE, STATUS
 
@@ -49,6 +50,27 @@ def played(story: Callable[[World], Awaitable[None]]) -> None:
 async def more(world: World) -> None:
     await world.publish(EVENTS[300:500], micros(EVENTS[500][3]))
     await world.rest()
+
+
+async def in_parts(world: World) -> None:
+    for first in range(300, 500, 10):
+        await world.publish(EVENTS[first : first + 10], micros(EVENTS[first + 10][3]))
+        await world.rest()
+
+
+def trimmed(world: World, topic: str) -> Callable[[], None]:
+    """Take from a topic all that it has, as retention does; what puts it back, as readers have had it."""
+    stores = {number: world.log._stores[Partition(topic, number)] for number in range(PARTITIONS)}
+    columns = {number: (list(store.keys), list(store.values), list(store.headers)) for number, store in stores.items()}
+    for number, store in stores.items():
+        world.log.trim(Partition(topic, number), store.end)
+
+    def kept() -> None:
+        for number, store in stores.items():
+            store.keys[:0], store.values[:0], store.headers[:0] = columns[number]
+            store.base = 0
+
+    return kept
 
 
 async def told_once(world: World) -> None:
@@ -109,6 +131,82 @@ def test_a_takeover_that_another_swap_comes_into_ends(monkeypatch: pytest.Monkey
     played(story)
 
 
+def test_what_a_takeover_was_sending_when_another_swap_came_is_not_said_again_by_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A send may be on its way for as long as a broker is slow."""
+
+    async def story(world: World) -> None:
+        rows, shard, sent = world.topics[0].rows(OLD.events[0]), world.topics[1].shard(0), world.log.send
+
+        async def slowly(records: Sequence[Send]) -> dict[Partition, int]:
+            own = records and records[0].topic == rows and (numbered(records[0].headers) or ("", 0))[0] == shard
+            if own and len(world.said()) == 2:
+                world.start(0)
+                await world.swap(0)
+                while await world.turn(0):
+                    pass
+            return await sent(records)
+
+        world.lanes[0] = None  # so that the other's shadow has rows that nobody has sent
+        await more(world)
+        monkeypatch.setattr(world.log, "send", slowly)
+        await world.swap(1)
+        await world.rest()
+        assert len(world.said()) == 3
+
+    played(story)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_rows_that_retention_took_are_not_said_again_by_who_takes_over(behind: bool) -> None:
+    """A shadow may be kept for longer than the rows are, or may not have come as far."""
+
+    async def story(world: World) -> None:
+        shadow = world.lanes[1]
+        world.lanes[1] = None if behind else shadow
+        await in_parts(world)
+        world.lanes[1] = shadow
+        kept = trimmed(world, world.topics[0].rows(OLD.events[0]))
+        await world.swap(1)
+        await world.rest()
+        kept()
+
+    played(story)
+
+
+def test_what_others_have_said_is_kept_only_until_it_is_done_again() -> None:
+    async def story(world: World) -> None:
+        world.lanes[1], shadow = None, world.lanes[1]
+        await in_parts(world)
+        world.lanes[1] = shadow
+        await world.swap(1)
+        lane = world.lanes[1]
+        assert lane is not None
+        knew = False
+        while await world.turn(1, most=40):
+            knew |= any(held.shard._published for held in lane._held.values())  # type: ignore[attr-defined]
+        assert knew
+        assert not any(held.shard._published for held in lane._held.values())  # type: ignore[attr-defined]
+
+    played(story)
+
+
+def test_a_kill_leaves_no_repeat_behind_for_who_takes_over() -> None:
+    """Everything that the old one's last write had to say is out, and its outbox still holds it."""
+
+    async def story(world: World) -> None:
+        await more(world)
+        world.lanes[0] = None
+        await world.swap(1)
+        await world.rest()
+        for number in range(PARTITIONS):
+            values = world.log._stores[Partition(world.topics[0].rows(OLD.events[0]), number)].values
+            assert len(values) == len(set(values))
+
+    played(story)
+
+
 def test_a_state_that_was_emptied_after_a_swap_is_never_called_live_before_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(world: World) -> None:
         await world.swap(1)
@@ -140,24 +238,17 @@ def test_a_definition_that_was_dropped_and_is_built_again_goes_on_with_its_numbe
     async def story(world: World) -> None:
         topics, topic = world.topics[1], world.topics[1].rows(OLD.events[0])
         await world.swap(1)
-        for first in range(300, 500, 10):
-            await world.publish(EVENTS[first : first + 10], micros(EVENTS[first + 10][3]))
-            await world.rest()
+        await in_parts(world)
         await world.swap(0)
         await world.rest()
         world.lanes[1] = None
         await forget(world.store, [topics.shard(number) for number in range(PARTITIONS)])
         await world.log.delete(topics.of_generation(topics.generation, await world.log.describe()))
-        said = {number: world.log._stores[Partition(topic, number)] for number in range(PARTITIONS)}
-        columns = {number: (list(store.keys), list(store.values), list(store.headers)) for number, store in said.items()}
-        for number, store in said.items():
-            world.log.trim(Partition(topic, number), store.end)
+        kept = trimmed(world, topic)
         await world.create()
         world.start(1)
         await world.rest()
-        for number, store in said.items():  # a reader has had them
-            store.keys[:0], store.values[:0], store.headers[:0] = columns[number]
-            store.base = 0
+        kept()  # a reader has had them
         await world.swap(1)
         await world.rest()
 

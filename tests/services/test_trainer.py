@@ -149,7 +149,7 @@ def test_a_full_fit_learns_what_was_known_and_its_run_says_so(tmp_path: Path) ->
 
 
 def test_the_artefact_answers_as_the_learner_and_inference_can_open_both(tmp_path: Path) -> None:
-    from penstock.services.inference.sessions import OnnxScorer, RiverScorer
+    from penstock.scoring.scorers import OnnxScorer, RiverScorer
 
     stage = Stage(tmp_path)
     candidates, _ = played(stage, 3, outcomes(5))
@@ -162,6 +162,46 @@ def test_the_artefact_answers_as_the_learner_and_inference_can_open_both(tmp_pat
             scores = RiverScorer(load_river(data), candidate.inputs).score(matrix)
         assert scores[0] < 0.3
         assert scores[1] > 0.7
+
+
+def test_a_full_fit_offers_what_explains_its_answers(tmp_path: Path) -> None:
+    from penstock.contributions.version import explained, explainer_of
+    from penstock.services.inference.sessions import OnnxScorer
+
+    stage = Stage(tmp_path)
+    candidates, runs = played(stage, 3, outcomes(5))
+    snapshot, full = candidates[0], candidates[2]
+    assert (snapshot.explainer, runs[2].data["explained"]) == (None, {"kind": "trees", "scale": "log-odds"})
+    assert full.explainer is not None and full.explainer.format == "npz"
+    row = [3.0, None]
+    (score,) = OnnxScorer(stage.artefacts.get(full.artefact), 2).score(np.array([[3.0, np.nan]], np.float32))
+    said = explained(explainer_of(stage.artefacts, full), full.version, full.inputs, row)
+    assert said.probability == pytest.approx(score, abs=1e-6)
+    assert said.contributions[0].input == "Ride.distance"
+    assert explainer_of(stage.artefacts, snapshot).kind == "linear"
+
+
+def test_a_compression_that_is_declared_is_made_and_told_by_the_run(tmp_path: Path) -> None:
+    def network() -> ps.Learner:
+        from sklearn.impute import SimpleImputer
+        from sklearn.neural_network import MLPClassifier
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
+        batch = make_pipeline(SimpleImputer(), StandardScaler(), MLPClassifier((300, 100), solver="lbfgs", max_iter=30, tol=0.1))
+        return ps.Learner(batch=batch, compress=ps.int8(within=0.05))
+
+    stage = Stage(tmp_path, topics(network, ps.every("7d", first="3d")))
+    (candidate,), (run,) = played(stage, 3, outcomes(5))
+    assert run.compression is not None and run.compression.after is not None
+    assert run.compression.served, run.compression.reason
+    assert candidate.artefact.size == run.compression.after.size < run.compression.before.size / 2
+    assert run.data["explained"] == {"kind": "permutation", "scale": "probability"}
+    trees = Stage(tmp_path, topics(lambda: ps.Learner(batch=both().batch, compress=ps.int8()), ps.every("7d", first="3d")))
+    (whole,), (run,) = played(trees, 3, outcomes(5))
+    kept = run.compression
+    assert kept is not None and not kept.served and "no matrices to compress" in kept.reason
+    assert whole.artefact.size == kept.before.size
 
 
 def test_weights_follow_the_scores_given_at_the_time(tmp_path: Path) -> None:

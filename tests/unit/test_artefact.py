@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import functools
 import io
 import os
 import pickle
 import random
 import struct
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import msgspec
 import numpy as np
 import onnx
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from river import compose, datasets, linear_model, optim, preprocessing, stats, tree
 
@@ -197,7 +201,41 @@ COUNTER = named("collections", "Counter")
 
 ATTRIBUTE = b"}" + text("predict_proba_one") + named("builtins", "float") + b"s"
 
+MANY = b"}(" + b"".join(text(f"{n:05}") + b"N" for n in range(20_000)) + b"u"
+
+REEXPORTED = (
+    ("river.preprocessing", "StandardScaler"), ("river.linear_model", "LogisticRegression"), ("river.compose", "Pipeline"),
+    ("river.compose.pipeline", "collections"), ("river.optim.losses", "math"), ("river.optim", "SGD"),
+    ("river", "compose.pipeline.Pipeline"), ("river.preprocessing.scale", "StandardScaler.__class__"),
+    ("river.preprocessing.scale ", "StandardScaler"), ("river.preprocessing.scale", "StandardScaler\x00"),
+    ("river.preprocessing..scale", "StandardScaler"), ("River.preprocessing.scale", "StandardScaler"), ("", "StandardScaler"),
+    ("penstock.snapshot", "load_river"), ("__main__", "open"), ("builtins", "float.__init__"), ("builtins", "object"),
+    ("builtins", "type"), ("collections", "OrderedDict.__reduce__"), ("collections", "abc"), ("collections", "_sys"),
+)  # fmt: skip
+"""Names that lead to what is on the list, or lie beside it, and are not the exact names of the list."""
+
 WICKED = {
+    **{f"the name {module}:{name!r}": b"\x80\x05" + named(module, name) + b"." for module, name in REEXPORTED},
+    "a module that is a class": b"\x80\x05" + SCALER + text("x") + b"\x93.",
+    "a name that is no text": b"\x80\x05" + text("collections") + b"K\x01\x93.",
+    "a name in a tuple": b"\x80\x05" + text("collections") + text("Counter") + b"\x85\x93.",
+    "BUILD of a memo that is a class": b"\x80\x05" + LEARNER + b"\x940h\x00" + ATTRIBUTE + b"b.",
+    "BUILD of a memo after its class was put there": b"\x80\x05" + LEARNER + b"\x94)\x81\x940h\x00" + ATTRIBUTE + b"b.",
+    "BUILD of a Counter": b"\x80\x05" + COUNTER + b")R" + ATTRIBUTE + b"b.",
+    "BUILD with a class as state": b"\x80\x05" + LEARNER + b")\x81" + SCALER + b"b.",
+    "BUILD with a Counter as state": b"\x80\x05" + LEARNER + b")\x81" + COUNTER + b")Rb.",
+    "the old PUT over a class": b"\x80\x05" + LEARNER + b"q\x00" + ATTRIBUTE + b"b.",
+    "a REDUCE of a memo that is made": b"\x80\x05" + LEARNER + b")\x81\x94)R.",
+    "a REDUCE of a mark": b"\x80\x05()R.",
+    "a REDUCE without a tuple": b"\x80\x05" + COUNTER + b"}R.",
+    "a REDUCE of a Counter with text, which it would count": b"\x80\x05" + COUNTER + text("a" * 99) + b"\x85R.",
+    "NEWOBJ of a memo that is not on the list of objects": b"\x80\x05" + named("builtins", "float") + b"\x94)\x81.",
+    "a dictionary that is copied ten thousand times": (
+        b"\x80\x05" + MANY + b"\x94" + COUNTER + b"\x94" + b"h\x01h\x00\x85R" * 10_000
+    ),
+    "attributes that are set ten thousand times": (
+        b"\x80\x05" + MANY + b"\x94" + LEARNER + b")\x81\x94" + b"h\x00b" * 10_000 + b"."
+    ),
     "os.system by reduce": pickle.dumps(Reduced(os.system, "touch /tmp/penstock-was-here"), 5),
     "os.getcwd by a dotted name in an innocent module": called("river.datasets.base", "os.getcwd"),
     "os.system by a dotted name in an allowed module": called("river.compose.pipeline", "itertools.os.system", "true"),
@@ -248,6 +286,16 @@ WICKED = {
 }  # fmt: skip
 
 
+PROGRAM = [
+    *(named(*names) for names in sorted(snapshot.ALLOWED)), *(named(*names) for names in REEXPORTED),
+    named("os", "system"), text("a"), text("__dict__"), text("__class__"), text("os"), text("system"),
+    *(bytes([n]) for n in b"NR()}tbsu02adeo]QlM"),
+    *(bytes([n]) for n in range(0x80, 0x99)), b"K\x01", b"G" + bytes(8), b"\x94", b"\x81", b"\x85", b"\x93", b"\x91",
+    b"cos\nsystem\n", b"(S'true'\nios\nsystem\n", b"Va\n", b"I1\n", b"Pos\n", b"\x8a\x02\x01\x01", b"C\x01a",
+]  # fmt: skip
+"""Pieces of pickles: every instruction, with operands that matter."""
+
+
 class TestAttacks:
     @pytest.mark.parametrize("data", WICKED.values(), ids=WICKED)
     def test_is_refused_in_words(self, data: bytes) -> None:
@@ -257,6 +305,11 @@ class TestAttacks:
             load_river(data)
         assert not Path("/tmp/penstock-was-here").exists()
         assert all(dict(vars(cls)) == kept for cls, kept in before.items())
+
+    def test_copies_without_end_are_refused_before_they_are_made(self) -> None:
+        for name in ("a dictionary that is copied ten thousand times", "attributes that are set ten thousand times"):
+            with pytest.raises(PenstockError, match="copies the same things again and again"):
+                load_river(WICKED[name])
 
     def test_a_call_hidden_inside_a_good_model_is_refused_by_name(self) -> None:
         model = taught(pipeline())
@@ -288,6 +341,18 @@ class TestAttacks:
                 load_river(bytes(bad))
             except PenstockError:
                 continue
+
+    @given(st.lists(st.sampled_from(PROGRAM) | st.integers(0, 9).map(lambda n: b"h" + bytes([n])), max_size=40), st.booleans())
+    @settings(max_examples=500, deadline=None)
+    def test_no_program_crashes_or_names_what_is_not_on_the_list(self, program: list[bytes], good: bool) -> None:
+        start = dump_river(pipeline())[2:-1] if good else b""
+        asked: list[str] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(snapshot.importlib, "import_module", lambda name: asked.append(name) or sys.modules[name])
+            with contextlib.suppress(PenstockError):
+                found = load_river(b"\x80\x05" + start + b"".join(program) + b".")
+                assert type(found) in (compose.Pipeline, linear_model.LogisticRegression)
+        assert set(asked) <= {module for module, _ in snapshot.ALLOWED}
 
     def test_the_list_holds_exact_names_of_classes_only(self) -> None:
         assert all("." not in name and not name.startswith("_") for _, name in snapshot.ALLOWED)

@@ -134,7 +134,7 @@ def test_a_lone_request_is_run_at_once() -> None:
     run(talk)
 
 
-def test_nobody_is_let_in_while_the_oldest_waits_too_long() -> None:
+def test_nobody_is_let_in_while_the_oldest_waits_too_long_which_is_refused_instead_of_answered_late() -> None:
     async def talk(model: Model, clock: Clock, tally: Tally, batcher: Batcher) -> None:
         asyncio.get_running_loop().call_soon(lambda: None)
         first = batcher.ask(asked([1, 1]))
@@ -143,8 +143,11 @@ def test_nobody_is_let_in_while_the_oldest_waits_too_long() -> None:
         clock.now = 1.1
         with pytest.raises(Overloaded):
             batcher.ask(asked([3, 3]))
-        await asyncio.gather(first, second)
+        with pytest.raises(Overloaded):
+            await first
+        assert [array.tolist() for array in await second] == [[4.0], [2.0]]
         await batcher.ask(asked([3, 3]))  # the queue is empty: no matter what was
+        assert model.runs == [1, 1] and tally.rows == 2
 
     run(talk)
 

@@ -10,8 +10,8 @@ from onnx import TensorProto, helper
 from tests.services import graphs
 
 from penstock.errors import PenstockError, Refused
-from penstock.services.inference.datatypes import DATATYPES
-from penstock.services.inference.graph import Graph
+from penstock.scoring.graph import Graph
+from penstock.scoring.signature import DATATYPES
 
 
 def test_it_is_known_by_its_bytes() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.errors import Refused
 from penstock.records import Artefact, Candidate, Decision
-from penstock.services.inference.roster import ALIASES, BUCKETS, Roster, Rosters, bucket
+from penstock.scoring.roster import ALIASES, BUCKETS, Roster, Rosters, bucket
 
 AT = datetime(2024, 1, 1, tzinfo=UTC)
 

@@ -15,9 +15,9 @@ from river import compose, linear_model, optim, preprocessing
 
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix, squashed
-from penstock.services.inference.roster import bucket
-from penstock.services.inference.scoring import Scored, Serving, score
-from penstock.services.inference.sessions import Member, RiverScorer
+from penstock.scoring.answers import Scored, Serving, score
+from penstock.scoring.roster import bucket
+from penstock.scoring.scorers import Member, RiverScorer
 
 
 @dataclass(frozen=True)

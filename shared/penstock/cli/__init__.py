@@ -20,6 +20,7 @@ from . import (
     config,
     dataset,
     deadletters,
+    explain,
     features,
     keys,
     loop,
@@ -28,6 +29,7 @@ from . import (
     publish,
     quality,
     schemas,
+    scoring,
     screen,
     serve,
     tables,
@@ -126,7 +128,9 @@ for _plain in (processes.down, processes.status, processes.logs, processes.run, 
 command(app, takes_project=True)(config.check)
 command(app, takes_project=True)(config.topology)
 command(app)(serve.serve)
+command(app)(scoring.score)
 command(app)(publish.publish)
+command(app)(explain.explain)
 command(app)(quality.quality)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")

@@ -17,7 +17,20 @@ from . import screen
 if TYPE_CHECKING:
     from ..settings import Settings
 
-__all__ = ["Found", "as_json", "connected", "dealt", "flat", "held", "known", "records", "refusal", "servers", "use"]
+__all__ = [
+    "Found",
+    "as_json",
+    "connected",
+    "dealt",
+    "flat",
+    "held",
+    "known",
+    "records",
+    "refusal",
+    "security_of",
+    "servers",
+    "use",
+]
 
 T = TypeVar("T")
 
@@ -62,7 +75,7 @@ async def connected(settings: Settings) -> AsyncIterator[Log]:
             f"no broker: KAFKA_BOOTSTRAP_SERVERS is not set, and none runs in {settings.data}",
             "penstock up --detach   or   export KAFKA_BOOTSTRAP_SERVERS=host:port",
         )
-    security = settings.security if settings.kafka_bootstrap_servers else PLAIN
+    security = security_of(settings)
     await asyncio.to_thread(_ask, bootstrap, security)
     from ..log.kafka import KafkaLog
 
@@ -71,6 +84,11 @@ async def connected(settings: Settings) -> AsyncIterator[Log]:
         yield log
     finally:
         await log.close()
+
+
+def security_of(settings: Settings) -> Security:
+    """How to talk to the broker; the one that runs here is for this machine only."""
+    return settings.security if settings.kafka_bootstrap_servers else PLAIN
 
 
 def servers(settings: Settings) -> tuple[str, str]:

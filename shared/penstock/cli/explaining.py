@@ -77,24 +77,28 @@ def row_of(topics: Topics, tables: Tables, past: Past, view: View, hop: str, nam
     raise PenstockError(f"no row of an event {name!r} is archived", _near(name, names, nearest))
 
 
-def served_said(
-    judge: Judge, hop: str, view: View, columns: Sequence[str], place: int, event: int, processed: Any, exact: bool
-) -> dict[str, Any]:
+def served_said(judge: Judge, hop: str, view: View, columns: Sequence[str], place: int, event: int) -> dict[str, Any]:
     """What the archived row says, and what came after it though it lies before it in time."""
+    import numpy as np
+
     from ..proof.explain import number_of
     from ..proof.recompute import values
+    from ..proof.running import close
 
     past = judge.past
     served = judge.served[past.topology.events[int(past.ranks[event])]]
     history = past.history(hop)
+    processed = history.preceding(event)
     before = history.until(int(history.entities[event]), int(past.by_time[event]))
-    by_time = values(past, view, before, int(past.times[event]), past.typed(event))
-    why = [] if exact else judge.why(hop, view, place, event, {name: by_time[name] for name in columns})
-    told = {name: number_of(float(served.columns[name][place])) for name in columns if name in served.columns}
+    again = values(past, view, processed, int(past.times[event]), past.typed(event))
+    told = {name: float(served.columns[name][place]) for name in columns if name in served.columns}
+    why = [d for _, found in judge.why(hop, view, served, np.array([place])) for d in found if d.column in columns]
+    why = [d for d in why if d.cause != "late" and not (d.column in told and close(told[d.column], again[d.column]))]
+    said = {name: number_of(number) for name, number in told.items()}
     known = set(processed.tolist())
     return {
-        "id": served.ids[place], "time": past.spoken(event)["time"], "value": told if len(columns) > 1 else told.get(columns[0]),
-        "exact": exact, "cause": why[0].cause if why else "", "because": why[0].because if why else "",
+        "id": served.ids[place], "time": past.spoken(event)["time"], "value": said if len(columns) > 1 else said.get(columns[0]),
+        "exact": not why, "cause": why[0].cause if why else "", "because": why[0].because if why else "",
         "missed": [past.spoken(e) for e in before.tolist() if e not in known],
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from ..errors import PenstockError
 from . import generations, screen
 from .explaining import entity_named, moment_said, number_said, online_said, page, quoted, row_of, served_said
 from .options import command, project_of, project_settings, topics_of
+from .stepping import stepping
 
 if TYPE_CHECKING:
     from ..aggregate import Feature
@@ -217,11 +218,11 @@ def verify(
     settings = project_settings()
     topics, tables = _archived(settings)
 
-    def work() -> Report:
+    with stepping("row") as told:
+        told(f"reading {tables.location.root}", 0, 0)
         rows = [served_of(topics, tables, event) for event in topics.project.topology.reads]
-        return compared(topics.project.topology, past_of(topics, tables), rows, sample, seed)
-
-    report = _patiently(work, "recomputing rows")
+        told(f"reading {tables.location.root}: events", 0, 0)
+        report = compared(topics.project.topology, past_of(topics, tables), rows, sample, seed, told)
     screen.answer(
         {
             "rows": report.rows, "of": report.of, "seed": seed, "values": report.values, "events": report.events,
@@ -261,7 +262,8 @@ def _told(report: Report, seed: int) -> Iterator[str]:
 
 def _difference(difference: Difference) -> Iterator[str]:
     served, again = number_said(difference.served), number_said(difference.recomputed)
-    yield f"  {difference.column} of {difference.entity or 'nobody'}, row {difference.id} at {moment_said(difference.time)}"
+    whose = f" of {difference.entity or 'nobody'}" if difference.archived else ""
+    yield f"  {difference.column}{whose}, row {difference.id} at {moment_said(difference.time)}"
     yield f"    served {served}, recomputed {again}: {difference.because}"
     for event in difference.events[:SHOWN]:
         at = f"{event['topic']}/{event['partition']} at {event['offset']}"
@@ -309,9 +311,9 @@ def explain(
     served: dict[str, Any] | None = None
     if row is not None:
         judge, place, event = row_of(topics, tables, past, found, hop, row, entity)
-        processed, exact = judge.processed(hop, found, place, event)
+        processed = history.preceding(event)
         moment, asked = int(past.times[event]), past.typed(event)
-        served = served_said(judge, hop, found, columns, place, event, processed, exact)
+        served = served_said(judge, hop, found, columns, place, event)
     else:
         processed, asked = history.of(history.number[entity]), None
         first, last = int(past.times.min()), int(past.times.max())

@@ -16,6 +16,7 @@ from ..errors import PenstockError, Unreachable
 from ..log import Log, Send
 from . import broker, screen
 from .options import command, project_of, project_settings
+from .stepping import stepping
 
 if TYPE_CHECKING:
     from ..proof.shadow import Comparison
@@ -48,6 +49,8 @@ class _State(msgspec.Struct, kw_only=True):
     declared: bool
     """Whether it is that of the project file as it is now."""
     built: bool
+    processes: int
+    """How many run its feature store."""
     until: str | None
     """What it has done: everything before this time."""
 
@@ -61,13 +64,14 @@ def generations() -> None:
         prefix = topics.shadow.removesuffix(topics.generation)
         names = {name.removeprefix(prefix) for name in there if name.startswith(prefix)} | {topics.generation}
         closed = await _closed(log, topics)
-        found = [await _state(name, charge, closed, store, topics) for name in sorted(names)]
+        found = [await _state(name, charge, closed, store, topics, await _running(log, topics, name)) for name in sorted(names)]
         return sorted(found, key=lambda state: (not state.in_charge, not state.declared))
 
     found = _use(settings, work, "looking at generations")
     table = [("generation", "stands", "done until", "")]
     for state in found:
         stands = "in charge" if state.in_charge else "shadow" if state.built else "not built"
+        stands += "" if state.processes else ", not running"
         table.append((state.generation, stands, state.until or "-", "your project file" if state.declared else ""))
     screen.answer({"generations": [msgspec.to_builtins(state) for state in found]}, screen.rows(table))
     mine = next(state for state in found if state.declared)
@@ -288,7 +292,9 @@ async def _closed(log: Log, topics: Topics) -> dict[str, int]:
     return closed
 
 
-async def _state(name: str, charge: Charge | None, closed: Mapping[str, int], store: Store, topics: Topics) -> _State:
+async def _state(
+    name: str, charge: Charge | None, closed: Mapping[str, int], store: Store, topics: Topics, processes: int = 0
+) -> _State:
     from ..event import from_micros
     from ..store import LIVE, STATUS
 
@@ -304,6 +310,7 @@ async def _state(name: str, charge: Charge | None, closed: Mapping[str, int], st
         in_charge=leading,
         declared=name == topics.generation,
         built=all(head == LIVE for head in heads),
+        processes=processes,
         until=until,
     )
 
@@ -355,9 +362,6 @@ async def _taken(store: Store, topics: Topics, generation: str, number: int) -> 
 
 async def _built(settings: Settings, log: Log, store: Store, topics: Topics, processes: int, follow: bool) -> None:
     """Run lanes of this generation in processes of their own until it is built."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
     from ..local.process import end_group, last_words, launch
     from ..runtime.lag import Lag
 
@@ -372,24 +376,23 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
     }
     logs = [settings.data / "logs" / f"backfill.{n}.log" for n in range(processes)]
     children = [launch([sys.executable, "-m", "penstock.services", "backfill"], log=path, env=env) for path in logs]
-    lag = Lag(kafka, log, topics, ["feature_store"])
+    lag = Lag(kafka, log, topics, ["feature_store"], broker.security_of(settings))
     events = {event.topic for hop in topics.project.topology.hops for event in hop.direct}
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[events]}")
-    bar = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), disable=screen.form.json)
+    doing = f"building {topics.generation}"
     try:
-        with bar:
-            shown = bar.add_task(f"building {topics.generation}", events="", total=None)
+        with stepping("event") as told:
             while True:
                 total = sum(end for partition, end in (await log.ends(sorted(events))).items())
                 left = await lag.records()
                 if left is not None:
                     done = max(0, total - sum(left.values()))
-                    bar.update(shown, completed=done, total=max(total, 1), events=f"{done:,} of {total:,} events")
+                    told(doing, done, total)
                 built = (await _state(topics.generation, None, {}, store, topics)).built
                 if built and not follow:
                     return
-                if built and shown is not None and not bar.tasks[0].finished:
-                    bar.update(shown, description=f"keeping up {topics.generation}")
+                if built and doing.startswith("building"):
+                    doing = f"keeping up {topics.generation}"
+                    screen.note(f"generation {topics.generation} is built, and kept up from here on; Ctrl-C ends it")
                 for child, path in zip(children, logs, strict=True):
                     if child.poll() is not None:
                         raise PenstockError(f"building has ended: {last_words(path.read_text())}", f"see {path}")

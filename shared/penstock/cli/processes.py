@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final
 import typer
 
 from ..errors import PenstockError
-from ..log.security import PLAIN
 from . import broker, screen
 from .options import Service, project_of, project_settings, settings_of
 
@@ -30,6 +29,9 @@ OURS: Final = ".penstock"
 
 MADE: Final = frozenset(("demo", "faust", "kafka", "logs", "models", "project", "redis", "state.json", "state.new", "tables"))
 """What Penstock makes in a data folder of another name, where other things may be."""
+
+ASKING: Final = 1.0
+"""Seconds that a service here has to say something of itself."""
 
 LAST_SECONDS: Final = 5.0
 """For a supervisor that has ended all others to end itself."""
@@ -126,17 +128,34 @@ def status() -> None:
     table = [(e.name, f"pid {e.pid}", e.url, screen.count(e.restarts, "restart") if e.restarts else "") for e in found]
     states = [f"  {screen.paint(f'{e.state:10}', COLOURS.get(e.state, 'dim'))}" for e in found]
     lines = [state + row for state, row in zip(states, screen.rows(table), strict=True)]
+    running = next((_generation(e.url) for e in found if e.name == "feature_store" and e.state == "ready"), None)
     screen.answer(
-        {"ready": ready, **facts, "processes": processes},
+        {"ready": ready, **facts, "processes": processes, "views": running},
         "   ".join(f"{name} {value or 'none'}" for name, value in facts.items()),
         lines or f"nothing runs here, in {folder}",
     )
     if not found:
         _tell_of_others(folder, "status")
+    if running is not None and running["generation"] != running["in_charge"]:
+        own, other = running["generation"], running["in_charge"]
+        screen.note(f"generation {other} of the views is in charge; what runs here reads and trains by {own}, a shadow")
+        screen.note(f"-> penstock down, then penstock up with the project file of {other}")
     if not ready:
         late = next((entry for entry in found if entry.state != "ready"), None)
         screen.note("-> penstock up" if late is None or late.state == "ended" else f"-> penstock logs {late.name}")
     raise typer.Exit(0 if ready else 1)
+
+
+def _generation(url: str) -> dict[str, str] | None:
+    """Which definitions of the views a feature store runs, and which are in charge; None where it does not say so in time."""
+    import httpx
+
+    try:
+        answer = httpx.get(f"{url}/generation", timeout=ASKING)
+        found: dict[str, str] = answer.raise_for_status().json()
+        return {name: found[name] for name in ("generation", "in_charge")}
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _tell_of_others(folder: Path, verb: str) -> None:
@@ -228,7 +247,7 @@ def doctor() -> None:
         ports={name: settings.port_of(name) for name in Service if name not in up_here},
         data=settings.data,
         tables=settings.offline,
-        security=settings.security if settings.kafka_bootstrap_servers else PLAIN,
+        security=broker.security_of(settings),
     )
     code = examination.exit_code(checks)
     lines = []

@@ -54,6 +54,10 @@ def serve(
     everybody: Annotated[
         bool, typer.Option("--open", envvar="PENSTOCK_HTTP_OPEN", help="No keys off loopback: something in front asks for them.")
     ] = False,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option("--grpc-port", min=0, max=65535, help="Answer by gRPC, too; needs penstock[grpc].", show_default=False),
+    ] = None,
 ) -> None:
     """Serve ONNX files over HTTP by the Open Inference Protocol.
 
@@ -71,19 +75,20 @@ def serve(
     )  # fmt: skip
     transport = machine.Transport(certificate, certificate_key)
     most = None if memory is None else memory << 20
-    machine.run(files, told, host, port, admin, most, load_timeout, patience, limits, access, transport)
+    machine.run(files, told, host, port, admin, most, load_timeout, patience, limits, access, transport, grpc_port)
     screen.note("stopped")
 
 
-def told(url: str, models: Sequence[dict[str, Any]]) -> None:
+def told(url: str, models: Sequence[dict[str, Any]], grpc: str) -> None:
     """Say what is served, and how to ask it."""
     table = [
         (m["model"], m["version"], f"sha256 {m['sha256'][:12]}", tensors(m["inputs"]) + " -> " + tensors(m["outputs"]))
         for m in models
     ]
     first = models[0]["model"]
-    lines = [f"serving at {url}/v2; Ctrl-C ends it", *screen.rows(table), f"see:  curl {url}/v2/models/{first}"]
-    screen.answer({"url": url, "models": list(models)}, lines)
+    also = f", by gRPC at {grpc}" if grpc else ""
+    lines = [f"serving at {url}/v2{also}; Ctrl-C ends it", *screen.rows(table), f"see:  curl {url}/v2/models/{first}"]
+    screen.answer({"url": url, **({"grpc": grpc} if grpc else {}), "models": list(models)}, lines)
 
 
 def tensors(of: Sequence[dict[str, Any]]) -> str:

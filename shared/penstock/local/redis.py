@@ -15,6 +15,7 @@ OPTIONS: Final = {
     "save": "",
     "appendonly": "yes",
     "appendfsync": "everysec",
+    "auto-aof-rewrite-min-size": "256mb",  # states are written over and over: at 64 MB it would compact every few seconds
     "maxmemory-policy": "noeviction",  # state that silently disappears is worse than a refused write
 }
 

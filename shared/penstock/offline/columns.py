@@ -29,7 +29,7 @@ import msgspec
 from ..codec import EventDecoder
 from ..event import Event
 from ..log import Headers
-from ..place import spelled
+from ..place import PLACE, spelled
 from ..records import Outcome, Passed, Prediction, Row
 from ..runtime.deadletter import cause_of
 from ..topics import Topics
@@ -217,7 +217,15 @@ class RecordColumns:
         inner: list[Any] = [(f"c{i}", float | bool | None, None) for i in range(len(names))]
         values = msgspec.defstruct("Numbers", inner, rename={f"c{i}": name for i, name in enumerate(names)}, gc=False)
         self._numbers = msgspec.json.Decoder(list[values])  # type: ignore[valid-type]
-        self._fields, self._inner, self._names = dict(fields), numbers, tuple(names)
+        self._fields, self._inner, self._names, self._kind = dict(fields), numbers, tuple(names), kind
+
+    def beside(self, there: pa.Schema) -> RecordColumns:
+        """These, and the numbers that a table has and the declaration no longer names: records of before it changed have them."""
+        import pyarrow as pa
+
+        known = {*self.schema.names, *PLACE}
+        dropped = [field.name for field in there if field.name not in known and pa.types.is_float64(field.type)]
+        return RecordColumns(self._kind, self._fields, self._inner, [*self._names, *dropped]) if dropped else self
 
     @property
     def schema(self) -> pa.Schema:

@@ -42,8 +42,7 @@ def past_of(topics: Topics, tables: Tables, hop: str | None = None) -> Past:
             continue
         names = {name: spelled(column) for name, column in event.columns.items()}
         table = table_of(tables, event.topic, ["partition", "offset", *names.values()])
-        if table is None:
-            table = _nothing(event)
+        table = _nothing(event) if table is None else _taken(tables, event, table)
         for name, column in event.columns.items():
             if names[name] in table.column_names:
                 continue
@@ -85,6 +84,13 @@ def served_of(topics: Topics, tables: Tables, event: Event) -> Served:
         event, table["id"].to_pylist(), micros_of(table["time"]), np.array([cursor["source"] for cursor in cursors], np.int64),
         read, columns, [known[text] for text in made],
     )  # fmt: skip
+
+
+def _taken(tables: Tables, event: Event, table: Any) -> Any:
+    """Without what the feature store refused, as far as its dead letters are archived: the table has all that decodes."""
+    if f"{event.topic}.dlq" not in tables.names():
+        return table
+    return table.join(tables.refused(event.topic), ["partition", "offset"], ["of_partition", "of_offset"], join_type="left anti")
 
 
 def _passed(topics: Topics, tables: Tables) -> dict[str, dict[tuple[int, int], int]]:

@@ -143,8 +143,9 @@ class History:
         order = np.lexsort((past.by_position, self.entities))
         self._order: Ints = order[np.searchsorted(self.entities[order], 0) :]
         self._starts = np.searchsorted(self.entities[self._order], np.arange(len(self.names) + 1))
+        self._late: dict[int, Ints] = {}
         self._lines: dict[int, Ints] = {}
-        """Per partition the places of its events, sorted."""
+        """Per partition its events, in the order of positions."""
 
     def of(self, entity: int) -> Ints:
         """All events of an entity, in the order of positions; none for -1."""
@@ -157,12 +158,24 @@ class History:
         own = self.of(int(self.entities[event]))
         return own[: np.searchsorted(self._past.by_position[own], self._past.by_position[event])]
 
+    def late(self, entity: int) -> Ints:
+        """Those events of an entity that came late."""
+        if entity not in self._late:
+            own = self.of(entity)
+            self._late[entity] = own[self._past.late[own]]
+        return self._late[entity]
+
     def count(self, event: int) -> int:
         """How many events its partition here had processed before an event."""
+        return int(np.searchsorted(self._past.by_position[self.line(event)], self._past.by_position[event]))
+
+    def line(self, event: int) -> Ints:
+        """All events of its partition here, in the order of positions."""
         number = int(self.partitions[event])
         if number not in self._lines:
-            self._lines[number] = np.sort(self._past.by_position[self.partitions == number])
-        return int(np.searchsorted(self._lines[number], self._past.by_position[event]))
+            own = np.flatnonzero(self.partitions == number)
+            self._lines[number] = own[np.argsort(self._past.by_position[own])]
+        return self._lines[number]
 
     def until(self, entity: int, place: int) -> Ints:
         """The events of an entity before a place in the order of time, in that order."""
@@ -197,6 +210,8 @@ class Past:
         self.late = self.times < self.moved
         """Which came after a newer one of their partition, or after that had been passed."""
         places = tuple(_laid([getattr(kind, name) for kind in kinds]) for name in ("partitions", "offsets"))
+        self.sources = places[0]
+        """The partition of each event in its topic."""
         names = [name for kind in kinds for name in kind.ids]
         ids = np.array(names, object)
         on_time = np.zeros(len(self.times), bool)
@@ -204,7 +219,6 @@ class Past:
         """The place of each event in the order of time."""
         self.by_position = _places(order_of(self.moved, self.late, self.ranks, ids.__getitem__, places))
         """The place of each event in the order of positions."""
-        self._sorted = np.sort(self.times)
         self._histories: dict[str, History] = {}
 
     def __len__(self) -> int:
@@ -215,10 +229,6 @@ class Past:
         if key not in self._histories:
             self._histories[key] = History(self, key, self.partitions)
         return self._histories[key]
-
-    def first_since(self, moments: Ints) -> Ints:
-        """The place, in the order of time, of the first event at or after each moment."""
-        return np.searchsorted(self._sorted, moments).astype(np.int64)
 
     def kind(self, event: int) -> tuple[Recorded, int]:
         """The table of an event, and its row there."""

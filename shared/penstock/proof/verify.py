@@ -11,20 +11,22 @@ Where the served value is another one, it is sought, in this order:
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
-One thing is not told apart from a fault: where the store lost its state after a source had been passed, rows that were published
-before stay, while what came late may be processed in another order when the work is done again. Where the cursor of such a row
-counts fewer events than come before it by now, that is said (`late`); where as many, but others, it is `unexplained`.
+Where the store lost its state, rows that were published before stay, while what comes late after the loss is processed in another
+order than it would have been: before rows that are out already, or, where a block of it has yet to pass a hop, after them. The
+cursor of such a row counts fewer or more events than come before it by now. Where so many, of one or two sources, give all that
+was served, that is said (`late`); else it is `unexplained`.
 
-Nothing here uses the kernel that the stream runs. Plain aggregates are cut out of sorted columns by binary search; all others,
-and every value that differs, come from `replay`, the written-down meaning. Numbers that are added up may
-differ by a relative 1e-9, for they are added in another order; all others must be the same.
+Nothing here uses the kernel that the stream runs: each entity's events are walked through once in either order (`walk`), and
+aggregates kept up exactly (`running`), which the tests compare with `replay`, the written-down meaning. Numbers that are added up
+may differ by a relative 1e-9, for they are added in another order; all others must be the same.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -36,22 +38,9 @@ from ..event import Event, from_micros
 from ..feature import View
 from ..topology import Topology
 from .history import Past
-from .recompute import (
-    ESTIMATED,
-    agrees,
-    close,
-    cut,
-    derive,
-    effective_of,
-    expired,
-    nearly,
-    parts_of,
-    plain,
-    timely,
-    tolerance_of,
-    value,
-    values,
-)
+from .recompute import timely
+from .running import ESTIMATE, OFF, SAME
+from .walk import Order, Walked, gives, walk
 
 __all__ = ["CAUSES", "Difference", "Judge", "Report", "Served", "verify"]
 
@@ -61,6 +50,10 @@ Floats = npt.NDArray[np.float64]
 CAUSES: Final = ("version", "late", "expiry", "estimate", "unarchived", "unexplained")
 KEPT: Final = 1_000
 """Differences of one cause that a report keeps in full; all are counted."""
+TRIED: Final = 100
+"""Ways in which a row may have been put elsewhere that are tried: each is a walk through the events of its entity."""
+FARTHEST: Final = 20
+"""Events by which one source is moved where two are."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +90,8 @@ class Difference:
     because: str
     events: Sequence[Mapping[str, Any]] = ()
     """The late ones (see `Past.spoken`)."""
+    archived: bool = True
+    """Whether the row's event is in the tables: without it nobody can say of whom the row is, and `entity` is None."""
 
 
 @dataclass
@@ -124,96 +119,62 @@ class Report:
             self.differences.append(found)
 
 
-def verify(topology: Topology, past: Past, rows: Sequence[Served], sample: int | None = None, seed: int = 0) -> Report:
-    """Compare `sample` archived rows (None: all), drawn with `seed`, with a recomputation from `past`."""
+def verify(
+    topology: Topology,
+    past: Past,
+    rows: Sequence[Served],
+    sample: int | None = None,
+    seed: int = 0,
+    progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
+) -> Report:
+    """Compare `sample` archived rows (None: all), drawn with `seed`, with a recomputation from `past`. `progress` is told what is
+    being done, how many rows of how many are."""
     report = Report(of=sum(map(len, rows)), events=len(past))
     drawn = np.arange(report.of)
     if sample is not None and sample < report.of:
         drawn = np.sort(np.random.default_rng(seed).choice(report.of, sample, replace=False))
-    judge, first = Judge(topology, past, rows), 0
+    judge, first = Judge(topology, past, rows, progress), 0
     for served in rows:
         own = drawn[(drawn >= first) & (drawn < first + len(served))] - first
         first += len(served)
-        _Comparison(topology, judge, served, own, report).run()
+        here = judge.events[served.event][own]
+        kept, lost = own[here >= 0], own[here < 0]
+        report.rows += len(own)
+        differing: set[int] = set()
+        for key, view in judge.read(served.event):
+            if view.name not in report.views:
+                report.views.append(view.name)
+            report.values += len(view.columns) * len(own)
+            for found in (judge.why(key, view, served, kept, report.causes), judge.lost(view, served, lost)):
+                for row, differences in found:
+                    differing.update([row] if differences else [])
+                    for difference in differences:
+                        report.add(difference)
+        report.differing += len(differing)
     return report
 
 
-class _Comparison:
-    """The rows of one event that were drawn."""
-
-    def __init__(self, topology: Topology, judge: Judge, served: Served, drawn: Ints, report: Report) -> None:
-        self.past, self.served, self.report = judge.past, served, report
-        self.topology, self.judge = topology, judge
-        here = judge.events[served.event][drawn]
-        self.drawn, self.here = drawn[here >= 0], here[here >= 0]
-        """Rows and the events that asked for them."""
-        report.rows += len(drawn)
-        self.lost = drawn[here < 0]
-
-    def run(self) -> None:
-        differing: set[int] = set()
-        for hop in self.topology.hops:
-            for view in hop.views:
-                if view in self.topology.reads[self.served.event]:
-                    if view.name not in self.report.views:
-                        self.report.views.append(view.name)
-                    differing |= self._view(hop.key, view)
-        self.report.differing += len(differing)
-
-    def _view(self, key: str, view: View) -> set[int]:
-        """Compare the values of one view; the rows that differ."""
-        again = self._recomputed(key, view)
-        given = {name: self.served.columns.get(name) for name in view.columns}
-        self.report.values += len(view.columns) * (len(self.drawn) + len(self.lost))
-        wrong: dict[int, list[str]] = {}
-        parts = parts_of(view)
-        for name in view.columns:
-            column = given[name]
-            told = np.full(len(self.drawn), np.nan) if column is None else column[self.drawn]
-            off = ~np.isclose(told, again[name], rtol=tolerance_of(parts.get(name)), atol=0.0, equal_nan=True)
-            for i in np.flatnonzero(off).tolist():
-                wrong.setdefault(i, []).append(name)
-        differing = set()
-        for i, names in wrong.items():
-            row, event = int(self.drawn[i]), int(self.here[i])
-            values = {name: float(again[name][i]) for name in names}
-            found = self.judge.why(key, view, row, event, values)
-            differing |= {row} if found else set()
-            for difference in found:
-                self.report.add(difference)
-        for row in self.lost.tolist():
-            differing.add(row)
-            for difference in self.judge.lost(view, row, self.served):
-                self.report.add(difference)
-        return differing
-
-    def _recomputed(self, key: str, view: View) -> dict[str, Floats]:
-        """All values of a view for the drawn rows, from what lies before each in time."""
-        past, history = self.past, self.past.history(key)
-        whose, before, moments = history.entities[self.here], past.by_time[self.here], past.times[self.here]
-        found: dict[str, Floats] = {}
-        for name, part in parts_of(view).items():
-            if plain(part):
-                found[name] = cut(past, history, part, whose, before, moments)
-            else:
-                rows = zip(whose.tolist(), before.tolist(), moments.tolist(), strict=True)
-                many = [value(past, part, history.until(entity, place), moment) for entity, place, moment in rows]
-                found[name] = np.array(many, np.float64)
-        if view.derived:
-            lines = [dict(zip(found, line, strict=True)) for line in zip(*(v.tolist() for v in found.values()), strict=True)]
-            made = [derive(view, line, past.typed(event)) for line, event in zip(lines, self.here.tolist(), strict=True)]
-            found |= {repr(item): np.array([each[repr(item)] for each in made], np.float64) for item in view.derived}
-        return found
-
-
 class Judge:
-    """Says why a served value is not the one that all archived events give."""
+    """Says of served values whether they are those that the archived events give, and why not."""
 
-    def __init__(self, topology: Topology, past: Past, rows: Sequence[Served]) -> None:
-        self.topology, self.past = topology, past
+    def __init__(
+        self,
+        topology: Topology,
+        past: Past,
+        rows: Sequence[Served],
+        progress: Callable[[str, int, int], None] = lambda doing, done, of: None,
+    ) -> None:
+        self.topology, self.past, self.progress = topology, past, progress
         self.served = {served.event: served for served in rows}
         self.events = {served.event: self._asked(served) for served in rows}
         """By kind the event of each row; -1 where the tables have none at its position."""
+        self._ends: dict[str, int] = {}
+        self._timely: dict[tuple[str, int], Ints] = {}
+
+    def read(self, event: Event) -> list[tuple[str, View]]:
+        """The views in the rows of an event, each with the key by which it is kept."""
+        wanted = self.topology.reads[event]
+        return [(hop.key, view) for hop in self.topology.hops for view in hop.views if view in wanted]
 
     def _asked(self, served: Served) -> Ints:
         recorded, start = self.past.recorded[served.event], self.past.starts[served.event]
@@ -222,131 +183,207 @@ class Judge:
         same = [i >= 0 and recorded.ids[i] == name for i, name in zip(found, served.ids, strict=True)]
         return np.array([start + i if ok else -1 for i, ok in zip(found, same, strict=True)], np.int64)
 
-    def why(self, key: str, view: View, row: int, event: int, by_time: Mapping[str, float]) -> list[Difference]:
-        """The differences of a row in `view`, of which `by_time` has the values that all archived events give; none when the
-        values agree after all, which sums of great numbers may that nearly cancel."""
-        served, history = self.served[self.past.topology.events[int(self.past.ranks[event])]], self.past.history(key)
-        told = {name: float(column[row]) for name in view.columns if (column := served.columns.get(name)) is not None}
-        entity = int(history.entities[event])
+    def why(
+        self, key: str, view: View, served: Served, rows: Ints, counted: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[int, list[Difference]]]:
+        """The differences of those of the `rows` that have any in `view`. `counted` says how many of each cause there are
+        already: beyond KEPT the events behind a difference are not looked up."""
+        asked, columns = self.events[served.event][rows], np.array(view.columns)
+        told = np.column_stack([served.columns.get(name, np.full(len(served), np.nan))[rows] for name in view.columns])
+        there = np.array([name in served.columns for name in view.columns])
 
-        def differences(
-            cause: str, because: str, events: Ints | None = None, names: Collection[str] = by_time.keys()
-        ) -> list[Difference]:
-            spoken = [] if events is None else [self.past.spoken(e) for e in events.tolist()]
-            whose = history.names[entity] if entity >= 0 else None
-            time = from_micros(int(served.times[row]))
-            return [
-                Difference(c, served.ids[row], whose, time, _known(told.get(c)), _known(by_time[c]), cause, because, spoken)
-                for c in by_time
-                if c in names
-            ]
+        def walked(order: Order, some: Ints, doing: str) -> tuple[Walked, Ints]:
+            """Of some of the rows, and whether all that was served is what this gives (n)."""
+            said = f"{view.name}: {doing}"
+            self.progress(said, 0, len(some))
+            found = walk(
+                self.past, self.past.history(key), view, order, asked[some], told[some],
+                lambda done: self.progress(said, done, len(some)),
+            )  # fmt: skip
+            self.progress(said, len(some), len(some))
+            return found, (found.beside != OFF)[:, there].all(axis=1)
 
-        made = served.views[row].get(view.name)
-        if made is not None and made != view.fingerprint:
-            return differences("version", f"made by {view.name} {made}; the project's is {view.fingerprint}")
-        if made is None and served.views[row]:
-            return differences("version", "the definitions that made the row had no such view")
-        if made is None and len(told) < len(view.columns):
-            return differences("version", "the table has no such column: these rows are of another definition")
-        before, processed = history.until(entity, int(self.past.by_time[event])), history.preceding(event)
+        by_time, agrees_by_time = walked("time", np.arange(len(rows)), "recomputing rows")
+        wrong = np.flatnonzero((by_time.beside != SAME).any(axis=1))
+        others = {i: said for i in wrong.tolist() if (said := _version(view, served.views[int(rows[i])], bool(there.all())))}
+        exact = (by_time.beside == SAME) | (by_time.beside == ESTIMATE)
+        doubted = np.array([i for i in wrong.tolist() if i not in others and not exact[i].all()], np.int64)
+        processed, agrees = walked("position", doubted, "looking for causes")
+        begun = np.zeros(len(doubted), bool)
+        if view.ttl is not None:
+            begun[~agrees] = walked("forgetting", doubted[~agrees], "looking for what was forgotten")[1]
+        place = {i: n for n, i in enumerate(doubted.tolist())}
+        for i in wrong.tolist():
+            row, event, off = int(rows[i]), int(asked[i]), by_time.beside[i] != SAME
+            again = dict(zip(view.columns, by_time.values[i].tolist(), strict=True))
+            one = _Row(self, key, view, served, row, event, again, bool(agrees_by_time[i]), counted or {})
+            names = columns[off].tolist()
+            if i in others:
+                yield row, one.differences("version", others[i], names)
+            elif i not in place:
+                yield row, one.differences("estimate", "an estimate, within its error", names)
+            elif agrees[place[i]] and processed.expired[place[i]]:
+                yield row, one.differences("expiry", "the newest of its events was older than the view's ttl", names)
+            elif agrees[place[i]]:
+                yield row, one.late(names)
+            elif begun[place[i]]:
+                yield row, one.differences("expiry", "its events were forgotten after the view's ttl of quiet", names)
+            else:
+                right = columns[off & (processed.beside[place[i]] != OFF)].tolist()
+                yield row, one.left(right, [name for name in names if name not in right])
 
-        def late(names: Collection[str] = by_time.keys()) -> list[Difference]:
-            counted = processed[timely(self.past, view, processed)]
-            missed, early = np.setdiff1d(before, counted), np.setdiff1d(counted, before)
-            if not len(missed) and not len(early) and agrees(self.past, view, told, before, event):
-                return []
-            because, events = _late(missed, early)
-            return differences("late", because, processed[self.past.late[processed]] if events is None else events, names)
+    def timely(self, key: str, view: View, entity: int) -> Ints:
+        """The events of an entity that came in time to change a view."""
+        if (view.name, entity) not in self._timely:
+            own = self.past.history(key).of(entity)
+            self._timely[view.name, entity] = own[timely(self.past, view, own)]
+        return self._timely[view.name, entity]
 
-        if self._estimates(view, told, by_time, before, event):
-            return differences("estimate", "an estimate, within its error")
-        if agrees(self.past, view, told, processed, event):
-            effective = effective_of(self.past, processed, int(self.past.times[event]))
-            if expired(self.past, view, processed, effective):
-                return differences("expiry", "the newest of its events was older than the view's ttl")
-            return late()
-        kept = _unforgotten(self.past, view, processed, event)
-        if kept is not None and agrees(self.past, view, told, kept, event):
-            return differences("expiry", f"{len(processed) - len(kept)} events were forgotten after the view's ttl")
-        missing = self.missing(key, event)
-        if missing > 0 and self._behind(key, event):
-            return differences("unarchived", f"{missing} events that its cursor counts are not in the tables yet")
-        again, parts = values(self.past, view, processed, int(self.past.times[event]), self.past.typed(event)), parts_of(view)
-        right = {name for name in by_time if name in told and close(told[name], again[name], part=parts.get(name))}
-        if missing < 0:
-            because = f"{-missing} of the events before it came after it: the store had lost its state, and went back behind it"
-            return late(right) + differences("late", because, names=by_time.keys() - right)
-        because = "no events that can have been before it give this value"
-        return late(right) + differences("unexplained", because, names=by_time.keys() - right)
-
-    def _estimates(self, view: View, told: Mapping[str, float], by_time: Mapping[str, float], before: Ints, event: int) -> bool:
-        """Whether all values that differ are estimates of the exact ones."""
-        parts, moment = parts_of(view), int(self.past.times[event])
-        return all(
-            name in told
-            and name in parts
-            and parts[name].kind in ESTIMATED
-            and nearly(self.past, parts[name], told[name], exact, before, moment)
-            for name, exact in by_time.items()
-        )
-
-    def missing(self, key: str, event: int) -> int:
+    def missing(self, key: str, served: Served, row: int, event: int) -> int:
         """How many events the cursor of a row counts beyond those that are archived and come before it (0 when it has none). In
         the order of one log it is never less: then the row was published before the store lost its state, with its order."""
-        served = self.served[self.past.topology.events[int(self.past.ranks[event])]]
         history, cursor = self.past.history(key), served.cursors.get(key)
-        row = np.flatnonzero(self.events[served.event] == event)
-        if cursor is None or not len(row) or history.entities[event] < 0:
+        if cursor is None or history.entities[event] < 0:
             return 0
-        return int(cursor[row[0], 1]) - history.count(event)
+        return int(cursor[row, 1]) - history.count(event)
 
-    def processed(self, key: str, view: View, row: int, event: int) -> tuple[Ints, bool]:
-        """What of its entity had been processed before a row, in order, and whether that gives the values served."""
-        served = self.served[self.topology.events[int(self.past.ranks[event])]]
-        told = {name: float(column[row]) for name in view.columns if (column := served.columns.get(name)) is not None}
-        found = self.past.history(key).preceding(event)
-        return found, agrees(self.past, view, told, found, event)
+    def lost(self, view: View, served: Served, rows: Ints) -> Iterator[tuple[int, list[Difference]]]:
+        """The differences of rows whose events are not in the tables."""
+        for row in rows.tolist():
+            partition, offset = served.sources[row].tolist()
+            behind = offset > self.past.recorded[served.event].ends.get(partition, -1)
+            cause = "unarchived" if behind else "unexplained"
+            because = f"its event, {served.event.topic}/{partition} at {offset}, is not in the table{' yet' if behind else ''}"
+            time = from_micros(int(served.times[row]))
+            yield (
+                row,
+                [
+                    Difference(
+                        name, served.ids[row], None, time, _known(float(column[row])), None, cause, because, archived=False
+                    )
+                    for name in view.columns
+                    if (column := served.columns.get(name)) is not None
+                ],
+            )
 
-    def lost(self, view: View, row: int, served: Served) -> list[Difference]:
-        """The differences of a row whose event is not in the tables."""
-        partition, offset = served.sources[row].tolist()
-        behind = offset > self.past.recorded[served.event].ends.get(partition, -1)
-        cause = "unarchived" if behind else "unexplained"
-        because = f"its event, {served.event.topic}/{partition} at {offset}, is not in the table{' yet' if behind else ''}"
-        time = from_micros(int(served.times[row]))
+    def behind(self, key: str, event: int) -> bool:
+        """Whether a table that feeds a hop ends before an event."""
+        if key not in self._ends:
+            ends = []
+            for kind, recorded in self.past.recorded.items():
+                if key in self.topology.routes[kind].path:
+                    numbers = recorded.ends or [0]
+                    ends += [int(recorded.moved[recorded.partitions == number].max(initial=0)) for number in numbers]
+            self._ends[key] = min(ends, default=0)
+        return self._ends[key] < int(self.past.moved[event])
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One row of which values in a view differ from what all archived events give."""
+
+    judge: Judge
+    key: str
+    view: View
+    served: Served
+    row: int
+    event: int
+    again: Mapping[str, float]
+    near: bool
+    """Whether they differ by no more than the order of addition may make."""
+    counted: Mapping[str, int]
+
+    def differences(self, cause: str, because: str, names: Sequence[str], events: Ints | None = None) -> list[Difference]:
+        """Of these values; `events` are behind them."""
+        past, served, history = self.judge.past, self.served, self.judge.past.history(self.key)
+        spoken = [] if events is None or self.counted.get(cause, 0) >= KEPT else [past.spoken(e) for e in events.tolist()]
+        entity = int(history.entities[self.event])
+        whose, time = history.names[entity] if entity >= 0 else None, from_micros(int(served.times[self.row]))
+        told = {name: float(served.columns[name][self.row]) for name in names if name in served.columns}
         return [
-            Difference(name, served.ids[row], None, time, _known(float(column[row])), None, cause, because)
-            for name in view.columns
-            if (column := served.columns.get(name)) is not None
+            Difference(c, served.ids[self.row], whose, time, _known(told.get(c)), _known(self.again[c]), cause, because, spoken)
+            for c in names
         ]
 
-    def _behind(self, key: str, event: int) -> bool:
-        """Whether a table that feeds a hop ends before an event."""
-        ends = []
-        for kind, recorded in self.past.recorded.items():
-            if key in self.topology.routes[kind].path:
-                numbers = recorded.ends or [0]
-                ends += [int(recorded.moved[recorded.partitions == number].max(initial=0)) for number in numbers]
-        return min(ends, default=0) < int(self.past.moved[event])
+    def late(self, names: Sequence[str]) -> list[Difference]:
+        """Values that are right for what had been processed: it is not what lies before the row in time. Only what is late has
+        another place in the one order than in the other, so that is all there is to look at, unless the row is late itself."""
+        past, event, history = self.judge.past, self.event, self.judge.past.history(self.key)
+        entity, late = int(history.entities[event]), bool(past.late[event])
+        own = history.of(entity) if late else history.late(entity)
+        there = past.by_position[own] < past.by_position[event]
+        if self.view.lateness is not None:
+            there &= np.isin(own, self.judge.timely(self.key, self.view, entity))
+        before = past.by_time[own] < past.by_time[event]
+        missed, early = own[before & ~there], own[there & ~before]
+        if len(missed):
+            because, events = f"{len(missed)} of the events before it in time came after it", missed
+        elif len(early):
+            because, events = f"it came late itself: {len(early)} later events were there before it", early
+        elif self.near:
+            return []
+        else:
+            because, events = "of the events before it some of one time came in another order, as they came late", own[there]
+            events = events[past.late[events]]
+        return self.differences("late", because, names, np.sort(events))
+
+    def left(self, right: Sequence[str], wrong: Sequence[str]) -> list[Difference]:
+        """Values that no order gives which is known, of a row of which the others are `right`."""
+        missing = self.judge.missing(self.key, self.served, self.row, self.event)
+        if missing > 0 and self.judge.behind(self.key, self.event):
+            because = f"{missing} events that its cursor counts are not in the tables yet"
+            return self.differences("unarchived", because, [*right, *wrong])
+        late = self.late(right) if right else []
+        moved = self._moved(missing) if missing else None
+        if moved is None:
+            return late + self.differences("unexplained", "no events that can have been before it give this value", wrong)
+        counted = f"its cursor counts {abs(missing)} {'fewer' if missing < 0 else 'more'} events than come before it"
+        return late + self.differences(
+            "late", f"{counted}: the store had lost its state, and order changed with it", wrong, moved
+        )
+
+    def _moved(self, missing: int) -> Ints | None:
+        """The events of its entity that were on the other side of the row than the log alone says, where its cursor counts
+        `missing` more. What a row knows is all of each source up to some place, and of its own source all that is before it. So
+        up to two others are moved on or back until as many are counted and give all values of the row. None where none do."""
+        past, history, event = self.judge.past, self.judge.past.history(self.key), self.event
+        line, at, preceding = history.line(event), history.count(event), history.preceding(event)
+        own = history.of(int(history.entities[event]))
+        sources = past.ranks[line] * (past.partitions + 1) + past.sources[line]
+        others = np.unique(sources[sources != sources[at]]).tolist()
+        back = {source: line[:at][sources[:at] == source][::-1] for source in others}
+        on = {source: line[at + 1 :][sources[at + 1 :] == source] for source in others}
+        told = np.array([self.served.columns.get(n, np.full(len(self.served), np.nan))[self.row] for n in self.view.columns])
+        there = [name in self.served.columns for name in self.view.columns]
+        steps = sorted(range(-FARTHEST, FARTHEST + 1), key=abs)
+        tried: set[tuple[int, ...]] = set()
+        for one, other in itertools.combinations_with_replacement(others, 2):
+            for step in steps if one != other else [0]:
+                moves = [(one, step), (other, missing - step)]
+                gone = np.concatenate([back[source][:-by] if by < 0 else line[:0] for source, by in moves])
+                come = np.concatenate([on[source][:by] if by > 0 else line[:0] for source, by in moves])
+                moved = np.intersect1d(np.append(gone, come), own)
+                if len(gone) - len(come) != -missing or tuple(moved.tolist()) in tried or len(tried) >= TRIED:
+                    continue
+                tried.add(tuple(moved.tolist()))
+                events = np.setxor1d(preceding, moved)
+                beside = gives(past, self.view, events[np.argsort(past.by_position[events])], event, told)
+                if (beside[there] != OFF).all():
+                    return moved
+        return None
+
+
+def _version(view: View, views: Mapping[str, str], whole: bool) -> str | None:
+    """How another definition of the view made a row, if one did. `whole`: whether the table has all of its columns."""
+    made = views.get(view.name)
+    if made is not None and made != view.fingerprint:
+        return f"made by {view.name} {made}; the project's is {view.fingerprint}"
+    if made is None and views:
+        return "the definitions that made the row had no such view"
+    if made is None and not whole:
+        return "the table has no such column: these rows are of another definition"
+    return None
 
 
 def _known(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
-
-
-def _late(missed: Ints, early: Ints) -> tuple[str, Ints | None]:
-    """Why a row differs from what is known now, and by which events; None where they only came in another order."""
-    if len(missed):
-        return f"{len(missed)} of the events before it in time came after it", missed
-    if len(early):
-        return f"it came late itself: {len(early)} later events were there before it", early
-    return "of the events before it some of one time came in another order, as they came late", None
-
-
-def _unforgotten(past: Past, view: View, processed: Ints, event: int) -> Ints | None:
-    """What is left of events when the view forgets an entity after its ttl of quiet; None where nothing was forgotten."""
-    if view.ttl is None:
-        return None
-    times = np.maximum.accumulate(np.append(past.times[processed], past.times[event]))
-    quiet = np.flatnonzero(np.diff(times) > view.ttl) + 1
-    return processed[quiet[-1] :] if len(quiet) else None

@@ -8,7 +8,8 @@ under that name, so a state of another definition is never misread, and a reader
     shadow   what it would send goes to its shadow topic, from the time on that was closed when it began
     swap     one record on `<p>.generations` (`Charge`). The generation that is now in charge fences the other's shards, publishes
              what these still owe, and of its own shadow what the other has not sent: each event has one row, whoever made it
-    undo     the other one is a shadow now, as long as its feature store runs: swap again
+    undo     the other one is a shadow now, as long as its feature store runs: swap again. Stopped, its state stays what it was:
+             LIVE says that it was built, not that it is fresh; readers of its file see the age of what they read
 
 What is here is pure; services/feature_store/succession.py does it.
 """
@@ -20,13 +21,13 @@ from typing import Final
 
 import msgspec
 
-from ..log import Headers
+from ..log import Headers, Send
 from ..records import Charge
 
-__all__ = ["MARK", "OF", "Mark", "charges", "counted", "in_charge", "meant_for"]
+__all__ = ["AT", "MARK", "OF", "Mark", "charges", "counted", "in_charge", "meant", "meant_for"]
 
-OF: Final = "shadow.of"
-"""The header of a shadow record that names the topic it was meant for."""
+OF, AT = "shadow.of", "shadow.at"
+"""Headers of a shadow record: the topic it was meant for; its event's effective time (microseconds) where its own is another."""
 
 MARK: Final = b"\0charge"
 """The key of a shard whose head is its Mark. (No entity has it: names of hops do not begin with a NUL.)"""
@@ -39,6 +40,8 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
     """The newest swap that it has done its part in: as the one in charge, or by being fenced."""
     until: int = 0
     """In charge: others have sent rows of effective times up to this one (microseconds)."""
+    owed: bytes = b""
+    """An outbox: of what the shard has shown, what it is sending on. All, some or none of it is out."""
 
     @classmethod
     def unpack(cls, stored: bytes) -> Mark:
@@ -81,6 +84,24 @@ def charges(values: Iterable[bytes | None]) -> list[Charge]:
 
 
 _charge = msgspec.json.Decoder(Charge).decode
+
+
+def meant(send: Send) -> tuple[Send, int | None] | None:
+    """What a shadow record was meant to be, under the number that it has, and its event's effective time (None: its own time);
+    None for other records. Dead letters go with the headers of whoever published them.
+
+    >>> headers = (("ce_type", b"penstock.row.v1"), (AT, b"60"), (OF, b"cabs.rows.rides"), ("ce_id", b"7"))
+    >>> meant(Send("cabs.shadow.1a2b3c4d", b"z1", b"{}", headers, 0))  # doctest: +NORMALIZE_WHITESPACE
+    (Send(topic='cabs.rows.rides', key=b'z1', value=b'{}',
+    headers=(('ce_type', b'penstock.row.v1'), ('ce_id', b'7')), partition=0), 60)
+    """
+    topic = meant_for(send.headers)
+    if topic is None:
+        return None
+    names = [name for name, _ in send.headers]
+    headers = send.headers[: names.index(OF)] if topic[-4:] == ".dlq" else send.headers
+    at = next((int(value or b"") for name, value in headers if name == AT), None)
+    return send._replace(topic=topic, headers=tuple(h for h in headers if h[0] not in (OF, AT))), at
 
 
 def meant_for(headers: Headers) -> str | None:

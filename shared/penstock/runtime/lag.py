@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from ..log import Log, Partition
+from ..log.security import PLAIN, Security
 from ..topics import Topics
 
 __all__ = ["Lag"]
@@ -18,9 +19,11 @@ __all__ = ["Lag"]
 class Lag:
     """Counts the records that a project's readers have not done yet; `close` ends its connection."""
 
-    def __init__(self, bootstrap: str, log: Log, topics: Topics, services: Sequence[str] = ()) -> None:
+    def __init__(
+        self, bootstrap: str, log: Log, topics: Topics, services: Sequence[str] = (), security: Security = PLAIN
+    ) -> None:
         """`services`: only the groups of these."""
-        self._bootstrap, self._log = bootstrap, log
+        self._bootstrap, self._log, self._security = bootstrap, log, security
         wanted = {topics.group(service) for service in services}
         self._groups = {name: read for name, read in topics.groups().items() if not wanted or name in wanted}
         self._admin: Any = None
@@ -33,8 +36,15 @@ class Lag:
         """
         try:
             if self._admin is None:
-                self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id="penstock-lag")
-                await self._admin.start()
+                admin = AIOKafkaAdminClient(
+                    bootstrap_servers=self._bootstrap, client_id="penstock-lag", **self._security.client()
+                )
+                try:
+                    await admin.start()
+                except BaseException:
+                    await admin.close()
+                    raise
+                self._admin = admin
             done = await asyncio.gather(*(self._admin.list_consumer_group_offsets(name) for name in self._groups))
         except (KafkaError, OSError):
             return None

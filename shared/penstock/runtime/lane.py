@@ -21,26 +21,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import msgspec
 import structlog
 
-from ..log import Batch, Log, Member, Partition, Send
-from ..records import Clock
-from ..store import LIVE, REBUILDING, STATUS, Change, Fenced, Saved, Store, StoreError
-from .control import Tail
-from .deadletter import cause_of
-from .earlier import Earlier
+from ..log import Batch, Log, Member, Send
+from ..store import LIVE, STATUS, Change, Fenced, Store, StoreError
+from .earlier import Earlier, Past
 from .merge import NEVER
-from .outbox import FROM, SEQUENCE, Ends, Loss, Outbox, Redelivered, letter_of, numbered, stamped, write_of
+from .opening import Handover, Opening
+from .outbox import FROM, SEQUENCE, Redelivered, letter_of, numbered, stamped
+from .outlet import Outlet
 from .patience import patiently
-from .pipeline import Pipeline, ended
+from .pipeline import ended
+from .shard import Effects, Held, Shard
 from .telemetry import Meters, Tracing, trace_of
 
 __all__ = [
@@ -61,73 +58,13 @@ def now() -> float:
     return time.time()
 
 
-@dataclass(slots=True)
-class Effects:
-    """What a step did. `change.outbox` is filled by the lane. `closed` is the time before which this shard has published
-    all that it will (microseconds), None when that did not move."""
-
-    change: Change
-    sends: list[Send] = field(default_factory=list)
-    closed: int | None = None
-    positions: Mapping[Partition, int] = field(default_factory=dict)
-    closing: tuple[str, Sequence[str]] | None = None
-    """Who closes `closed`, for which topics; None: the shard, for those that the lane closes."""
-
-
-class Shard(Protocol):
-    """One partition's share of a service. Only `take` and `step` run per batch; neither does I/O."""
-
-    def open(self, saved: Saved) -> Mapping[Partition, int]:
-        """Restore what was saved (version 0: nothing was) and say where to read on."""
-        ...
-
-    def recall(self, batch: Batch) -> None:
-        """Hear records of one topic that this shard has published in writes which the store has lost. They are said: what
-        `step` makes of the same cause anew must not be among its sends."""
-        ...
-
-    def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
-        """Accept batches of the own partitions and of followed topics; return the keys whose state the step needs."""
-        ...
-
-    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        """Do the work; None when there was nothing to do."""
-        ...
-
-
-@dataclass(slots=True)
-class _Held:
-    """A shard that this lane holds, and what the store has of it."""
-
-    shard: Shard
-    version: int
-    position: bytes
-    outbox: Outbox
-    letters: set[Hashable] = field(default_factory=set)
-    """Dead letters that are out, though the state may not know it."""
-    steps: Pipeline = field(default_factory=Pipeline)
-    unwritten: deque[Change] = field(default_factory=deque)
-    """What steps have changed, until it is written."""
-
-    @property
-    def loss(self) -> Loss | None:
-        return self.outbox.loss
-
-
-def _some(batch: Batch, rows: Sequence[int]) -> Batch:
-    found = [batch.record(row) for row in rows]
-    return Batch(batch.partition, [r[0] for r in found], [r[1] for r in found], [r[2] for r in found], [r[3] for r in found])
-
-
 class Lane:
     """Runs the shards of one service that this process holds.
 
     `writes` are the topics that it publishes to, `closes` those of them whose time it closes on the clock topic as it goes.
     `name` names its shards in the store and in what it sends; `group` (default: the same) is the consumer group, which other
     projects on the broker must not share. `history` has what the log no longer keeps of the shared topics. `places` names a shard
-    in the store and in what it sends (default: by the name of the lane). `prepare` comes before shards are opened; it gives the
-    time up to which one without state is being built (NEVER: it just begins). `confirm` comes when they are, and raises Fenced
-    where what was prepared holds no more: whoever changes that after it fences them.
+    in the store and in what it sends (default: by the name of the lane). `handover` has a say when shards are opened.
     """
 
     def __init__(
@@ -145,26 +82,32 @@ class Lane:
         group: str = "",
         history: Earlier | None = None,
         places: Callable[[int], str] | None = None,
-        prepare: Callable[[Sequence[int]], Awaitable[int]] | None = None,
-        confirm: Callable[[], Awaitable[None]] | None = None,
+        handover: Handover | None = None,
     ) -> None:
-        self._history, self._prepare, self._confirm = history, prepare, confirm
-        self._place: Callable[[int], str] = places or (lambda number: f"{name}.{number}")
-        self._past: dict[Partition, int] = {}
-        """Where to read on in the history of partitions whose log begins later than their shard has come."""
-        self.name, self._log, self._store, self._make = name, log, store, shard
+        self.name, self._log, self._store = name, log, store
         self._group = group or name
-        self._shared, self._follows, self._clock, self._closes = shared, tuple(follows), clock, tuple(closes)
-        self._writes = tuple(dict.fromkeys([*writes, *closes]))
+        self._shared, self._follows, self._closes = shared, tuple(follows), closes
+        self._meters, self._logger = Meters(name), structlog.get_logger(service=name)
+        self._outlet = Outlet(log, [*writes, *closes], clock, self._patient)
+        self._opening = Opening(
+            service=name,
+            log=log,
+            store=store,
+            make=shard,
+            place=places or (lambda number: f"{name}.{number}"),
+            shared=shared,
+            clock=clock if closes else "",
+            outlet=self._outlet,
+            handover=handover,
+            patient=self._patient,
+            logger=self._logger,
+        )
+        self._past = None if history is None else Past(history, log, self._patient, self._logger)
         self.max_records = MAX_RECORDS
         self.tracing = tracing or Tracing(name)
-        self._meters = Meters(name)
         self._member: Member | None = None
         self._generation = 0
-        self._held: dict[int, _Held] = {}
-        self._ends: Ends = {}
-        """Where the topics end that it writes to, as far as this lane knows."""
-        self._logger = structlog.get_logger(service=name)
+        self._held: dict[int, Held] = {}
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then settle: whoever opens these shards next has nothing left to publish.
@@ -192,7 +135,7 @@ class Lane:
         for number, held in self._held.items():
             try:
                 await held.steps.end()
-                await self._write(number, held, Change(held.position), [], held.loss)
+                await held.write(self._store, self._outlet.ends, Change(held.position), [], held.loss)
             except StoreError as error:
                 self._logger.info("not settled", shard=number, cause=str(error))
             except Fenced:
@@ -220,7 +163,7 @@ class Lane:
         if self._member.generation != self._generation:
             return True
         if self._past:
-            batches = await self._remember(batches)
+            batches = await self._past.instead(self._member, batches, self.max_records)
         followed = [b for b in batches if b.partition.topic in self._follows]
         moved = bool(batches)
         for number, held in self._held.items():
@@ -240,7 +183,7 @@ class Lane:
                 return True
         return moved
 
-    def _begin(self, number: int, held: _Held, batches: list[Batch]) -> None:
+    def _begin(self, number: int, held: Held, batches: list[Batch]) -> None:
         began = now()
         held.steps.begin(
             lambda before: self._work(number, held, batches, before),
@@ -259,17 +202,17 @@ class Lane:
         self._meters.fenced.inc()
         self._generation = -1
 
-    async def _work(self, number: int, held: _Held, batches: list[Batch], before: Awaitable[object] | None) -> Effects | None:
+    async def _work(self, number: int, held: Held, batches: list[Batch], before: Awaitable[object] | None) -> Effects | None:
         keys = held.shard.take(batches, now())
         if before is not None and any(change.touches(keys) for change in held.unwritten):
             await before  # the store does not have yet what is asked for: it left memory in a step that is being written
-        loaded = await self._patient(lambda: self._store.read(self._place(number), keys)) if keys else []
+        loaded = await self._patient(lambda: self._store.read(held.name, keys)) if keys else []
         effects = held.shard.step(loaded)
         if effects is not None:
             held.unwritten.append(effects.change)
         return effects
 
-    async def _keep(self, number: int, held: _Held, batches: list[Batch], began: float, effects: Effects | None) -> bool:
+    async def _keep(self, number: int, held: Held, batches: list[Batch], began: float, effects: Effects | None) -> bool:
         """Write and publish what a step did; whether it did anything."""
         if effects is None:
             return False
@@ -282,27 +225,19 @@ class Lane:
         if loss is not None and loss.closed == NEVER and loss.over(effects.positions):
             loss = None
         sends = [s for s in effects.sends if letter_of(s.topic, s.headers) not in held.letters] if held.letters else effects.sends
-        await self._patient(lambda: self._write(number, held, change, sends, loss))
+        await self._patient(lambda: held.write(self._store, self._outlet.ends, change, sends, loss))
         held.unwritten.popleft()
-        await self._publish(number, held.outbox.write, sends)
+        await self._outlet.send(stamped(held.name, held.outbox.write, sends))
         done = now()
         self._meters.records_in.inc(sum(len(batch) for batch in batches))
         self._meters.records_out.inc(len(sends))
         self._meters.seconds.observe(done - began)
         self._meters.newest.set(done)
         if effects.closed is not None:
-            await self._close(effects.closed, *(effects.closing or (self._place(number), self._closes)))
+            await self._outlet.close(effects.closed, *(effects.closing or (held.name, self._closes)))
         if effects.positions and self._member is not None:
             await self._member.commit(effects.positions)
         return True
-
-    async def _write(self, number: int, held: _Held, change: Change, sends: Sequence[Send], loss: Loss | None = None) -> None:
-        """Store a change with what it sends."""
-        ends = held.outbox.ends if loss is not None else {topic: dict(self._ends[topic]) for topic in self._writes}
-        outbox = Outbox.of(held.outbox.write + 1, ends, sends, loss)
-        change.outbox = outbox.pack()
-        held.version = await self._store.write(self._place(number), held.version, change)
-        held.position, held.outbox = change.position, outbox
 
     def _trace(self, sends: list[Send], began: float) -> None:
         """One span for each traced record that goes out, and one for the step that links them."""
@@ -317,40 +252,8 @@ class Lane:
                 sends[at] = send._replace(headers=(*kept, ("traceparent", onward.encode())))
         self.tracing.step(f"step {self.name}", traces, began, records=len(sends))
 
-    async def _publish(self, number: int, write: int, sends: Sequence[Send]) -> None:
-        await self._send(stamped(self._place(number), write, sends))
-
-    async def _send(self, sends: Sequence[Send]) -> None:
-        if sends:
-            for partition, end in (await self._patient(lambda: self._log.send(sends))).items():
-                ends = self._ends.setdefault(partition.topic, {})
-                ends[partition.number] = max(end, ends.get(partition.number, 0))  # shards send at once
-
-    async def _close(self, before: int, name: str, topics: Sequence[str]) -> None:
-        said = Clock(publisher=name, before=before, ends={topic: self._ends[topic] for topic in topics})
-        await self._patient(lambda: self._log.send([Send(self._clock, name.encode(), msgspec.json.encode(said))]))
-
-    async def _remember(self, batches: Sequence[Batch]) -> list[Batch]:
-        """Batches of the log, and of the history in place of what lies after it; where it ends, the log is read on."""
-        found = [batch for batch in batches if batch.partition not in self._past]
-        for partition, at in list(self._past.items()):
-            history: Any = self._history
-            read = partial(asyncio.to_thread, history.read, partition, at, self.max_records)
-            batch = await self._patient(read)
-            if batch is not None:
-                found.append(batch)
-                self._past[partition] = batch.next
-                continue
-            at = max(at, await self._patient(partial(asyncio.to_thread, history.end, partition)))
-            self._member.seek(partition, at)  # type: ignore[union-attr]
-            del self._past[partition]
-            self._logger.info("history read", partition=str(partition), meaning=f"the log is read on at {at}")
-        return found
-
-    # --- opening ---------------------------------------------------------------------------------------------------
-
     async def _open(self, member: Member) -> None:
-        """Restore the shards that this member holds now, and let them publish what they still owe."""
+        """Open the shards that this member holds now, and read on where each has come."""
         for each in self._held.values():
             with suppress(Fenced):
                 await each.steps.end()
@@ -358,128 +261,15 @@ class Lane:
         self._generation = member.generation
         for partition, begin in (await self._patient(lambda: self._log.begins(self._follows))).items():
             member.seek(partition, begin)
-        held, positions = {}, {}
-        until = await self._prepare(sorted(member.assigned)) if self._prepare is not None else NEVER
-        for number in sorted(member.assigned):
-            saved = await self._patient(lambda number=number: self._store.open(self._place(number)))  # type: ignore[misc]
-            shard = self._make(number)
-            positions[number] = shard.open(saved)
-            held[number] = _Held(shard, saved.version, saved.position, Outbox.unpack(saved.outbox))
-        if self._confirm is not None:
-            await self._confirm()
-        newest, out = await self._recall(held)
+        held, positions = await self._opening.open(sorted(member.assigned))
         for number, each in held.items():
-            await self._resume(number, each, newest[number], out[number], positions[number], until)
             for partition, offset in positions[number].items():
                 member.seek(partition, offset)
             if each.position:  # a kill between write and commit would leave lag tools an old position for ever
                 await self._patient(lambda number=number: member.commit(positions[number]))  # type: ignore[misc]
         self._held = held
-        self._past = await self._gone(positions) if self._history is not None else {}
-        if self._past:
-            ends = await self._patient(lambda: self._log.ends(self._shared))
-            for partition in self._past:  # until its history is read nothing of it is wanted
-                member.seek(partition, ends[partition])
-
-    async def _gone(self, positions: Mapping[int, Mapping[Partition, int]]) -> dict[Partition, int]:
-        """The partitions whose log begins after the position of their shard, and that position."""
-        begins = await self._patient(lambda: self._log.begins(self._shared))
-        return {p: at for found in positions.values() for p, at in found.items() if at < begins.get(p, 0)}
-
-    async def _recall(self, held: Mapping[int, _Held]) -> tuple[dict[int, int], dict[int, set[int]]]:
-        """Read what the log has of these shards since the writes that the store knows: the number of each one's newest write, and
-        the numbers of its last outbox that are out. Shards hear what the store has lost."""
-        begins = await self._patient(lambda: self._log.begins(self._writes))
-        known = {p: max(begin, min((h.outbox.end(p) for h in held.values()), default=0)) for p, begin in begins.items()}
-        newest, out = {number: h.outbox.write for number, h in held.items()}, {number: set[int]() for number in held}
-        tail = Tail(self._log, self._writes, known)
-
-        async def hear() -> None:
-            async for batch in tail.news():
-                for number, rows in self._own(batch, held).items():
-                    each, lost = held[number], []
-                    for row, found in rows:
-                        if found is None:
-                            each.letters.add(letter_of(batch.partition.topic, batch.headers[row]))
-                            continue
-                        write = write_of(found)
-                        newest[number] = max(newest[number], write)
-                        if write == each.outbox.write:
-                            out[number].add(found)
-                        if write > each.outbox.write or (each.loss is not None and each.loss.holds(write)):
-                            lost.append(row)
-                    if lost:
-                        each.shard.recall(_some(batch, lost))
-
-        ends = await self._patient(lambda: self._log.ends(self._writes))
-        if any(known[partition] < end for partition, end in ends.items()):
-            try:
-                await self._patient(hear)
-            finally:
-                await tail.close()
-        self._ends = {topic: {} for topic in self._writes}
-        for partition, end in ends.items():
-            self._ends[partition.topic][partition.number] = end
-        return newest, out
-
-    def _own(self, batch: Batch, held: Mapping[int, _Held]) -> dict[int, list[tuple[int, int | None]]]:
-        """By shard, which records of a batch are its own, and their numbers: None for dead letters."""
-        names, found = {self._place(number): number for number in held}, dict[int, list[tuple[int, int | None]]]()
-        letters = batch.partition.topic[-4:] == ".dlq"
-        for row, headers in enumerate(batch.headers):
-            if letters:
-                if batch.partition.number in held and cause_of(headers).get("dlq.service") == self.name:
-                    found.setdefault(batch.partition.number, []).append((row, None))
-                continue
-            said = numbered(headers)
-            if said is not None and said[0] in names:
-                found.setdefault(names[said[0]], []).append((row, said[1]))
-        return found
-
-    async def _resume(
-        self, number: int, held: _Held, newest: int, out: set[int], positions: Mapping[Partition, int], until: int
-    ) -> None:
-        """Publish what is left of the outbox; and where the store has lost writes, or never had any of a shard that is to come up
-        to a time, say so until they are done."""
-        left = stamped(self._place(number), held.outbox.write, held.outbox.sends)
-        left = [send for send in left if (said := numbered(send.headers)) is None or said[1] not in out]
-        left = [send for send in left if letter_of(send.topic, send.headers) not in held.letters]
-        await self._send(left)
-        loss = held.loss
-        if newest > held.outbox.write or (until > NEVER and not held.position):
-            inputs = {
-                p.topic: end
-                for p, end in (await self._patient(lambda: self._log.ends(self._shared))).items()
-                if p.number == number
-            }
-            closed = max(until, await self._closed(number))
-            loss = Loss(loss.after if loss else held.outbox.write, newest, inputs, closed)
-        if newest > held.outbox.write:
-            lost = newest - held.outbox.write
-            self._logger.warning("behind", shard=number, meaning=f"the store has lost its last {lost} writes; doing them again")
-        if loss is None and held.version and (held.position or self._prepare is None):  # what prepares may have marked it
-            return
-        status = REBUILDING if loss is not None and loss.closed > NEVER else LIVE
-        held.outbox = msgspec.structs.replace(held.outbox, write=max(newest, held.outbox.write))
-        await self._patient(lambda: self._write(number, held, Change(held.position, heads={STATUS: status}), [], loss))
-
-    async def _closed(self, number: int) -> int:
-        """The newest time that this shard has closed."""
-        names, closed = {self._place(number).encode(), f"{self.name}.{number}".encode()}, NEVER
-        if self._closes:
-            tail = Tail(self._log, [self._clock])
-
-            async def hear() -> None:
-                nonlocal closed
-                async for batch in tail.news():
-                    said = [value for key, value in zip(batch.keys, batch.values, strict=True) if key in names and value]
-                    closed = max([closed, *(msgspec.json.decode(value, type=Clock).before for value in said)])
-
-            try:
-                await self._patient(hear)
-            finally:
-                await tail.close()
-        return closed
+        if self._past is not None:
+            await self._past.begin(member, self._shared, {p: at for found in positions.values() for p, at in found.items()})
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
         return await patiently(attempt, self._logger, self._meters.waits.inc)

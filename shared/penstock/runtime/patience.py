@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ..log import Gap, LogError, TooLarge
 from ..store import StoreError
 
-__all__ = ["RETRY_SECONDS", "patiently"]
+__all__ = ["RETRY_SECONDS", "Patient", "patiently"]
 
 T = TypeVar("T")
+
+
+class Patient(Protocol):
+    """How somebody waits: `patiently`, with what he tells of it."""
+
+    async def __call__(self, attempt: Callable[[], Awaitable[T]], /) -> T: ...
+
 
 RETRY_SECONDS = (0.1, 0.3, 1.0, 2.0)
 """Waits between attempts; the last one repeats. A fault like that never dead-letters."""

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, write_deltalake
 from tests.laws.served import PROJECT, Batch, Shop, ask, published, sale, visit
@@ -164,6 +165,30 @@ def test_verify_refuses_a_table_of_other_events(cli: Cli, street: Path) -> None:
 def test_verify_draws_a_sample(cli: Cli, street: Path) -> None:
     found = cli.json("features", "verify", "--sample", "2", "--seed", "3")
     assert (found["rows"], found["of"], found["seed"]) == (2, 4, 3)
+
+
+def test_verify_says_that_the_event_of_a_row_is_not_archived_yet_and_calls_nobody_nobody(cli: Cli, street: Path) -> None:
+    held = pa.table(DeltaTable(str(street / "asks")).to_pyarrow_table())
+    without = held.filter(pc.not_equal(held["ask_id"], "q3"))
+    write_deltalake(str(street / "asks"), without, mode="overwrite")
+    said = cli("features", "verify").stdout
+    assert "its event, asks/0 at 3, is not in the table yet" in said
+    assert "Shop.asks_1h, row q3 at" in said
+    assert "nobody" not in said
+    unarchived = [d for d in cli.json("features", "verify")["differences"] if d["cause"] == "unarchived"]
+    assert {(d["id"], d["archived"], d["entity"]) for d in unarchived} == {("q3", False, None)}
+
+
+def test_verify_says_how_far_it_is_where_there_is_no_terminal(cli: Cli, street: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from penstock.cli import screen
+    from penstock.proof import walk
+
+    monkeypatch.setattr(screen, "SILENCE", 0.0)
+    monkeypatch.setattr(screen, "AGAIN", 0.0)
+    monkeypatch.setattr(walk, "OFTEN", 2)
+    said = cli("features", "verify", "--json")
+    assert json.loads(said.stdout)["rows"] == 4
+    assert [x.strip() for x in said.stderr.splitlines() if "rows  2 of 4" in x][:1] == ["Shop: recomputing rows  2 of 4 rows"]
 
 
 # -- explanation -----------------------------------------------------------------------------------------------------

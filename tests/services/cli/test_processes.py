@@ -7,9 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +76,26 @@ def test_up_without_java_or_redis_says_what_to_install(cli: Cli, monkeypatch: py
     said = cli("up")
     assert said.exit_code == 3
     assert said.stderr.strip().split("\n") == ["no Java 17", "-> apt-get install java"]
+
+
+def test_status_says_what_to_restart_after_a_swap(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Shadow(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/generation" else 404)
+            self.end_headers()
+            self.wfile.write(b'{"generation":"8ec64891","in_charge":"ef3818a4"}')
+
+        def log_message(self, *words: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Shadow) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        runs = local.Status("feature_store", os.getpid(), "", "ready", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setattr("penstock.local.status", lambda folder: [runs])
+        said = cli("status")
+        assert "ef3818a4 of the views is in charge" in said.stderr and "penstock down, then penstock up" in said.stderr
+        assert cli.json("status")["views"] == {"generation": "8ec64891", "in_charge": "ef3818a4"}
+        server.shutdown()
 
 
 def test_status_down_and_logs_of_nothing_are_calm(cli: Cli) -> None:

@@ -1,0 +1,185 @@
+"""explain: which inputs made an answer what it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from ..errors import PenstockError
+from . import broker, screen
+from .explaining import moment_said, number_said
+from .options import project_settings, topics_of
+
+if TYPE_CHECKING:
+    from ..artefact import Artefacts
+    from ..contributions.version import Explanation
+    from ..log import Log
+    from ..records import Candidate, Prediction
+    from ..settings import Settings
+    from ..topics import Topics
+
+__all__ = ["explain"]
+
+SHOWN: Final = 20
+"""Inputs on the screen; --json has all."""
+BAR: Final = 20
+"""Characters of the longest bar."""
+NEAR: Final = 1e-4
+"""Of a probability: where an explanation is that far from the answer, it explains another model."""
+
+
+def explain(
+    prediction: Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="The id of the event that was answered.")],
+    model: Annotated[str | None, typer.Option("--model", help="Of this model only.", show_default=False)] = None,
+) -> None:
+    """Show which inputs made an answer what it is.
+
+    Contributions (Shapley values) of the versions that counted in it, from the inputs as recorded: exact for linear models and
+    trees, else estimated, with a standard error. On the scale of log-odds or of probability, whichever adds up for the model.
+    The answer is looked for on the predictions topic, then in the offline tables.
+    """
+    from ..artefact import Artefacts
+    from ..mistake import nearest
+
+    settings = project_settings()
+    topics = topics_of(settings)
+    names = [each.name for each in topics.project.models]
+    if model is not None and model not in names:
+        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
+
+    async def work(log: Log) -> list[tuple[Prediction, dict[str, Candidate]]]:
+        found = [await _answer(log, topics, name, prediction) or _archived(settings, topics, name, prediction)
+                 for name in ([model] if model else names)]  # fmt: skip
+        return [(each, await _versions(log, topics, each)) for each in found if each is not None]
+
+    answers = broker.use(settings, work, f"looking for {prediction}")
+    if not answers:
+        raise PenstockError(
+            f"no answer to {prediction!r} on the predictions topics of {', '.join(names) or 'no model'}, nor in tables",
+            "give the id of an event that was scored, as in its record or in the answer over HTTP",
+        )
+    artefacts = Artefacts(settings.data / "models")
+    shown = [(answer, *_explained(artefacts, answer, versions)) for answer, versions in answers]
+    value = [
+        {"prediction": answer, "explanations": explanations, "unexplained": unexplained}
+        for answer, explanations, unexplained in shown
+    ]
+    screen.answer({"answers": value}, *(_page(*each) for each in shown))
+
+
+async def _answer(log: Log, topics: Topics, model: str, id_: str) -> Prediction | None:
+    """The first record of the answer: a repeat of it does not count."""
+    import msgspec
+
+    from ..log import Partition, partition_of
+    from ..records import Prediction
+
+    topic, counts = topics.predictions(model), await log.describe()
+    place = Partition(topic, partition_of(id_.encode(), counts[broker.known(topic, counts)]))
+    begins, ends = await log.begins([topic]), await log.ends([topic])
+    async for found in broker.records(log, {place: begins[place]}, {place: ends[place]}):
+        if found.key == id_.encode():
+            return msgspec.json.decode(found.value or b"", type=Prediction)
+    return None
+
+
+def _archived(settings: Settings, topics: Topics, model: str, id_: str) -> Prediction | None:
+    """The answer as the offline tables keep it."""
+    import msgspec
+    import pyarrow.compute as pc
+
+    from ..offline import Tables
+    from ..records import Prediction
+
+    tables, name = Tables(settings.offline), topics.predictions(model)
+    if name not in tables.names():
+        return None
+    rows = tables.table(name).arrow(None, pc.field("id") == id_).sort_by([("offset", "ascending")]).to_pylist()
+    if not rows:
+        return None
+    row = rows[0]
+    inputs = {each: row.get(each) for each in topics.project.model(model).inputs}
+    given: dict[str, Any] = {"model": model, "key": "", "bucket": 0, "latency": 0.0, "trace": "", "digest": ""}
+    given |= {field: value for field, value in row.items() if field in Prediction.__struct_fields__ and value is not None}
+    for field in ("scores", "weights"):
+        given[field] = msgspec.json.decode(given.get(field) or "{}")
+    return msgspec.convert(given | {"inputs": msgspec.Raw(msgspec.json.encode(inputs))}, Prediction)
+
+
+async def _versions(log: Log, topics: Topics, answer: Prediction) -> dict[str, Candidate]:
+    """The versions that counted in an answer, as they were registered."""
+    import msgspec
+
+    from ..records import Decision
+
+    found: dict[str, Candidate] = {}
+    async for record in broker.held(log, topics.models):
+        if record.value is None:
+            continue
+        try:
+            decision = msgspec.json.decode(record.value, type=Decision)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue  # nobody follows it
+        if decision.model == answer.model and decision.version in answer.weights and decision.candidate is not None:
+            found[decision.version] = decision.candidate
+    return found
+
+
+def _explained(
+    artefacts: Artefacts, answer: Prediction, versions: dict[str, Candidate]
+) -> tuple[list[Explanation], dict[str, str]]:
+    """Each version that counted, the weightiest first; and why of those that cannot be explained."""
+    import msgspec
+
+    from ..contributions.version import explained, explainer_of
+
+    inputs = msgspec.json.decode(answer.inputs, type=dict[str, float | bool | None])
+    explanations, unexplained = [], dict[str, str]()
+    if not answer.weights:
+        unexplained[answer.version] = "no version was in charge yet: it is no model's answer"
+    for version in sorted(answer.weights, key=lambda each: -answer.weights[each]):
+        candidate = versions.get(version)
+        if candidate is None:
+            unexplained[version] = "the models topic no longer has its registration"
+        elif version == answer.version and answer.digest and candidate.artefact.sha256 != answer.digest:
+            unexplained[version] = f"the file that answered was {answer.digest[:12]}, not {candidate.artefact.sha256[:12]}"
+        else:
+            row = [None if (value := inputs.get(name)) is None else float(value) for name in candidate.inputs]
+            try:
+                explanations.append(explained(explainer_of(artefacts, candidate), version, candidate.inputs, row))
+            except PenstockError as error:
+                unexplained[version] = str(error)
+    return explanations, unexplained
+
+
+def _page(answer: Prediction, explanations: Sequence[Explanation], unexplained: dict[str, str]) -> Iterator[str]:
+    weights = ", ".join(f"{version} x {weight:.3g}" for version, weight in answer.weights.items()) or "nobody"
+    yield f"{screen.paint(answer.id, 'bold')} of {answer.key or 'nobody'} at {moment_said(answer.time)}"
+    yield f"  {answer.model} answered {answer.score:.6f}, as {answer.variant}: {weights}"
+    for each in explanations:
+        yield ""
+        yield from _version(each, answer.scores.get(each.version))
+    for version, why in unexplained.items():
+        yield ""
+        yield screen.paint(f"  {version} is not explained: {why}", "yellow")
+
+
+def _version(said: Explanation, score: float | None) -> Iterator[str]:
+    exact = "exact" if said.kind != "permutation" else "estimated"
+    yield f"  {screen.paint(said.version, 'bold')} ({said.kind}, {exact}), in {said.scale}:"
+    parts = said.contributions[:SHOWN]
+    most = max((abs(part.contribution) for part in parts), default=0.0) or 1.0
+    table = [("usually", "", f"{said.base:+.4f}", "")]
+    for part in parts:
+        bar = ("+" if part.contribution > 0 else "-") * round(BAR * abs(part.contribution) / most)
+        error = f" ± {part.error:.4f}" if part.error else ""
+        table.append((part.input, number_said(part.value), f"{part.contribution:+.4f}{error}", bar))
+    rest = said.contributions[SHOWN:]
+    if rest:
+        table.append((screen.count(len(rest), "other"), "", f"{sum(part.contribution for part in rest):+.4f}", ""))
+    table.append(("together", "", f"{said.total:+.4f}", f"probability {said.probability:.6f}"))
+    yield from screen.rows(table)
+    if score is not None and abs(score - said.probability) > NEAR:
+        yield screen.paint(f"  it had answered {score:.6f}: what explains it now is not what answered then", "yellow")

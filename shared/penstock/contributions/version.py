@@ -1,0 +1,91 @@
+"""What explains a version that was registered, and one of its answers as a record."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from ..artefact import Artefacts
+from ..errors import PenstockError
+from ..inputs import Floats, Matrix
+from ..records import Candidate
+from ..snapshot import load_river
+from .explainer import LOG_ODDS, Explainer, Score, opened
+from .linear import Squashed
+
+__all__ = ["Contribution", "Explanation", "explained", "explainer_of"]
+
+
+class Contribution(msgspec.Struct, frozen=True):
+    """What one input did to an answer, on the scale of its explanation."""
+
+    input: str
+    value: float | None
+    """Null where it is missing."""
+    contribution: float
+    error: float
+    """Its standard error; 0 where it is exact."""
+
+
+class Explanation(msgspec.Struct, frozen=True):
+    """One version's answer, taken apart: `base` and the contributions add up to `total`. The largest come first."""
+
+    version: str
+    kind: str
+    scale: str
+    base: float
+    """The mean answer over a sample of what it was fitted on; of a snapshot, the answer to the mean of what it was taught."""
+    total: float
+    probability: float
+    contributions: list[Contribution]
+
+
+def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None = None) -> Explainer:
+    """What explains the answers of a version, over `candidate.inputs`. `score` is the version's own where it is open already.
+
+    Unreachable when its file cannot be read now; PenstockError where it has none, or it is not what the record says.
+    """
+    if candidate.artefact.format == "river":
+        return Squashed(load_river(artefacts.get(candidate.artefact)), candidate.inputs)
+    if candidate.explainer is None:
+        raise PenstockError(
+            f"version {candidate.version} of {candidate.model} was fitted without an explainer",
+            "versions that are fitted from now on have one",
+        )
+    return opened(artefacts.get(candidate.explainer), score or _asked(lambda: artefacts.get(candidate.artefact)))
+
+
+def explained(explainer: Explainer, version: str, inputs: Sequence[str], row: Sequence[float | None]) -> Explanation:
+    """The answer of a version to one row, values in the order of `inputs`."""
+    matrix = np.array([[math.nan if value is None else value for value in row]], np.float32)
+    values, errors = explainer.explained(matrix)
+    total = float(explainer.base + values.sum())
+    parts = [
+        Contribution(name, value, *both)
+        for name, value, *both in zip(inputs, row, values[0].tolist(), errors[0].tolist(), strict=True)
+    ]
+    probability = 1.0 / (1.0 + math.exp(-max(-700.0, min(total, 700.0)))) if explainer.scale == LOG_ODDS else total
+    parts.sort(key=lambda part: (-abs(part.contribution), part.input))
+    return Explanation(version, explainer.kind, explainer.scale, explainer.base, total, probability, parts)
+
+
+def _asked(data: Callable[[], bytes]) -> Score:
+    """The probabilities of an ONNX model that is opened when it is first asked."""
+
+    @cache
+    def session() -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        return onnxruntime.InferenceSession(data(), options, providers=["CPUExecutionProvider"])
+
+    def score(rows: Matrix) -> Floats:
+        return np.asarray(session().run(["probabilities"], {"X": rows})[0][:, 1], np.float64)
+
+    return score

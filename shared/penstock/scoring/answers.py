@@ -1,0 +1,153 @@
+"""The answer to a row: every version on duty is asked, one mixture is served. Pure; the stream and HTTP both call this.
+
+For a model with an online learner beside its batch versions, served = w_batch p_batch + w_online p_online, with the
+weights that came with the newest snapshot. A canary answers the buckets below its share, mixed in the same way. A
+version that gives no probability for a row (an error, NaN) has no say in it: the next on duty answers. Before the first
+version there is no model: version "none", variant "none", score 0.5, no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from penstock.inputs import Floats, Matrix
+
+from .roster import BUCKETS, bucket
+from .scorers import Member
+
+__all__ = ["NOBODY", "Answer", "Scored", "Serving", "score"]
+
+
+@dataclass(frozen=True)
+class Serving:
+    """The members on duty. `online_weight` is the share of the online learner in the mixture, None when unknown: then
+    it is scored, and counts only where there is no batch version."""
+
+    champion: Member | None = None
+    challenger: Member | None = None
+    share: float = 0.0
+    probation: Member | None = None
+    online: Member | None = None
+    online_weight: float | None = None
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """By version, in order of who answers."""
+        duties = (self.champion, self.challenger, self.probation, self.online)
+        found: dict[str, Member] = {}
+        for member in duties:
+            if member is not None:
+                found.setdefault(member.version, member)
+        return found
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What rows answered alike have in common."""
+
+    version: str
+    variant: str
+    digest: str
+    weights: dict[str, float]
+
+
+NOBODY = Answer("none", "none", "", {})
+_UNKNOWN = 0.5
+
+
+@dataclass
+class Scored:
+    """Parallel columns, one entry a row. `failed` counts the rows that a version gave no probability for; `causes` says
+    why."""
+
+    score: list[float]
+    scores: list[dict[str, float]]
+    answers: list[Answer]
+    buckets: list[int]
+    failed: dict[str, int] = field(default_factory=dict)
+    causes: dict[str, str] = field(default_factory=dict)
+
+
+def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> Scored:  # noqa: N803
+    """Answer rows of `X`, float32 (rows, inputs), about `entities`."""
+    buckets = [bucket(model, entity) for entity in entities]
+    scored = Scored([], [], [], buckets)
+    members = serving.members
+    if not members or not len(X):
+        scored.score, scored.scores = [_UNKNOWN] * len(X), [{} for _ in buckets]
+        scored.answers = [NOBODY] * len(X)
+        return scored
+    columns = {version: _ask(member, X, scored) for version, member in members.items()}
+    lead = serving.champion or serving.online or serving.challenger or serving.probation
+    assert lead is not None
+    champion = _answer(lead, "champion", serving)
+    served = _mixture(champion, columns)
+    limit = round(serving.share * BUCKETS)
+    scored.answers = [champion] * len(X)
+    if limit and serving.challenger is not None:
+        canary = _answer(serving.challenger, "canary", serving)
+        mine = np.array(buckets) < limit
+        served = np.where(mine, _mixture(canary, columns), served)
+        scored.answers = [canary if yes else champion for yes in mine.tolist()]
+    scored.score = served.tolist()
+    versions = tuple(columns)
+    lists = [column.tolist() for column in columns.values()]
+    if len(versions) == 1:  # as mostly; a third of the time
+        scored.scores = [{versions[0]: p} for p in lists[0]]
+    else:
+        scored.scores = [dict(zip(versions, row, strict=True)) for row in zip(*lists, strict=True)]
+    if scored.failed:
+        broken = np.flatnonzero(np.isnan(np.stack(list(columns.values()))).any(axis=0))
+        for row in broken.tolist():
+            _mend(scored, row, serving)
+    return scored
+
+
+def _ask(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
+    """One version's probabilities, NaN where it gives none."""
+    try:
+        found = member.score(X)
+    except Exception as error:  # of whatever kind: a version that breaks must not break the answer
+        found = np.full(len(X), np.nan)
+        scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
+    bad = ~((found >= 0.0) & (found <= 1.0))
+    if bad.any():
+        found = np.where(bad & (np.abs(found - 0.5) <= 0.5 + 1e-6), np.clip(found, 0.0, 1.0), np.where(bad, np.nan, found))
+        missing = int(np.count_nonzero(np.isnan(found)))
+        if missing:
+            scored.failed[member.version] = missing
+            scored.causes.setdefault(member.version, "no probability for some rows")
+    return found
+
+
+def _answer(member: Member, variant: str, serving: Serving) -> Answer:
+    """The member alone, or mixed with the online learner."""
+    online, share = serving.online, serving.online_weight
+    if online is None or share is None or online.version == member.version:
+        return Answer(member.version, variant, member.digest, {member.version: 1.0})
+    return Answer(member.version, variant, member.digest, {member.version: 1.0 - share, online.version: share})
+
+
+def _mixture(answer: Answer, columns: dict[str, Floats]) -> Floats:
+    parts = [weight * columns[version] for version, weight in answer.weights.items()]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+
+
+def _mend(scored: Scored, row: int, serving: Serving) -> None:
+    """Answer one row without the versions that failed on it: the mixture without them, else the next on duty."""
+    scores = {version: p for version, p in scored.scores[row].items() if p == p}
+    scored.scores[row] = scores
+    answer = scored.answers[row]
+    if all(version in scores for version in answer.weights):
+        return
+    able = [m for m in serving.members.values() if m.version in scores]
+    if not able:
+        scored.score[row], scored.answers[row] = _UNKNOWN, NOBODY
+        return
+    first = next((m for m in able if m.version == answer.version), able[0])
+    canary = first is serving.challenger and answer.variant == "canary"
+    scored.answers[row] = Answer(first.version, "canary" if canary else "champion", first.digest, {first.version: 1.0})
+    scored.score[row] = scores[first.version]

@@ -1,0 +1,128 @@
+"""Scorers: a version's artefact, opened and warm, in whatever process. What cannot be opened is never served.
+
+An ONNX model is one input `X`, float32 (rows, inputs) with NaN for missing, and an output `probabilities` (rows, 2). A
+River snapshot is a classifier of named inputs, squashed (`penstock.inputs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from penstock.artefact import Artefacts
+from penstock.errors import PenstockError
+from penstock.inputs import Floats, Matrix, squashed
+from penstock.records import Candidate
+from penstock.snapshot import load_river
+
+from .graph import Graph
+
+__all__ = ["Member", "OnnxScorer", "RiverScorer", "Scorer", "columns_of", "opened"]
+
+
+class Scorer(Protocol):
+    """`score` takes float32 (rows, inputs), NaN for missing, and gives float64 (rows,): the probability of True."""
+
+    def score(self, X: Matrix) -> Floats: ...  # noqa: N803
+
+
+@dataclass(frozen=True)
+class Member:
+    """A version with its scorer. `columns` picks its inputs among the model's; None takes them as they are."""
+
+    version: str
+    digest: str
+    scorer: Scorer
+    columns: tuple[int, ...] | None = None
+
+    def score(self, X: Matrix) -> Floats:  # noqa: N803
+        return self.scorer.score(X if self.columns is None else X[:, self.columns])
+
+
+class OnnxScorer:
+    """A graph that gives probabilities."""
+
+    def __init__(self, data: bytes, inputs: int) -> None:
+        self._graph = Graph(data)
+        signature = self._graph.signature
+        taken = [(tensor.name, tensor.datatype) for tensor in signature.inputs]
+        if taken != [("X", "FP32")]:
+            raise PenstockError(f"the ONNX model takes {taken}, not one FP32 tensor X", "export it with that signature")
+        width = signature.inputs[0].shape[-1]
+        if width not in (-1, inputs):
+            raise PenstockError(f"the ONNX model takes {width} inputs, its record names {inputs}", "register it again")
+        if "probabilities" not in signature.names:
+            raise PenstockError("the ONNX model has no output `probabilities`", "export it with zipmap off")
+
+    def score(self, X: Matrix) -> Floats:  # noqa: N803
+        parts = [X] if self._graph.signature.batched else [row[None] for row in X]  # the same row gets the same answer
+        found = [self._graph.run(("probabilities",), {"X": part})[0][:, 1] for part in parts]
+        return np.concatenate(found).astype(np.float64) if found else np.empty(0)
+
+
+class RiverScorer:
+    """River's LogisticRegression, with or without StandardScaler before it, on columns: the numbers that
+    `predict_proba_one` gives row by row, to 1e-9, and the same bits whatever rows come together."""
+
+    def __init__(self, model: Any, names: Sequence[str]) -> None:
+        from river.compose import Pipeline
+        from river.linear_model import LogisticRegression
+        from river.optim.losses import Log
+        from river.preprocessing import StandardScaler
+
+        *before, learner = model.steps.values() if type(model) is Pipeline else [model]
+        plain = all(type(step) is StandardScaler and step.window_size is None for step in before)
+        if type(learner) is not LogisticRegression or type(learner.loss) is not Log or not plain or len(before) > 1:
+            raise PenstockError("the River model is not LogisticRegression after at most one StandardScaler", "fit such a one")
+        weights = np.array([learner.weights.get(name, 0.0) for name in names], np.float64)
+        self._means, self._factors, self._intercept = np.zeros(len(names)), weights, float(learner.intercept)
+        for scaler in before:
+            self._means = np.array([scaler.means.get(name, 0.0) for name in names], np.float64)
+            if scaler.with_std:
+                variances = np.array([scaler.vars.get(name, 0.0) for name in names], np.float64)
+                scales = np.where(variances > 0, 1.0 / np.sqrt(np.where(variances > 0, variances, 1.0)), 0.0)
+                self._factors = weights * scales
+
+    def score(self, X: Matrix) -> Floats:  # noqa: N803
+        logits = np.full(len(X), self._intercept)
+        for column, mean, factor in zip(squashed(X).T, self._means.tolist(), self._factors.tolist(), strict=True):
+            logits += (column - mean) * factor  # not a product of matrices, whose bits depend on how many rows there are
+        with np.errstate(over="ignore"):
+            found = 1.0 / (1.0 + np.exp(-logits))
+        return np.where(logits < -30.0, 0.0, np.where(logits > 30.0, 1.0, found))  # as river.utils.math.sigmoid cuts
+
+
+def opened(artefacts: Artefacts, candidate: Candidate) -> Scorer:
+    """The scorer of a version, run for the first time.
+
+    Unreachable when its file cannot be read now, PenstockError when it is not what the record says, or no model.
+    """
+    kind, names = candidate.artefact.format, candidate.inputs
+    if kind not in ("onnx", "river"):
+        raise PenstockError(f"its format {kind!r} is not onnx or river", "register it again")
+    data = artefacts.get(candidate.artefact)
+    try:
+        scorer = OnnxScorer(data, len(names)) if kind == "onnx" else RiverScorer(load_river(data), names)
+        for rows in (8, 1):  # the first run is slow, and may fail: it happens here
+            found = scorer.score(np.zeros((rows, len(names)), np.float32))
+            if found.shape != (rows,) or not ((found >= 0) & (found <= 1)).all():
+                raise PenstockError("it does not answer with one probability a row", "fit it again")
+    except PenstockError:
+        raise
+    except Exception as error:  # a runtime's own errors: whatever they are, the version cannot be served
+        first = str(error).strip().partition("\n")[0][:300]
+        raise PenstockError(f"it does not run: {type(error).__name__}: {first}", "fit it again") from None
+    return scorer
+
+
+def columns_of(wanted: Sequence[str], inputs: Sequence[str]) -> tuple[int, ...] | None:
+    """Where the inputs that a version was fitted on lie among a model's; None: they are the same. See `Member`."""
+    if list(wanted) == list(inputs):
+        return None
+    missing = [name for name in wanted if name not in inputs]
+    if missing:
+        raise PenstockError(f"it was fitted on {missing[0]}, which the project no longer has", "refit it on this project")
+    return tuple(inputs.index(name) for name in wanted)

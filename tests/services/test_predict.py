@@ -1,0 +1,315 @@
+"""/predict takes one event or many, answers an id once and for all, and tells administrators what others would have said."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from starlette.types import ASGIApp, Receive, Scope, Send
+from tests.services.air import EVENT, Door, client_of, said_wrong
+
+from penstock.records import Prediction
+from penstock.services.inference import predictor
+from penstock.services.inference.sessions import OnnxScorer
+
+
+def events(n: int, **changes: Any) -> list[dict[str, Any]]:
+    return [{**EVENT, "flight": f"f{i}", "origin": f"o{i % 7}", "distance": float(i), **changes} for i in range(n)]
+
+
+class TestLists:
+    def test_each_event_of_a_list_is_answered_as_it_is_alone(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        def by_distance(_: OnnxScorer, X: Any) -> Any:  # noqa: N803
+            return abs(X[:, 2]).astype(float) / 1000
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            monkeypatch.setattr(OnnxScorer, "score", by_distance)
+            asked = events(30)
+            said = (await client.post("/predict/late", json=asked)).json()
+            alone = [(await client.post("/predict/late", json={**e, "flight": f"again-{e['flight']}"})).json() for e in asked]
+            assert [one["id"] for one in said] == [e["flight"] for e in asked]
+            assert [one["score"] for one in said] == pytest.approx([one["score"] for one in alone], abs=1e-9)
+            assert len({one["score"] for one in said}) == 30
+            recorded = [msgspec.json.decode(r.value or b"", type=Prediction) for r in door.recorded[:30]]
+            assert [(r.id, r.score) for r in recorded] == [(one["id"], one["score"]) for one in said]
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_features_of_all_are_read_together(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        sizes: list[int] = []
+        look = door.look
+
+        async def counted(event: Any, decoded: Any) -> Any:
+            sizes.append(len(decoded))
+            return await look(event, decoded)
+
+        monkeypatch.setattr(door, "look", counted)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            await client.post("/predict/late", json=events(400))
+            assert sizes == [400]
+            await asyncio.gather(*(client.post("/predict/late", json={**EVENT, "flight": f"one{i}"}) for i in range(40)))
+            assert len(sizes) < 10
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_a_bad_event_has_its_error_and_the_others_their_answers(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            asked: list[Any] = events(5)
+            asked[1] = {"flight": "x"}
+            asked[2] = 7
+            asked[3] = {**EVENT, "flight": "f0", "distance": -1.0}
+            answer = await client.post("/predict/late", json=asked)
+            assert answer.status_code == 200
+            said = answer.json()
+            assert [one.get("status", 200) for one in said] == [200, 400, 400, 409, 200]
+            assert "another content" in said[3]["error"]
+            assert len(door.recorded) == 2
+
+        door.run(talk, door.said("champion", "v1"))
+
+    @pytest.mark.parametrize(
+        ("body", "status", "words"),
+        [
+            (json.dumps(events(1001)), 413, "1001 events are more than 1000"),
+            (json.dumps([{**EVENT, "more": "x" * (1 << 20)}]), 413, "longer than"),
+            ("[{]", 400, "not a list of JSON objects"),
+            ("[" * 5000, 400, "not a list"),
+        ],
+        ids=["1,001 events", "too long", "broken", "deep"],
+    )
+    def test_what_is_no_list_is_refused_whole(self, door: Door, body: str, status: int, words: str) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            answer = await client.post("/predict/late", content=body)
+            assert answer.status_code == status
+            assert words in said_wrong(answer)
+            assert door.recorded == []
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_no_event_is_answered_by_no_answer_and_a_thousand_by_a_thousand(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            assert (await client.post("/predict/late", json=[])).json() == []
+            assert len((await client.post("/predict/late", json=events(1000))).json()) == len(door.recorded) == 1000
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_a_list_that_nobody_can_answer_is_refused_whole(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            answer = await client.post("/predict/late", json=events(3))
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "60")
+
+        door.run(talk)
+
+
+class TestAgain:
+    def test_an_id_asked_again_has_the_first_answer_and_one_record(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            first = (await client.post("/predict/late", json=EVENT)).json()
+            await door.log.send([door.said("champion", "v2")])
+            others = (f"other{n}" for n in range(1000))
+            while (await client.post("/predict/late", json={**EVENT, "flight": next(others)})).json()["version"] == "v1":
+                pass
+            reordered = dict(reversed({**EVENT, "unknown": 1}.items()))  # the same columns
+            assert (await client.post("/predict/late", json=reordered)).json() == first
+            assert first["version"] == "v1"
+            assert sum(record.key == b"f1" for record in door.recorded) == 1
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_at_the_same_time_too(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            answers = await asyncio.gather(*(client.post("/predict/late", json=EVENT) for _ in range(20)))
+            assert len({answer.text for answer in answers}) == 1
+            assert len(door.recorded) == 1
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_with_another_content_it_is_a_conflict(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            await client.post("/predict/late", json=EVENT)
+            answer = await client.post("/predict/late", json={**EVENT, "distance": 7.0})
+            assert answer.status_code == 409
+            assert "another content" in said_wrong(answer)
+            assert (await client.post("/predict/long", json=EVENT)).status_code == 503  # another model knows nothing of it
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_an_answer_that_was_not_given_is_not_remembered(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            assert (await client.post("/predict/late", json=EVENT)).status_code == 503
+            await door.log.send([door.said("champion", "v1")])
+            while (await client.post("/predict/late", json={**EVENT, "distance": 7.0})).status_code == 503:
+                await asyncio.sleep(0)
+
+        door.run(talk)
+
+    def test_the_newest_ids_alone_are_remembered(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(predictor, "REMEMBERED", 5)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            await client.post("/predict/late", json=events(6))
+            again = (await client.post("/predict/late", json=events(6, distance=0.5)[1:])).json()
+            assert [one["status"] for one in again] == [409] * 5
+            assert (await client.post("/predict/late", json=events(1, distance=0.5)[0])).status_code == 200
+            names = [dict(record.headers)["ce_id"] for record in door.recorded if record.key == b"f0"]
+            assert names == [b"f0", b"f0"]  # by which readers know the second for a repeat
+
+        door.run(talk, door.said("champion", "v1"))
+
+
+def keyed(app: ASGIApp, *scopes: str) -> ASGIApp:
+    """The application behind doors that let in a key of these scopes."""
+
+    async def guarded(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "principal": SimpleNamespace(scopes=scopes)}, receive, send)
+
+    return guarded
+
+
+class TestVariants:
+    def test_a_variant_answers_alone_and_leaves_no_record(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            values = [3.0, None, 100.5, 1.0, 200.0]
+            for variant, version in (("champion", "v1"), ("challenger", "v2")):
+                said = (await client.post(f"/predict/late?variant={variant}", json=EVENT)).json()
+                assert (said["version"], said["variant"]) == (version, variant)
+                assert said["score"] == pytest.approx(door.world.answer(version, values), abs=1e-6)
+            both = (await client.post("/predict/late?variant=challenger", json=events(3))).json()
+            assert [one["version"] for one in both] == ["v2"] * 3
+            assert door.recorded == []
+            answer = await client.post("/predict/late?variant=probation", json=EVENT)
+            assert answer.status_code == 404
+            assert "no probation now" in said_wrong(answer)
+
+        door.run(talk, door.said("champion", "v1"), door.said("challenger", "v2", "shadow"))
+
+    def test_it_is_for_administrators(self, door: Door) -> None:
+        async def whole() -> None:
+            app = door.app()
+            async with door.opened(door.said("champion", "v1"), app=app) as client:
+                await client.post("/predict/late", json=EVENT)
+                for scopes, status in ((("predict",), 403), (("predict", "admin"), 200)):
+                    async with client_of(keyed(app, *scopes)) as known:  # type: ignore[arg-type]
+                        assert (await known.post("/predict/late?variant=champion", json=EVENT)).status_code == status
+                        assert (await known.post("/predict/late", json=EVENT)).status_code == 200
+
+        asyncio.run(whole())
+
+    @pytest.mark.parametrize("query", ["variant=best", "explain=yes", "other=1", "variant=champion&explain=true", "explain"])
+    def test_other_options_are_refused_in_words(self, door: Door, query: str) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            answer = await client.post(f"/predict/late?{query}", json=EVENT)
+            assert answer.status_code == 400
+            assert said_wrong(answer)
+
+        door.run(talk, door.said("champion", "v1"))
+
+
+class TestExplanations:
+    def test_the_largest_contributions_come_with_the_answer(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        def contributions(_: OnnxScorer, X: Any) -> list[dict[str, float]]:  # noqa: N803
+            return [{"Flight.distance": float(row[2]) / 1000, "Origin.mean_distance": -0.5, "Flight.night": 0.2} for row in X]
+
+        monkeypatch.setattr(OnnxScorer, "contributions", contributions, raising=False)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            said = (await client.post("/predict/late?explain=true", json=EVENT)).json()
+            assert said["explanation"] == [
+                {"input": "Origin.mean_distance", "value": None, "contribution": -0.5},
+                {"input": "Flight.night", "value": 1.0, "contribution": 0.2},
+                {"input": "Flight.distance", "value": 100.5, "contribution": pytest.approx(0.1005)},
+            ]
+            assert (await client.post("/predict/late?explain=true", json=EVENT)).json() == said
+            assert len(door.recorded) == 1
+            await client.post("/predict/late", json={**EVENT, "flight": "f2"})
+            answer = await client.post("/predict/late?explain=true", json={**EVENT, "flight": "f2"})
+            assert answer.status_code == 409
+            assert "penstock explain f2" in said_wrong(answer)
+
+        door.run(talk, door.said("champion", "v1"))
+
+    def test_a_version_that_cannot_explain_says_so_before_anything_is_answered(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            answer = await client.post("/predict/late?explain=true", json=EVENT)
+            assert answer.status_code == 501
+            assert "v1 of late cannot explain" in said_wrong(answer)
+            assert door.recorded == []
+
+        door.run(talk, door.said("champion", "v1"))
+
+
+class Spans:
+    """A collector's side of `Tracing`."""
+
+    on = True
+
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str, str]] = []
+
+    def start(self, trace: str, operation: str, topic: str) -> None:
+        self.said.append((trace, operation, topic))
+
+    def record(self, trace: str, operation: str, topic: str) -> str:
+        self.start(trace, operation, topic)
+        return trace[:36] + "0000000000000001-01"
+
+
+class TestTraces:
+    def test_a_sampled_trace_gets_a_span_and_goes_on_with_the_record(self, door: Door) -> None:
+        async def whole() -> None:
+            spans: Any = Spans()
+            async with door.opened(door.said("champion", "v1"), app=door.app(tracing=spans)) as client:
+                trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0"
+                for n in (0, 1):
+                    said = await client.post(
+                        "/predict/late", json={**EVENT, "flight": f"f{n}"}, headers={"traceparent": f"{trace}{n}"}
+                    )
+                    assert said.json()["trace"] == trace[3:35]
+                assert (await client.post("/predict/late", json={**EVENT, "flight": "f2"})).json()["trace"] == ""
+                assert spans.said == [(trace + "1", "process", "air.predictions.late")]
+                passed = [dict(record.headers).get("traceparent", b"").decode() for record in door.recorded]
+                assert passed == [f"{trace}0", f"{trace[:36]}0000000000000001-01", ""]
+
+        asyncio.run(whole())
+
+    def test_a_share_of_events_begins_one(self, door: Door) -> None:
+        async def whole() -> None:
+            spans: Any = Spans()
+            async with door.opened(door.said("champion", "v1"), app=door.app(tracing=spans, share=0.3)) as client:
+                said = (await client.post("/predict/late", json=events(200))).json()
+                traced = [one["trace"] for one in said if one["trace"]]
+                assert [trace[3:35] for trace, _, _ in spans.said] == traced
+                assert 30 < len(traced) < 90
+
+        asyncio.run(whole())
+
+
+class TestLoad:
+    def test_while_the_oldest_waits_too_long_no_other_is_let_in(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        held = asyncio.Event()
+        look = door.look
+
+        async def slow(event: Any, decoded: Any) -> Any:
+            await held.wait()
+            return await look(event, decoded)
+
+        monkeypatch.setattr(door, "look", slow)
+        monkeypatch.setattr(predictor, "PATIENCE", 0.0)
+        monkeypatch.setattr(predictor, "TOGETHER", 1)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            asked = [asyncio.create_task(client.post("/predict/late", json=event)) for event in events(8)]
+            for _ in range(50):
+                await asyncio.sleep(0)
+            held.set()
+            statuses = [(await one).status_code for one in asked]
+            assert statuses.count(503) >= 1
+            assert statuses.count(200) == len(door.recorded) >= 1
+
+        door.run(talk, door.said("champion", "v1"))
