@@ -31,7 +31,6 @@ BAD_EVENTS: dict[str, tuple[bytes, int]] = {
     "truncated JSON": (WHOLE[:-10], 400),
     "not JSON": (b"hello", 400),
     "null": (b"null", 400),
-    "a list": (b"[" + WHOLE + b"]", 400),
     "invalid UTF-8": (WHOLE.replace(b"JFK", b"J\xffK"), 400),
     "a lone surrogate": (with_field("flight", '"\\ud800"'), 400),
     "a missing field": (without("distance"), 400),
@@ -123,7 +122,8 @@ def test_one_mebibyte_is_still_taken(door: Door) -> None:
 def test_a_float_of_any_size_that_json_can_say_is_taken(door: Door) -> None:
     async def talk(client: httpx.AsyncClient) -> None:
         for value in (str(2**70), "1e308", "-0.0", "5e-324"):
-            answer = await client.post("/predict/late", content=with_field("distance", value))
+            body = with_field("distance", value).replace(b'"f1"', f'"f{value}"'.encode())
+            answer = await client.post("/predict/late", content=body)
             assert answer.status_code == 200
             assert 0 <= answer.json()["score"] <= 1
 
