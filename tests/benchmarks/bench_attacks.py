@@ -41,6 +41,8 @@ ATTACKS: Final = ("idle", "slow", "wrong", "gone", "no key")
 PACE: Final = 200
 CONNECTIONS: Final = 16
 GOAL: Final = 2.0
+LONGEST: Final = 60.0
+"""Seconds that an attacker lives, should nobody end it."""
 HEAD: Final = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n"
 BOMB: Final = gzip.compress(bytes(10 << 20))
 WRONG: Final = (
@@ -53,7 +55,7 @@ WRONG: Final = (
 
 
 async def attack(kind: str, port: int, body: bytes) -> None:
-    """Until the process is ended."""
+    """Without end."""
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
     here, many = 0, 3000 if kind == "idle" else 1000
@@ -61,6 +63,7 @@ async def attack(kind: str, port: int, body: bytes) -> None:
     async def held(number: int) -> None:
         nonlocal here
         while True:
+            await asyncio.sleep(0.1)
             with contextlib.suppress(OSError):
                 reader, writer = await asyncio.open_connection(ports.LOOPBACK, port)
                 if (here := here + 1) == many:
@@ -156,5 +159,6 @@ def attacked(kind: str, port: int, body: Path) -> Iterator[None]:
 if __name__ == "__main__":
     os.nice(5)
     resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
-    with contextlib.suppress(asyncio.CancelledError):
-        asyncio.run(attack(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]).read_bytes()))
+    work = attack(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]).read_bytes())
+    with contextlib.suppress(TimeoutError):
+        asyncio.run(asyncio.wait_for(work, LONGEST))
