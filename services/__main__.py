@@ -255,6 +255,8 @@ def run(service: str) -> None:
     if service not in BUILD | PARTS:
         raise SettingError(f"there is no service {service!r}", f"there are: {', '.join(SERVICES)}")
     settings = load_settings()
+    if service in BUILD:
+        Access.of(settings).check(settings.http_host)
     logs(service, settings.log_level)
     gc.set_threshold(100_000, 50, 100)  # batches are large and die together: the default looks at them twenty times too often
     asyncio.run(main(service, settings))

@@ -41,6 +41,7 @@ _ONE: dict[str, Any] = {
     "view": "Origin", "key": "JFK", "as_of": "2026-01-02T12:00:00+00:00", "status": "fresh", "age": 30.5,
     "features": {"flights_1h": 12.0},
 }  # fmt: skip
+_BOTH: dict[str, Any] = {"generation": "4c9e1f2a", "in_charge": "4c9e1f2a"}
 _READ: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {"example": _ONE}}}}
 
 OTHER: Final = "penstock-in-charge"
@@ -147,7 +148,9 @@ def app(
             return Response(stream_of(found), media_type=ARROW, headers=headers())
         return Response(_encode(found.to_dict()), media_type="application/json", headers=headers())
 
-    answered = {"responses": {"200": {"description": "Both.", "content": {"application/json": {"schema": schemas[2]}}}}}
+    answered = {
+        "responses": {"200": {"description": "Both.", "content": {"application/json": {"schema": schemas[2], "example": _BOTH}}}}
+    }
 
     @made.get("/generation", operation_id="generation", tags=["features"], openapi_extra=answered)
     async def generation() -> Response:

@@ -30,7 +30,7 @@ PROTOCOL = {
 HEALTH = {"healthz", "readyz", "metrics"}
 DOCUMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "gateway": (gateway.openapi(), {"predict", "publish"} | PROTOCOL | HEALTH),
-    "feature store": (features.openapi(), {"read_features", "query_features"} | HEALTH),
+    "feature store": (features.openapi(), {"read_features", "query_features", "generation"} | HEALTH),
     "serve": (document("penstock serve", "2", ["late"]), PROTOCOL | HEALTH),
 }
 """A client is generated from these names: they stay what they are."""

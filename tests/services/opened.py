@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from penstock.runtime.server import server as running
@@ -17,7 +18,7 @@ __all__ = ["opened"]
 @contextmanager
 def opened(make: Callable[[], Awaitable[Any]], lifespan: bool = True) -> Iterator[str]:
     """The URL of what `make` makes; it is made in the thread that serves it."""
-    there, failed, stop = threading.Event(), list[BaseException](), list[Callable[[], None]]()
+    there, failed, stop = threading.Event(), list[BaseException](), list[Callable[[], object]]()
     with bound("127.0.0.1", 0) as taken:
 
         async def whole() -> None:
@@ -26,7 +27,7 @@ def opened(make: Callable[[], Awaitable[Any]], lifespan: bool = True) -> Iterato
             while not server.started:
                 await asyncio.sleep(0.001)
             loop = asyncio.get_running_loop()
-            stop.append(lambda: loop.call_soon_threadsafe(setattr, server, "should_exit", True) and None)
+            stop.append(partial(loop.call_soon_threadsafe, setattr, server, "should_exit", True))
             there.set()
             await serving
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -17,12 +20,18 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
+from tests.services.air import TOPICS
+from tests.services.opened import opened
 
+import penstock as ps
 from penstock.doors.access import Access
 from penstock.doors.door import LINES
 from penstock.doors.keys import LOOK, Keys
 from penstock.doors.scopes import ADMIN, ANY, LABEL, OPEN, PREDICT, PUBLISH, SCOPES, needed
 from penstock.errors import PenstockError, SettingError
+from penstock.online.reader import OnlineFeatures
+from penstock.services.feature_store import api as features
+from penstock.store.memory import MemoryStore
 
 EVERYWHERE = "0.0.0.0"
 
@@ -225,6 +234,28 @@ def test_a_key_that_asks_too_often_is_told_when_to_come_back(keys: Keys) -> None
     run(door_of(keys, rate="5/hour"), talk)
 
 
+def test_a_client_of_features_shows_the_key_that_it_was_given(keys: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, words = keys.create("reads", ["predict"])
+
+    async def make() -> Any:
+        store = features.app(OnlineFeatures(TOPICS, MemoryStore()), ["Origin"], str)
+        return Access(keys=str(keys.path), pepper="pepper").door(store, EVERYWHERE)
+
+    with opened(make) as url:
+        with ps.FeatureClient(url) as stranger, pytest.raises(PenstockError, match="lets nobody in without a key") as refused:
+            stranger.read("Origin", ["JFK"])
+        assert "PENSTOCK_KEY" in refused.value.fix
+        with ps.FeatureClient(url, key=words) as client:
+            assert len(client.read("Origin", ["JFK"]).status["Origin"]) == 1
+        monkeypatch.setenv("PENSTOCK_KEY", words)
+
+        async def ask() -> None:
+            async with ps.AsyncFeatureClient(url) as client:
+                assert len((await client.read("Origin", ["JFK"])).status["Origin"]) == 1
+
+        asyncio.run(ask())
+
+
 # --- tokens -----------------------------------------------------------------------------------------------------------
 
 SIGNER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -336,3 +367,14 @@ def test_a_server_in_the_open_does_not_start_on_what_cannot_be(keys: Keys, said:
     with pytest.raises(SettingError, match=words) as refused:
         Access(**{k: v.format(**places) for k, v in said.items()}).door(inside, EVERYWHERE)  # type: ignore[arg-type]
     assert refused.value.fix
+
+
+@pytest.mark.parametrize("service", ["inference", "dashboard"])
+def test_a_service_says_so_before_it_looks_for_anything_else(service: str) -> None:
+    nowhere = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", "REDIS_URL": "redis://127.0.0.1:1"}
+    there = {**os.environ, **nowhere, "PENSTOCK_HTTP_HOST": EVERYWHERE}
+    run = [sys.executable, "-m", "penstock.services", service]
+    done = subprocess.run(run, env=there, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "0.0.0.0 is open to the network" in done.stderr and "penstock keys create" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -228,6 +228,8 @@ def test_what_cannot_be_served_is_said_before_the_port_opens(tmp_path: Path) -> 
         ([str(tmp_path / "none.onnx")], 3, "none.onnx cannot be served: it cannot be read: No such file"),
         ([f"a b={good}"], 1, "does not name a model"),
         ([str(good), "--admin", "--host", "0.0.0.0"], 1, "--admin on 0.0.0.0 would let anyone change what is served"),
+        ([str(good), "--host", "0.0.0.0"], 2, "nothing says who may ask"),
+        ([str(good), "--certificate", str(bad)], 2, "HTTPS cannot be spoken"),
         ([], 2, "Missing argument"),
     ):
         code, said = refused(*words, "--port", "0")

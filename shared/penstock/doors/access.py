@@ -51,17 +51,22 @@ class Access:
         """Whether there is anything that lets in."""
         return bool(self.keys or self.jwks)
 
+    def check(self, host: str) -> None:
+        """SettingError where others than this machine could ask and nothing says who may."""
+        if self.asked or self.open or loopback(host):
+            return
+        raise SettingError(
+            f"{host} is open to the network, and nothing says who may ask",
+            "make a key:  penstock keys create NAME --scope predict   then:  export PENSTOCK_HTTP_KEYS=.penstock/keys.json   "
+            "(or PENSTOCK_HTTP_JWKS for tokens; or PENSTOCK_HTTP_OPEN=true where something in front keeps others out)",
+        )
+
     def door(self, app: Any, host: str, labels: Collection[str] = ()) -> Any:
         """The application behind its door, which is none on loopback, unless keys or tokens are set. SettingError where others
-        than this machine could ask without either."""
+        than this machine could ask without either, and where what was said cannot be."""
+        self.check(host)
         if not self.asked:
-            if self.open or loopback(host):
-                return app
-            raise SettingError(
-                f"{host} is open to the network, and nothing says who may ask",
-                "make a key:  penstock keys create NAME --scope predict   then:  export PENSTOCK_HTTP_KEYS=.penstock/keys.json   "
-                "(or PENSTOCK_HTTP_JWKS for tokens; or PENSTOCK_HTTP_OPEN=true where something in front keeps others out)",
-            )
+            return app
         from .door import Door
         from .keys import Keys, pepper_of
         from .rates import Rates

@@ -23,7 +23,14 @@ RATE: Final = r"[1-9]\d{0,8}/(second|minute|hour|day)"
 """How a rate is written."""
 
 _EXACTLY: Final = {"/healthz": OPEN, "/readyz": OPEN, "/v2/health/live": OPEN, "/v2/health/ready": OPEN, "/openapi.json": ANY}
-_BELOW: Final = (("/v2/repository", ADMIN), ("/v2", PREDICT), ("/predict", PREDICT), ("/features", PREDICT), ("/docs", ANY))
+_BELOW: Final = (
+    ("/v2/repository", ADMIN),
+    ("/v2", PREDICT),
+    ("/predict", PREDICT),
+    ("/features", PREDICT),
+    ("/generation", PREDICT),
+    ("/docs", ANY),
+)
 
 
 class Principal(NamedTuple):

@@ -10,6 +10,7 @@ come as Arrow, and the client needs neither the project nor a way to Redis.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -47,13 +48,15 @@ class FeatureClient:
     seconds, a read raises Unreachable; it is not repeated. The first read from Redis loads machine code (on a machine that never
     ran Penstock it compiles some, for 10 to 20 s, whatever the timeout): read once before you serve.
 
+    `key` is an API key or a token for a feature store that asks for one (default PENSTOCK_KEY).
+
     Raises DefinitionError when `url` is no such address.
     """
 
-    def __init__(self, url: str = "", project: Project | str | None = None, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str = "", project: Project | str | None = None, *, timeout: float = TIMEOUT, key: str = "") -> None:
         url = url or _redis_url()
         with _spelling(url):
-            self._source: _Http | _Redis = _Http(url, timeout) if _is_http(url) else _Redis(url, _project(project), timeout)
+            self._source: _Http | _Redis = _Http(url, timeout, key) if _is_http(url) else _Redis(url, _project(project), timeout)
 
     def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
         """One row for each key, in order, whether anything is known of it or not.
@@ -84,11 +87,11 @@ class FeatureClient:
 class AsyncFeatureClient:
     """The same for asyncio: `async with ps.AsyncFeatureClient(...) as client: found = await client.read(...)`."""
 
-    def __init__(self, url: str = "", project: Project | str | None = None, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str = "", project: Project | str | None = None, *, timeout: float = TIMEOUT, key: str = "") -> None:
         url = url or _redis_url()
         with _spelling(url):
             self._source: _AsyncHttp | _AsyncRedis = (
-                _AsyncHttp(url, timeout) if _is_http(url) else _AsyncRedis(url, _project(project), timeout)
+                _AsyncHttp(url, timeout, key) if _is_http(url) else _AsyncRedis(url, _project(project), timeout)
             )
 
     async def read(self, what: Any, keys: Any, at: Any = None) -> Readings:
@@ -159,16 +162,18 @@ class _AsyncRedis:
 class _Http:
     """Asks a feature store. By urllib3, which takes half the time of httpx."""
 
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, key: str) -> None:
         import urllib3
 
         self._url, self._path = url, (urllib3.util.parse_url(url).path or "").rstrip("/") + "/features"
         self._pool = urllib3.connection_from_url(url, timeout=timeout, retries=False, maxsize=_KEPT)
+        self._shown = _shown(key)
         self._failed = urllib3.exceptions.HTTPError
 
     def read(self, what: Any, keys: Any, at: Any) -> Readings:
+        body, headers = _query(what, keys, at)
         try:
-            answer = self._pool.urlopen("POST", self._path, *_query(what, keys, at))
+            answer = self._pool.urlopen("POST", self._path, body, {**headers, **self._shown})
         except self._failed as error:
             raise _away(self._url, error) from None
         return _readings(self._url, answer.status, answer.headers.get("content-type", ""), answer.data)
@@ -178,10 +183,10 @@ class _Http:
 
 
 class _AsyncHttp:
-    def __init__(self, url: str, timeout: float) -> None:
+    def __init__(self, url: str, timeout: float, key: str) -> None:
         import httpx
 
-        self._url, self._client = url, httpx.AsyncClient(base_url=url, timeout=timeout)
+        self._url, self._client = url, httpx.AsyncClient(base_url=url, timeout=timeout, headers=_shown(key))
 
     async def read(self, what: Any, keys: Any, at: Any) -> Readings:
         import httpx
@@ -195,6 +200,11 @@ class _AsyncHttp:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+
+def _shown(key: str) -> dict[str, str]:
+    """The header that shows a key; none where there is none."""
+    return {"authorization": f"Bearer {found}"} if (found := key or os.environ.get("PENSTOCK_KEY", "")) else {}
 
 
 _SCHEMES: Final = ("redis", "rediss", "unix", "http", "https")
@@ -298,6 +308,9 @@ def _readings(url: str, status: int, form: str, body: bytes) -> Readings:
         said = f"it answered {status}"
     if status in (400, 404, 413):
         raise Refused({400: "schema", 404: "unknown", 413: "too_large"}[status], said)
+    if status in (401, 403):
+        fix = 'give it one of scope predict: key="..." or PENSTOCK_KEY (penstock keys create NAME --scope predict)'
+        raise PenstockError(f"the feature store at {url} lets nobody in without a key: {said}", fix)
     if status == 503:
         raise Unreachable(f"the feature store at {url} cannot answer now: {said}", "try again, and look with: penstock status")
     raise PenstockError(f"the feature store at {url} does not answer: {said}", "look at its log: penstock logs feature_store")

@@ -17,7 +17,8 @@ __all__ = ["HEAD", "WHOLE", "Connection", "Crowd"]
 WHOLE: Final = 30.0
 """Seconds that a request may take to come (16 MiB at 5 Mbit/s), and an answer to be read on."""
 HEAD: Final = 64 << 10
-"""Bytes of a request beside its body: the head, and what stands between chunks or after them. Servers allow 8 to 64 KiB."""
+"""Bytes of a request beside its body: the head, and what stands between chunks or after them, once there is more than was read
+at once (256 KiB at most). Servers allow 8 to 64 KiB."""
 
 _REFUSAL: Final = (
     b'HTTP/1.1 %s\r\ncontent-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n{"error":"%s"}'
