@@ -81,9 +81,8 @@ def test_the_example_of_an_event_is_one() -> None:
 
 
 def test_the_page_of_the_documents_is_what_its_makers_published() -> None:
-    pinned = dict(
-        reversed(line.split()) for line in (documentation.FOLDER / "README.md").read_text().splitlines() if line[:4] == "    "
-    )
+    lines = (line.split() for line in (documentation.FOLDER / "README.md").read_text().splitlines() if line[:4] == "    ")
+    pinned = {name: digest for digest, name in lines}
     packed = {path.name[:-3]: path for path in documentation.FOLDER.glob("*.gz")}
     assert set(pinned) == set(packed)
     for name, path in packed.items():
