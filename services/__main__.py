@@ -103,11 +103,12 @@ def backfill(machine: Machine) -> None:
 
 
 def inference(machine: Machine) -> None:
-    from .inference import api, service
+    from .inference import service
+    from .inference.gateway import api
+    from .inference.gateway.spill import Spill
     from .inference.meters import Meters
-    from .inference.rpc_port import rpc_port
+    from .inference.open_inference.rpc_port import rpc_port
     from .inference.sessions import Sessions
-    from .inference.spill import Spill
 
     meters, settings = Meters(), machine.settings
     sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows

@@ -8,11 +8,8 @@ state    positions, and the alias records as of then; artefacts are opened by di
 serves   POST /predict/{model}, /events/{event}, /v2 (Open Inference Protocol), /healthz, /readyz, /metrics, /openapi.json
 
 How a row becomes a prediction: `shard` reads it with `rows`, a `desk` asks `penstock.scoring`, which asks the versions on duty.
-Who is on duty: `penstock.scoring.roster` folds decisions, `duty` has `sessions` open their artefacts. `api` is the same over
-HTTP: `predict` asks a `predictor` about events, and a `recorder` (with a `spill`) has its answers safe before they leave;
-`ingest` publishes events; tensors are asked by `protocol`, of who is `onduty` here and of a `repository` of files in `penstock
-serve` (`serve`). Every ONNX model, there and here, is a `penstock.scoring.graph`; over HTTP, requests of one turn go to it
-together (`batching`).
+Who is on duty: `penstock.scoring.roster` folds decisions, `duty` has `sessions` open their artefacts, `explainers` say why. The
+same over HTTP is the `gateway`; tensors are answered by the `open_inference` protocol, there and in `penstock serve`.
 """
 
 from __future__ import annotations

@@ -31,9 +31,9 @@ from penstock.doors.keys import Keys
 from penstock.doors.scopes import SCOPES
 from penstock.online.reader import OnlineFeatures
 from penstock.services.feature_store import api as features
-from penstock.services.inference.protocol import Limits
-from penstock.services.inference.repository import Repository, named
-from penstock.services.inference.serve import Serve
+from penstock.services.inference.open_inference.protocol import Limits
+from penstock.services.inference.open_inference.repository import Repository, named
+from penstock.services.inference.open_inference.serve import Serve
 from penstock.store.memory import MemoryStore
 
 

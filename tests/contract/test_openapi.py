@@ -17,9 +17,9 @@ from penstock.doors.scopes import OPEN, needed
 from penstock.project import load
 from penstock.runtime import documentation
 from penstock.services.feature_store import api as features
-from penstock.services.inference import api as gateway
-from penstock.services.inference import manual
-from penstock.services.inference.described import document
+from penstock.services.inference.gateway import api as gateway
+from penstock.services.inference.gateway import manual
+from penstock.services.inference.open_inference.described import document
 
 PROTOCOL = {
     "server_metadata", "server_live", "server_ready", "all_statistics", "model_metadata", "model_ready", "model_statistics",

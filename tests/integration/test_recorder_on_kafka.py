@@ -7,8 +7,8 @@ import asyncio
 from penstock.log import Send, Topic
 from penstock.log.kafka import KafkaLog
 from penstock.proof.audit import read_all
+from penstock.services.inference.gateway.recorder import Recorder
 from penstock.services.inference.meters import Meters
-from penstock.services.inference.recorder import Recorder
 
 
 def test_positions_are_those_of_the_broker(kafka_bootstrap: str) -> None:

@@ -25,7 +25,7 @@ from penstock.log.memory import MemoryLog
 from penstock.online.readings import Readings
 from penstock.records import Artefact, Candidate, Decision, Prediction, Row
 from penstock.runtime.lane import FROM, SEQUENCE, Effects
-from penstock.services.inference.api import gateway
+from penstock.services.inference.gateway.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.inference.shard import ScoringShard

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from penstock.runtime.server import server as running
-from penstock.services.inference.serve import bound
+from penstock.services.inference.open_inference.serve import bound
 
 __all__ = ["opened"]
 

@@ -18,9 +18,9 @@ from tests.services.test_serving import asking, tensor, word
 from penstock.runtime.connection import HEAD as MOST_HEAD
 from penstock.runtime.connection import WHOLE, Connection, Crowd
 from penstock.runtime.server import server as running
-from penstock.services.inference.protocol import Limits
-from penstock.services.inference.repository import Repository, named
-from penstock.services.inference.serve import Serve, bound
+from penstock.services.inference.open_inference.protocol import Limits
+from penstock.services.inference.open_inference.repository import Repository, named
+from penstock.services.inference.open_inference.serve import Serve, bound
 
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BODY = json.dumps(asking(tensor([[1.0, 2.0, 3.0]]))).encode()

@@ -143,7 +143,7 @@ class TestFaults:
             door.trouble = None
             await client.post("/predict/late", json={**EVENT, "flight": "f2"})
             assert door.looked == []  # it is not asked again at once, so that nobody waits for it
-            monkeypatch.setattr("penstock.services.inference.predictor.AWAY", 0.0)
+            monkeypatch.setattr("penstock.services.inference.gateway.predictor.AWAY", 0.0)
             assert "penstock_features_unread_total 2.0" in (await client.get("/metrics")).text
 
         door.run(talk, door.said("champion", "v1"))

@@ -13,7 +13,7 @@ from tests.services.air import EVENT, TOPICS, Door, said_wrong
 
 from penstock.log import LogError, Send
 from penstock.publish import Publisher
-from penstock.services.inference import recorder
+from penstock.services.inference.gateway import recorder
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HEADERS = {"ce-specversion": "1.0", "ce-id": "7", "ce-source": "/tills%201/%E2%82%AC", "ce-type": "flight.left"}

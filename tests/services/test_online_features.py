@@ -24,7 +24,7 @@ from penstock.project import Project
 from penstock.records import Row
 from penstock.services.embedded import Embedded
 from penstock.services.feature_store import api
-from penstock.services.inference.api import gateway
+from penstock.services.inference.gateway.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.store import Place, Store, StoreError

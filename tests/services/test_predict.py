@@ -16,7 +16,7 @@ from tests.services.test_explainers import explaining as decided
 
 from penstock.log import Send as Record
 from penstock.records import Artefact, Prediction
-from penstock.services.inference import predictor
+from penstock.services.inference.gateway import predictor
 from penstock.services.inference.sessions import OnnxScorer
 
 

@@ -15,15 +15,15 @@ from tests.services.air import Door
 from tests.services.test_serving import ROWS, asking, put, word
 
 from penstock.errors import PenstockError
-from penstock.services.inference.datatypes import DATATYPES
-from penstock.services.inference.protocol import Limits, OpenInference
-from penstock.services.inference.repository import Repository, named
-from penstock.services.inference.rpc_port import rpc_port
-from penstock.services.inference.serve import Serve
+from penstock.services.inference.open_inference.datatypes import DATATYPES
+from penstock.services.inference.open_inference.protocol import Limits, OpenInference
+from penstock.services.inference.open_inference.repository import Repository, named
+from penstock.services.inference.open_inference.rpc_port import rpc_port
+from penstock.services.inference.open_inference.serve import Serve
 
 grpc = pytest.importorskip("grpc")
 triton = pytest.importorskip("tritonclient.grpc.aio")
-messages = pytest.importorskip("penstock.services.inference.messages")
+messages = pytest.importorskip("penstock.services.inference.open_inference.messages")
 
 Talk = Callable[[Any, Repository, httpx.AsyncClient], Awaitable[None]]
 ARRAY = np.array(ROWS, np.float32)
@@ -288,7 +288,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: 
     import sys
 
     monkeypatch.setitem(sys.modules, "grpc", None)
-    monkeypatch.delitem(sys.modules, "penstock.services.inference.rpc", raising=False)
+    monkeypatch.delitem(sys.modules, "penstock.services.inference.open_inference.rpc", raising=False)
     protocol = OpenInference(Repository([named(word(tmp_path, "double", graphs.scaled(2.0)))]))
 
     async def opened() -> None:

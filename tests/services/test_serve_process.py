@@ -74,7 +74,7 @@ def test_it_says_what_it_serves(server: dict[str, Any]) -> None:
 def test_it_imports_nothing_that_it_does_not_need(server: dict[str, Any]) -> None:
     mapped = Path(f"/proc/{server['pid']}/maps").read_text()
     assert "onnxruntime" in mapped
-    modules = "penstock.cli, penstock.services.inference.serve, onnxruntime"
+    modules = "penstock.cli, penstock.services.inference.open_inference.serve, onnxruntime"
     code = f"import sys, {modules}; print(' '.join(m for m in sys.modules if '.' not in m))"
     loaded = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
     assert not loaded & {

@@ -20,10 +20,10 @@ from tests.services.air import said_wrong
 from penstock.errors import PenstockError
 from penstock.scoring.graph import Graph
 from penstock.scoring.signature import DATATYPES
-from penstock.services.inference import repository as repositories
-from penstock.services.inference.protocol import Limits
-from penstock.services.inference.repository import Repository, named
-from penstock.services.inference.serve import Serve
+from penstock.services.inference.open_inference import repository as repositories
+from penstock.services.inference.open_inference.protocol import Limits
+from penstock.services.inference.open_inference.repository import Repository, named
+from penstock.services.inference.open_inference.serve import Serve
 
 ROWS = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]
 Talk = Callable[[httpx.AsyncClient, Repository], Awaitable[None]]
@@ -351,7 +351,7 @@ def test_a_fault_of_ours_is_a_500_that_tells_nothing(tmp_path: Path, monkeypatch
         raise ArithmeticError("secret detail")
 
     async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
-        monkeypatch.setattr("penstock.services.inference.protocol.infer_answer", fails)
+        monkeypatch.setattr("penstock.services.inference.open_inference.protocol.infer_answer", fails)
         answer = await client.post("/v2/models/double/infer", json=asking())
         assert answer.status_code == 500
         assert "secret" not in said_wrong(answer)

@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import Refused
-from penstock.services.inference.batching import ROWS, Batcher, Overloaded
-from penstock.services.inference.datatypes import Array
-from penstock.services.inference.tally import Tally
-from penstock.services.inference.tensors import Asked, Signature, Tensor
+from penstock.services.inference.open_inference.batching import ROWS, Batcher, Overloaded
+from penstock.services.inference.open_inference.datatypes import Array
+from penstock.services.inference.open_inference.tally import Tally
+from penstock.services.inference.open_inference.tensors import Asked, Signature, Tensor
 
 SIGNATURE = Signature((Tensor("x", "FP64", [-1, 2]),), (Tensor("sum", "FP64", [-1]), Tensor("max", "FP64", [-1])))
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from penstock.errors import Refused
-from penstock.services.inference.datatypes import DATATYPES, Array, from_binary, from_json, to_binary, to_json
+from penstock.services.inference.open_inference.datatypes import DATATYPES, Array, from_binary, from_json, to_binary, to_json
 
 NUMBERS = [name for name in DATATYPES if name != "BYTES"]
 SHAPES = arrays.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=4)

@@ -11,10 +11,10 @@ import pytest
 
 from penstock.log import LogError, Partition, Send, TooLarge, Topic
 from penstock.log.memory import MemoryLog
-from penstock.services.inference import recorder as module
+from penstock.services.inference.gateway import recorder as module
+from penstock.services.inference.gateway.recorder import Full, Recorder
+from penstock.services.inference.gateway.spill import Spill
 from penstock.services.inference.meters import Meters
-from penstock.services.inference.recorder import Full, Recorder
-from penstock.services.inference.spill import Spill
 
 SOURCE = b"/air/gateway"
 TOPICS = ["answers", "others"]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import SettingError
 from penstock.log import Partition, Send
-from penstock.services.inference.spill import Full, Spill
+from penstock.services.inference.gateway.spill import Full, Spill
 
 PLACE = Partition("answers", 0)
 sends = st.builds(

@@ -93,7 +93,7 @@ def wanted(settings: Settings) -> dict[str, str]:
     # As many partitions as are declared by default, so that one's own setting does not change the files.
     found = files(topics_of(settings.model_copy(update={"partitions": type(settings).model_fields["partitions"].default})))
     found["openapi.features.json"] = text(import_module("penstock.services.feature_store.api").openapi())
-    found["openapi.json"] = text(import_module("penstock.services.inference.api").openapi())
+    found["openapi.json"] = text(import_module("penstock.services.inference.gateway.api").openapi())
     return dict(sorted(found.items()))
 
 

@@ -67,7 +67,7 @@ def serve(
     """
     from ..doors.access import Access
 
-    machine = import_module("penstock.services.inference.serve")
+    machine = import_module("penstock.services.inference.open_inference.serve")
     limits = machine.Limits(body=max_body << 20, rows=max_rows)
     access = Access(
         keys=keys, pepper=os.environ.get("PENSTOCK_HTTP_PEPPER", ""), jwks=jwks, issuer=issuer, audience=audience,

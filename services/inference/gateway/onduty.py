@@ -16,12 +16,12 @@ from penstock.errors import Refused
 from penstock.model import Model
 from penstock.scoring.answers import NOBODY, Serving, score
 
-from .batching import Batcher
-from .datatypes import Array
-from .duty import Follower
-from .protocol import Failed, Version
-from .tally import Tally
-from .tensors import Signature, Tensor
+from ..duty import Follower
+from ..open_inference.batching import Batcher
+from ..open_inference.datatypes import Array
+from ..open_inference.protocol import Failed, Version
+from ..open_inference.tally import Tally
+from ..open_inference.tensors import Signature, Tensor
 
 __all__ = ["LATER", "SOON", "WAITING", "OnDuty", "nobody"]
 

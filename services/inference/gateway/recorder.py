@@ -26,7 +26,7 @@ from penstock.log import Gap, Log, LogError, Partition, Send, TooLarge
 from penstock.runtime.outbox import FROM, SEQUENCE
 from penstock.runtime.patience import RETRY_SECONDS, patiently
 
-from .meters import Meters
+from ..meters import Meters
 from .spill import Full, Spill
 
 __all__ = ["Full", "Recorder", "Written"]

@@ -22,9 +22,9 @@ from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.errors import Refused
 from penstock.runtime.lane import now
 
+from ..open_inference.protocol import Failed, Receive, Scope, Send
 from .onduty import WAITING
 from .predictor import VARIANTS, Predictor, Question, Told
-from .protocol import Failed, Receive, Scope, Send
 from .replies import SOON, plain_body, refusal, replied
 
 __all__ = ["MAX_EVENTS", "PREFIX", "Predict"]

@@ -13,8 +13,8 @@ from penstock.errors import Refused
 from penstock.log import LogError
 from penstock.store import StoreError
 
-from .batching import Overloaded
-from .protocol import Failed, Gone, Receive, Scope, Send, body_of
+from ..open_inference.batching import Overloaded
+from ..open_inference.protocol import Failed, Gone, Receive, Scope, Send, body_of
 from .recorder import Full
 
 __all__ = ["SOON", "plain_body", "refusal", "replied"]

@@ -12,7 +12,7 @@ from penstock.doors.described import secured
 from penstock.event import Event
 from penstock.project import Project
 
-from . import described
+from ..open_inference import described
 from .predictor import VARIANTS
 
 if TYPE_CHECKING:

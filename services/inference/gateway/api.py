@@ -25,20 +25,20 @@ from penstock.runtime.health import application
 from penstock.runtime.telemetry import Tracing
 from penstock.topics import Topics
 
+from ..desk import Desk
+from ..duty import Follower
+from ..explainers import Explainers
+from ..meters import Meters
+from ..open_inference.protocol import Limits, OpenInference
+from ..open_inference.tally import Tallies
+from ..sessions import Sessions
 from . import ingest, manual, predict
-from .desk import Desk
-from .duty import Follower
-from .explainers import Explainers
 from .ingest import Ingest
-from .meters import Meters
 from .onduty import OnDuty
 from .predict import Predict
 from .predictor import Look, Predictor
-from .protocol import Limits, OpenInference
 from .recorder import Recorder
-from .sessions import Sessions
 from .spill import Spill
-from .tally import Tallies
 
 __all__ = ["Look", "gateway", "openapi"]
 

@@ -35,15 +35,15 @@ from penstock.runtime.outbox import FROM, SEQUENCE
 from penstock.scoring.answers import NOBODY, Scored, Serving, score
 from penstock.store import StoreError
 
-from .batching import Overloaded
-from .desk import Desk
-from .explainers import Explainers
-from .meters import Meters
+from ..desk import Desk
+from ..explainers import Explainers
+from ..meters import Meters
+from ..open_inference.batching import Overloaded
+from ..open_inference.protocol import Failed
+from ..rows import Values, matrix
+from ..sessions import Member
 from .onduty import LATER, nobody
-from .protocol import Failed
 from .recorder import Recorder
-from .rows import Values, matrix
-from .sessions import Member
 
 __all__ = ["VARIANTS", "Look", "Predictor", "Question", "Told"]
 

@@ -23,8 +23,8 @@ from penstock.publish import Kind
 from penstock.runtime.lane import now
 from penstock.topics import Topics
 
+from ..open_inference.protocol import Failed, Receive, Scope, Send
 from .cloudevents import Unsupported, Wrapped, unwrapped
-from .protocol import Failed, Receive, Scope, Send
 from .recorder import Recorder
 from .replies import plain_body, replied
 
