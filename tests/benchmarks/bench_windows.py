@@ -115,7 +115,7 @@ async def filled(bootstrap: str, cards: str, n: int, topics: Topics) -> KafkaLog
 async def ours(log: KafkaLog, server: LocalRedis, topics: Topics, n: int) -> dict[str, float]:
     store = RedisStore(server.url, topics.prefix)
     (lane,), rows = lanes(topics, log, store, None), topics.rows(event_of(Payment))
-    marks, done = list[tuple[int, float, float, float]](), 0
+    marks, done = [(0, time.perf_counter(), time.process_time(), cpu_of(server.pid))], 0
     while done < n:
         for _ in range(LOOK):
             if not await lane.turn(0.02):
@@ -125,7 +125,7 @@ async def ours(log: KafkaLog, server: LocalRedis, topics: Topics, n: int) -> dic
     await lane.close()
     await store.close()
     assert done == n, f"{done} rows of {n} events"
-    first, last = next(mark for mark in marks if mark[0] >= 0.4 * n), marks[-1]
+    first, last = next((mark for mark in marks[:-1] if mark[0] >= 0.4 * n), marks[0]), marks[-1]  # few events: all of them
     count, wall, cpu, redis = (b - a for a, b in zip(first, last, strict=True))
     return {"events_per_second": count / wall, "events_per_cpu_second": count / cpu, "redis_us": redis / count * 1e6}
 
