@@ -4,6 +4,8 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 CHECKED := shared services tests
+# Tests and demos start dozens of processes, and each would compile all that it imports anew: seconds of each start.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all lint format schemas bench lock services clean
@@ -20,7 +22,7 @@ $(READY): requirements.lock pyproject.toml
 	@echo "setting up .venv as locked: about a minute, once"
 	@test -x $(BIN)/pip || $(PYTHON) -m venv .venv
 	@if command -v uv >/dev/null; then \
-		uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock && \
+		uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock && \
 		uv pip install --quiet --python $(BIN)/python --no-deps -e .; \
 	else \
 		$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock && \
