@@ -274,7 +274,7 @@ def test_records_are_gathered_until_a_day_is_closed_and_tell_the_same() -> None:
         for first in range(0, 300, 10):
             await world.publish(rides[first : first + 10], rides[min(first + 10, 299)]["ended_at"] - timedelta(hours=1))
             await world.settle()
-        steps = world.store._shards[world.lanes[0]._place(0)].version
+        steps = world.store._shards[f"{world.lanes[0].name}.0"].version
         await world.publish([], START + timedelta(days=9))
         await world.settle()
         assert steps <= 10

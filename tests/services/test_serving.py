@@ -315,7 +315,7 @@ def test_a_bad_row_fails_alone(tmp_path: Path) -> None:
 
 
 def test_while_requests_wait_too_long_others_are_told_to_come_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    began, release = threading.Event(), threading.Event()
+    began, release, clock = threading.Event(), threading.Event(), [0.0]
 
     async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
         graph = Graph(graphs.scaled(2.0))
@@ -328,22 +328,26 @@ def test_while_requests_wait_too_long_others_are_told_to_come_again(tmp_path: Pa
         batcher = (await repository.version("double", None)).batcher
         monkeypatch.setattr(batcher, "_pace", 1.0)  # seconds a row: runs go to a thread
         monkeypatch.setattr(batcher, "_run", slow)
-        running = asyncio.create_task(client.post("/v2/models/double/infer", json=asking()))
-        while not began.is_set():
-            await asyncio.sleep(0)
-        waiting = asyncio.create_task(client.post("/v2/models/double/infer", json=asking()))
-        while not batcher._waiting:
-            await asyncio.sleep(0)
+        monkeypatch.setattr(batcher, "_clock", lambda: clock[0])
+        async with asyncio.timeout(30):
+            running = asyncio.create_task(client.post("/v2/models/double/infer", json=asking()))
+            while not began.is_set():
+                await asyncio.sleep(0)
+            waiting = asyncio.create_task(client.post("/v2/models/double/infer", json=asking()))
+            while not batcher._waiting:
+                await asyncio.sleep(0)
+        clock[0] = 1.1
         answer = await client.post("/v2/models/double/infer", json=asking())
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert "wait too long" in said_wrong(answer)
         assert (await client.get("/v2/health/live")).status_code == 200  # a long run keeps nobody else waiting
+        clock[0] = 0.9
         release.set()
         assert [(await one).status_code for one in (running, waiting)] == [200, 200]
         assert (await client.post("/v2/models/double/infer", json=asking())).status_code == 200
         assert 'end="shed",model="double"} 1.0' in (await client.get("/metrics")).text
 
-    run([word(tmp_path, "double", graphs.scaled(2.0))], talk, patience=0.0)
+    run([word(tmp_path, "double", graphs.scaled(2.0))], talk, patience=1.0)
 
 
 def test_a_fault_of_ours_is_a_500_that_tells_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
