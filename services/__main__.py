@@ -111,17 +111,19 @@ def inference(machine: Machine) -> None:
     from .inference.sessions import Sessions
 
     meters, settings = Meters(), machine.settings
-    sessions, look = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store).rows
+    sessions, online = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store)
+    warming = machine.beside(online.warm, "reads are being compiled")
     spill = Spill(settings.data / "spill" / (settings.instance or "0"), settings.spill) if settings.spill else None
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
     machine.app = app = api.gateway(
-        machine.topics, machine.log, sessions, meters, look, spill, settings.features_required, machine.tracing,
-        settings.trace_sample,
+        machine.topics, machine.log, sessions, meters, online.rows, spill, settings.features_required, machine.tracing,
+        settings.trace_sample, warming,
     )  # fmt: skip
     if port := settings.inference_grpc_port:
+        answering = rpc_port(app.state.open_inference, settings.http_host, port, Access.of(settings))
 
         async def rpc() -> None:
-            async with rpc_port(app.state.open_inference, settings.http_host, port):
+            async with answering:
                 await machine.stop.wait()
 
         machine.tasks.append(rpc)

@@ -44,21 +44,22 @@ class Duty:
 
     def follow(self, roster: Roster, now: float) -> None:
         """Take over a changed roster at once; `now` is the wall clock in seconds."""
-        self.roster, self._retry, before = roster, None, self.serving
+        self._retry, before, served = None, self.serving, self.served
         champion = self._load(roster.champion, now)
         if champion is not None:
-            self.served = roster.champion
+            served = roster.champion
         elif roster.champion is None:
-            self.served = None
+            served = None
         else:
-            champion = before.champion or self._load(self.served, now) or self._load(roster.probation, now)
+            champion = before.champion or self._load(served, now) or self._load(roster.probation, now)
         online, weight = self._load(roster.online, now), roster.online_weight
         if online is None and roster.online is not None:
             online, weight = before.online, before.online_weight
         challenger = self._load(roster.challenger, now)
-        self.serving = Serving(
+        serving = Serving(
             champion, challenger, roster.share if challenger else 0.0, self._load(roster.probation, now), online, weight
         )
+        self.roster, self.served, self.serving = roster, served, serving  # together: the gateway reads them in another thread
         self._load(roster.waiting, now)  # opened ahead of need
         duties = {name: member.version for name in ALIASES if (member := getattr(self.serving, name)) is not None}
         self._sessions.announce(self.model.name, duties)

@@ -101,7 +101,11 @@ _AGAIN = "restore the file, or register the version again"
 
 def inspected(data: bytes, format: str) -> bytes:  # noqa: A002  (the field's name)
     """The same bytes; PenstockError when they point to others, which no digest covers."""
-    if format == "onnx" and b"location" in data and any(_external(data, "Model")):
+    try:
+        elsewhere = format == "onnx" and b"location" in data and any(_external(data, "Model"))
+    except RecursionError:
+        raise PenstockError("the ONNX model has graphs in graphs without end: not opened", "convert it again") from None
+    if elsewhere:
         raise PenstockError(
             "the ONNX model keeps tensors in other files (external data), which no digest covers", "save it as one file"
         )

@@ -146,7 +146,8 @@ class Settings(BaseSettings):
     """Port of the inference gateway."""
 
     inference_grpc_port: int = Field(0, ge=0, le=65535)
-    """Port where the inference gateway answers the Open Inference Protocol by gRPC, on loopback only (penstock[grpc]). 0: not."""
+    """Port where the inference gateway answers the Open Inference Protocol by gRPC (penstock[grpc]), which asks for no keys: on
+    loopback only, and not where HTTP has keys or tokens. 0: not."""
 
     feature_store_port: int = Field(8802, ge=0, le=65535)
     """Port of the feature store's read service."""

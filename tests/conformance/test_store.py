@@ -414,6 +414,22 @@ def test_what_redis_refuses_of_a_write_changes_nothing(tmp_path: Path) -> None:
         server.kill()
 
 
+def test_what_redis_refuses_inside_of_a_write_is_said(redis_url: str) -> None:
+    """A key of ours that is of another kind, by somebody else's hand: the transaction goes on behind what it refuses."""
+
+    async def story() -> None:
+        project = "p" + uuid.uuid4().hex[:12]
+        store = RedisStore(redis_url, project)
+        with redis.Redis.from_url(redis_url) as client:
+            client.set(f"penstock:{project}:{{s.0}}:table", "not a hash")
+        with pytest.raises(StoreError, match="WRONGTYPE"):
+            await store.write("s.0", 0, Change(b"1", table={b"f": b"1"}))
+        await store.wipe()
+        await store.close()
+
+    asyncio.run(story())
+
+
 def test_a_redis_that_is_not_there_is_said_without_the_password() -> None:
     async def story() -> None:
         store = RedisStore("redis://user:secret@127.0.0.1:1/0", "p")

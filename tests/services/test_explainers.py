@@ -16,7 +16,7 @@ from penstock.scoring.roster import Roster
 from penstock.services.inference.duty import Duty
 from penstock.services.inference.explainers import Explainers
 from penstock.services.inference.meters import Meters
-from penstock.services.inference.sessions import Sessions
+from penstock.services.inference.sessions import Member, Sessions
 from penstock.services.trainer.explainer import explainer
 from penstock.services.trainer.fitting import answering
 
@@ -63,6 +63,22 @@ def test_whether_all_on_duty_can_be_explained_is_known_without_opening_anything(
     without = duty(world, Roster(champion=explaining(world, "v1"), challenger=world.decision("v2"), online=online))
     assert Explainers.missing(without).startswith("version v2 of late was fitted without an explainer")
     assert Explainers.missing(duty(world, Roster())) == ""
+
+
+def test_while_a_version_is_opened_those_before_it_are_explained(world: World) -> None:
+    """Opening takes as long as many questions, which come meanwhile."""
+    first, second, third = (explaining(world, version) for version in ("v1", "v2", "v3"))
+    asked: list[str] = []
+
+    class Opening(Sessions):  # type: ignore[misc]  # of the wheel, which mypy does not look into here
+        def member(self, decision: Decision, inputs: Sequence[str]) -> Member | None:
+            asked.append(Explainers.missing(found) if found.serving.members else "")
+            return super().member(decision, inputs)
+
+    found = Duty(late, Opening(world.artefacts, Meters()))
+    found.follow(Roster(champion=first), 0.0)
+    found.follow(Roster(champion=second, challenger=third), 0.0)
+    assert asked == ["", "", ""]
 
 
 def test_who_is_not_on_duty_or_has_no_explainer_is_refused_in_words(world: World) -> None:

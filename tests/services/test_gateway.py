@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 import pytest
+import structlog
 from tests.services.air import EVENT, TOPICS, Door, client_of, said_wrong
 
 from penstock.log import Batch, LogError, Partition
+from penstock.log.memory import MemoryLog
+from penstock.online.reader import OnlineFeatures
 from penstock.records import Prediction
+from penstock.runtime.telemetry import logs
 from penstock.scoring.roster import bucket
+from penstock.services.__main__ import Machine, inference
+from penstock.services.inference.duty import Duties
+from penstock.settings import load as load_settings
 from penstock.store import StoreError
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -185,6 +195,35 @@ class TestFaults:
 
         door.run(talk, door.said("champion", "v1"))
 
+    @pytest.mark.parametrize("terminal", [False, True])
+    def test_a_fault_of_ours_is_logged_without_a_word_of_the_key_and_of_what_was_sent(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch, terminal: bool
+    ) -> None:
+        said, before = io.StringIO(), structlog.get_config()
+        monkeypatch.setattr(said, "isatty", lambda: terminal)
+        monkeypatch.setattr(sys, "stderr", said)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            door.trouble = RuntimeError("what nobody thought of")
+            logs("inference")
+            for path, sent in (("/predict/late", EVENT), ("/v2/models/late/infer", {"inputs": []}), ("/healthz", EVENT)):
+                for name in ("authorization", "x-api-key"):
+                    await client.post(path, json=sent, headers={name: "Bearer penstock_0123456789ab_secret"})
+            monkeypatch.setattr("penstock.runtime.health.generate_latest", broken)
+            await client.get("/metrics", headers={"authorization": "Bearer penstock_0123456789ab_secret"})
+
+        def broken(*_: Any) -> bytes:
+            raise RuntimeError("what nobody thought of")
+
+        try:
+            door.run(talk, door.said("champion", "v1"))
+        finally:
+            structlog.configure(**before)
+            structlog.contextvars.clear_contextvars()
+        assert "what nobody thought of" in said.getvalue()
+        assert "penstock_0123" not in said.getvalue()
+        assert "JFK" not in said.getvalue()
+
     def test_nothing_is_answered_before_the_decisions_are_known(self, door: Door) -> None:
         async def whole() -> None:
             async with client_of(door.app()) as client:  # not started, so not following yet
@@ -195,6 +234,26 @@ class TestFaults:
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
                 assert (await client.get("/healthz")).status_code == 200
                 assert (await client.get("/v2/health/live")).json() == {"live": True}
+
+        asyncio.run(whole())
+
+    def test_it_is_not_ready_before_reads_of_features_are_compiled(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Else the first who asks waits for a compiler, and so does everybody else, as it holds up the event loop."""
+        beside: list[Any] = []
+
+        def kept(_: Machine, work: Any, meaning: str) -> Any:
+            beside.append(work)
+            return lambda: meaning
+
+        monkeypatch.setattr(Machine, "beside", kept)
+        settings = load_settings(data=tmp_path, REDIS_URL="redis://127.0.0.1:1")
+        machine: Any = Machine("inference", settings, TOPICS, MemoryLog())
+        inference(machine)
+        assert [work.__func__ for work in beside] == [OnlineFeatures.warm]
+
+        async def whole() -> None:
+            async with client_of(machine.app) as client:
+                assert "being compiled" in said_wrong(await client.get("/readyz"))
 
         asyncio.run(whole())
 
@@ -209,6 +268,21 @@ class TestFaults:
                     assert (await client.post("/predict/late", json=EVENT)).json()["version"] == "v1"
 
         asyncio.run(whole())
+
+    def test_a_part_that_has_failed_is_said_and_it_is_ready_no_longer(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(*_: Any) -> bool:
+            raise RuntimeError("what nobody thought of")
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            monkeypatch.setattr(Duties, "hear", broken)
+            await door.log.send([door.said("champion", "v2")])
+            for _ in range(1000):
+                if (answer := await client.get("/readyz")).status_code == 503:
+                    break
+                await asyncio.sleep(0.001)
+            assert "no longer follows who is on duty; the log says why" in said_wrong(answer)
+
+        door.run(talk, door.said("champion", "v1"))
 
     def test_it_stops_also_when_a_client_of_the_log_drops_the_cancellation(
         self, door: Door, monkeypatch: pytest.MonkeyPatch

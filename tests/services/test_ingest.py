@@ -11,7 +11,7 @@ import httpx
 import pytest
 from tests.services.air import EVENT, TOPICS, Door, said_wrong
 
-from penstock.log import LogError, Send
+from penstock.log import LogError, Partition, Send
 from penstock.publish import Publisher
 from penstock.services.inference.gateway import recorder
 
@@ -151,6 +151,18 @@ class TestRefusals:
             assert "event 2: Flight" in said
             assert "event 4: a CloudEvent without type" in said
             assert sent(door) == []
+
+        door.run(talk)
+
+    def test_what_its_topic_does_not_take_is_too_large_and_not_to_be_sent_again(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            plain = len(json.dumps({**EVENT, "more": ""}, separators=(",", ":")))
+            body = json.dumps({**EVENT, "more": "x" * ((1 << 20) - plain)}, separators=(",", ":"))
+            answer = await client.post("/events/flights", content=body)
+            assert answer.status_code == 413
+            assert "retry-after" not in answer.headers
+            assert "takes 1,048,576 bytes" in said_wrong(answer)
+            assert sent(door) == [] or (await door.log.ends(["flights"])) == {Partition("flights", 0): 0}
 
         door.run(talk)
 

@@ -264,6 +264,25 @@ class TestExplanations:
         lost = Artefact(uri="00/lost.npz", sha256="0" * 64, size=1, format="npz")
         door.run(talk, explaining(door, "v1", lost))
 
+    def test_an_explainer_that_fails_as_nobody_thought_costs_no_answer_of_its_turn_and_no_record(
+        self, door: Door, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: Any) -> None:
+            raise ValueError("the columns of nodes do not fit")
+
+        monkeypatch.setattr(predictor.Explainers, "explained", broken)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            other = {**EVENT, "flight": "f2"}
+            asked = [("/predict/late?explain=true", EVENT), ("/predict/late", other)]
+            for _ in range(2):
+                first, second = await asyncio.gather(*(client.post(path, json=event) for path, event in asked))
+                assert (first.status_code, second.status_code) == (200, 200)
+                assert "its log says why" in first.json()["unexplained"]
+            assert sorted(record.key or b"" for record in door.recorded) == [b"f1", b"f2"]
+
+        door.run(talk, explaining(door, "v1"))
+
     def test_beyond_a_bound_no_more_explanations_are_let_in_and_plain_questions_still_are(
         self, door: Door, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -312,6 +331,16 @@ class TestTraces:
                 assert spans.said == [(trace + "1", "process", "air.predictions.late")]
                 passed = [dict(record.headers).get("traceparent", b"").decode() for record in door.recorded]
                 assert passed == [f"{trace}0", f"{trace[:36]}0000000000000001-01", ""]
+
+        asyncio.run(whole())
+
+    def test_a_trace_with_other_flags_beside_is_sampled_too(self, door: Door) -> None:
+        async def whole() -> None:
+            spans: Any = Spans()
+            async with door.opened(door.said("champion", "v1"), app=door.app(tracing=spans)) as client:
+                trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03"  # sampled, and its id random (level 2)
+                await client.post("/predict/late", json=EVENT, headers={"traceparent": trace})
+                assert spans.said == [(trace, "process", "air.predictions.late")]
 
         asyncio.run(whole())
 

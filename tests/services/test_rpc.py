@@ -11,15 +11,18 @@ import httpx
 import numpy as np
 import pytest
 from tests.services import graphs
-from tests.services.air import Door
+from tests.services.air import TOPICS, Door
 from tests.services.test_serving import ROWS, asking, put, word
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, SettingError
+from penstock.log.memory import MemoryLog
+from penstock.services.__main__ import Machine, inference
 from penstock.services.inference.open_inference.datatypes import DATATYPES
 from penstock.services.inference.open_inference.protocol import Limits, OpenInference
 from penstock.services.inference.open_inference.repository import Repository, named
 from penstock.services.inference.open_inference.rpc_port import rpc_port
 from penstock.services.inference.open_inference.serve import Serve
+from penstock.settings import load as load_settings
 
 grpc = pytest.importorskip("grpc")
 triton = pytest.importorskip("tritonclient.grpc.aio")
@@ -282,6 +285,15 @@ def test_a_port_that_cannot_be_is_refused_in_words(tmp_path: Path) -> None:
         asyncio.run(opened("127.0.0.1", 0))
     with pytest.raises(PenstockError, match=r"gRPC on 0\.0\.0\.0 would let in anyone"):
         asyncio.run(opened("0.0.0.0", 0))
+
+
+def test_where_http_asks_for_keys_the_gateway_does_not_answer_grpc_which_asks_for_none(tmp_path: Path) -> None:
+    settings = load_settings(
+        REDIS_URL="redis://127.0.0.1:1", data=tmp_path, http_keys=str(tmp_path / "keys.json"), inference_grpc_port=8809
+    )
+    machine: Any = Machine("inference", settings, TOPICS, MemoryLog())
+    with pytest.raises(SettingError, match="gRPC asks for no keys, which HTTP here does"):
+        inference(machine)
 
 
 def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,13 @@ def onnx_model(external: str = "", name: str = "g") -> bytes:
     return model
 
 
+def varint(value: int) -> bytes:
+    found = b""
+    while value > 0x7F:
+        found, value = found + bytes([value & 0x7F | 0x80]), value >> 7
+    return found + bytes([value])
+
+
 class TestOnnx:
     @pytest.mark.parametrize("name", ["g", "nested", "branch"])
     def test_external_data_is_refused_wherever_it_hides(self, tmp_path: Path, name: str) -> None:
@@ -132,6 +139,13 @@ class TestOnnx:
         for data in (b"location\xff\xff\xff", b"\x3a\x7flocation", b"\x0blocation"):
             with pytest.raises(PenstockError, match=r"truncated|not a protobuf"):
                 Artefacts(tmp_path).put(data, "onnx")
+
+    def test_graphs_in_graphs_without_end_are_refused_in_words(self, tmp_path: Path) -> None:
+        inner = b"location"
+        for field in (6, 5, 1) * 1_000:  # an attribute's graph, its nodes, their attributes
+            inner = bytes([field << 3 | 2]) + varint(len(inner)) + inner
+        with pytest.raises(PenstockError, match="graphs in graphs"):
+            Artefacts(tmp_path).put(bytes([7 << 3 | 2]) + varint(len(inner)) + inner, "onnx")
 
 
 class TestSnapshots:

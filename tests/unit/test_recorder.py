@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -300,5 +301,110 @@ def test_a_disk_that_refuses_is_said_and_nothing_is_told(tmp_path: Path, monkeyp
         await settled(recorder)
         assert 12 in (await found(log))["answers", 0]
         await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_what_a_disk_did_not_confirm_while_it_was_replayed_costs_nothing_that_came_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay has read further than what is confirmed; then that is taken back, and what comes next lies in its place."""
+
+    async def scenario() -> None:
+        log = await made()
+        spill = Spill(tmp_path, 1 << 20)
+        recorder = Recorder(log, TOPICS, Meters(), spill, SOURCE)
+        task = run(recorder)
+        await recorder.record([record(0)])
+        log.away = True
+        await recorder.record([record(6)])
+        read, synced = asyncio.Event(), spill.sync
+
+        def refusing() -> None:
+            monkeypatch.setattr(spill, "sync", synced)
+            raise OSError(5, "Input/output error")
+
+        async def until_read(work: Callable[[], None]) -> None:
+            await read.wait()
+            work()
+
+        plain = spill.read
+
+        def reading(most: int = 2_000) -> tuple[list[Send], int]:
+            found = plain(most)
+            if len(found[0]) == 2:
+                log.away, log.slow = False, 100  # this send is under way for long
+                read.set()
+            return found
+
+        monkeypatch.setattr(spill, "read", reading)
+        monkeypatch.setattr(spill, "sync", refusing)
+        monkeypatch.setattr(asyncio, "to_thread", until_read)
+        with pytest.raises(Full, match="Input/output error"):
+            await recorder.record([record(12)])
+        await recorder.record([record(18)])  # told: it is safe
+        await settled(recorder)
+        assert 18 in (await found(log))["answers", 0]
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("where", ["the disk", "the log"])
+def test_a_replay_goes_on_whatever_went_wrong_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    async def scenario() -> None:
+        log = await made()
+        spill = Spill(tmp_path, 1 << 20)
+        recorder = Recorder(log, TOPICS, Meters(), spill, SOURCE)
+        task = run(recorder)
+        await recorder.record([record(0)])
+        log.away = True
+        await recorder.record([record(6)])
+        times = iter(range(3))
+        broken: Any = spill if where == "the disk" else log
+        name = "read" if where == "the disk" else "send"
+        plain: Any = getattr(broken, name)
+
+        def failing(*given: Any) -> Any:
+            if next(times, None) is not None:
+                raise OSError(5, "Input/output error") if where == "the disk" else RuntimeError("what nobody thought of")
+            return plain(*given)
+
+        monkeypatch.setattr(broken, name, failing)
+        log.away = False
+        await asyncio.wait_for(settled(recorder), 5)
+        assert (await found(log))["answers", 0] == [0, 6]
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_what_its_topic_will_never_take_holds_up_no_replay(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        log = Flaky(random.Random(0))
+        await log.create([Topic(name, 3, max_bytes=1000) for name in TOPICS])
+        recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 1 << 20), SOURCE)
+        task = run(recorder)
+        await recorder.record([record(0)])
+        log.away = True
+        for sends in (record(6), record(12)._replace(value=b"x" * 2000), record(18)):
+            await recorder.record([sends])
+        log.away = False
+        await asyncio.wait_for(settled(recorder), 5)
+        assert (await found(log))["answers", 0] == [0, 6, 18]
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_the_queue_is_bounded_in_bytes_too() -> None:
+    async def scenario() -> None:
+        recorder = Recorder(await made(), TOPICS, Meters())
+        large = record(0)._replace(value=bytes(1 << 20))
+        for _ in range(63):
+            recorder.record([large])
+        with pytest.raises(Full):
+            recorder.record([large])
+        recorder.record([record(1)])
 
     asyncio.run(scenario())

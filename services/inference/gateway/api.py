@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -22,7 +24,7 @@ from penstock.codec import MAX_BYTES
 from penstock.log import Log
 from penstock.publish import sampled
 from penstock.runtime.health import application
-from penstock.runtime.telemetry import Tracing
+from penstock.runtime.telemetry import Tracing, trace_of
 from penstock.topics import Topics
 
 from ..desk import Desk
@@ -43,8 +45,6 @@ from .spill import Spill
 __all__ = ["Look", "gateway", "openapi"]
 
 _VERSION = "3"
-SAMPLED = "1"
-"""How the flags of a traceparent that is sampled end (W3C Trace Context: bit 0; others are not defined in version 00)."""
 MAX_ROWS = 1_000
 """Of one infer request."""
 
@@ -70,11 +70,12 @@ def gateway(
     demanding: bool = False,
     tracing: Tracing | None = None,
     share: float = 0.0,
+    warming: Callable[[], str] = str,
 ) -> FastAPI:
     """The application. While it runs it follows who is on duty; `look` reads features from the online store.
 
     Without a `spill` it is strict: what the log does not take is not answered. `demanding`: nor is what `look` cannot read. A
-    `share` of the events that come without a traceparent begin a trace.
+    `share` of the events that come without a traceparent begin a trace. `warming` says what `look` is not ready for yet.
     """
     follower, source = Follower(topics, log, sessions, meters), f"/{topics.project.name}/gateway".encode()
     models = topics.project.models
@@ -88,15 +89,27 @@ def gateway(
     explainers = Explainers(sessions.artefacts)
     predictors = {desk.model.name: Predictor(desk, look, answers, source, meters, explainers, demanding) for desk in desks}
 
+    failed: list[str] = []
+
+    def ended(what: str, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            structlog.get_logger(service="inference").error("a part of the gateway has failed", part=what, exc_info=error)
+            failed.append(what)
+
     def waiting() -> str:
-        return tensors.waiting() or ("" if answers.ready else "still asking where the log ends")
+        if failed:
+            return "; ".join(f"it no longer {what}; the log says why" for what in failed)
+        return warming() or tensors.waiting() or ("" if answers.ready else "still asking where the log ends")
 
     app = application(f"Penstock inference: {topics.project.name}", waiting, meters.registry)
     app.version = _VERSION
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        running = [asyncio.create_task(work()) for work in (follower.run, answers.run, events.run)]
+        parts = {"follows who is on duty": follower.run, "records answers": answers.run, "publishes events": events.run}
+        running = [asyncio.create_task(work()) for work in parts.values()]
+        for what, task in zip(parts, running, strict=True):
+            task.add_done_callback(partial(ended, what))
         yield
         for task in running:
             task.cancel()
@@ -122,7 +135,8 @@ def _traced(topics: Topics, tracing: Tracing | None, share: float) -> Callable[[
 
     def traced(given: str, name: str, model: str) -> str:
         if given:
-            return spans.record(given, "process", topics.predictions(model)) if given.endswith(SAMPLED) else given
+            known = trace_of((("traceparent", given.encode()),))
+            return spans.record(known, "process", topics.predictions(model)) if known else given
         begun = begin(f"{topics.prefix}/gateway/{name}") or ""
         if begun:
             spans.start(begun, "process", topics.predictions(model))

@@ -41,7 +41,8 @@ class OnDuty:
 
     def __init__(self, models: Sequence[Model], follower: Follower) -> None:
         self._models, self._follower = {model.name: model for model in models}, follower
-        self._bound: dict[tuple[str, str | None], tuple[Serving, Version]] = {}
+        self._bound: dict[str, tuple[Serving, dict[str | None, Version]]] = {}
+        """What was asked for, by model, of those on duty now: others are let go."""
         self._tallies: dict[tuple[str, str], Tally] = {}
 
     def waiting(self) -> str:
@@ -51,11 +52,13 @@ class OnDuty:
         return list(self._serving(model).members)
 
     async def version(self, model: str, version: str | None) -> Version:
-        serving, found = self._serving(model), self._bound.get((model, version))
-        if found is None or found[0] is not serving:
-            found = serving, self._bind(self._models[model], version, serving)
-            self._bound[model, version] = found
-        return found[1]
+        serving, bound = self._serving(model), self._bound.get(model)
+        if bound is None or bound[0] is not serving:
+            bound = self._bound[model] = serving, {}
+        found = bound[1].get(version)
+        if found is None:
+            found = bound[1][version] = self._bind(self._models[model], version, serving)
+        return found
 
     def tallies(self) -> Mapping[tuple[str, str], Tally]:
         return self._tallies

@@ -287,6 +287,9 @@ class Predictor:
             found = self._explainers.explained(self._desk.duty, told.version, values)
         except PenstockError as error:  # its file is away, or the version left duty in this moment
             return msgspec.structs.replace(told, unexplained=str(error))
+        except Exception as error:  # whatever it is: the answer is recorded, and stands
+            self._logger.error("explanation failed", model=self.model.name, version=told.version, exc_info=error)
+            return msgspec.structs.replace(told, unexplained="the explainer failed; its log says why")
         return msgspec.structs.replace(
             told, explanation=msgspec.structs.replace(found, contributions=found.contributions[:LARGEST])
         )

@@ -32,7 +32,9 @@ from .spill import Full, Spill
 __all__ = ["Full", "Recorder", "Written"]
 
 QUEUE: Final = 20_000
-"""Records that may wait for a send: 20 MB."""
+"""Records that may wait for a send: 20 MB of answers."""
+HELD: Final = 64 << 20
+"""And their bytes, about: an event that is published may have 1 MiB."""
 AT_ONCE: Final = 2_000
 """Records of one send."""
 BYTES: Final = 192 * 1024
@@ -69,6 +71,8 @@ class Safe(NamedTuple):
 
 class _Waiting(NamedTuple):
     sends: Sequence[Send]
+    size: int
+    """Bytes, about."""
     told: asyncio.Future[Safe]
 
 
@@ -90,7 +94,7 @@ class Recorder:
         self._log, self._topics, self._meters, self._spill = log, list(topics), meters, spill
         self._source, self._patience = source, patience
         self._queue: deque[_Waiting] = deque()
-        self._waiting = 0
+        self._waiting = self._held = 0
         self._news = asyncio.Event()
         self._replaying: asyncio.Task[None] | None = None
         self._refusing = ""
@@ -103,11 +107,13 @@ class Recorder:
         is away (strict), or Full. Raises these at once when that is known."""
         if self._refusing:
             raise LogError(self._refusing)
-        if self._waiting and self._waiting + len(sends) > QUEUE:
-            raise Full("answers wait too long already to be recorded")
+        size = sum(len(send.value or b"") + OVERHEAD for send in sends)
+        if self._waiting and (self._waiting + len(sends) > QUEUE or self._held + size > HELD):
+            raise Full("records wait too long already for the log")
         told: asyncio.Future[Safe] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Waiting(sends, told))
+        self._queue.append(_Waiting(sends, size, told))
         self._waiting += len(sends)
+        self._held += size
         self._news.set()
         return told
 
@@ -178,11 +184,12 @@ class Recorder:
         batch, sends, size = list[_Waiting](), list[Send](), 0
         while self._queue and len(sends) < AT_ONCE:
             one = self._queue[0]
-            size += sum(len(send.value or b"") + OVERHEAD for send in one.sends)
+            size += one.size
             if batch and size > BYTES:
                 break
             self._queue.popleft()
             self._waiting -= len(one.sends)
+            self._held -= one.size
             batch.append(one)
             sends += one.sends
         return batch, sends
@@ -201,7 +208,7 @@ class Recorder:
             _fail(batch, error)
             return
         self._refusing = "it has not said whether it took the record; what has an id may be sent again, and counts once"
-        waiting, self._queue, self._waiting = list(self._queue), deque(), 0
+        waiting, self._queue, self._waiting, self._held = list(self._queue), deque(), 0, 0
         _fail([*batch, *waiting], LogError(self._refusing))
         await asyncio.wait((sending,))
         sending.exception()
@@ -234,17 +241,21 @@ class Recorder:
         there: set[tuple[str, bytes]] | None = None
         failures = 0
         while True:
-            records, after = spill.read()
-            if not records:
-                break
             try:
+                records, after = spill.read()
+                if not records:
+                    break
                 if there is None:
                     there = await self._there(spill.ends)
                 new = [record for record in records if self._name(record) not in there]
-                ends = await self._log.send(new)
-            except (LogError, OSError) as error:
+                try:
+                    ends = await self._log.send(new)
+                except TooLarge:
+                    ends = await self._apart(new)
+            except Exception as error:  # whatever it is: who gave up would leave all of it, and all that comes, to the spill
                 if not failures:
-                    self._logger.warning("waiting", cause=str(error))
+                    passing = isinstance(error, LogError | OSError)
+                    self._logger.warning("waiting", cause=str(error) or type(error).__name__, exc_info=None if passing else error)
                 there = None  # this send, too, may have been written
                 await asyncio.sleep(RETRY_SECONDS[min(failures, len(RETRY_SECONDS) - 1)])
                 failures += 1
@@ -255,6 +266,16 @@ class Recorder:
         self._out(spill, after, {})
         self._logger.info("the spill is replayed")
         self._replaying = None
+
+    async def _apart(self, records: Sequence[Send]) -> dict[Partition, int]:
+        """Send one after the other, without what its topic will never take: behind that all others would wait for ever."""
+        ends: dict[Partition, int] = {}
+        for record in records:
+            try:
+                ends |= await self._log.send([record])
+            except TooLarge as error:
+                self._logger.error("record lost", topic=record.topic, key=str(record.key), cause=str(error))
+        return ends
 
     def _out(self, spill: Spill, after: int, ends: Mapping[Partition, int]) -> None:
         with contextlib.suppress(OSError, Full):

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from penstock.errors import Refused
-from penstock.log import LogError
+from penstock.log import LogError, TooLarge
 from penstock.store import StoreError
 
 from ..open_inference.batching import Overloaded
@@ -58,6 +58,8 @@ def refusal(error: BaseException) -> Failed:
             return Failed(503, "requests wait too long already; ask again", SOON)
         case Full():
             return Failed(503, str(error), SOON)
+        case TooLarge():
+            return Failed(413, str(error))
         case LogError():
             return Failed(503, f"the log does not answer: {error}", SOON)
         case StoreError():

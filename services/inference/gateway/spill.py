@@ -74,7 +74,7 @@ class Spill:
             ) from None
         self.ends: dict[Partition, int] = {}
         """Positions before which nothing that waits here can be in the log."""
-        self._head = self._end = 0
+        self._head = self._end = self._read = 0
         self.cut = self._recover()
         """Bytes of a torn tail that were cut off when the file was opened."""
         where = os.open(folder, os.O_RDONLY)
@@ -104,7 +104,7 @@ class Spill:
         self._head, self.ends = head, {**self.ends, **ends}
         if self.empty:
             os.ftruncate(self._file, 0)
-            self._head = self._end = 0
+            self._head = self._end = self._read = 0
         else:
             self._write(_MARK, self._marked(), 2 * self._most)
 
@@ -119,7 +119,9 @@ class Spill:
         os.fsync(self._file)
 
     def cut_back(self, size: int) -> None:
-        """Take back what was appended since the file had this size, as nobody knows whether it would outlive a crash."""
+        """Take back what was appended since the file had this size, as nobody knows whether it would outlive a crash; but not
+        what has been read: whoever did so will say by its place that it is out."""
+        size = max(size, self._read)
         if size < self._end:
             self._end, self._head = size, min(self._head, size)
             os.ftruncate(self._file, size)
@@ -131,6 +133,7 @@ class Spill:
             kind, body, at = self._frame(at, self._end)
             if kind == _RECORDS:
                 found += _records(body)
+        self._read = at
         return found, at
 
     def close(self) -> None:

@@ -96,13 +96,11 @@ def run(
         raise PenstockError(
             f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1, or ask for keys:  --keys FILE"
         )
-    if grpc_port is not None and access.asked:
-        raise PenstockError("gRPC asks for no keys, which HTTP here does", "leave out --grpc-port, or the keys")
     logs("serve")
     repository = Repository([named(word) for word in words], memory, load_timeout, patience)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
     app = Serve(repository, limits, admin)
-    guarded, rpc = access.door(app, host), rpc_port(app.protocol, host, grpc_port)
+    guarded, rpc = access.door(app, host), rpc_port(app.protocol, host, grpc_port, access)
     asyncio.run(_serve(repository, guarded, bound(host, port), told, transport or Transport(), rpc))
 
 

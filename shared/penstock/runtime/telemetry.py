@@ -175,17 +175,24 @@ def _ids() -> Any:
 
 
 def logs(service: str, level: str = "info") -> None:
-    """Structured logs on standard error: JSON lines when it is not a terminal, with the service's name in each."""
+    """Structured logs on standard error: JSON lines when it is not a terminal, with the service's name in each. Tracebacks have
+    no values of variables: among them are keys, tokens and what people sent."""
     import logging
 
-    pretty = sys.stderr.isatty()
+    from structlog.tracebacks import ExceptionDictTransformer
+
+    shown: list[Any]
+    if sys.stderr.isatty():
+        shown = [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+    else:
+        plain = structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False))
+        shown = [plain, structlog.processors.JSONRenderer()]
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.dict_tracebacks,
-            structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
+            *shown,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),

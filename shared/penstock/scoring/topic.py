@@ -94,8 +94,12 @@ class Following:
             self._begun.set()
             await self._topic.using(self._follow)
 
-        with contextlib.suppress(asyncio.CancelledError):
+        try:
             asyncio.run(whole())
+        except asyncio.CancelledError:
+            pass
+        except Exception as error:  # whatever it is: nobody else would hear of it
+            self.trouble = f"{type(error).__name__}: {error}; decisions are heard no longer"
 
     async def _follow(self, log: Log) -> None:
         while not self._task.cancelling():  # a client below may drop the cancellation, see Lane.run

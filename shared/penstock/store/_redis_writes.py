@@ -77,7 +77,8 @@ class _Line:
         self._watch = [_command(b"WATCH", place + b"meta"), _command(b"HGET", place + b"meta", _VERSION)]
 
     async def write(self, seen: int, change: Change) -> int | None:
-        """None when it is done; else the version that was found in place of `seen`, and nothing has changed."""
+        """None when it is done; else the version that was found in place of `seen`, and nothing has changed. Raises what Redis
+        refused of it: mostly before anything has changed, but a value of another kind only when the rest is done."""
         if self._watched != seen or not await self._fit():
             await self.end()  # which ends watching, too
             await self._connection.send_packed_command(self._watch)
@@ -87,6 +88,9 @@ class _Line:
         await self._connection.read_response()
         done = await self._connection.read_response()
         found = await self._watching()
+        for said in done or ():
+            if isinstance(said, RedisError):
+                raise said
         return found if done is None else None
 
     async def _fit(self) -> bool:
