@@ -26,7 +26,7 @@ from tests.services.opened import opened
 
 import penstock as ps
 from penstock.doors.access import Access
-from penstock.doors.door import LINES
+from penstock.doors.door import LINES, Door
 from penstock.doors.keys import LOOK, Keys
 from penstock.doors.scopes import ADMIN, ANY, LABEL, OPEN, PREDICT, PUBLISH, SCOPES, needed
 from penstock.errors import PenstockError, SettingError
@@ -63,6 +63,33 @@ def bearer(words: str) -> dict[str, str]:
 
 def door_of(keys: Keys, **more: Any) -> Any:
     return Access(keys=str(keys.path), pepper="pepper", **more).door(inside, EVERYWHERE, {"arrived"})
+
+
+# --- loopback ---------------------------------------------------------------------------------------------------------
+
+HERE = "http://127.0.0.1:8801"
+
+
+@pytest.mark.parametrize(
+    ("method", "headers", "status"),
+    [
+        ("POST", {}, 200), ("POST", {"host": "localhost:8801"}, 200), ("GET", {"host": "[::1]:8801"}, 200),
+        ("POST", {"origin": HERE}, 200), ("POST", {"origin": "http://localhost:3000"}, 200),
+        ("GET", {"origin": "https://elsewhere.example"}, 200),  # a link; what is answered the browser keeps from the page
+        ("POST", {"origin": "https://elsewhere.example"}, 403), ("POST", {"origin": "null"}, 403),
+        ("DELETE", {"origin": "http://127.0.0.1.elsewhere.example"}, 403),
+        ("GET", {"host": "elsewhere.example:8801"}, 421), ("POST", {"host": "127.0.0.1.nip.example"}, 421),
+        ("GET", {"host": "["}, 421),
+    ],
+)  # fmt: skip
+def test_on_loopback_no_page_from_elsewhere_has_a_browser_ask(method: str, headers: dict[str, str], status: int) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        for _ in range(2):  # what was seen before is decided alike
+            answer = await client.request(method, f"{HERE}/predict/late", headers=headers)
+            assert answer.status_code == status
+            assert status == 200 or "error" in answer.json()
+
+    run(Access().door(inside, "127.0.0.1"), talk)
 
 
 # --- scopes -----------------------------------------------------------------------------------------------------------
@@ -338,8 +365,8 @@ class _Later:
 
 
 def test_on_loopback_nobody_is_asked_unless_keys_are_set(keys: Keys) -> None:
-    assert Access().door(inside, "127.0.0.1") is inside
-    assert Access().door(inside, "::1") is inside
+    for host in ("127.0.0.1", "::1"):
+        assert not isinstance(Access().door(inside, host), Door)
     assert Access(open=True).door(inside, EVERYWHERE) is inside
     keys.create("reports", ["predict"])
     assert Access(keys=str(keys.path), pepper="pepper").door(inside, "127.0.0.1") is not inside

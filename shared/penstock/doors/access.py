@@ -62,11 +62,14 @@ class Access:
         )
 
     def door(self, app: Any, host: str, labels: Collection[str] = ()) -> Any:
-        """The application behind its door, which is none on loopback, unless keys or tokens are set. SettingError where others
-        than this machine could ask without either, and where what was said cannot be."""
+        """The application behind its door: one that asks where keys or tokens are set, else on loopback one that only keeps out
+        what pages from elsewhere have a browser ask. SettingError where others than this machine could ask without either, and
+        where what was said cannot be."""
         self.check(host)
         if not self.asked:
-            return app
+            from .origin import SameOrigin
+
+            return app if self.open else SameOrigin(app)
         from .door import Door
         from .keys import Keys, pepper_of
         from .rates import Rates

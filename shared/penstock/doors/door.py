@@ -23,7 +23,7 @@ from .scopes import OPEN, Principal, needed
 if TYPE_CHECKING:
     from .tokens import Tokens
 
-__all__ = ["Audit", "Door"]
+__all__ = ["App", "Audit", "Denied", "Door", "Receive", "Scope", "Send", "turned_away"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -98,10 +98,7 @@ class Door:
                 scope["principal"] = await self._let_in(scope, need)
             except Denied as denied:
                 self._audit.note(denied, scope)
-                body = msgspec.json.encode({"error": denied.said})
-                headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *denied.headers]
-                await send({"type": "http.response.start", "status": denied.status, "headers": headers})
-                await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+                await turned_away(denied, scope, send)
                 return
         await self._app(scope, receive, send)
 
@@ -132,6 +129,14 @@ class Door:
             said = f"this needs the scope {need}, and the key has: {has}"
             raise Denied(403, said, (b"www-authenticate", header), who=principal.name)
         return principal
+
+
+async def turned_away(denied: Denied, scope: Scope, send: Send) -> None:
+    """Answer with why somebody is not let in."""
+    body = msgspec.json.encode({"error": denied.said})
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *denied.headers]
+    await send({"type": "http.response.start", "status": denied.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
 
 def credential(headers: Collection[tuple[bytes, bytes]], reads: bool = False) -> str:
