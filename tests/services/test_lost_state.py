@@ -309,7 +309,7 @@ class Reluctant(MemoryLog):
             member._positions |= slow
             return found
 
-        member.read = later  # type: ignore[method-assign]
+        member.read = later  # type: ignore[assignment, method-assign]
         return member
 
 
