@@ -190,10 +190,11 @@ class Archive:
         topics = sorted(self._columns)
         while True:
             try:
-                self._identities = await self._patient(lambda: self._log.identities(topics))
+                identities = await self._patient(lambda: self._log.identities(topics))
                 for topic in topics:
-                    opened = partial(self._writers[topic].open, self._identities[topic], self._topics.partitions)
+                    opened = partial(self._writers[topic].open, identities[topic], self._topics.partitions)
                     await self._patient(lambda opened=opened: asyncio.to_thread(opened))  # type: ignore[misc]
+                self._identities = identities  # from here on there are positions to look at
                 break
             except Moved:  # another replica makes the same tables
                 self._meters.fenced.inc()

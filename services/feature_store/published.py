@@ -68,7 +68,7 @@ class Published:
         self._sorted: dict[str, Ints] = {}
         self.newest = NEVER
         """Nothing that was heard or sent has a later effective time: that is an own time of its source, or where it had been
-        passed. Who has come past it needs none of this any more."""
+        passed."""
         self.before = NEVER
         """All rows, and late events, of earlier effective times are out, whether their topics still have them or not."""
 

@@ -223,8 +223,8 @@ class FeatureShard:
                 blocks = self._route(key, hop, due)
                 said += self._late(key, rows, due, hop.late)
             sends += self._blocks_of(key, hop, number, due, blocks)
-        if self._published and min(hop.frontier for hop in self.hops.values()) >= max(self._published.newest + 1, self._until):
-            self._published = Published(self.topics)  # all that was said is done again
+        if self._published and self._done_again():
+            self._published = Published(self.topics)
         sends = [*self._outward(said), *sends]
         closed, closing = self._closed()
         if not moved and not sends and closed is None:
@@ -232,6 +232,14 @@ class FeatureShard:
         self._version = number
         change = self._change(released_ids)
         return Effects(change, sends, closed, {Partition(t, self.number): o for t, o in self._offsets.items()}, closing)
+
+    def _done_again(self) -> bool:
+        """Whether none of what was said can come any more. Its time alone does not tell: what was in time may be late now, where
+        its source was passed that was waited for then."""
+        if min(hop.frontier for hop in self.hops.values()) < max(self._published.newest + 1, self._until):
+            return False
+        ends = self._succession.inputs
+        return all(self._offset(topic) >= ends.get(Partition(topic, self.number), 0) for topic in self._read)
 
     @property
     def _begins(self) -> int:

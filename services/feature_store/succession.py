@@ -26,7 +26,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from penstock.log import Batch, Log, Send
+from penstock.log import Batch, Log, Partition, Send
 from penstock.records import Charge, Clock
 from penstock.runtime.control import Tail
 from penstock.runtime.generation import MARK, Mark, charges, in_charge, meant
@@ -62,6 +62,8 @@ class Succession:
         """In charge, by shard: others have sent rows up to this effective time."""
         self.said = Published(topics)
         """What others have sent, until the shards have it."""
+        self.inputs: Mapping[Partition, int] = {}
+        """Where the topics that shards read ended when they were opened. All that was said by then was made of what is before."""
         self.letters: set[Hashable] = set()
         self._logger = structlog.get_logger(service="feature_store", generation=topics.generation)
 
@@ -100,6 +102,10 @@ class Succession:
         self.said = Published(self._topics)
         if (await self._charges())[-1:] != [self.charge]:
             raise Fenced("another generation of the views was put in charge meanwhile")
+        hops = self._topics.project.topology.hops
+        inward = [event.topic for hop in hops for event in hop.direct]
+        inward += [self._topics.hop(hop.key) for hop in hops if hop.upstream]
+        self.inputs = await self._patient(lambda: self._log.ends(inward))
 
     async def _find(self) -> Charge:
         found = await self._charges()

@@ -169,6 +169,65 @@ def test_a_row_whose_event_is_not_there_is_found(street: Street) -> None:
     assert "is not in the table" in report.differences[0].because
 
 
+def test_a_column_that_is_gone_though_the_rows_say_that_they_have_it_is_found(street: Street) -> None:
+    (served,) = street.served
+    columns = {name: values for name, values in served.columns.items() if name != "Buyer.visits_1h"}
+    report = replace(street, served=[replace(served, columns=columns)]).verify()
+    assert set(report.causes) == {"unexplained"}
+    assert {d.column for d in report.differences} == {"Buyer.visits_1h"}
+
+
+def test_an_event_that_has_two_rows_is_found(street: Street) -> None:
+    (served,) = street.served
+    twice = np.append(np.arange(len(served)), 10)
+    columns = {name: values[twice] for name, values in served.columns.items()}
+    doubled = replace(
+        served,
+        ids=[served.ids[i] for i in twice],
+        times=served.times[twice],
+        sources=served.sources[twice],
+        views=[served.views[i] for i in twice],
+        cursors={hop: cursor[twice] for hop, cursor in served.cursors.items()},
+        columns=columns,
+    )
+    report = replace(street, served=[doubled]).verify()
+    assert set(report.causes) == {"unexplained"}
+    assert {(d.id, d.because) for d in report.differences} == {(served.ids[10], "its event has a row already")}
+    assert report.differing == 1
+
+
+def test_rows_that_change_places_are_found(street: Street) -> None:
+    (served,) = street.served
+    one, other = (
+        30,
+        next(i for i in range(31, len(served)) if served.columns["Shop.paid_1d"][i] != served.columns["Shop.paid_1d"][30]),
+    )
+    order = np.arange(len(served))
+    order[[one, other]] = other, one
+    columns = {name: column[order] for name, column in served.columns.items()}
+    found = causes(replace(street, served=[replace(served, columns=columns)]).verify())
+    assert set(found) == {"unexplained"}
+    assert {f"{served.ids[i]} Shop.paid_1d" for i in (one, other)} <= found["unexplained"]
+
+
+def test_a_value_that_should_have_been_forgotten_is_found(tmp_path: Path) -> None:
+    events = [sale("s0", 0, paid=5.0), ask("q0", 5), ask("q1", 200)]
+    street = published(tmp_path, [Batch(events, before=None)], project=WIDE)
+    (served,) = street.served
+    values = served.columns["Fading.newest"].copy()
+    assert np.isnan(values[1])
+    values[1] = 5.0
+    found = causes(replace(street, served=[replace(served, columns={**served.columns, "Fading.newest": values})]).verify())
+    assert found == {"unexplained": {"q1 Fading.newest"}}
+
+
+def test_an_event_that_changed_a_view_although_it_came_too_late_is_found(tmp_path: Path) -> None:
+    events = [sale("s0", 0), sale("s1", 60), sale("s2", 20, paid=8.0), sale("s3", 40, paid=4.0), ask("q0", 61)]
+    street = published(tmp_path, [Batch(events, before=None)], project=WIDE)
+    found = causes(spoil(street, "Strict.paid_1d", 0, by=8.0).verify())
+    assert found == {"unexplained": {"q0 Strict.paid_1d"}}
+
+
 # -- causes ----------------------------------------------------------------------------------------------------------
 
 

@@ -109,3 +109,20 @@ def test_it_ends_with_its_standard_input_and_has_said_how_far_it_is(
         monkeypatch.setattr(sys, "stdin", parent)
         asyncio.run(asyncio.wait_for(work(), 60))
     assert '{"missing":"","read":0,"written":0,"behind":10}' in capfd.readouterr().out
+
+
+def test_how_far_it_is_can_be_asked_while_it_opens_its_tables(tmp_path: Path) -> None:
+    async def work() -> None:
+        harbour = Harbour(tmp_path)
+        await harbour.open()
+        await harbour.log.send([arrival(n) for n in range(10)])
+        archive = harbour.archive()
+        opening = asyncio.ensure_future(archive.turn())
+        while not opening.done():
+            assert await archive.behind() in (0, 10)
+            await asyncio.sleep(0)
+        await opening
+        assert await archive.behind() == 10
+        await archive.close()
+
+    asyncio.run(asyncio.wait_for(work(), 60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import itertools
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,17 +23,23 @@ from tests.services.test_feature_store import (
     micros,
     project,
 )  # fmt: skip
+from tests.services.test_late_events import START as OPENED
+from tests.services.test_late_events import order
+from tests.services.test_late_events import project as shops
 
 import penstock as ps
 from penstock.duration import DAY
 from penstock.errors import PenstockError
+from penstock.event import to_micros
 from penstock.examples.flights import data as flights
 from penstock.examples.flights import project as flight_project
-from penstock.log import Partition, Send
+from penstock.log import Batch, Partition, Send
+from penstock.log.memory import MemoryLog
 from penstock.offline import Tables
 from penstock.online.reader import OnlineFeatures
 from penstock.project import Project
 from penstock.proof.audit import Audit, audit
+from penstock.records import Clock
 from penstock.runtime.lane import Lane
 from penstock.services.embedded import Embedded, slices
 from penstock.services.feature_store.archive import Archive
@@ -284,3 +291,69 @@ def test_the_whole_loop_makes_a_loss_good(emptied: bool, tmp_path: Path) -> None
     found = asyncio.run(go())
     assert (found.lost, found.counted_twice, found.redelivered) == (0, 0, 0), found.complaints
     assert found.rows == found.predictions > 2_000 < found.outcomes
+
+
+class Reluctant(MemoryLog):
+    """A log whose members are first given only what all follow, as where the broker of the other partitions is slow."""
+
+    async def join(self, group: str, shared: Sequence[str], follows: Sequence[str] = ()) -> Any:
+        member = await super().join(group, shared, follows)
+        read, reads = member.read, itertools.count()
+
+        async def later(most: int, wait: float) -> list[Batch]:
+            if next(reads):
+                return await read(most, wait)
+            slow = {p: at for p, at in member._positions.items() if p.topic in shared}
+            member._positions = {p: at for p, at in member._positions.items() if p not in slow}
+            found = await read(most, wait)
+            member._positions |= slow
+            return found
+
+        member.read = later  # type: ignore[assignment, method-assign]
+        return member
+
+
+def rows_after_a_loss(story: Sequence[tuple[Sequence[Event], int]]) -> tuple[list[str], list[str]]:
+    """Ids of rows, and of events told to be late: of events published in turn, and the time that is closed before them (minutes).
+    The store then loses what it was told of the last ones, and nothing else is new."""
+
+    async def go() -> tuple[list[str], list[str]]:
+        topics, log, store = Topics(shops, 1), Reluctant(), MemoryStore()
+        await log.create(topics.all())
+        source = Partition("orders", 0)
+
+        async def publish(events: Sequence[Event], minute: int) -> None:
+            end = (await log.ends(["orders"]))[source]
+            said = Clock(publisher="test", before=to_micros(OPENED) + minute * 60_000_000, ends={"orders": {0: end}})
+            await log.send([Send(topics.clock, b"test", msgspec.json.encode(said))])
+            await log.send([Send(topic, key, value) for topic, key, value, _ in events])
+            while await lane.turn(0):
+                pass
+
+        (lane,) = lanes(topics, log, store, None)
+        await lane.turn(0)
+        for events, minute in story:
+            kept = copy.deepcopy(store._shards)
+            await publish(events, minute)
+        store._shards = kept
+        log._groups.clear()
+        (lane,) = lanes(topics, log, store, None)
+        await publish([], 0)
+        await publish([], 1_000)
+        names = [topics.rows(shops.events[0]), topics.late]
+        rows, late = ([msgspec.json.decode(v or b"")["id"] for v in log._stores[Partition(name, 0)].values] for name in names)
+        return rows, late
+
+    return asyncio.run(go())
+
+
+def test_the_row_of_an_event_that_was_late_already_is_not_published_again() -> None:
+    """Its source had been passed, further than its own time, in a write that the store still has."""
+    story = [([order(1, 50)], 0), ([], 60), ([order(2, 20)], 60), ([], 100)]
+    assert rows_after_a_loss(story) == (["o1", "o2"], ["o2"])
+
+
+def test_the_row_of_an_event_that_is_late_only_after_the_loss_is_not_published_again() -> None:
+    """Its time was closed before it was published; at first the two were read together, then one after the other."""
+    story = [([order(1, 50)], 0), ([], 60), ([order(2, 70)], 150)]
+    assert rows_after_a_loss(story) == (["o1", "o2"], [])

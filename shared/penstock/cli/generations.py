@@ -16,6 +16,7 @@ from ..errors import PenstockError, Unreachable
 from ..log import Log, Send
 from . import broker, screen
 from .options import command, project_of, project_settings
+from .standing import Standing, charge_of, closed_of, processes_of, standing_of, swaps_of
 from .stepping import stepping
 
 if TYPE_CHECKING:
@@ -41,30 +42,19 @@ def add(app: typer.Typer) -> None:
         command(app)(work)
 
 
-class _State(msgspec.Struct, kw_only=True):
-    """How a generation stands."""
-
-    generation: str
-    in_charge: bool
-    declared: bool
-    """Whether it is that of the project file as it is now."""
-    built: bool
-    processes: int
-    """How many run its feature store."""
-    until: str | None
-    """What it has done: everything before this time."""
-
-
 def generations() -> None:
     """Show the kept generations, and which one is in charge."""
     settings = project_settings()
 
-    async def work(log: Log, store: Store, topics: Topics) -> list[_State]:
-        charge, there = await _charge(log, topics), await log.describe()
+    async def work(log: Log, store: Store, topics: Topics) -> list[Standing]:
+        charge, there = await charge_of(log, topics), await log.describe()
         prefix = topics.shadow.removesuffix(topics.generation)
         names = {name.removeprefix(prefix) for name in there if name.startswith(prefix)} | {topics.generation}
-        closed = await _closed(log, topics)
-        found = [await _state(name, charge, closed, store, topics, await _running(log, topics, name)) for name in sorted(names)]
+        closed = await closed_of(log, topics)
+        found = [
+            await standing_of(name, charge, closed, store, topics, await processes_of(log, topics, name))
+            for name in sorted(names)
+        ]
         return sorted(found, key=lambda state: (not state.in_charge, not state.declared))
 
     found = _use(settings, work, "looking at generations")
@@ -90,7 +80,7 @@ def backfill(
     settings = project_settings()
 
     async def work(log: Log, store: Store, topics: Topics) -> str:
-        charge = await _charge(log, topics)
+        charge = await charge_of(log, topics)
         if charge is None or (charge.generation == topics.generation and not follow):
             return f"generation {topics.generation} is in charge already: there is nothing to build beside it"
         await log.create(topics.all())
@@ -118,7 +108,7 @@ def compare(
         from ..proof.shadow import Comparison
         from ..runtime.generation import meant_for
 
-        charge = await _charge(log, topics)
+        charge = await charge_of(log, topics)
         if charge is not None and charge.generation == topics.generation:
             raise PenstockError(
                 f"generation {topics.generation}, your project file, is in charge: there is nothing to compare it with",
@@ -172,26 +162,26 @@ def swap(
     settings = project_settings()
 
     async def work(log: Log, store: Store, topics: Topics) -> dict[str, str]:
-        charge = await _charge(log, topics)
+        charge = await charge_of(log, topics)
         target = to or topics.generation
         if charge is None:
             raise PenstockError("no feature store of this project has ever run", "penstock up")
         if charge.generation == target:
             raise PenstockError(f"generation {target} is in charge already", "penstock features generations")
-        if not await _running(log, topics, target):
+        if not await processes_of(log, topics, target):
             raise PenstockError(
                 f"no feature store of generation {target} runs, which would take over",
                 "start it: penstock features backfill --follow   or   penstock up",
             )
-        closed = await _closed(log, topics)
-        if not (await _state(target, charge, closed, store, topics)).built:
+        closed = await closed_of(log, topics)
+        if not (await standing_of(target, charge, closed, store, topics)).built:
             raise PenstockError(
                 f"generation {target} is not built", "penstock features backfill   or   penstock features generations"
             )
         views = {view.name: view.fingerprint for hop in topics.project.topology.hops for view in hop.views}
         if target == topics.generation and not changed:
             _refuse_changed(topics, charge, views)
-        known = {said.generation: said.views for said in await _counted(log, topics)} | {topics.generation: views}
+        known = {said.generation: said.views for said in await swaps_of(log, topics)} | {topics.generation: views}
         record = msgspec.json.encode(_next(charge, target, known.get(target, {})))
         await log.send([Send(topics.generations, None, record)])
         await screen.patiently(_taken(store, topics, target, charge.number + 1), f"waiting for the feature store of {target}")
@@ -213,10 +203,10 @@ def drop(generation: Annotated[str, typer.Argument(help="See: penstock features 
     settings = project_settings()
 
     async def work(log: Log, store: Store, topics: Topics) -> list[str]:
-        charge = await _charge(log, topics)
+        charge = await charge_of(log, topics)
         if charge is not None and charge.generation == generation:
             raise PenstockError(f"generation {generation} is in charge", "put another one in charge: penstock features swap")
-        if await _running(log, topics, generation):
+        if await processes_of(log, topics, generation):
             raise PenstockError(
                 f"a feature store of generation {generation} runs", "end it first (it leaves its group in a minute)"
             )
@@ -269,58 +259,6 @@ def _use(settings: Settings, work: Any, doing: str) -> Any:
                 await store.close()
 
     return asyncio.run(inside())
-
-
-async def _running(log: Log, topics: Topics, generation: str) -> int:
-    """How many processes of a generation's feature store are in its group."""
-    return await log.members(topics.group("feature_store").removesuffix(topics.generation) + generation)
-
-
-async def _charge(log: Log, topics: Topics) -> Charge | None:
-    return next(reversed(await _counted(log, topics)), None)
-
-
-async def _counted(log: Log, topics: Topics) -> list[Charge]:
-    from ..runtime.generation import charges, counted
-
-    return counted(charges([record.value async for record in broker.held(log, topics.generations)]))
-
-
-async def _closed(log: Log, topics: Topics) -> dict[str, int]:
-    """By publisher the newest time that it has closed, microseconds."""
-    from ..records import Clock
-
-    closed: dict[str, int] = {}
-    async for record in broker.held(log, topics.clock):
-        try:
-            said = msgspec.json.decode(record.value or b"", type=Clock)
-        except msgspec.MsgspecError:
-            continue
-        closed[said.publisher] = max(said.before, closed.get(said.publisher, said.before))
-    return closed
-
-
-async def _state(
-    name: str, charge: Charge | None, closed: Mapping[str, int], store: Store, topics: Topics, processes: int = 0
-) -> _State:
-    from ..event import from_micros
-    from ..store import LIVE, STATUS
-
-    shards = [topics.shard(number, name) for number in range(topics.partitions)]
-    heads = [(await store.read(shard, [STATUS]))[0][0] for shard in shards]
-    leading = charge is not None and charge.generation == name
-    told = [f"feature_store.{n}" for n in range(topics.partitions)] if leading else shards
-    times = [closed.get(publisher) for publisher in told]
-    known = [time for time in times if time is not None]
-    until = from_micros(min(known)).isoformat() if len(known) == len(times) and max(known) < 1 << 52 else None
-    return _State(
-        generation=name,
-        in_charge=leading,
-        declared=name == topics.generation,
-        built=all(head == LIVE for head in heads),
-        processes=processes,
-        until=until,
-    )
 
 
 def _next(charge: Charge, generation: str, views: dict[str, str]) -> Charge:
@@ -396,7 +334,7 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
                 if left is not None:
                     done = max(0, total - sum(left.values()))
                     told(doing, done, total)
-                built = (await _state(topics.generation, None, {}, store, topics)).built
+                built = (await standing_of(topics.generation, None, {}, store, topics)).built
                 if built and not follow:
                     return
                 if built and doing.startswith("building"):

@@ -11,6 +11,10 @@ Where the served value is another one, it is sought, in this order:
     unarchived   the row's cursor counts events that are not in the tables yet
     unexplained  none of these: the tables, the stream or this code is wrong
 
+Values of a view with a `ttl` or a `lateness` that are right in the order of time alone are wrong: it forgets nothing, and nothing
+is too late in it. A second row of an event is `unexplained`. Rows that are not there are for `audit` to find; cursors are looked
+at where values differ.
+
 Where the store lost its state, rows that were published before stay, while what comes late after the loss is processed in another
 order than it would have been: before rows that are out already, or, where a block of it has yet to pass a hop, after them. The
 cursor of such a row counts fewer or more events than come before it by now. Where so many, of one or two sources, give all that
@@ -166,8 +170,10 @@ class Judge:
     ) -> None:
         self.topology, self.past, self.progress = topology, past, progress
         self.served = {served.event: served for served in rows}
+        self.twice = {served.event: _twice(served) for served in rows}
+        """By kind which rows have the event of another one before them."""
         self.events = {served.event: self._asked(served) for served in rows}
-        """By kind the event of each row; -1 where the tables have none at its position."""
+        """By kind the event of each row; -1 where the tables have none at its position, or it has a row already."""
         self._ends: dict[str, int] = {}
         self._timely: dict[tuple[str, int], Ints] = {}
 
@@ -181,7 +187,8 @@ class Judge:
         places = {at: i for i, at in enumerate(zip(recorded.partitions.tolist(), recorded.offsets.tolist(), strict=True))}
         found = [places.get((int(partition), int(offset)), -1) for partition, offset in served.sources.tolist()]
         same = [i >= 0 and recorded.ids[i] == name for i, name in zip(found, served.ids, strict=True)]
-        return np.array([start + i if ok else -1 for i, ok in zip(found, same, strict=True)], np.int64)
+        events = np.array([start + i if ok else -1 for i, ok in zip(found, same, strict=True)], np.int64)
+        return np.where(self.twice[served.event], -1, events)
 
     def why(
         self, key: str, view: View, served: Served, rows: Ints, counted: Mapping[str, int] | None = None
@@ -190,7 +197,10 @@ class Judge:
         already: beyond KEPT the events behind a difference are not looked up."""
         asked, columns = self.events[served.event][rows], np.array(view.columns)
         told = np.column_stack([served.columns.get(name, np.full(len(served), np.nan))[rows] for name in view.columns])
-        there = np.array([name in served.columns for name in view.columns])
+        whole = all(name in served.columns for name in view.columns)
+        # The order of time forgets nothing, and nothing is too late in it. Of a late row nobody can say what was: its entity may
+        # have been let go already.
+        bounded = ~self.past.late[asked] & (view.ttl is not None or view.lateness is not None)
 
         def walked(order: Order, some: Ints, doing: str) -> tuple[Walked, Ints]:
             """Of some of the rows, and whether all that was served is what this gives (n)."""
@@ -201,13 +211,13 @@ class Judge:
                 lambda done: self.progress(said, done, len(some)),
             )  # fmt: skip
             self.progress(said, len(some), len(some))
-            return found, (found.beside != OFF)[:, there].all(axis=1)
+            return found, (found.beside != OFF).all(axis=1)
 
         by_time, agrees_by_time = walked("time", np.arange(len(rows)), "recomputing rows")
-        wrong = np.flatnonzero((by_time.beside != SAME).any(axis=1))
-        others = {i: said for i in wrong.tolist() if (said := _version(view, served.views[int(rows[i])], bool(there.all())))}
-        exact = (by_time.beside == SAME) | (by_time.beside == ESTIMATE)
-        doubted = np.array([i for i in wrong.tolist() if i not in others and not exact[i].all()], np.int64)
+        wrong = np.flatnonzero((by_time.beside != SAME).any(axis=1) | bounded)
+        others = {i: said for i in wrong.tolist() if (said := _version(view, served.views[int(rows[i])], whole))}
+        exact = ((by_time.beside == SAME) | (by_time.beside == ESTIMATE)).all(axis=1) & ~bounded
+        doubted = np.array([i for i in wrong.tolist() if i not in others and not exact[i]], np.int64)
         processed, agrees = walked("position", doubted, "looking for causes")
         begun = np.zeros(len(doubted), bool)
         if view.ttl is not None:
@@ -222,6 +232,8 @@ class Judge:
                 yield row, one.differences("version", others[i], names)
             elif i not in place:
                 yield row, one.differences("estimate", "an estimate, within its error", names)
+            elif not names and (agrees[place[i]] or begun[place[i]]):
+                continue
             elif agrees[place[i]] and processed.expired[place[i]]:
                 yield row, one.differences("expiry", "the newest of its events was older than the view's ttl", names)
             elif agrees[place[i]]:
@@ -229,8 +241,8 @@ class Judge:
             elif begun[place[i]]:
                 yield row, one.differences("expiry", "its events were forgotten after the view's ttl of quiet", names)
             else:
-                right = columns[off & (processed.beside[place[i]] != OFF)].tolist()
-                yield row, one.left(right, [name for name in names if name not in right])
+                lacks = processed.beside[place[i]] == OFF
+                yield row, one.left(columns[off & ~lacks].tolist(), columns[(off | bounded[i]) & lacks].tolist())
 
     def timely(self, key: str, view: View, entity: int) -> Ints:
         """The events of an entity that came in time to change a view."""
@@ -248,12 +260,14 @@ class Judge:
         return int(cursor[row, 1]) - history.count(event)
 
     def lost(self, view: View, served: Served, rows: Ints) -> Iterator[tuple[int, list[Difference]]]:
-        """The differences of rows whose events are not in the tables."""
+        """The differences of rows whose events are not in the tables, or have a row already."""
         for row in rows.tolist():
             partition, offset = served.sources[row].tolist()
             behind = offset > self.past.recorded[served.event].ends.get(partition, -1)
-            cause = "unarchived" if behind else "unexplained"
             because = f"its event, {served.event.topic}/{partition} at {offset}, is not in the table{' yet' if behind else ''}"
+            if twice := bool(self.twice[served.event][row]):
+                because = "its event has a row already"
+            cause = "unarchived" if behind and not twice else "unexplained"
             time = from_micros(int(served.times[row]))
             yield (
                 row,
@@ -354,7 +368,6 @@ class _Row:
         back = {source: line[:at][sources[:at] == source][::-1] for source in others}
         on = {source: line[at + 1 :][sources[at + 1 :] == source] for source in others}
         told = np.array([self.served.columns.get(n, np.full(len(self.served), np.nan))[self.row] for n in self.view.columns])
-        there = [name in self.served.columns for name in self.view.columns]
         steps = sorted(range(-FARTHEST, FARTHEST + 1), key=abs)
         tried: set[tuple[int, ...]] = set()
         for one, other in itertools.combinations_with_replacement(others, 2):
@@ -368,9 +381,16 @@ class _Row:
                 tried.add(tuple(moved.tolist()))
                 events = np.setxor1d(preceding, moved)
                 beside = gives(past, self.view, events[np.argsort(past.by_position[events])], event, told)
-                if (beside[there] != OFF).all():
+                if (beside != OFF).all():
                     return moved
         return None
+
+
+def _twice(served: Served) -> npt.NDArray[np.bool_]:
+    """Which rows have the event of another one before them."""
+    again = np.ones(len(served), bool)
+    again[np.unique(served.sources, axis=0, return_index=True)[1]] = False
+    return again
 
 
 def _version(view: View, views: Mapping[str, str], whole: bool) -> str | None:

@@ -88,10 +88,11 @@ class _Line:
         await self._connection.read_response()
         done = await self._connection.read_response()
         found = await self._watching()
-        for said in done or ():
-            if isinstance(said, RedisError):
-                raise said
-        return found if done is None else None
+        if done is None:
+            return found
+        if any(issubclass(kind, RedisError) for kind in set(map(type, done))):  # what comes after it in a transaction was done
+            raise next(answer for answer in done if isinstance(answer, RedisError))
+        return None
 
     async def _fit(self) -> bool:
         """Whether nothing has come since the last answer, nor the connection's end."""
