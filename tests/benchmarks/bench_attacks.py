@@ -43,7 +43,7 @@ CONNECTIONS: Final = 16
 GOAL: Final = 2.0
 LONGEST: Final = 60.0
 """Seconds that an attacker lives, should nobody end it."""
-HEAD: Final = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: x\r\n"
+HEAD: Final = b"POST /v2/models/m/infer HTTP/1.1\r\nHost: localhost\r\n"
 BOMB: Final = gzip.compress(bytes(10 << 20))
 WRONG: Final = (
     HEAD + b"Content-Length: %d\r\n\r\n" % (17 << 20) + bytes(100_000),

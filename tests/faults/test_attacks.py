@@ -41,7 +41,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]
 def request(body: bytes, *headers: bytes, length: int | None = None) -> bytes:
     lines = [
         b"POST " + PATH + b" HTTP/1.1",
-        b"Host: x",
+        b"Host: localhost",
         b"Content-Length: %d" % (len(body) if length is None else length),
         *headers,
     ]
@@ -53,7 +53,7 @@ def head(number: bytes) -> bytes:
 
 
 def chunked(size: int) -> bytes:
-    lines = b"POST " + PATH + b" HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    lines = b"POST " + PATH + b" HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
     return lines + b"10000\r\n%s\r\n" % bytes(1 << 16) * (size >> 16) + b"0\r\n\r\n"
 
 

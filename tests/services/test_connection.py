@@ -24,7 +24,7 @@ from penstock.services.inference.open_inference.serve import Serve, bound
 
 Door = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BODY = json.dumps(asking(tensor([[1.0, 2.0, 3.0]]))).encode()
-HEAD = b"POST /v2/models/double/infer HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % len(BODY)
+HEAD = b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n" % len(BODY)
 Talk = Callable[[int, Crowd], Awaitable[None]]
 
 
@@ -61,7 +61,7 @@ def scores(body: bytes) -> list[float]:
 def test_requests_in_a_row_are_answered_in_order(tmp_path: Path) -> None:
     async def talk(port: int, crowd: Crowd) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        missing = b"GET /v2/models/none HTTP/1.1\r\nHost: x\r\n\r\n"
+        missing = b"GET /v2/models/none HTTP/1.1\r\nHost: localhost\r\n\r\n"
         writer.write((HEAD + b"\r\n" + BODY) * 3 + missing + HEAD + b"\r\n" + BODY)
         found = [await answer(reader) for _ in range(5)]
         assert [status for status, _, _ in found] == [200, 200, 200, 404, 200]
@@ -80,7 +80,7 @@ def test_a_request_may_come_a_byte_at_a_time_in_chunks_or_wait_to_be_asked_for_i
             await asyncio.sleep(0)
         assert scores((await answer(reader))[2]) == [2.0, 4.0, 6.0]
         chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (BODY[:7], BODY[7:8], BODY[8:])) + b"0\r\n\r\n"
-        writer.write(b"POST /v2/models/double/infer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
+        writer.write(b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + chunks)
         assert scores((await answer(reader))[2]) == [2.0, 4.0, 6.0]
         writer.write(HEAD + b"Expect: 100-continue\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
@@ -94,7 +94,7 @@ def test_a_request_may_come_a_byte_at_a_time_in_chunks_or_wait_to_be_asked_for_i
 def test_an_answer_without_a_body_is_sent(tmp_path: Path) -> None:
     async def talk(port: int, crowd: Crowd) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"HEAD /v2 HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"HEAD /v2 HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
         writer.write(HEAD + b"Connection: close\r\n\r\n" + BODY)
         assert scores((await answer(reader))[2]) == [2.0, 4.0, 6.0]
@@ -210,7 +210,7 @@ def test_when_all_are_being_answered_one_more_is_told_so(tmp_path: Path) -> None
 
     async def talk(port: int, crowd: Crowd) -> None:
         first = await asyncio.open_connection("127.0.0.1", port)
-        first[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        first[1].write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asked.wait()
         second = await asyncio.open_connection("127.0.0.1", port)
         status, _, body = await answer(second[0])
@@ -256,7 +256,7 @@ def test_one_who_does_not_read_the_answer_is_cut_off(tmp_path: Path) -> None:
 
     async def talk(port: int, crowd: Crowd) -> None:
         _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 10)
-        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         while not crowd.reading:
             await asyncio.sleep(0)
         crowd.cut(next(iter(crowd.reading.values())) + WHOLE + 1)
@@ -270,7 +270,7 @@ def test_one_who_does_not_read_the_answer_is_cut_off(tmp_path: Path) -> None:
 def test_an_answer_says_nothing_of_what_answers(tmp_path: Path) -> None:
     async def talk(port: int, crowd: Crowd) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(HEAD + b"\r\n" + BODY + b"GET /nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        writer.write(HEAD + b"\r\n" + BODY + b"GET /nothing HTTP/1.1\r\nHost: localhost\r\n\r\n")
         for _ in range(2):
             _, headers, body = await answer(reader)
             assert headers["x-content-type-options"] == "nosniff"

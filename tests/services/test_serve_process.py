@@ -158,7 +158,7 @@ class TestTritonClient:
 
 async def post(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str, body: bytes) -> tuple[int, Any]:
     """One request on an open connection."""
-    writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body))
+    writer.write(b"POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s" % (path.encode(), len(body), body))
     head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
     size = int(head.partition("content-length: ")[2].partition("\r\n")[0])
     return int(head.split()[1]), json.loads(await reader.readexactly(size))

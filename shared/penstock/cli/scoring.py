@@ -26,7 +26,12 @@ __all__ = ["score"]
 
 def score(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL[@ALIAS|@VERSION]", help="Who scores, such as late@champion.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="MODEL[@ALIAS|@VERSION]",
+            help="Who scores: late (all in charge, as services do), late@champion, late@v3.",
+            show_default=False,
+        ),
     ],
     table: Annotated[
         str | None, typer.Option("--table", metavar="NAME", help="An offline table: rows, or one with the inputs.")
