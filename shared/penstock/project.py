@@ -126,5 +126,6 @@ def _read(file: Path) -> ModuleType:
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    code = compile(file.read_bytes(), str(file), "exec", dont_inherit=True)  # the bytecode that is kept may be of a second ago
+    exec(code, vars(module))
     return module
