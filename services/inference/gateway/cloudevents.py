@@ -13,13 +13,15 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote
 
 import msgspec
 
 from penstock.errors import Refused
+
+from .requests import listed
 
 __all__ = ["Unsupported", "Wrapped", "unwrapped"]
 
@@ -29,7 +31,6 @@ LONGEST: Final = 8 * 1024
 
 _NAME = re.compile(r"[a-z0-9]{1,64}")
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
-_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _value = msgspec.json.Decoder(str | bool | int | None).decode
 
@@ -62,7 +63,7 @@ def unwrapped(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Wrapp
     if charset not in ("", "utf-8", "utf8", "us-ascii"):
         raise Unsupported(f"charset {charset[:40]} is not utf-8")
     if kind == "application/cloudevents-batch+json":
-        return [_each(_structured, raw) for raw in _listed(body)]
+        return [_each(_structured, raw) for raw in listed(body)]
     if kind == "application/cloudevents+json":
         return [_each(_structured, body)]
     if kind.startswith("application/cloudevents"):
@@ -71,7 +72,7 @@ def unwrapped(headers: Iterable[tuple[bytes, bytes]], body: bytes) -> list[Wrapp
         _json(kind)
         return [_each(lambda data: Wrapped(data, _binary(kept)), body)]
     if body.lstrip(b" \t\r\n")[:1] == b"[":
-        return [Wrapped(raw, {}) for raw in _listed(body)]
+        return [Wrapped(raw, {}) for raw in listed(body)]
     return [Wrapped(body, {})]
 
 
@@ -81,13 +82,6 @@ def _each(read: Any, data: bytes) -> Wrapped | Refused:
         return Wrapped(found.data, _checked(found.attributes))
     except Refused as refused:
         return refused
-
-
-def _listed(body: bytes) -> Sequence[bytes]:
-    try:
-        return list(map(bytes, _list(body)))
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused("decode", f"not a list of JSON objects: {error}") from None
 
 
 def _media(said: str) -> tuple[str, str]:

@@ -9,7 +9,6 @@ When the log does not keep up: 503 with Retry-After, from a bounded queue; what 
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
@@ -26,19 +25,17 @@ from penstock.topics import Topics
 from ..open_inference.protocol import Failed, Receive, Scope, Send
 from .cloudevents import Unsupported, Wrapped, unwrapped
 from .recorder import Recorder
-from .replies import plain_body, replied
+from .replies import replied
+from .requests import plain_body, traceparent, traceparent_of
 
-__all__ = ["MAX_EVENTS", "PATIENCE", "PREFIX", "Ingest"]
+__all__ = ["PATIENCE", "PREFIX", "Ingest"]
 
 PREFIX: Final = "/events/"
-MAX_EVENTS: Final = 1_000
-"""Of one request."""
 PATIENCE: Final = 5.0
 """Seconds that a producer waits for the log."""
 SHOWN: Final = 20
 """Refusals of one batch that are listed."""
 
-_TRACE = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,13 +57,11 @@ class Ingest:
                 found = unwrapped(scope["headers"], body)
             except Unsupported as error:
                 raise Failed(415, str(error)) from None
-            return 202, _encode(await self._publish(door, found, _given(scope)))
+            return 202, _encode(await self._publish(door, found, traceparent_of(scope)))
 
         await replied(scope, send, f"{PREFIX}{{event}}", work)
 
     async def _publish(self, door: _Door, found: list[Wrapped | Refused], trace: str) -> dict[str, Any]:
-        if len(found) > MAX_EVENTS:
-            raise Refused("too_large", f"{len(found)} events are more than {MAX_EVENTS} in one request")
         records, wrong = list[Record](), list[tuple[int, Refused]]()
         moment = now()
         for index, one in enumerate(found):
@@ -118,10 +113,10 @@ class _Door:
             raise Refused("schema", f"{event.key!r}, the key, is missing")
         key = entity.encode()
         if wrapped.attributes:
-            headers, trace = _headers(wrapped.attributes, key), wrapped.attributes.get("traceparent", trace)
+            headers, trace = _headers(wrapped.attributes, key), traceparent(wrapped.attributes.get("traceparent", trace))
         else:
             headers = self._kind.headers(key, data, to_micros(getattr(decoded, event.time.name)), None)
-        if _TRACE.fullmatch(trace):
+        if trace:
             headers = (*headers, ("traceparent", trace.encode()))
         return Record(event.topic, key, data, headers, partition_of(key, partitions))
 
@@ -131,7 +126,3 @@ def _headers(attributes: dict[str, str], key: bytes) -> Headers:
     beside = ("datacontenttype", "partitionkey", "traceparent")
     said = tuple((f"ce_{name}", value.encode()) for name, value in attributes.items() if name not in beside)
     return (*said, ("content-type", b"application/json"), ("ce_partitionkey", key))
-
-
-def _given(scope: Scope) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"traceparent"), "")

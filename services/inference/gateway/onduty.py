@@ -19,14 +19,13 @@ from penstock.scoring.answers import NOBODY, Serving, score
 from ..duty import Follower
 from ..open_inference.batching import Batcher
 from ..open_inference.datatypes import Array
-from ..open_inference.protocol import Failed, Version
+from ..open_inference.protocol import SOON, Failed, Version
 from ..open_inference.tally import Tally
 from ..open_inference.tensors import Signature, Tensor
 
-__all__ = ["LATER", "SOON", "WAITING", "OnDuty", "nobody"]
+__all__ = ["LATER", "WAITING", "OnDuty", "nobody"]
 
 INPUT, OUTPUT = "X", "score"
-SOON: Final = 1
 LATER: Final = 60
 """Seconds. A first version is fitted when enough labels have come: minutes at best."""
 WAITING: Final = "still reading which versions are in charge"

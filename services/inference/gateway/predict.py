@@ -11,7 +11,6 @@ as `{"error": "...", "status": 400}`, and leaves the others alone. What concerns
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import parse_qsl
@@ -22,20 +21,17 @@ from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.errors import Refused
 from penstock.runtime.lane import now
 
-from ..open_inference.protocol import Failed, Receive, Scope, Send
+from ..open_inference.protocol import SOON, Failed, Receive, Scope, Send
 from .onduty import WAITING
 from .predictor import VARIANTS, Predictor, Question, Told
-from .replies import SOON, plain_body, refusal, replied
+from .replies import refusal, replied
+from .requests import listed, plain_body, traceparent_of
 
-__all__ = ["MAX_EVENTS", "PREFIX", "Predict"]
+__all__ = ["PREFIX", "Predict"]
 
 PREFIX: Final = "/predict/"
-MAX_EVENTS: Final = 1_000
-"""Of one request."""
 
-_TRACE = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _encode = msgspec.json.Encoder().encode
-_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Predict:
@@ -54,7 +50,7 @@ class Predict:
             predictor = self._predictor(scope["path"][len(PREFIX) :])
             body = await plain_body(scope, receive, MAX_BYTES)
             explain, variant = _options(scope)
-            return 200, await self._answer(predictor, body, _given(scope), explain, variant)
+            return 200, await self._answer(predictor, body, traceparent_of(scope), explain, variant)
 
         await replied(scope, send, f"{PREFIX}{{model}}", work)
 
@@ -71,7 +67,7 @@ class Predict:
             question = self._question(predictor, body, given, explain)
             return _encode(await (predictor.probe(question, variant) if variant else predictor.ask(question)))
         found: list[Any] = []
-        for event in _listed(body):
+        for event in listed(body):
             try:
                 question = self._question(predictor, event, given, explain)
                 found.append(asyncio.ensure_future(predictor.probe(question, variant)) if variant else predictor.ask(question))
@@ -93,16 +89,6 @@ class Predict:
         return Question(event, id_, entity, getattr(event, scores.time.name), trace, explain)
 
 
-def _listed(body: bytes) -> Sequence[bytes]:
-    try:
-        found = _split(body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Refused("decode", f"not a list of JSON objects: {error}") from None
-    if len(found) > MAX_EVENTS:
-        raise Refused("too_large", f"{len(found)} events are more than {MAX_EVENTS} in one request")
-    return list(map(bytes, found))
-
-
 def _each(found: Sequence[Told | BaseException]) -> list[Any]:
     """The answers and refusals of a list; raises when none was answered for want of something that passes."""
     said = [refusal(one) if isinstance(one, BaseException) else one for one in found]
@@ -110,14 +96,6 @@ def _each(found: Sequence[Told | BaseException]) -> list[Any]:
     if failures and len(failures) == len(said) and all(failed.status >= 500 for failed in failures):
         raise failures[0]
     return [{"error": str(one), "status": one.status} if isinstance(one, Failed) else one for one in said]
-
-
-def _given(scope: Scope) -> str:
-    """The traceparent of a request, where it is one."""
-    for name, value in scope["headers"]:
-        if name == b"traceparent":
-            return value.decode() if _TRACE.fullmatch(value) else ""
-    return ""
 
 
 def _options(scope: Scope) -> tuple[bool, str]:

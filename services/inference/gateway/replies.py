@@ -14,13 +14,10 @@ from penstock.log import LogError, TooLarge
 from penstock.store import StoreError
 
 from ..open_inference.batching import Overloaded
-from ..open_inference.protocol import Failed, Gone, Receive, Scope, Send, body_of
+from ..open_inference.protocol import SOON, Failed, Gone, Scope, Send
 from .recorder import Full
 
-__all__ = ["SOON", "plain_body", "refusal", "replied"]
-
-SOON: Final = 1
-"""Seconds after which a server that is busy may be asked again."""
+__all__ = ["refusal", "replied"]
 
 _JSON: Final = (b"content-type", b"application/json")
 _encode = msgspec.json.Encoder().encode
@@ -66,13 +63,3 @@ def refusal(error: BaseException) -> Failed:
             return Failed(503, f"the online store does not answer: {error}", SOON)
     structlog.get_logger().error("request failed", exc_info=error)
     return Failed(500, _OUR_FAULT)
-
-
-async def plain_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body of a POST, at most so many bytes. Raises Failed: 405 for another method, 413, 415 where it is compressed."""
-    if scope["method"] != "POST":
-        raise Failed(405, f"{scope['path'][:200]} takes POST", allow="POST")
-    for name, value in scope["headers"]:
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise Failed(415, "bodies are taken uncompressed only")
-    return await body_of(scope, receive, most)

@@ -27,7 +27,7 @@ from .batching import Batcher, Overloaded
 from .tally import Tally
 from .tensors import Parameters, Signature, infer_answer, infer_request
 
-__all__ = ["Failed", "Limits", "Models", "OpenInference", "Version"]
+__all__ = ["SOON", "Failed", "Limits", "Models", "OpenInference", "Version"]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -40,7 +40,8 @@ PROTOCOL: Final = "2"
 _encode = msgspec.json.Encoder().encode
 _JSON: Final = (b"content-type", b"application/json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
-_SOON: Final = 1
+SOON: Final = 1
+"""Seconds after which a server that is busy may be asked again."""
 
 
 class Failed(PenstockError):
@@ -191,7 +192,7 @@ class OpenInference:
             answer = infer_answer(request, version.model, version.name, version.signature, found)
         except Overloaded:
             tally.refused += 1
-            raise Failed(503, f"requests for {asked.model} wait too long already; ask again", _SOON) from None
+            raise Failed(503, f"requests for {asked.model} wait too long already; ask again", SOON) from None
         except BaseException:
             tally.failed += 1
             tally.lost += time.perf_counter() - began

@@ -21,9 +21,10 @@ import structlog
 
 from ..log import Headers
 
-__all__ = ["ControlMeters", "Meters", "Tracing", "logs", "trace_of"]
+__all__ = ["W3C", "ControlMeters", "Meters", "Tracing", "logs", "trace_of"]
 
-_W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+"""A traceparent of version 00."""
 MOST_LINKS = 128
 """What the SDK keeps per span."""
 
@@ -31,7 +32,7 @@ MOST_LINKS = 128
 def trace_of(headers: Headers) -> str:
     """The traceparent of a record that is sampled; empty when there is none (or it is malformed: then we do not trace)."""
     text = next((value for name, value in headers if name == "traceparent" and value), b"").decode("ascii", "replace")
-    match = _W3C.fullmatch(text)
+    match = W3C.fullmatch(text)
     return text if match and int(match[3], 16) & 1 else ""
 
 
@@ -39,7 +40,7 @@ def _context(trace: str) -> Any:
     """The span context that a traceparent names; None when it is malformed."""
     from opentelemetry import trace as api
 
-    match = _W3C.fullmatch(trace)
+    match = W3C.fullmatch(trace)
     return match and api.SpanContext(int(match[1], 16), int(match[2], 16), True, api.TraceFlags(1))
 
 
