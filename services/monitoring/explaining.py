@@ -20,8 +20,7 @@ from penstock.contributions.version import explainer_of
 from penstock.errors import PenstockError
 from penstock.inputs import InputsDecoder
 from penstock.records import Candidate, Contributed
-
-from .quality import GRAIN
+from penstock.statistics.quality import GRAIN
 
 __all__ = ["Explaining", "drawn"]
 

@@ -20,10 +20,10 @@ from penstock.policy import Drift, Skill
 from penstock.records import Alarm, Contributed, Paired, Partial, Quality, Shift, Statistic
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
+from penstock.statistics.quality import added, area, mean_loss, prior_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .quality import added, area, mean_loss, prior_loss
 from .verdict import PRIOR_LEAST, Habits, Past, Period, Verdict, answers, drift, incomparable, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 

@@ -12,9 +12,8 @@ import msgspec
 
 from penstock.policy import Drift, Skill
 from penstock.records import Shift
-
-from .quality import added
-from .shift import LEAST_VALUES, MOST_WINDOWS, alpha_of, habit_of, shift_of
+from penstock.statistics.quality import added
+from penstock.statistics.shift import LEAST_VALUES, MOST_WINDOWS, alpha_of, habit_of, shift_of
 
 __all__ = ["PRIOR_LEAST", "Habits", "Past", "Period", "Verdict", "drift", "incomparable", "prior_of", "skill", "skill_of"]
 

@@ -15,9 +15,9 @@ import msgspec
 from penstock.duration import DAY
 from penstock.model import Model
 from penstock.records import Contributed, Paired, Partial
+from penstock.statistics.quality import Sums, added, pair
 
 from .ledger import Settled
-from .quality import Sums, added, pair
 
 __all__ = ["NOBODY", "SERVED", "Window", "length_of"]
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from penstock.compression import Compression
 from penstock.inputs import Floats, Matrix
-from penstock.measures import auc, log_loss
 from penstock.records import Compressed, Weighed
+from penstock.statistics.measures import auc, log_loss
 
 from .fitting import answering
 

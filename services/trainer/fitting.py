@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix, counted, edges_of
-from penstock.measures import auc, log_loss
 from penstock.model import BatchLearner
+from penstock.statistics.measures import auc, log_loss
 
 __all__ = ["Fitted", "Unfit", "answering", "fit"]
 

@@ -14,10 +14,10 @@ import pytest
 
 from penstock.examples.flights.data import events, write
 from penstock.log import Partition
-from penstock.measures import auc, log_loss
 from penstock.project import load
 from penstock.services.demo import missing_parts
 from penstock.services.simulate import Finished, simulate
+from penstock.statistics.measures import auc, log_loss
 
 DAYS = 20
 KEYS = {

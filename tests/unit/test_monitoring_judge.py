@@ -15,8 +15,8 @@ from penstock.event import to_micros
 from penstock.log import Batch, Partition
 from penstock.records import Alarm, Partial, Quality, Statistic
 from penstock.services.monitoring.judge import JudgeShard
-from penstock.services.monitoring.quality import Sums
 from penstock.services.monitoring.window import length_of
+from penstock.statistics.quality import Sums
 from penstock.store import Saved
 from penstock.topics import Topics
 

@@ -12,12 +12,12 @@ import pytest
 import penstock as ps
 from penstock.duration import DAY, HOUR
 from penstock.inputs import counted, edges_of
-from penstock.measures import auc
 from penstock.policy import Drift, Skill
 from penstock.records import Quality
-from penstock.services.monitoring.quality import BINS, CLIP, Sums, added, area, loss_of, mean_loss
-from penstock.services.monitoring.shift import alpha_of, distance, habit_of, shift_of
 from penstock.services.monitoring.verdict import Habits, Past, Period, drift, prior_of, skill, skill_of
+from penstock.statistics.measures import CLIP, auc
+from penstock.statistics.quality import BINS, Sums, added, area, loss_of, mean_loss
+from penstock.statistics.shift import alpha_of, distance, habit_of, shift_of
 
 RNG = np.random.default_rng
 

@@ -22,11 +22,11 @@ from ..codec import EventDecoder, entity_of
 from ..duration import DAY
 from ..event import Event, to_micros
 from ..log import Headers, Log, Partition
-from ..measures import auc, log_loss
 from ..records import Alarm, Decision, Outcome, Run, Statistic
 from ..runtime.control import Tail
 from ..runtime.deadletter import cause_of
 from ..runtime.lane import numbered
+from ..statistics.measures import auc, log_loss
 from ..topics import Topics
 
 __all__ = ["Audit", "audit"]

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from penstock.measures import CLIP
-from penstock.records import Paired, Quality
+from ..records import Paired, Quality
+from .measures import CLIP
 
 __all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "prior_loss"]
 

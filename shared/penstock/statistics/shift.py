@@ -18,8 +18,8 @@ from math import log, sqrt
 
 import numpy as np
 
-from penstock.duration import DAY
-from penstock.records import Shift
+from ..duration import DAY
+from ..records import Shift
 
 __all__ = ["LEAST_VALUES", "MONTH", "MOST_WINDOWS", "alpha_of", "distance", "habit_of", "shift_of", "stability"]
 
