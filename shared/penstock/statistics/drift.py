@@ -18,7 +18,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Literal, NamedTuple, TypeAlias
 
 import msgspec
-import numpy as np
 
 from . import distances, tests
 from .reference import Cells, Levels, Numbers, Reference
@@ -45,7 +44,7 @@ Floors: TypeAlias = Mapping[Question, float]
 
 ALPHA: Final = 0.01
 FLOORS: Final[Floors] = {"distribution": 0.05, "missing": 0.02, "infinite": 0.01, "new levels": 0.01}
-"""The least effect that matters. Of a distribution: Kolmogorov-Smirnov distance of numbers (0.05: the mean of a normal column moves
+"""The least effect that matters. Of a distribution: Kolmogorov-Smirnov distance of numbers (0.05: a normal column moves
 by an eighth of its deviation), total variation of levels beyond chance; of the others: change in the share of rows."""
 USUAL: Final = 0.05
 """The p-value at which a part of the reference differs from the rest: else its distance is chance, and teaches nothing."""
@@ -155,6 +154,7 @@ class Counted(NamedTuple):
 def judged(columns: Sequence[Counted], alpha: float = ALPHA) -> list[Column]:
     """The verdict of each column, in their order.
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> height = Numbers.of(rng.normal(size=10_000))
     >>> [found] = judged([Counted("height", height, height.count(rng.normal(0.5, 1, 1000)), height.own)])
