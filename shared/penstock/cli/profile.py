@@ -35,7 +35,7 @@ def profile(
     with it. A CSV column of which nine in ten cells are numbers is one of numbers; its other cells are told and counted as
     missing.
     """
-    from ..frames.tabular import frames_of
+    from ..frames.tabular import Bad, frames_of
     from ..profiling.profile import ROWS, Profile
 
     if (table is None) == (file is None):

@@ -3,12 +3,13 @@
     compare(reference, current)                    pandas frames, pyarrow tables, .parquet or .csv files
     compare(..., like="at")                        each hour of the week with the same hour of the week
 
-The rows of the reference are taken to be in order of time: parts of it, as long as the current table, teach what it does to itself.
+The rows of the reference are taken to be in order of time: parts of it, as long as the current table, teach how far it moves by
+itself. In no order they are all alike, and teach nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -29,15 +30,14 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-FEWEST_PARTS: Final = 5
+FEWEST_PARTS: Final = 8
 MOST_PARTS: Final = 20
 """Of the reference, from which its habit is learnt: fewer say nothing, more only cost time."""
 IDENTIFIES: Final = 0.5
 """Different levels per row from which on a column of texts names its rows, so that no two tables are alike."""
+WORDS: Final = {"numbers": "numbers", "levels": "texts", "bool": "truth values", "times": "times"}
 FEW: Final = 20
 """So few different levels are never taken for names of rows."""
-
-Weigh = Callable[[Any], "tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]] | None"]
 
 
 def compare(
@@ -140,7 +140,7 @@ def _counted(name: str, sides: _Sides, floor: float | None) -> Counted | Column:
     then, now = values_of(sides.then[name]), values_of(sides.now[name])
     kind = common(then.kind, now.kind)
     if kind is None:
-        return Column(name=name, kind=now.kind, verdict="drift", why=f"it was of {then.kind}, and is of {now.kind}")
+        return Column(name=name, kind=now.kind, verdict="drift", why=f"it was of {WORDS[then.kind]}, and is of {WORDS[now.kind]}")
     if kind == "times":
         return _unknown(name, kind, "times move by themselves: compare an hour, a weekday or an age instead")
     if kind == "empty":
@@ -205,19 +205,18 @@ def _vector(
 def _parts(
     reference: Reference, cells: npt.NDArray[np.intp], values: Values, used: slice, window: int, likeness: Likeness | None
 ) -> Iterator[tuple[Cells, Cells]]:
-    """Parts of the reference, each with the rest of it, which is weighted to be like it."""
+    """Parts of the reference from its second third on, each with all that came before it, weighted to be like the part: what the
+    reference would have shown on the way. A trend shows in it, which leaving a part out of the middle would hide."""
     rows = len(cells)
     parts = int(np.clip(rows // max(window, 1), FEWEST_PARTS, MOST_PARTS))
     if rows < parts:
         return
     part_of = np.arange(rows) * parts // rows
-    for part in range(parts):
-        inside = part_of == part
-        now = _vector(reference, cells, values, used, inside.astype(np.float64))
-        if likeness is None:
-            yield now, reference.own - now
-        else:
+    for part in range(parts // 3, parts):
+        inside, before = part_of == part, part_of < part
+        weights = before.astype(np.float64)
+        if likeness is not None:
             slots = likeness.then[used]
-            weights = np.zeros(rows)
-            weights[~inside] = likeness.weights(slots[~inside], slots[inside])
-            yield now, _vector(reference, cells, values, used, weights)
+            weights[before] = likeness.weights(slots[before], slots[inside])
+        now = _vector(reference, cells, values, used, inside.astype(np.float64))
+        yield now, _vector(reference, cells, values, used, weights)

@@ -50,9 +50,9 @@ class _Drift(Generic[P]):
     ) -> Comparison:
         """Has the current table drifted from the reference? See `penstock.comparison.compare.compare`.
 
-        `columns`: which to compare (all that both have). `like`: columns whose equal values belong together; a column of times stands
-        for its hour of the week. `alpha`: how often a table in which nothing has changed may be called drifted. `floor`: the least
-        distance of a distribution that matters (0 to 1); without it, what the reference does to itself, and 0.05 at
+        `columns`: which to compare (all). `like`: columns whose equal values belong together; a column of times stands for
+        its hour of the week. `alpha`: how often a table in which nothing has changed may be called drifted. `floor`: the
+        least distance of a distribution that matters (0 to 1); without it, what the reference does to itself, and 0.05 at
         least. `multivariate`: also whether a classifier can tell the two apart by all columns together (needs scikit-learn).
         """
         from .compare import compare

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import PenstockError
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -31,14 +33,11 @@ class Likeness:
     """The slot of each row of both sides, and how slots are joined to coarser ones."""
 
     def __init__(self, then: pd.DataFrame, now: pd.DataFrame, names: Sequence[str]) -> None:
-        import pandas as pd
-
-        both = pd.concat([then[list(names)], now[list(names)]], ignore_index=True)
-        chains = [_chain(both[name]) for name in names]
+        chains = [_chain(then[name], now[name]) for name in names]
         coarser: list[Ints] = []
         kept = [chain[0] for chain in chains]
         for at, chain in enumerate(chains):
-            for step in [*chain[1:], np.zeros(len(both), np.int64)]:
+            for step in [*chain[1:], np.zeros(len(then) + len(now), np.int64)]:
                 kept[at] = step
                 coarser.append(_joined(kept))
         fine = _joined([chain[0] for chain in chains])
@@ -64,14 +63,21 @@ class Likeness:
         return weights * (float(weights.sum()) / squares) if squares else weights
 
 
-def _chain(series: pd.Series[Any]) -> list[Ints]:
-    """Codes of a column from fine to coarse; missing is a value like any other."""
+def _chain(then: pd.Series[Any], now: pd.Series[Any]) -> list[Ints]:
+    """Codes of a column from fine to coarse, of the rows of both; missing is a value like any other."""
     import pandas as pd
     from pandas.api import types
 
-    if not types.is_datetime64_any_dtype(series.dtype):
-        return [np.asarray(pd.factorize(series, use_na_sentinel=False)[0], np.int64)]
-    hour, day = (part.fillna(-1).to_numpy(np.int64) for part in (series.dt.hour, series.dt.dayofweek))
+    times = [types.is_datetime64_any_dtype(series.dtype) for series in (then, now)]
+    if not any(times):
+        both = pd.concat([then, now], ignore_index=True).astype(object)
+        return [np.asarray(pd.factorize(both.where(both.notna(), None), use_na_sentinel=False)[0], np.int64)]
+    if not all(times):
+        raise PenstockError(f"like={then.name!r}: it is of times in one table only", "write it alike in both")
+    parts = [(series.dt.hour, series.dt.dayofweek) for series in (then, now)]
+    hour, day = (
+        np.concatenate([side[at].fillna(-1).to_numpy(np.int64) for side in parts]) for at in (0, 1)
+    )  # in the time zone of each
     return [day * 24 + hour, np.where(day >= FREE, 100, 0) + hour, hour]
 
 

@@ -69,7 +69,7 @@ class Comparison:
         raise PenstockError(f"no column {name!r} was compared", nearest(name, [column.name for column in self.columns]))
 
     def __str__(self) -> str:
-        head = f"{self.verdict}: {self.why} ({self.rows_then:,} rows in the reference, {self.rows_now:,} now)"
+        head = f"{self.why[0].upper()}{self.why[1:]} ({self.rows_then:,} rows in the reference, {self.rows_now:,} now)"
         order = {name: at for at, name in enumerate(self.drifted)}
         shown = sorted(self.columns, key=lambda column: (order.get(column.name, len(order)), column.verdict == "unknown"))
         width = min(max((len(column.name) for column in shown), default=0), 32)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import PenstockError
 
@@ -16,6 +17,7 @@ __all__ = ["NAMED", "Bad", "frame_of", "frames_of"]
 MOSTLY: Final = 0.9
 """Of the cells of a CSV column that are filled: when so many are numbers, it is a column of numbers, and the others are bad."""
 
+ISO: Final = re.compile(r"\d{4}-\d\d-\d\d")
 NAMED: Final = 3
 """Bad cells of a column that are told one by one."""
 
@@ -34,8 +36,8 @@ class Bad(NamedTuple):
 
 
 def frames_of(path: Path, bad: list[Bad], rows: int) -> Iterator[pd.DataFrame]:
-    """A file in parts of so many rows; `bad` learns which cells of a CSV are not of their column's kind. A CSV column of which nine
-    in ten cells are numbers is one of numbers, its other cells are missing. PenstockError: no such file, or not readable."""
+    """A file in parts of so many rows; `bad` learns which cells of a CSV are not of their column's kind. A CSV column of which
+    nine in ten cells are numbers is one of numbers, its other cells are missing. PenstockError: no such file, or not readable."""
     import pandas as pd
 
     if not path.is_file():
@@ -57,9 +59,7 @@ def frames_of(path: Path, bad: list[Bad], rows: int) -> Iterator[pd.DataFrame]:
 
 
 def frame_of(path: Path, bad: list[Bad] | None = None) -> pd.DataFrame:
-    """A file whole."""
-    import pandas as pd
-
+    """A file whole; a CSV column whose texts are all times (ISO 8601) is one of times."""
     if path.suffix == ".parquet" and path.is_file():
         import pyarrow.parquet as parquet
 
@@ -68,7 +68,22 @@ def frame_of(path: Path, bad: list[Bad] | None = None) -> pd.DataFrame:
         except (ValueError, OSError) as error:
             raise PenstockError(f"{path} cannot be read: {error}", "is it really what its name says?") from None
         return whole
-    return next(frames_of(path, [] if bad is None else bad, 0))
+    frame = next(frames_of(path, [] if bad is None else bad, 0))
+    for name in frame.columns:
+        frame[name] = _timed(frame[name])
+    return frame
+
+
+def _timed(texts: pd.Series[Any]) -> pd.Series[Any]:
+    import pandas as pd
+
+    present = texts.dropna()
+    if not len(present) or not isinstance(present.iloc[0], str) or not ISO.match(present.iloc[0]):
+        return texts
+    try:
+        return pd.to_datetime(texts, format="ISO8601")
+    except ValueError:
+        return texts
 
 
 def _mended(frame: pd.DataFrame) -> Iterator[Bad]:

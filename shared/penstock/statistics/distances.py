@@ -3,7 +3,7 @@
 All take the counts of what is present, now and then, in the order of the cells, of any two totals. None where one side
 holds nothing. Those in units of the values take the edges between the bins, too: a value counts as the middle of its bin, in
 an open end bin as the outermost edge (winsorised), so one value of 1e9 moves nothing. Their unit is the standard deviation
-of the reference so counted; None where it does not vary and the other side differs.
+of the reference so counted; None where it does not vary and the other side differs, or is beyond float64.
 """
 
 from __future__ import annotations
@@ -149,8 +149,10 @@ def _gaps(now: Cells, then: Cells, edges: Sequence[float]) -> tuple[Floats, Floa
         return np.zeros(0), np.zeros(0), 0.0
     borders = np.asarray(edges, np.float64)
     places = np.concatenate((borders[:1], borders[:-1] / 2 + borders[1:] / 2, borders[-1:]))
-    mean = float(both[1] @ places)
-    return np.cumsum(both[0] - both[1])[:-1], np.diff(places), float(np.sqrt(both[1] @ (places - mean) ** 2))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = float(both[1] @ places)
+        deviation = float(np.sqrt(both[1] @ (places - mean) ** 2))
+    return (np.cumsum(both[0] - both[1])[:-1], np.diff(places), deviation) if np.isfinite(deviation) else None
 
 
 OF_CELLS: Final = {

@@ -6,8 +6,8 @@ often? The answer to one is drift when both keys turn:
 Significant  q below `alpha` after Benjamini and Hochberg over all questions of all columns, so that a table in which
              nothing has changed is called drifted at most so often
 Material     the effect is above its floor: a documented one, or what the reference does to itself where that is more.
-             A reference that moves (weather, seasons, one customer a morning) shows it when a part of it is left out and
-             compared with the rest; this also covers rows that depend on their neighbours, for which no p-value is right
+             A reference that moves (weather, seasons, one customer a morning) shows it when its parts are compared with
+             each other; this also covers rows that depend on their neighbours, for which no p-value is right
 
 Where even two samples with nothing in common would not be significant, the verdict is "unknown", never "steady".
 """
@@ -126,11 +126,13 @@ def asked(reference: Reference, now: Cells, then: Cells) -> list[Asked]:
 
 
 def _least(n: float, m: float) -> float:
-    return tests.rate_test(n, n, 0, m).p or 1.0 if n > 0 and m > 0 else 1.0
+    p = tests.rate_test(n, n, 0, m).p
+    return 1.0 if p is None else p
 
 
 def learnt(reference: Reference, parts: Iterable[tuple[Cells, Cells]], floors: Floors = FLOORS) -> dict[Question, float]:
-    """The floors of a column: what parts of its reference, each compared with the rest, exceed rarely (`shift.habit_of`)."""
+    """The floors of a column: what parts of its reference, each compared with other rows of it, exceed rarely
+    (`shift.habit_of`)."""
     effects: dict[Question, list[float]] = {question: [] for question in floors}
     count = 0
     for part, rest in parts:
@@ -188,7 +190,7 @@ def _column(column: Counted, answers: list[Answer]) -> Column:
         name=column.name,
         kind="numbers" if isinstance(reference, Numbers) else "levels",
         verdict=verdict,
-        why=_why(column, rows, past, first, verdict, both_missing),
+        why=_why(column, rows, past, answers, first, verdict, both_missing),
         effect=first.effect if first else None,
         floor=first.floor if first else None,
         p=first.p if first else None,
@@ -202,7 +204,15 @@ def _column(column: Counted, answers: list[Answer]) -> Column:
     )
 
 
-def _why(column: Counted, rows: float, past: float, first: Answer | None, verdict: Verdict, both_missing: bool) -> str:
+def _why(
+    column: Counted,
+    rows: float,
+    past: float,
+    answers: Sequence[Answer],
+    first: Answer | None,
+    verdict: Verdict,
+    both_missing: bool,
+) -> str:
     if not past:
         return "the reference has no rows"
     if not rows:
@@ -211,14 +221,18 @@ def _why(column: Counted, rows: float, past: float, first: Answer | None, verdic
         return "every value is missing on both sides"
     if first is None or verdict == "unknown":
         return f"{rows:,.0f} and {past:,.0f} rows are too few to tell drift from chance"
-    if first.question == "distribution":
-        what = f"the distribution moved by {first.effect:.3f}"
-    else:
-        before, after = _rates(column, first.question)
-        what = f"{first.question}: {after:.2%} of rows, {before:.2%} before"
     if verdict == "drift":
-        return f"{what}, above its floor of {first.floor:.3f}"
+        found = sorted((a for a in answers if a.verdict == "drift"), key=lambda a: -a.excess)
+        return "; ".join(f"{_what(column, answer)}, above its floor of {answer.floor:.3f}" for answer in found)
+    what = _what(column, first)
     return f"{what}, as chance may" if first.effect > first.floor else f"{what}, below its floor of {first.floor:.3f}"
+
+
+def _what(column: Counted, answer: Answer) -> str:
+    if answer.question == "distribution":
+        return f"the distribution moved by {answer.effect:.3f}"
+    before, after = _rates(column, answer.question)
+    return f"{answer.question}: {after:.2%} of rows, {before:.2%} before"
 
 
 def _rates(column: Counted, question: Question) -> tuple[float, float]:
