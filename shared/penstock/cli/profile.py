@@ -15,7 +15,6 @@ from .options import settings_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..frames.tabular import Bad
     from ..profiling.profile import Profile
     from ..records import Described
 

@@ -34,7 +34,7 @@ def values_of(series: pd.Series[Any]) -> Values:
     from pandas.api import types
 
     if isinstance(series.dtype, types.pandas_dtype("category").__class__):
-        return _levels(series.cat.codes.to_numpy(np.int64), list(series.cat.categories))
+        return _levels(np.asarray(series.cat.codes, np.int64), list(series.cat.categories))
     if types.is_datetime64_any_dtype(series.dtype):
         return Values("times", _NO_NUMBERS, _NO_CODES, ())
     if types.is_timedelta64_dtype(series.dtype):

@@ -12,7 +12,7 @@ from .. import policy
 if TYPE_CHECKING:  # `import penstock` stays light
     import pandas as pd
 
-    from .compare import Comparison
+    from .result import Comparison
 
 __all__ = ["Rows", "Tabular", "drift"]
 

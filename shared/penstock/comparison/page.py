@@ -155,8 +155,10 @@ def _bars(reference: Levels | Numbers, now: Cells, then: Cells) -> str:
     most = sorted(sorted(some, key=lambda at: -abs(past[at] - present[at]))[:LISTED])
     top = max(max(past[at], present[at]) for at in most)
     lines = "".join(
-        f'<li><span class="what">{escape(_visible(names[at]))}</span><span><i style="width:{100 * past[at] / top:.4g}%"></i>'
-        f'<i style="width:{100 * present[at] / top:.4g}%"></i></span><span class="n">{past[at]:.1%} → {present[at]:.1%}</span></li>'
+        f'<li><span class="what">{escape(_visible(names[at]))}</span>'
+        f'<span><i style="width:{100 * past[at] / top:.4g}%"></i>'
+        f'<i style="width:{100 * present[at] / top:.4g}%"></i></span>'
+        f'<span class="n">{past[at]:.1%} → {present[at]:.1%}</span></li>'
         for at in most
     )
     more = len(some) - len(most)
