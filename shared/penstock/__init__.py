@@ -25,6 +25,7 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
+from .comparison.drift import drift
 from .compression import float16, int8
 from .duration import micros
 from .errors import DefinitionError, PenstockError
@@ -35,7 +36,7 @@ from .frames.expectations import expectations
 from .label import label
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
+from .policy import canary, every, incremental, no_worse, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay

@@ -20,6 +20,7 @@ from . import (
     config,
     dataset,
     deadletters,
+    drift,
     explain,
     features,
     keys,
@@ -135,6 +136,7 @@ command(app)(quality.quality)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
+app.add_typer(drift.app, name="drift")
 app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,24 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["profile"]
 
-MOSTLY: Final = 0.9
-"""Of the cells of a CSV column that are filled: when so many are numbers, it is a column of numbers, and the others are bad."""
-
-NAMED: Final = 3
-"""Bad cells of a column that are told one by one."""
-
-
-class Bad(NamedTuple):
-    """Cells of a column of numbers that are none: how many, and the first, each with its row, counted from 1."""
-
-    column: str
-    cells: int
-    first: dict[int, str]
-
-    def __str__(self) -> str:
-        named = [f"row {row}: {text!r}" for row, text in self.first.items()] + ["..."] * (self.cells > NAMED)
-        return f"{self.column}: {screen.count(self.cells, 'cell')} no number, counted as missing ({', '.join(named)})"
-
 
 def profile(
     table: Annotated[str | None, typer.Argument(help="An offline table, such as an event's topic.", show_default=False)] = None,
@@ -52,13 +34,14 @@ def profile(
     with it. A CSV column of which nine in ten cells are numbers is one of numbers; its other cells are told and counted as
     missing.
     """
-    from ..profiling.profile import Profile
+    from ..frames.tabular import Bad, frames_of
+    from ..profiling.profile import ROWS, Profile
 
     if (table is None) == (file is None):
         raise PenstockError("name a table, or a file", "penstock profile TABLE   or:  penstock profile --file data.csv")
     found, facts, bad = Profile(), list[tuple[str, str]](), list[Bad]()
     if file is not None:
-        name, frames = file.name, _file(file, bad)
+        name, frames = file.name, frames_of(file, bad, ROWS)
     else:
         name, frames, facts = str(table), *_table(str(table), version)
     _add(found, frames, label)
@@ -101,49 +84,6 @@ def _lines(described: dict[str, Described], label: str | None) -> list[tuple[str
         about = "" if column.distinct_exact else "~"
         lines.append((name[:40], column.kind, percent(column.missing, column.rows), f"{about}{column.distinct:,}", *shown, *r))
     return lines
-
-
-def _file(path: Path, bad: list[Bad]) -> Iterator[pd.DataFrame]:
-    """A file in parts; `bad` learns which cells of a CSV are not of their column's kind."""
-    import pandas as pd
-
-    from ..profiling.profile import ROWS
-
-    if not path.is_file():
-        raise PenstockError(f"there is no file {path}", "penstock profile --file data.csv   (or data.parquet)")
-    try:
-        if path.suffix == ".parquet":
-            import pyarrow.parquet as parquet
-
-            for batch in parquet.ParquetFile(path).iter_batches(ROWS):
-                yield batch.to_pandas()
-        elif ".csv" in path.suffixes:
-            frame = pd.read_csv(path, low_memory=False)  # whole, so that no part of a column is taken for another kind
-            bad += _mended(frame)
-            yield frame
-        else:
-            raise PenstockError(f"{path.name} is neither .csv nor .parquet", "convert it, or use ps.profile(frame) in Python")
-    except (ValueError, UnicodeDecodeError, OSError) as error:
-        raise PenstockError(f"{path} cannot be read: {error}", "is it really what its name says?") from None
-
-
-def _mended(frame: pd.DataFrame) -> Iterator[Bad]:
-    """Make columns that are mostly numbers columns of numbers, in place; what they lose."""
-    import pandas as pd
-
-    for name in frame.columns:
-        texts = frame[name]
-        if not (pd.api.types.is_object_dtype(texts.dtype) or pd.api.types.is_string_dtype(texts.dtype)):
-            continue
-        numbers, there = pd.to_numeric(texts, errors="coerce"), texts.notna()
-        wrong = there & numbers.isna()
-        if not wrong.any() or wrong.sum() > (1 - MOSTLY) * there.sum():
-            continue
-        whole = texts[there & ~wrong].astype(str).str.fullmatch(r"\s*[+-]?\d+\s*").all()
-        first = texts[wrong].head(NAMED)
-        named = {int(at) + 1: str(text)[:40] for at, text in zip(first.index, first, strict=True)}
-        frame[name] = numbers.astype("Int64") if whole else numbers
-        yield Bad(str(name), int(wrong.sum()), named)
 
 
 def _table(name: str, version: int | None) -> tuple[Iterator[pd.DataFrame], list[tuple[str, str]]]:

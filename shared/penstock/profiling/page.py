@@ -10,7 +10,7 @@ from typing import Final
 
 from ..records import Described
 
-__all__ = ["page", "percent", "short"]
+__all__ = ["STYLE", "cut", "page", "percent", "short"]
 
 TALL: Final = 72
 """Height of a histogram, in units of its picture, which is 100 wide."""
@@ -35,7 +35,7 @@ def page(title: str, rows: int, columns: Mapping[str, Described], facts: Sequenc
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} – profile</title>\n<style>{_STYLE}</style></head>\n"
+        f"<title>{escape(title)} – profile</title>\n<style>{STYLE}</style></head>\n"
         f'<body><header><h1><span class="drop"></span>{escape(title)}</h1><dl>{said}</dl></header>\n<main>\n'
         '<section class="tile index"><h2>Columns</h2><div class="wide"><table><thead><tr>'
         '<th scope="col">column</th><th scope="col">kind</th><th scope="col" class="n">missing</th>'
@@ -52,12 +52,12 @@ def _line(at: int, name: str, column: Described, correlated: bool) -> str:
     if correlated:
         cells.append("" if column.correlation is None else f"{column.correlation:+.2f}")
     numbers = "".join(f'<td class="n">{escape(cell)}</td>' for cell in cells)
-    return f'<tr><th scope="row"><a href="#c{at}">{escape(_cut(name))}</a></th><td>{column.kind}</td>{numbers}</tr>'
+    return f'<tr><th scope="row"><a href="#c{at}">{escape(cut(name))}</a></th><td>{column.kind}</td>{numbers}</tr>'
 
 
 def _card(at: int, name: str, column: Described, label: str) -> str:
     return (
-        f'<section class="tile" id="c{at}" aria-labelledby="h{at}"><h2 id="h{at}">{escape(_cut(name))} '
+        f'<section class="tile" id="c{at}" aria-labelledby="h{at}"><h2 id="h{at}">{escape(cut(name))} '
         f"<small>{column.kind}</small></h2>{_missing(column)}{''.join(_parts(name, column, label))}</section>\n"
     )
 
@@ -169,7 +169,7 @@ def short(value: float | str | bool | None) -> str:
     if value is None:
         return "–"
     if isinstance(value, str):
-        return _cut(value.removesuffix("+00:00").partition(".")[0].replace("T", " ").removesuffix(":00"))
+        return cut(value.removesuffix("+00:00").partition(".")[0].replace("T", " ").removesuffix(":00"))
     if isinstance(value, bool):
         return str(value).lower()
     if not math.isfinite(value) or abs(value) >= 1e12 or 0 < abs(value) < 1e-4:
@@ -205,7 +205,7 @@ def _visible(value: float | str | bool) -> str:
     return f"“{seen}”" if not seen.strip() or seen != seen.strip() else seen
 
 
-def _cut(text: str, most: int = 60) -> str:
+def cut(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
@@ -215,4 +215,4 @@ _HOW: Final = (
     "over them for their error. Infinite numbers are in no figure but their own count. Made by <code>penstock profile</code>."
 )
 
-_STYLE: Final = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+STYLE: Final = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
