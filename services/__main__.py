@@ -63,7 +63,7 @@ class Machine:
 
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
-        self.tasks += [partial(lane.run, self.stop) for lane in lanes]
+        self.tasks += [partial(work, self.stop) for lane in lanes for work in (lane.run, lane.watch)]
         return lambda: "; ".join(f"{lane.name} has not joined its group yet" for lane in lanes if not lane.ready)
 
 

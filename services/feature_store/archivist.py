@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -18,6 +19,7 @@ import msgspec
 import structlog
 
 from penstock.errors import PenstockError
+from penstock.log import Partition
 from penstock.runtime.telemetry import Meters
 
 from .archive import Archive
@@ -30,6 +32,8 @@ AGAIN_SECONDS: Final = 1.0
 """Before it is started again after a signal has ended it."""
 
 
+_ALL: Final = Partition(Archive.name, 0)
+"""All that it reads, as one."""
 _STARTS: Final = "the archive has not started yet"
 
 
@@ -97,7 +101,7 @@ class Archivist:
                 continue
             self._meters.records_in.inc(told.read - self._told.read)
             self._meters.records_out.inc(told.written - self._told.written)
-            self._meters.behind.set(told.behind)
+            self._meters.stands(time.monotonic(), {_ALL: told.read + told.behind}, {_ALL: told.read})
             self._told = told
 
 
