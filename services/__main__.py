@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from penstock.artefact import Artefacts
 from penstock.doors.access import Access
+from penstock.duration import micros
 from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.log.kafka import KafkaLog
 from penstock.offline import Tables
@@ -130,12 +131,19 @@ def inference(machine: Machine) -> None:
 
 
 def monitoring(machine: Machine) -> None:
+    from penstock.alerts.routes import routes_of
+
     from .monitoring import service
+    from .monitoring.courier import Courier
 
     topics, settings = machine.topics, machine.settings
     lanes = service.lanes(
-        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts
-    )
+        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts,
+        micros(settings.alert_window), micros(settings.alert_repeat) if settings.alert_repeat else 0,
+    )  # fmt: skip
+    for route in routes_of(settings):
+        courier = Courier(route, topics, machine.log, machine.store, lambda: bool(lanes[-1].holds))
+        machine.tasks.append(partial(courier.run, machine.stop))
     machine.app = application("penstock monitoring", machine.lanes(lanes))
 
 

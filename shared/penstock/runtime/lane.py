@@ -289,6 +289,11 @@ class Lane:
         """Whether it has joined its group (it may hold no partition when others hold them all)."""
         return self._member is not None and self._generation == self._member.generation
 
+    @property
+    def holds(self) -> tuple[int, ...]:
+        """The partitions whose shards it has open."""
+        return tuple(self._held)
+
     async def watch(self, stop: asyncio.Event) -> None:
         """Say in the metrics how far it is behind, every few seconds, also while its own work is stuck."""
         ends: Mapping[Partition, int] = {}
