@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -125,7 +126,7 @@ def test_whatever_alarms_do_people_learn_of_each_that_lasts_and_are_never_floode
         if lasting and any(watches[name].since <= at - HOUR for name in lasting):
             assert {name for name in lasting if watches[name].since <= at - HOUR} <= known
     moments = sorted(set(beginnings))
-    assert all(later - earlier >= HOUR for earlier, later in zip(moments, moments[1:], strict=False))
+    assert all(later - earlier >= HOUR for earlier, later in itertools.pairwise(moments))
 
 
 @given(STEPS, st.integers(0, 60))
