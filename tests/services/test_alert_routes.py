@@ -216,7 +216,7 @@ def test_where_starttls_is_not_offered_nothing_is_sent() -> None:
     assert postman.letters == []
 
 
-def test_a_mail_server_that_is_busy_or_down_is_one_to_come_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mail_server_that_is_busy_or_down_is_one_to_come_back_to() -> None:
     with mail_server(Postman(["451 try later", "554 no spam"])) as port:
         with pytest.raises(Delayed, match="451 try later"):
             sent(by_mail(port))
