@@ -22,7 +22,7 @@ from penstock.runtime.agents import Agents
 from penstock.runtime.control import Control
 from penstock.runtime.health import application
 from penstock.runtime.lane import Lane, now
-from penstock.runtime.telemetry import Tracing, logs
+from penstock.runtime.telemetry import Tracing, logs, priced
 from penstock.settings import SERVICES, Settings
 from penstock.settings import load as load_settings
 from penstock.store.redis import RedisStore
@@ -269,6 +269,7 @@ def run(service: str) -> None:
     if service in BUILD:
         Access.of(settings).check(settings.http_host)
     logs(service, settings.log_level)
+    priced(settings.cpu_hour_price)
     gc.set_threshold(100_000, 50, 100)  # batches are large and die together: the default looks at them twenty times too often
     asyncio.run(main(service, settings))
 

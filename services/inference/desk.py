@@ -33,6 +33,7 @@ class Desk:
 
     def __init__(self, topics: Topics, model: Model, duty: Duty, meters: Meters) -> None:
         self.model, self.duty, self._meters = model, duty, meters
+        meters.known(model.name)
         fields: list[Any] = [(f"i{n}", float | None) for n in range(len(model.inputs))]
         rename = {f"i{n}": name for n, name in enumerate(model.inputs)}
         self._inputs: Any = msgspec.defstruct("Inputs", fields, rename=rename, gc=False)

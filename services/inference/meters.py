@@ -43,3 +43,9 @@ class Meters:
             "penstock_features_unread_total", "Events answered without features: the online store was away.",
             registry=self.registry,
         )  # fmt: skip
+
+    def known(self, model: str) -> None:
+        """A model that is served here: its counts begin at 0, for a count that begins at 1 has not risen to those who watch."""
+        self.failed.labels(model)
+        for cause in ("unreachable", "refused"):
+            self.artefacts.labels(model, cause)

@@ -22,7 +22,7 @@ import structlog
 from ..log import Headers, Partition
 from .behind import Behind
 
-__all__ = ["W3C", "ControlMeters", "Meters", "Tracing", "logs", "trace_of"]
+__all__ = ["W3C", "ControlMeters", "Meters", "Tracing", "logs", "priced", "trace_of"]
 
 W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 """A traceparent of version 00."""
@@ -153,6 +153,15 @@ class ControlMeters(Meters):
     def __init__(self, lane: str) -> None:
         super().__init__(lane)
         self.decisions = self._of("decisions")
+
+
+@functools.cache
+def priced(hour: float) -> None:
+    """Say what an hour of CPU costs, so that rules can price what metrics count; 0: nothing is said."""
+    from prometheus_client import Gauge
+
+    if hour:
+        Gauge("penstock_cpu_hour_price", "What an hour of one core costs (PENSTOCK_CPU_HOUR_PRICE).").set(hour)
 
 
 @functools.cache
