@@ -124,17 +124,17 @@ def test_every_alert_says_what_happened_and_what_to_type(name: str) -> None:
 
 # -- The simulation ----------------------------------------------------------------------------------------------------
 
-WELL, ILL = 150, 90
-"""Minutes that all is well, and then that something is not."""
+SHORT, LONG = (30, 30), (150, 90)
+"""Minutes that all is well, and then that something is not; for alerts that take their time, more."""
 
 
-def counter(well: float, ill: float) -> str:
+def counter(well: float, ill: float, spans: tuple[int, int]) -> str:
     """A counter that grows by so much a minute."""
-    return f"0+{well}x{WELL} {well * WELL + ill}+{ill}x{ILL - 1}"
+    return f"0+{well}x{spans[0]} {well * spans[0] + ill}+{ill}x{spans[1] - 1}"
 
 
-def gauge(well: float, ill: float) -> str:
-    return f"{well}+0x{WELL} {ill}+0x{ILL - 1}"
+def gauge(well: float, ill: float, spans: tuple[int, int]) -> str:
+    return f"{well}+0x{spans[0]} {ill}+0x{spans[1] - 1}"
 
 
 AT = 'job="penstock",instance="a:8080"'
@@ -206,18 +206,19 @@ def firing(folder: Path, ills: dict[str, float], expected: set[str], figures: di
     """What promtool complains of when just these alerts are expected to fire at the end of a simulation; empty: nothing."""
     if shutil.which("promtool") is None:
         missing("promtool", "apt-get install prometheus")
-    series = []
+    patient = not expected or any(ALERTS[name].get("for") in ("30m", "1h") for name in expected)
+    spans, series = LONG if patient else SHORT, []
     for name, (kind, well) in HEALTHY.items():
         ill = next((value for part, value in ills.items() if part in name), well)
-        series.append({"series": name, "values": kind(well, ill)})
+        series.append({"series": name, "values": kind(well, ill, spans)})
     fires = {"labels": "", "value": 1}
     checks: list[dict[str, Any]] = [
-        {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{WELL + ILL}m",
+        {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{sum(spans)}m",
          "exp_samples": [{**fires, "labels": f'{{alertname="{name}"}}'} for name in sorted(expected)]},
-        {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{WELL - 1}m", "exp_samples": []},
+        {"expr": 'count by (alertname) (ALERTS{alertstate="firing"})', "eval_time": f"{spans[0] - 1}m", "exp_samples": []},
     ]  # fmt: skip
     checks += [
-        {"expr": f"round({name} * 1e9)", "eval_time": f"{WELL - 1}m", "exp_samples": [{**fires, "value": round(value * 1e9)}]}
+        {"expr": f"round({name} * 1e9)", "eval_time": f"{spans[0] - 1}m", "exp_samples": [{**fires, "value": round(value * 1e9)}]}
         for name, value in (figures or {}).items()
     ]
     test = {"interval": "1m", "input_series": series, "promql_expr_test": checks}
