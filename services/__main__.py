@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from penstock.artefact import Artefacts
 from penstock.doors.access import Access
+from penstock.duration import micros
 from penstock.errors import PenstockError, SettingError, Unreachable
 from penstock.log.kafka import KafkaLog
 from penstock.offline import Tables
@@ -21,7 +22,7 @@ from penstock.runtime.agents import Agents
 from penstock.runtime.control import Control
 from penstock.runtime.health import application
 from penstock.runtime.lane import Lane, now
-from penstock.runtime.telemetry import Tracing, logs
+from penstock.runtime.telemetry import Tracing, logs, priced
 from penstock.settings import SERVICES, Settings
 from penstock.settings import load as load_settings
 from penstock.store.redis import RedisStore
@@ -63,7 +64,7 @@ class Machine:
 
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
-        self.tasks += [partial(lane.run, self.stop) for lane in lanes]
+        self.tasks += [partial(work, self.stop) for lane in lanes for work in (lane.run, lane.watch)]
         return lambda: "; ".join(f"{lane.name} has not joined its group yet" for lane in lanes if not lane.ready)
 
 
@@ -130,12 +131,19 @@ def inference(machine: Machine) -> None:
 
 
 def monitoring(machine: Machine) -> None:
+    from penstock.alerts.routes import routes_of
+
     from .monitoring import service
+    from .monitoring.courier import Courier
 
     topics, settings = machine.topics, machine.settings
     lanes = service.lanes(
-        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts
-    )
+        topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts,
+        micros(settings.alert_window), micros(settings.alert_repeat) if settings.alert_repeat else 0,
+    )  # fmt: skip
+    for route in routes_of(settings):
+        courier = Courier(route, topics, machine.log, machine.store, lambda: bool(lanes[-1].holds))
+        machine.tasks.append(partial(courier.run, machine.stop))
     machine.app = application("penstock monitoring", machine.lanes(lanes))
 
 
@@ -261,6 +269,7 @@ def run(service: str) -> None:
     if service in BUILD:
         Access.of(settings).check(settings.http_host)
     logs(service, settings.log_level)
+    priced(settings.cpu_hour_price)
     gc.set_threshold(100_000, 50, 100)  # batches are large and die together: the default looks at them twenty times too often
     asyncio.run(main(service, settings))
 

@@ -6,6 +6,7 @@ missing=()
 command -v redis-server >/dev/null || missing+=(redis-server)
 command -v java >/dev/null || missing+=(default-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
+command -v promtool >/dev/null || missing+=(prometheus) # checks the alert rules
 
 if ((${#missing[@]})); then
   if [[ ${CI:-} == true && $EUID -eq 0 ]] && command -v apt-get >/dev/null; then

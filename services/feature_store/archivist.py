@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
 
 import msgspec
 import structlog
+from prometheus_client import REGISTRY, Counter, Gauge
 
 from penstock.errors import PenstockError
+from penstock.log import Partition
 from penstock.runtime.telemetry import Meters
 
 from .archive import Archive
@@ -30,17 +33,27 @@ AGAIN_SECONDS: Final = 1.0
 """Before it is started again after a signal has ended it."""
 
 
+_ALL: Final = Partition(Archive.name, 0)
+"""All that it reads, as one."""
 _STARTS: Final = "the archive has not started yet"
 
 
 class Told(msgspec.Struct, frozen=True):
     """How far the archive is: what is missing until it is ready, and of its partitions the records read and written since it
-    started, and those that the log has and its tables have not."""
+    started, and those that the log has and its tables have not; and what it costs."""
 
     missing: str
     read: int
     written: int
     behind: int
+    cpu: float = 0.0
+    """Seconds of CPU since it started."""
+    memory: int = 0
+    """Bytes that it holds."""
+
+
+_CPU: Final = Counter("penstock_part_cpu_seconds_total", "CPU seconds of a part that has a process of its own.", ["part"])
+_MEMORY: Final = Gauge("penstock_part_memory_bytes", "Resident memory of such a part.", ["part"])
 
 
 class Archivist:
@@ -97,7 +110,9 @@ class Archivist:
                 continue
             self._meters.records_in.inc(told.read - self._told.read)
             self._meters.records_out.inc(told.written - self._told.written)
-            self._meters.behind.set(told.behind)
+            self._meters.stands(time.monotonic(), {_ALL: told.read + told.behind}, {_ALL: told.read})
+            _CPU.labels(Archive.name).inc(max(told.cpu - self._told.cpu, 0.0))
+            _MEMORY.labels(Archive.name).set(told.memory)
             self._told = told
 
 
@@ -108,7 +123,10 @@ async def serve(archive: Archive, stop: asyncio.Event) -> None:
     orphaned = asyncio.ensure_future(reader.read())
     orphaned.add_done_callback(lambda _: stop.set())
     while not stop.is_set():
-        told = Told(archive.missing(), archive.read, archive.written, await archive.behind())
+        cpu, memory = (
+            REGISTRY.get_sample_value(f"process_{name}") or 0.0 for name in ("cpu_seconds_total", "resident_memory_bytes")
+        )
+        told = Told(archive.missing(), archive.read, archive.written, await archive.behind(), cpu, int(memory))
         with suppress(BrokenPipeError):
             print(msgspec.json.encode(told).decode(), flush=True)
         await _within(stop, TELL_SECONDS)

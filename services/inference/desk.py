@@ -33,6 +33,7 @@ class Desk:
 
     def __init__(self, topics: Topics, model: Model, duty: Duty, meters: Meters) -> None:
         self.model, self.duty, self._meters = model, duty, meters
+        meters.known(model.name)
         fields: list[Any] = [(f"i{n}", float | None) for n in range(len(model.inputs))]
         rename = {f"i{n}": name for n, name in enumerate(model.inputs)}
         self._inputs: Any = msgspec.defstruct("Inputs", fields, rename=rename, gc=False)
@@ -48,10 +49,10 @@ class Desk:
         """The answers to rows of `values`, in the model's order of inputs, about `entities`."""
         model = self.model.name
         scored = score(model, matrix(values, len(self.model.inputs)), entities, self.duty.serving)
-        for (version, variant), n in Counter((a.version, a.variant) for a in scored.answers).items():
-            self._meters.predictions.labels(model, version, variant).inc(n)
+        for variant, n in Counter(a.variant for a in scored.answers).items():
+            self._meters.predictions.labels(model, variant).inc(n)
         for version, n in scored.failed.items():
-            self._meters.failed.labels(model, version).inc(n)
+            self._meters.failed.labels(model).inc(n)
             self._logger.error("scores failed", model=model, version=version, rows=n, cause=scored.causes[version])
         return scored
 

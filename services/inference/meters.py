@@ -1,4 +1,7 @@
-"""What this service counts for Prometheus. Touched once a batch, never once a row."""
+"""What this service counts for Prometheus. Touched once a batch, never once a row.
+
+No label is a version, of which a loop makes ever more, but that of `penstock_serving`, which goes when the version is relieved.
+"""
 
 from __future__ import annotations
 
@@ -12,16 +15,13 @@ class Meters:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.predictions = Counter(
-            "penstock_predictions_total", "Answers given.", ["model", "version", "variant"], registry=self.registry
-        )
+        self.predictions = Counter("penstock_predictions_total", "Answers given.", ["model", "variant"], registry=self.registry)
         self.refused = Counter(
             "penstock_rows_refused_total", "Rows sent to the dead-letter topic.", ["reason"], registry=self.registry
         )
         self.failed = Counter(
-            "penstock_scores_failed_total", "Scores that a version could not give.", ["model", "version"],
-            registry=self.registry,
-        )  # fmt: skip
+            "penstock_scores_failed_total", "Scores that a version could not give.", ["model"], registry=self.registry
+        )
         self.artefacts = Counter(
             "penstock_artefacts_refused_total", "Versions that could not be loaded.", ["model", "cause"],
             registry=self.registry,
@@ -43,3 +43,9 @@ class Meters:
             "penstock_features_unread_total", "Events answered without features: the online store was away.",
             registry=self.registry,
         )  # fmt: skip
+
+    def known(self, model: str) -> None:
+        """A model that is served here: its counts begin at 0, for a count that begins at 1 has not risen to those who watch."""
+        self.failed.labels(model)
+        for cause in ("unreachable", "refused"):
+            self.artefacts.labels(model, cause)

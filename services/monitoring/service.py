@@ -2,21 +2,28 @@
 
 reads     <p>.predictions.<model>, label events        one shard a partition (lane "monitoring")
           <p>.hops.statistics                          one shard in all (lane "judge")
+          <p>.alarms                                   one shard in all (lane "notifier")
+          <p>.notices                                  one courier a route to people
 follows   <p>.clock                                    which times are closed
           <p>.models                                   the reference bins of every version, and what explains it
+          <p>.silences                                 what people want to hear nothing of
 writes    <p>.outcomes.<model>                         an answer and its truth, as soon as it is known
           <p>.hops.statistics                          each shard's counts of each window (Partial)
           <p>.statistics.<model>                       closed windows, merged over the shards
           <p>.alarms                                   raised, held, cleared, with evidence
+          <p>.notices                                  which of them people are told of
 state     a shard: answers and labels that wait (table), windows under way and positions (position)
           the judge: windows that wait for a shard, the last weeks' sums, habits of inputs, alarms under way
+          the notifier: what people know, and want not to hear; a courier: how far it is
 
 predictions + labels -> PairingShard -> outcomes, partials -> JudgeShard -> statistics, alarms
+alarms + silences -> NotifierShard -> notices -> Courier -> people
 """
 
 from __future__ import annotations
 
 from penstock.artefact import Artefacts
+from penstock.duration import DAY, HOUR
 from penstock.log import Log
 from penstock.project import Project
 from penstock.runtime.lane import Lane
@@ -25,6 +32,7 @@ from penstock.store import Store
 from penstock.topics import Topics
 
 from .judge import JudgeShard
+from .notifier import NotifierShard
 from .pairing import PairingShard
 
 __all__ = ["lanes"]
@@ -38,11 +46,24 @@ def lanes(
     idle_after: float = 5.0,
     tracing: Tracing | None = None,
     artefacts: Artefacts | None = None,
+    window: int = HOUR,
+    repeat: int = 7 * DAY,
 ) -> list[Lane]:
-    """The two lanes of the service; none for a project without models. `artefacts`: see PairingShard."""
+    """The three lanes of the service; for a project without models only the notifier. `artefacts`: see PairingShard; `window`,
+    `repeat`: see NotifierShard."""
     models = project.models
+    notifier = Lane(
+        "notifier",
+        log,
+        store,
+        shard=lambda number: NotifierShard(topics, window, repeat),
+        shared=[topics.alarms],
+        follows=[topics.silences],
+        writes=[topics.notices],
+        group=topics.group("notifier"),
+    )
     if not models:
-        return []
+        return [notifier]
     predictions = [topics.predictions(model.name) for model in models]
     labels = [model.label.event.topic for model in models]
     return [
@@ -70,4 +91,5 @@ def lanes(
             writes=[topics.alarms, *(topics.statistics(model.name) for model in models)],
             group=f"{topics.prefix}.judge",
         ),
+        notifier,
     ]

@@ -36,7 +36,7 @@ class Unreachable(PenstockError):
 
 class Refused(PenstockError):
     """`reason` is one of a small closed set (decode, schema, range, too_large, future, expectation,
-    duplicate, misplaced, unknown, failed)."""
+    duplicate, misplaced, unknown, undelivered, failed)."""
 
     def __init__(self, reason: str, what: str) -> None:
         super().__init__(what)

@@ -25,6 +25,7 @@ __all__ = [
     "Frequent",
     "LateEvent",
     "Met",
+    "Notice",
     "Outcome",
     "Partial",
     "Passed",
@@ -33,6 +34,7 @@ __all__ = [
     "Row",
     "Run",
     "Shift",
+    "Silence",
     "Statistic",
     "Weighed",
 ]
@@ -262,6 +264,33 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     state: str
     at: datetime
     evidence: dict[str, Any]
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """What people are to be told about alarms of one cause; the id is that of the alarm that gave rise to it."""
+
+    id: str
+    subject: str
+    """The model, or the topic of an event."""
+    cause: str
+    """drift, skill, quality: what tells alarms of one subject apart."""
+    state: str
+    """raised: people learn of these alarms now; held: they still last; cleared: they are over."""
+    alarms: list[Alarm]
+    missed: int = 0
+    """Alarms that were raised and cleared since the last notice, without one."""
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """People want to hear nothing of a subject between two stream times. The newest of a subject and cause counts."""
+
+    subject: str
+    since: datetime
+    until: datetime
+    actor: str
+    cause: str = ""
+    """Empty: whatever it is."""
+    reason: str = ""
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -200,7 +200,8 @@ def _operations(topics: Topics, contract: Contract, service: str) -> Iterator[tu
     topic = contract.topic
     channel = {"channel": {"$ref": f"#/channels/{topic.name}"}}
     if service in contract.reads:
-        group = topics.group("judge" if topic.name == topics.partials else service)
+        lane = {("monitoring", topics.partials): "judge", ("monitoring", topics.alarms): "notifier"}.get((service, topic.name))
+        group = topics.group(lane or service)
         shared = topic.name in topics.groups().get(group, ())
         bindings = _bindings(groupId={"type": "string", "const": group}) if shared else _bindings()
         yield f"{service}.receive.{topic.name}", {"action": "receive", **channel, "bindings": bindings}

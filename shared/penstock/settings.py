@@ -164,6 +164,38 @@ class Settings(BaseSettings):
     trace_sample: float = Field(0.01, ge=0, le=1)
     """Share of events that a publisher starts a trace for."""
 
+    alert_webhook: SecretStr = SecretStr("")
+    """Where alarms are posted as JSON, an http(s) URL, in the form of Standard Webhooks. Empty: nowhere."""
+
+    alert_webhook_key: SecretStr = SecretStr("")
+    """What these posts are signed with: whsec_ and 16 to 64 bytes in base64. Empty: they are not signed."""
+
+    alert_slack: SecretStr = SecretStr("")
+    """URL of an incoming webhook of Slack, or of something that takes the same (Mattermost, Rocket.Chat). Empty: none."""
+
+    alert_smtp: SecretStr = SecretStr("")
+    """Mail server for alarms: smtp://USER:PASSWORD@HOST:587 (STARTTLS), smtps:// (TLS at once), or smtp+plain:// for a relay on
+    this machine. Empty: no mail."""
+
+    alert_from: str = ""
+    """Whom these letters are from."""
+
+    alert_to: str = ""
+    """And to whom they go: addresses separated by commas."""
+
+    alert_ca: str = ""
+    """PEM file of the authority that signed the certificates of these servers. Empty: those that the system trusts."""
+
+    alert_window: str = Field("1h", pattern=r"^[1-9]\d*[smhd]$")
+    """New alarms of one cause are told together, once in this long of stream time."""
+
+    alert_repeat: str = Field("7d", pattern=r"^([1-9]\d*[hd])?$")
+    """After how much stream time people are told again of an alarm that lasts. Empty: never."""
+
+    cpu_hour_price: float = Field(0.0, ge=0)
+    """What an hour of one core costs, in the currency of your bill; metrics tell the price of 1,000 answers. 0: only CPU
+    seconds are told."""
+
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$")
     """Least severity that is logged."""
 

@@ -38,6 +38,8 @@ class Topics:
         self.generations = f"{self.prefix}.generations"
         self.clock = f"{self.prefix}.clock"
         self.alarms = f"{self.prefix}.alarms"
+        self.notices = f"{self.prefix}.notices"
+        self.silences = f"{self.prefix}.silences"
         self.runs = f"{self.prefix}.runs"
         self.candidates = f"{self.prefix}.candidates"
         self.models = f"{self.prefix}.models"
@@ -114,11 +116,13 @@ class Topics:
                 _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
             ]
         alarming = "feature_store monitoring" if self.project.models else "feature_store"
-        heard = "trainer dashboard you" if self.project.models else "you"
+        heard = "trainer monitoring dashboard you" if self.project.models else "monitoring you"
         found += [
             _contract(self.surveys, 1, "topic", None, "feature_store", "feature_store", max_bytes=16 << 20),
             _contract(self.quality, 1, "topic / day", records.DataQuality, "feature_store", "you"),
             _contract(self.alarms, 1, "model or topic", records.Alarm, alarming, heard),
+            _contract(self.silences, 1, "subject / cause", records.Silence, "you", "monitoring you", compacted=True),
+            _contract(self.notices, 1, "subject / cause", records.Notice, "monitoring", "monitoring you", max_bytes=4 << 20),
         ]
         if self.project.models:
             found += [
@@ -164,10 +168,11 @@ class Topics:
             "inference": [self.rows(m.scores) for m in models],
             "monitoring": [self.predictions(m.name) for m in models] + [m.label.event.topic for m in models],
             "judge": [self.partials],
+            "notifier": [self.alarms],
             "trainer": [*statistics, self.commands],
             "registry": [self.candidates, *statistics, self.commands],
         }
-        return {self.group(name): read for name, read in found.items() if models or name == "feature_store"}
+        return {self.group(name): read for name, read in found.items() if models or name in ("feature_store", "notifier")}
 
     def group(self, service: str) -> str:
         """The consumer group of a service; of the feature store, that of this generation."""

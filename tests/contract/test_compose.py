@@ -86,7 +86,7 @@ def test_every_setting_is_a_field_of_the_settings(name: str) -> None:
 
 def test_every_image_is_pinned_to_an_exact_release() -> None:
     images = [service["image"] for service in SERVICES.values()] + re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)
-    assert [image for image in images if not re.search(r":\d+\.\d+\.\d+", image)] == []
+    assert [image for image in images if not re.search(r":v?\d+\.\d+\.\d+", image)] == []
     assert f"apache/kafka:{kafka.VERSION}" in images  # the same broker as `penstock up` runs
 
 
@@ -148,9 +148,26 @@ def test_the_composed_redis_is_set_up_as_the_local_one() -> None:
     assert dict(zip(words[::2], words[1::2], strict=True)) == {f"--{name}": value for name, value in redis.OPTIONS.items()}
 
 
-def test_every_volume_used_is_declared() -> None:
-    used = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
-    assert used == set(COMPOSE["volumes"])
+def test_every_volume_used_is_declared_and_every_folder_is_there_to_be_read() -> None:
+    volumes = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
+    used = {volume.split(":")[0] for volume in volumes}
+    folders = {name for name in used if name.startswith("./")}
+    assert used - folders == set(COMPOSE["volumes"])
+    assert all((ROOT / name).is_dir() for name in folders)
+    assert all(volume.endswith(":ro") for volume in volumes if volume.startswith("./"))
+
+
+def test_prometheus_asks_every_machine_and_reads_the_rules_that_lie_beside_its_configuration() -> None:
+    folder = ROOT / "services" / "monitoring" / "prometheus"
+    said = yaml.safe_load((folder / "prometheus.yml").read_text(encoding="utf-8"))
+    (job,) = said["scrape_configs"]
+    port = OURS["inference"]["environment"]["PENSTOCK_HTTP_PORT"]
+    assert job["job_name"] == "penstock"
+    assert {target["targets"][0]: target["labels"]["service"] for target in job["static_configs"]} == {
+        f"{name}:{port}": name for name in MACHINES
+    }
+    assert all((folder / name).is_file() for name in said["rule_files"])
+    assert all(SERVICES[name]["profiles"] == ["metrics"] for name in ("prometheus", "grafana"))
 
 
 def test_the_composed_broker_is_set_up_as_the_local_one() -> None:

@@ -47,7 +47,7 @@ def test_it_is_missing_until_it_says_that_it_is_ready_and_ends_when_it_is_to_sto
         assert kept.missing() == "the archive has not started yet"
         await until(lambda: not kept.missing())
         assert kept._told == Told("", 7, 5, 3)
-        assert kept._meters.behind._value.get() == 3
+        assert kept._meters._of("behind")._value.get() == 3
 
     played(story, WORKS, str(tmp_path / "pids"))
     with pytest.raises(ProcessLookupError):

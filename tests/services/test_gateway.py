@@ -127,7 +127,7 @@ class TestFaults:
             assert "secret" not in sentence
             assert door.recorded == []
             text = (await client.get("/metrics")).text
-            assert 'penstock_scores_failed_total{model="late",version="v1"} 1.0' in text
+            assert 'penstock_scores_failed_total{model="late"} 1.0' in text
 
         door.run(talk, door.said("champion", "v1"))
 
@@ -324,7 +324,7 @@ class TestSurroundings:
             await client.post("/predict/late", content=b"{")
             await client.get("/nowhere")
             text = (await client.get("/metrics")).text
-            assert 'penstock_predictions_total{model="late",variant="champion",version="v1"} 1.0' in text
+            assert 'penstock_predictions_total{model="late",variant="champion"} 1.0' in text
             assert 'penstock_http_requests_total{route="/predict/{model}",status="400"} 1.0' in text
             assert 'penstock_http_requests_total{route="other",status="404"} 1.0' in text
             assert 'penstock_serving{duty="champion",model="late",version="v1"} 1.0' in text

@@ -247,13 +247,13 @@ def test_a_jump_over_many_empty_windows_is_one_record() -> None:
     assert all(a.end == b.start for a, b in pairwise(partials))
 
 
-def test_a_project_without_models_has_nothing_to_monitor() -> None:
+def test_of_a_project_without_models_there_are_alarms_about_its_data_to_tell_and_nothing_else() -> None:
     @ps.features(by=Order.shop)
     class Shop:
         orders_1h = ps.count(Order, over="1h")
 
     project = ps.Project("plain", rows={Order: [Shop]})
-    assert lanes(project, Topics(project), MemoryLog(), MemoryStore()) == []
+    assert [lane.name for lane in lanes(project, Topics(project), MemoryLog(), MemoryStore())] == ["notifier"]
 
 
 def test_what_is_kept_does_not_grow_however_long_labels_are_wrong_or_missing() -> None:

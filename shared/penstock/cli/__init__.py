@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from ..errors import PenstockError
 from ..log import LogError
 from . import (
+    alerts,
     config,
     dataset,
     deadletters,
@@ -137,6 +138,7 @@ command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(drift.app, name="drift")
+app.add_typer(alerts.app, name="alerts")
 app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")

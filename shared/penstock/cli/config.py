@@ -61,6 +61,8 @@ def show(
 
 def settings_found() -> list[Found]:
     """All settings with their sources, the wrong ones too. The environment goes before `.env`, that before defaults."""
+    from urllib.parse import urlsplit
+
     from dotenv import dotenv_values
     from pydantic import SecretStr, ValidationError
 
@@ -83,6 +85,8 @@ def settings_found() -> list[Found]:
     def plain(value: Any) -> Any:
         if isinstance(value, SecretStr):
             url = value.get_secret_value()
+            if url.startswith(("http://", "https://")):  # of a webhook the path is the secret
+                return f"{url.partition('://')[0]}://{urlsplit(url).hostname}/***"
             return without_password(url) if "://" in url else "*" * len(url)
         return value if isinstance(value, int | float) else str(value)
 

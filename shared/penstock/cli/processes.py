@@ -56,8 +56,10 @@ def up(
     settings = settings_of()
     names = [str(name) for name in only or Service]
     if not only and not project_of(settings).models:
-        names = [str(Service.FEATURE_STORE)]
-        screen.note("the project has no model: only its feature store is started")
+        told = any(url.get_secret_value() for url in (settings.alert_webhook, settings.alert_slack, settings.alert_smtp))
+        names = [str(Service.FEATURE_STORE), *([str(Service.MONITORING)] if told else [])]
+        beside = ", and monitoring, which tells people of alarms," if told else ""
+        screen.note(f"the project has no model: only its feature store{beside} is started")
     if detach:
         supervising.in_background(settings, names)
     else:

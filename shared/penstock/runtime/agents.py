@@ -131,7 +131,7 @@ class Agents:
         committed: Mapping[Any, int | None] = self.app.consumer._committed_offset  # what fault 596 of Faust stops
         known = {Partition(*place): at for place, at in committed.items() if at is not None}
         behind = {p: (known.get(p, begins[p]), end) for p, end in ends.items() if known.get(p, begins[p]) < end}
-        self.loop.meters.behind.set(sum(end - at for at, end in behind.values()))
+        self.loop.meters.stands(now, ends, {p: known.get(p, begins[p]) for p in ends})
         before, self._stands = self._stands, {}
         hung = []
         for p, (at, end) in behind.items():

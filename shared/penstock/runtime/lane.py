@@ -21,15 +21,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 import msgspec
 import structlog
 
-from ..log import Batch, Log, Member, Send
+from ..log import Batch, Log, LogError, Member, Partition, Send
 from ..store import LIVE, STATUS, Change, Fenced, Store, StoreError
+from .behind import LOOK
 from .earlier import Earlier, Past
 from .merge import NEVER
 from .opening import Handover, Opening
@@ -108,6 +109,9 @@ class Lane:
         self._member: Member | None = None
         self._generation = 0
         self._held: dict[int, Held] = {}
+        self._done: dict[Partition, int] = {}
+        self._times: dict[int, int] = {}
+        """Shard -> the time before which it has published all."""
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then settle: whoever opens these shards next has nothing left to publish.
@@ -227,13 +231,18 @@ class Lane:
         sends = [s for s in effects.sends if letter_of(s.topic, s.headers) not in held.letters] if held.letters else effects.sends
         await self._patient(lambda: held.write(self._store, self._outlet.ends, change, sends, loss))
         held.unwritten.popleft()
-        await self._outlet.send(stamped(held.name, held.outbox.write, sends))
+        touched = await self._outlet.send(stamped(held.name, held.outbox.write, sends))
+        if any(topic[-4:] == ".dlq" for topic in touched):
+            self._meters.dead_letters.inc(sum(send.topic[-4:] == ".dlq" for send in sends))
         done = now()
         self._meters.records_in.inc(sum(len(batch) for batch in batches))
         self._meters.records_out.inc(len(sends))
         self._meters.seconds.observe(done - began)
         self._meters.newest.set(done)
+        self._done |= effects.positions
         if effects.closed is not None:
+            self._times[number] = effects.closed
+            self._meters.closed(min(self._times.values()))
             await self._outlet.close(effects.closed, *(effects.closing or (held.name, self._closes)))
         if effects.positions and self._member is not None:
             await self._member.commit(effects.positions)
@@ -267,7 +276,8 @@ class Lane:
                 member.seek(partition, offset)
             if each.position:  # a kill between write and commit would leave lag tools an old position for ever
                 await self._patient(lambda number=number: member.commit(positions[number]))  # type: ignore[misc]
-        self._held = held
+        self._held, self._times = held, {}
+        self._done = {partition: at for each in positions.values() for partition, at in each.items()}
         if self._past is not None:
             await self._past.begin(member, self._shared, {p: at for found in positions.values() for p, at in found.items()})
 
@@ -278,6 +288,21 @@ class Lane:
     def ready(self) -> bool:
         """Whether it has joined its group (it may hold no partition when others hold them all)."""
         return self._member is not None and self._generation == self._member.generation
+
+    @property
+    def holds(self) -> tuple[int, ...]:
+        """The partitions whose shards it has open."""
+        return tuple(self._held)
+
+    async def watch(self, stop: asyncio.Event) -> None:
+        """Say in the metrics how far it is behind, every few seconds, also while its own work is stuck."""
+        ends: Mapping[Partition, int] = {}
+        while not stop.is_set():
+            with suppress(LogError):  # its age grows all the same
+                ends = await self._log.ends(self._shared)
+            self._meters.stands(now(), ends, self._done)
+            await asyncio.wait([stopped := asyncio.ensure_future(stop.wait())], timeout=LOOK)
+            stopped.cancel()
 
     async def close(self) -> None:
         await self._drop()

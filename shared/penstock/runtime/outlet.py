@@ -35,11 +35,15 @@ class Outlet:
         """Where the topics end, as far as this lane knows."""
         return {topic: dict(self._ends[topic]) for topic in self.writes}
 
-    async def send(self, sends: Sequence[Send]) -> None:
+    async def send(self, sends: Sequence[Send]) -> set[str]:
+        """Publish; the topics that it went to."""
+        touched = set()
         if sends:
             for partition, end in (await self._patient(lambda: self._log.send(sends))).items():
                 ends = self._ends.setdefault(partition.topic, {})
                 ends[partition.number] = max(end, ends.get(partition.number, 0))  # shards send at once
+                touched.add(partition.topic)
+        return touched
 
     async def close(self, before: int, name: str, topics: Sequence[str]) -> None:
         """Say on the clock topic that all before a time is out on these topics."""

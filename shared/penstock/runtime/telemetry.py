@@ -19,14 +19,17 @@ from typing import Any
 
 import structlog
 
-from ..log import Headers
+from ..log import Headers, Partition
+from .behind import Behind
 
-__all__ = ["W3C", "ControlMeters", "Meters", "Tracing", "logs", "trace_of"]
+__all__ = ["W3C", "ControlMeters", "Meters", "Tracing", "logs", "priced", "trace_of"]
 
 W3C = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 """A traceparent of version 00."""
 MOST_LINKS = 128
 """What the SDK keeps per span."""
+ENDED = 1 << 52
+"""Stream times from here on (the year 2112) say that a stream has come to its end."""
 
 
 def trace_of(headers: Headers) -> str:
@@ -123,13 +126,25 @@ class Meters:
     """What a lane counts: a handful of additions per step."""
 
     def __init__(self, lane: str) -> None:
-        made, self._lane = _families(), lane
-        self.records_in, self.records_out, self.seconds, self.waits, self.fenced, self.newest = (m.labels(lane) for m in made[:6])
+        self._lane, self._behind = lane, Behind()
+        self.records_in, self.records_out, self.seconds, self.waits, self.fenced, self.newest, self.dead_letters = map(
+            self._of, ("records_in", "records_out", "seconds", "waits", "fenced", "newest", "dead_letters")
+        )
 
-    @functools.cached_property
-    def behind(self) -> Any:
-        """For those who know: a lane that never asks for it does not claim to be at the end."""
-        return _families()[8].labels(self._lane)
+    def _of(self, family: str) -> Any:
+        return _families()[family].labels(self._lane)
+
+    def stands(self, now: float, ends: Mapping[Partition, int], done: Mapping[Partition, int]) -> None:
+        """Say how far the lane is behind: where topics end, and where it reads on. For those who know: a lane that never says so
+        does not claim to be at the end."""
+        records, seconds = self._behind.look(now, ends, done)
+        self._of("behind").set(records)
+        self._of("lag").set(seconds)
+
+    def closed(self, before: int) -> None:
+        """Say up to which stream time, in microseconds, all is out."""
+        if before < ENDED:
+            self._of("closed").set(before / 1e6)
 
 
 class ControlMeters(Meters):
@@ -137,26 +152,39 @@ class ControlMeters(Meters):
 
     def __init__(self, lane: str) -> None:
         super().__init__(lane)
-        self.decisions, self.dead_letters = (m.labels(lane) for m in _families()[6:8])
+        self.decisions = self._of("decisions")
 
 
 @functools.cache
-def _families() -> tuple[Any, ...]:
-    """The metric families, once a process (prometheus_client refuses a name twice)."""
+def priced(hour: float) -> None:
+    """Say what an hour of CPU costs, so that rules can price what metrics count; 0: nothing is said."""
+    from prometheus_client import Gauge
+
+    if hour:
+        Gauge("penstock_cpu_hour_price", "What an hour of one core costs (PENSTOCK_CPU_HOUR_PRICE).").set(hour)
+
+
+@functools.cache
+def _families() -> dict[str, Any]:
+    """The metric families, once a process (prometheus_client refuses a name twice). Their one label is the name of a lane."""
     from prometheus_client import Counter, Gauge, Histogram
 
     lane, buckets = ["lane"], (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
-    return (
-        Counter("penstock_records_in_total", "Records read.", lane),
-        Counter("penstock_records_out_total", "Records published.", lane),
-        Histogram("penstock_step_seconds", "Seconds from reading a batch to its effects being published.", lane, buckets=buckets),
-        Counter("penstock_waits_total", "Attempts repeated because the log or the store was away.", lane),
-        Counter("penstock_fenced_total", "Partitions lost to another process while writing.", lane),
-        Gauge("penstock_last_step_timestamp_seconds", "When the newest step was done.", lane),
-        Counter("penstock_decisions_total", "Records that something was decided on.", lane),
-        Counter("penstock_dead_letters_total", "Records put aside because they could not be taken.", lane),
-        Gauge("penstock_behind_records", "Records in the log that are not acknowledged yet.", lane),
-    )
+    return {
+        "records_in": Counter("penstock_records_in_total", "Records read.", lane),
+        "records_out": Counter("penstock_records_out_total", "Records published.", lane),
+        "seconds": Histogram(
+            "penstock_step_seconds", "Seconds from reading a batch to its effects being published.", lane, buckets=buckets
+        ),
+        "waits": Counter("penstock_waits_total", "Attempts repeated because the log or the store was away.", lane),
+        "fenced": Counter("penstock_fenced_total", "Partitions lost to another process while writing.", lane),
+        "newest": Gauge("penstock_last_step_timestamp_seconds", "When the newest step was done.", lane),
+        "decisions": Counter("penstock_decisions_total", "Records that something was decided on.", lane),
+        "dead_letters": Counter("penstock_dead_letters_total", "Records put aside because they could not be taken.", lane),
+        "behind": Gauge("penstock_behind_records", "Records in the log that are not done yet.", lane),
+        "lag": Gauge("penstock_lag_seconds", "Seconds for which the oldest of them has been there, within five.", lane),
+        "closed": Gauge("penstock_closed_timestamp_seconds", "Stream time before which all is out.", lane),
+    }
 
 
 def _ids() -> Any:

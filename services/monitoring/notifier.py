@@ -1,0 +1,87 @@
+"""The notifier: one shard that decides which alarms people are told of (`notices`). Couriers carry what it says (`courier`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import structlog
+from prometheus_client import Gauge
+
+from penstock.duration import DAY, HOUR
+from penstock.log import Batch, Partition, Send
+from penstock.records import Alarm, Silence
+from penstock.runtime.lane import Effects, Redelivered
+from penstock.runtime.outbox import Said
+from penstock.store import Change, Saved
+from penstock.topics import Topics
+
+from .notices import Board
+
+__all__ = ["NotifierShard"]
+
+_LASTING: Final = Gauge("penstock_alarms_lasting", "Alarms that are raised and not cleared.", ["subject", "cause"])
+
+
+class _Position(msgspec.Struct):
+    next: int
+    seen: dict[str, int]
+    board: Board
+
+
+class NotifierShard:
+    """The only shard of the notifier: partition 0 of the alarms. See `Board.hear` for `window` and `repeat`."""
+
+    def __init__(self, topics: Topics, window: int = HOUR, repeat: int = 7 * DAY) -> None:
+        self._topics, self._window, self._repeat = topics, window, repeat
+        self._at = Partition(topics.alarms, 0)
+        self._next, self._board = 0, Board()
+        self._repeats, self._said = Redelivered(), Said()
+        self._taken: list[Alarm] = []
+        self._fresh = False
+        self._logger = structlog.get_logger(service="monitoring")
+
+    def open(self, saved: Saved) -> Mapping[Partition, int]:
+        if saved.position:
+            position = msgspec.msgpack.decode(saved.position, type=_Position)
+            self._next, self._board, self._repeats = position.next, position.board, Redelivered(position.seen)
+        return {self._at: self._next}
+
+    def recall(self, batch: Batch) -> None:
+        self._said.recall(batch)
+
+    def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
+        for batch in batches:
+            headers = batch.headers or [()] * len(batch)
+            for offset, key, value, head in zip(batch.offsets, batch.keys, batch.values, headers, strict=True):
+                try:
+                    if batch.partition.topic == self._topics.silences:
+                        self._silence(key, value)
+                    elif offset >= self._next:
+                        self._next, self._fresh = offset + 1, True
+                        if self._repeats.new(head):
+                            self._taken.append(msgspec.json.decode(value or b"", type=Alarm))
+                except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # what writes these topics is ours
+                    self._logger.error("unreadable", topic=batch.partition.topic, offset=offset, cause=str(error))
+        return ()
+
+    def _silence(self, key: bytes | None, value: bytes | None) -> None:
+        subject, _, cause = (key or b"").decode().partition("/")
+        self._board.silence(subject, cause, None if value is None else msgspec.json.decode(value, type=Silence))
+
+    def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
+        if not self._fresh:
+            return None
+        self._fresh = False
+        notices = [self._board.hear(alarm, self._window, self._repeat) for alarm in self._taken]
+        self._taken.clear()
+        sends = [
+            Send(self._topics.notices, f"{said.subject}/{said.cause}".encode(), msgspec.json.encode(said))
+            for said in notices
+            if said is not None
+        ]
+        for (subject, cause), number in self._board.lasting().items():
+            _LASTING.labels(subject, cause).set(number)
+        position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, self._board))
+        return Effects(Change(position), self._said.unsaid(sends), positions={self._at: self._next})

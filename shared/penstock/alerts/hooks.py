@@ -1,0 +1,187 @@
+"""By HTTP: a webhook that bears a signature (Standard Webhooks 1.0), and one that Slack and those compatible with it take.
+
+Redirects are not followed: what was meant for one address must not end at another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from ..errors import SettingError
+from .message import Message
+from .routes import SECONDS, Delayed, Undeliverable
+
+__all__ = ["Slack", "Webhook", "key_of", "signature"]
+
+READ: Final = 2_000
+"""Bytes of an answer that are read."""
+SHOWN: Final = 200
+"""Characters of it that are told."""
+LATER: Final = (408, 425, 429)
+"""Statuses below 500 that ask to come again."""
+PREFIX: Final = "whsec_"
+SECTION: Final = 3_000
+TITLE: Final = 150
+"""Characters that Slack takes in a section, and in a header."""
+BLOCKS: Final = 10
+"""Sections, of which it takes fifty, that anybody would read."""
+
+
+def key_of(text: str) -> bytes:
+    """The key that `whsec_...` spells, of 16 to 64 bytes; empty for no text, which is: no signature. SettingError for another.
+
+    >>> key_of("whsec_plJ3nmyCDGBKInavdOK15jsl").hex()
+    'a652779e6c820c604a2276af74e2b5e63b25'
+    """
+    if not text:
+        return b""
+    try:
+        key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    except binascii.Error:
+        key = b""
+    if not text.startswith(PREFIX) or not 16 <= len(key) <= 64:
+        raise SettingError(
+            "PENSTOCK_ALERT_WEBHOOK_KEY is no key of Standard Webhooks",
+            'export PENSTOCK_ALERT_WEBHOOK_KEY="whsec_$(openssl rand -base64 32)"   and give the receiver the same',
+        )
+    return key
+
+
+def signature(key: bytes, id_: str, at: int, body: bytes) -> str:
+    """The header `webhook-signature` of a body that is sent at `at`, seconds since 1970.
+
+    >>> key = key_of("whsec_plJ3nmyCDGBKInavdOK15jsl")
+    >>> signature(key, "msg_loFOjxBNrRLzqYUf", 1731705121, b'{"event_type":"ping","data":{"success":true}}')
+    'v1,rAvfW3dJ/X/qxhsaXPOyyCGmRKsaKWcsNccKXlIktD0='
+    """
+    digest = hmac.new(key, b"%b.%d.%b" % (id_.encode(), at, body), hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+class _Hook:
+    name = ""
+
+    def __init__(self, url: str, trusted: ssl.SSLContext) -> None:
+        self._url, self._trusted = url, trusted
+        found = urlsplit(url)
+        self.place = f"{found.scheme}://{found.hostname}" + (f":{found.port}" if found.port else "")
+
+    async def _post(self, body: bytes, headers: Mapping[str, str]) -> str:
+        import httpx
+
+        said = {"content-type": "application/json", "user-agent": "penstock", **headers}
+        try:
+            async with asyncio.timeout(3 * SECONDS), httpx.AsyncClient(verify=self._trusted, timeout=SECONDS) as client:
+                request = client.build_request("POST", self._url, content=body, headers=said)
+                answer = await client.send(request, stream=True, follow_redirects=False)
+                found = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    found += chunk
+                    if len(found) >= READ:
+                        break
+                await answer.aclose()
+        except TimeoutError:
+            raise Delayed(f"{self.place} did not answer within {3 * SECONDS:.0f} s") from None
+        except httpx.InvalidURL as error:
+            raise Undeliverable(f"{self.place}: {error}") from None
+        except (httpx.HTTPError, OSError) as error:
+            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+                raise Undeliverable(f"the certificate of {self.place} is not to be trusted: {error}") from None
+            raise Delayed(f"{self.place} does not answer: {str(error) or type(error).__name__}") from None
+        words = " ".join(found.decode("utf-8", "replace").split())[:SHOWN]
+        told = f"{self.place} answered {answer.status_code}" + (f": {words}" if words else "")
+        if answer.is_success:
+            return told
+        if answer.status_code in LATER or answer.status_code >= 500:
+            raise Delayed(told, _asked(answer.headers.get("retry-after", ""), time.time))
+        if answer.has_redirect_location:
+            told += f" -> {urlsplit(answer.headers['location']).hostname or 'another path'}, and redirects are not followed"
+        raise Undeliverable(told)
+
+
+class Webhook(_Hook):
+    """One POST a message, as Standard Webhooks says: `webhook-id` is the same at every attempt, and with a key it is signed."""
+
+    name = "webhook"
+
+    def __init__(self, url: str, key: bytes, trusted: ssl.SSLContext, clock: Callable[[], float] = time.time) -> None:
+        super().__init__(url, trusted)
+        self._key, self._clock = key, clock
+
+    async def send(self, message: Message) -> str:
+        said = {"type": f"alarm.{message.state}", "timestamp": message.at, "data": message}
+        body, at = msgspec.json.encode(said), int(self._clock())
+        headers = {"webhook-id": message.id, "webhook-timestamp": str(at)}
+        if self._key:
+            headers["webhook-signature"] = signature(self._key, message.id, at, body)
+        return await self._post(body, headers)
+
+
+class Slack(_Hook):
+    """An incoming webhook: a text, and blocks for those who show them."""
+
+    name = "slack"
+
+    async def send(self, message: Message) -> str:
+        return await self._post(msgspec.json.encode(slack_of(message)), {})
+
+
+def slack_of(message: Message) -> dict[str, Any]:
+    """The message as Slack takes it."""
+    title = {"type": "header", "text": {"type": "plain_text", "text": message.title[:TITLE]}}
+    return {"text": _escaped(message.title), "blocks": [title, *_sections(message.lines)]}
+
+
+def _sections(lines: list[str]) -> Iterator[dict[str, Any]]:
+    """Lines as verbatim text, cut between lines where a section is full."""
+    parts = [""]
+    for line in map(_escaped, lines):
+        if len(parts[-1]) + len(line) + 10 > SECTION:
+            parts.append("")
+        parts[-1] += f"{line}\n"
+    for part in parts[:BLOCKS]:
+        if part:
+            yield {"type": "section", "text": {"type": "mrkdwn", "text": f"```\n{part}```", "verbatim": True}}
+
+
+def _escaped(text: str) -> str:
+    """Text that says nothing else to Slack: no link, no mention.
+
+    >>> _escaped("delay > 15 <!channel>")
+    'delay &gt; 15 &lt;!channel&gt;'
+    """
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _asked(said: str, clock: Callable[[], float]) -> float:
+    """The seconds that a Retry-After asks for: a number, or a date.
+
+    >>> _asked("120", lambda: 0.0), _asked("Thu, 01 Jan 1970 00:01:00 GMT", lambda: 20.0), _asked("soon", lambda: 0.0)
+    (120.0, 40.0, 0.0)
+    """
+    if said.strip().isdecimal():
+        return float(said)
+    try:
+        when = parsedate_to_datetime(said)
+    except (TypeError, ValueError):
+        return 0.0
+    return max((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - clock(), 0.0)
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

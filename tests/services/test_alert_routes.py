@@ -1,0 +1,261 @@
+"""Routes to people, against real servers on this machine: what goes out, and what becomes of everything that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import email
+import email.policy
+import hashlib
+import hmac
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests import secure
+from tests.conftest import missing
+from tests.services.letterbox import Answer, Postman, mail_server, web_server
+
+from penstock.alerts import hooks, mail
+from penstock.alerts.message import Message, facts, message_of, messages
+from penstock.alerts.routes import Delayed, Route, Undeliverable, routes_of
+from penstock.errors import SettingError
+from penstock.local import port as ports
+from penstock.records import Alarm, Notice
+from penstock.settings import Settings
+
+KEY = "whsec_" + base64.b64encode(b"twenty-four bytes or more").decode()
+
+
+def notice(number: int, subject: str = "late", cause: str = "drift", state: str = "raised", **evidence: Any) -> Notice:
+    at = datetime(2013, 2, 8, number, tzinfo=UTC)
+    said = Alarm(id=f"{subject}/{cause}/{number}", model=subject, signal=cause, state=state, at=at, evidence=evidence)
+    return Notice(id=said.id, subject=subject, cause=cause, state=state, alarms=[said])
+
+
+MESSAGE = message_of("flights", [notice(1, inputs=[{"input": "delay <b>", "ks": 0.3141}])])
+
+
+def route(**said: str) -> Route:
+    (found,) = routes_of(Settings(**{f"alert_{name}": value for name, value in said.items()}))  # type: ignore[arg-type]
+    return found
+
+
+def sent(way: Route, message: Message = MESSAGE) -> str:
+    return asyncio.run(way.send(message))
+
+
+def by_mail(port: int, scheme: str = "smtp+plain", user: str = "", **said: str) -> Route:
+    return route(smtp=f"{scheme}://{user}127.0.0.1:{port}", **{"from": "penstock@example.org", "to": "ada@example.org", **said})
+
+
+@pytest.fixture(scope="module")
+def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if reason := secure.available():
+        missing("certificates", reason)
+    return secure.certify(tmp_path_factory.mktemp("keys"))
+
+
+# -- What is said ------------------------------------------------------------------------------------------------------
+
+
+def test_notices_of_one_cause_are_one_message_that_says_how_things_stand_by_now() -> None:
+    storm = [notice(1), notice(2, "fares"), notice(3, state="held"), notice(4, cause="skill"), notice(5, state="cleared")]
+    found = messages("flights", storm)
+    assert [(m.subject, m.cause, m.state) for m in found] == [
+        ("late", "drift", "cleared"), ("fares", "drift", "raised"), ("late", "skill", "raised"),
+    ]  # fmt: skip
+    assert found[0].title == "[flights] late: drift is over"
+
+
+def test_the_id_of_a_message_follows_from_its_notices_alone() -> None:
+    assert message_of("flights", [notice(1)]).id == message_of("flights", [notice(1, ks=0.5)]).id
+    assert len({message_of("flights", group).id for group in ([notice(1)], [notice(2)], [notice(1), notice(2)])}) == 3
+
+
+def test_whatever_evidence_holds_it_is_a_few_short_lines() -> None:
+    monstrous: dict[str, Any] = {
+        "inputs": [{"input": "x" * 2_000, "nested": {"deep": [1, 2]}}] * 50, "example": "two\nlines\r\nBcc: all", "none": None,
+    }  # fmt: skip
+    lines = facts(monstrous)
+    assert len(lines) <= 6 and all(len(line) <= 300 and line.isprintable() for line in lines)
+
+
+def test_a_storm_is_one_message_of_bounded_length() -> None:
+    said = [Alarm(id=str(n), model="", signal=f"quality/trips/{n}", state="raised", at=datetime(2013, 1, 1, tzinfo=UTC),
+                  evidence={"share": n / 500}) for n in range(500)]  # fmt: skip
+    one = message_of("flights", [Notice(id="1", subject="trips", cause="quality", state="raised", alarms=said)])
+    assert one.title == "[flights] trips: quality alarm (500 alarms)"
+    assert len(one.alarms) == 20 and one.lines[-1] == "and 480 more: penstock alerts list"
+
+
+# -- Webhook -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_webhook_says_all_of_it_and_is_signed_as_standard_webhooks_says() -> None:
+    with web_server() as web:
+        answer = sent(route(webhook=web.url, webhook_key=KEY))
+    (post,) = web.posts
+    said = json.loads(post.body)
+    assert (said["type"], said["data"]["subject"], said["data"]["id"]) == ("alarm.raised", "late", MESSAGE.id)
+    assert said["data"]["alarms"][0]["evidence"] == {"inputs": [{"input": "delay <b>", "ks": 0.3141}]}
+    assert post.headers["webhook-id"] == MESSAGE.id
+    signed = f"{MESSAGE.id}.{post.headers['webhook-timestamp']}.".encode() + post.body
+    digest = hmac.new(b"twenty-four bytes or more", signed, hashlib.sha256).digest()
+    assert post.headers["webhook-signature"] == f"v1,{base64.b64encode(digest).decode()}"
+    assert answer == f"{web.url.removesuffix('/hook/secret')} answered 200: ok"
+
+
+def test_without_a_key_it_is_not_signed() -> None:
+    with web_server() as web:
+        sent(route(webhook=web.url))
+    assert "webhook-signature" not in web.posts[0].headers
+
+
+@pytest.mark.parametrize(("status", "after"), [(500, 0), (503, 120), (429, 30), (408, 0)])
+def test_a_server_in_trouble_is_asked_again_when_it_says(status: int, after: int) -> None:
+    headers = {"retry-after": str(after)} if after else {}
+    with web_server([Answer(status, headers)]) as web, pytest.raises(Delayed, match=str(status)) as delayed:
+        sent(route(webhook=web.url))
+    assert delayed.value.after == after
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 410])
+def test_a_refusal_is_final_and_in_the_server_s_own_words(status: int) -> None:
+    answer = Answer(status, body=b"no\n such hook" * 500)
+    with web_server([answer]) as web, pytest.raises(Undeliverable, match=f"{status}: no such hook") as final:
+        sent(route(webhook=web.url))
+    assert len(str(final.value)) < 300 and "secret" not in str(final.value)
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with (
+        web_server() as other,
+        web_server([Answer(307, {"location": other.url})]) as web,
+        pytest.raises(Undeliverable, match="307"),
+    ):
+        sent(route(webhook=web.url))
+    assert other.posts == []
+
+
+def test_a_server_that_is_down_or_silent_is_one_to_come_back_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Delayed, match="does not answer"):
+        sent(route(webhook=f"http://127.0.0.1:{ports.free()}/"))
+    monkeypatch.setattr(hooks, "SECONDS", 0.1)
+    with web_server([Answer(after=1.0)]) as web, pytest.raises(Delayed, match="does not answer"):
+        sent(route(webhook=web.url))
+
+
+def test_a_certificate_that_nobody_vouches_for_gets_nothing_and_one_of_ours_does(keys: Path) -> None:
+    with web_server(keys=keys) as web:
+        with pytest.raises(Undeliverable, match="certificate"):
+            sent(route(webhook=web.url))
+        assert web.posts == []
+        sent(route(webhook=web.url, ca=str(keys / "cert.pem")))
+        assert len(web.posts) == 1
+
+
+# -- Slack -------------------------------------------------------------------------------------------------------------
+
+
+def test_slack_gets_a_text_and_blocks_within_its_limits_and_without_markup_of_others() -> None:
+    lines = [f"{number} <!channel> & co " + "x" * 200 for number in range(40)]
+    long = Message(**{**{f: getattr(MESSAGE, f) for f in MESSAGE.__struct_fields__}, "lines": lines, "title": "t" * 300})
+    with web_server() as web:
+        sent(route(slack=web.url), long)
+    said = json.loads(web.posts[0].body)
+    assert said["blocks"][0] == {"type": "header", "text": {"type": "plain_text", "text": "t" * 150}}
+    texts = [block["text"]["text"] for block in said["blocks"][1:]]
+    assert all(len(text) <= 3_000 for text in texts) and "<!channel>" not in "".join(texts)
+    assert [line for text in texts for line in text.strip("`").split("\n") if line] == [
+        line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in lines
+    ]
+
+
+# -- E-mail ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_letter_is_plain_text_with_an_id_that_is_the_same_at_every_attempt() -> None:
+    postman = Postman()
+    with mail_server(postman) as port:
+        for _ in range(2):
+            sent(by_mail(port, to="ada@example.org, bob@example.org"))
+    letters = [email.message_from_bytes(content, policy=email.policy.default) for _, content in postman.letters]
+    assert [who for who, _ in postman.letters] == [["ada@example.org", "bob@example.org"]] * 2
+    assert {letter["Message-ID"] for letter in letters} == {f"<{MESSAGE.id}@example.org>"}
+    assert letters[0]["Subject"] == "[flights] late: drift alarm"
+    assert letters[0].get_content().splitlines()[:2] == ["drift raised at 2013-02-08 01:00 UTC", "  input delay <b>, ks 0.314"]
+
+
+def test_a_name_with_a_line_break_makes_no_header() -> None:
+    postman = Postman()
+    with mail_server(postman) as port:
+        sent(by_mail(port), message_of("flights", [notice(1, subject="late\r\nBcc: all@example.org")]))
+    assert b"\nBcc:" not in postman.letters[0][1]
+
+
+@pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # the server knows TLS by STARTTLS only
+@pytest.mark.parametrize("implicit", [False, True])
+def test_login_goes_over_tls_only(keys: Path, implicit: bool) -> None:
+    postman, scheme = Postman(), "smtps" if implicit else "smtp"
+    with mail_server(postman, keys, implicit, login=("ada", "love/lace")) as port:
+        with pytest.raises(Undeliverable, match="certificate"):
+            sent(by_mail(port, scheme, "ada:love%2Flace@"))
+        sent(by_mail(port, scheme, "ada:love%2Flace@", ca=str(keys / "cert.pem")))
+        with pytest.raises(Undeliverable, match="refused the login: 535"):
+            sent(by_mail(port, scheme, "ada:wrong@", ca=str(keys / "cert.pem")))
+    assert len(postman.letters) == 1
+
+
+def test_where_starttls_is_not_offered_nothing_is_sent() -> None:
+    postman = Postman()
+    with mail_server(postman) as port, pytest.raises(Undeliverable, match="STARTTLS"):
+        sent(by_mail(port, "smtp"))
+    assert postman.letters == []
+
+
+def test_a_mail_server_that_is_busy_or_down_is_one_to_come_back_to() -> None:
+    with mail_server(Postman(["451 try later", "554 no spam"])) as port:
+        with pytest.raises(Delayed, match="451 try later"):
+            sent(by_mail(port))
+        with pytest.raises(Undeliverable, match="554 no spam"):
+            sent(by_mail(port))
+    with pytest.raises(Delayed, match="does not answer"):
+        sent(by_mail(ports.free()))
+
+
+def test_one_of_the_recipients_who_is_unknown_does_not_keep_it_from_the_others() -> None:
+    postman = Postman(refuses=["bob@example.org"])
+    with mail_server(postman) as port:
+        assert sent(by_mail(port, to="ada@example.org,bob@example.org")).endswith("but not for bob@example.org")
+        with pytest.raises(Undeliverable, match="550 no such person"):
+            sent(by_mail(port, to="bob@example.org"))
+
+
+# -- Settings ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"webhook": "ftp://x"}, "PENSTOCK_ALERT_WEBHOOK is no http"),
+        ({"webhook": "https://x/", "webhook_key": "secret"}, "no key of Standard Webhooks"),
+        ({"slack": "hooks.slack.com/x"}, "PENSTOCK_ALERT_SLACK is no http"),
+        ({"smtp": "mail.example.org"}, "no address of a mail server"),
+        ({"smtp": "smtps://m", "from": "me"}, "PENSTOCK_ALERT_FROM is me"),
+        ({"smtp": "smtps://m", "from": "a@b.c"}, "PENSTOCK_ALERT_TO is not set"),
+        ({"smtp": "smtp+plain://u:p@mail.example.org", "from": "a@b.c", "to": "a@b.c"}, "password in the clear"),
+        ({"webhook": "https://x/", "ca": "/nowhere.pem"}, "PENSTOCK_ALERT_CA"),
+    ],
+)
+def test_a_route_that_cannot_be_is_refused_in_words(said: dict[str, str], words: str) -> None:
+    with pytest.raises(SettingError, match=words) as refused:
+        route(**said)
+    assert refused.value.fix and "secret" not in str(refused.value)
+
+
+def test_no_route_is_declared_unless_somebody_does() -> None:
+    assert routes_of(Settings()) == []
+    assert mail.SCHEMES["smtps"] == 465
