@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from tests.services.air import late
 
+from penstock.runtime.refusals import Failed
 from penstock.scoring.answers import Serving
 from penstock.scoring.scorers import Member
 from penstock.services.inference.gateway.onduty import OnDuty
-from penstock.services.inference.open_inference.protocol import Failed
 
 
 class Scorer:

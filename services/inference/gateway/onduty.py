@@ -14,12 +14,13 @@ import numpy as np
 
 from penstock.errors import Refused
 from penstock.model import Model
+from penstock.runtime.refusals import SOON, Failed
 from penstock.scoring.answers import NOBODY, Serving, score
 
 from ..duty import Follower
 from ..open_inference.batching import Batcher
 from ..open_inference.datatypes import Array
-from ..open_inference.protocol import SOON, Failed, Version
+from ..open_inference.protocol import Version
 from ..open_inference.tally import Tally
 from ..open_inference.tensors import Signature, Tensor
 

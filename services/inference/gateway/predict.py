@@ -19,12 +19,13 @@ import msgspec
 
 from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.errors import Refused
+from penstock.runtime.asgi import Receive, Scope, Send
 from penstock.runtime.lane import now
+from penstock.runtime.refusals import SOON, Failed, refusal
 
-from ..open_inference.protocol import SOON, Failed, Receive, Scope, Send
 from .onduty import WAITING
 from .predictor import VARIANTS, Predictor, Question, Told
-from .replies import refusal, replied
+from .replies import replied
 from .requests import listed, plain_body, traceparent_of
 
 __all__ = ["PREFIX", "Predict"]

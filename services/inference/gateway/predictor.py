@@ -32,6 +32,7 @@ from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
 from penstock.runtime.outbox import FROM, SEQUENCE
+from penstock.runtime.refusals import Failed
 from penstock.scoring.answers import NOBODY, Scored, Serving, score
 from penstock.store import StoreError
 
@@ -39,7 +40,6 @@ from ..desk import Desk
 from ..explainers import Explainers
 from ..meters import Meters
 from ..open_inference.batching import Overloaded
-from ..open_inference.protocol import Failed
 from ..rows import Values, matrix
 from ..sessions import Member
 from .onduty import LATER, nobody

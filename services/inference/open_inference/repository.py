@@ -19,10 +19,11 @@ from typing import Final
 import structlog
 
 from penstock.errors import PenstockError, Unreachable
+from penstock.runtime.refusals import Failed
 from penstock.scoring.graph import Graph
 
 from .batching import Batcher
-from .protocol import Failed, Version
+from .protocol import Version
 from .tally import Tally
 from .tensors import Parameters
 

@@ -21,13 +21,14 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from penstock.doors.access import Access, loopback
 from penstock.errors import PenstockError
+from penstock.runtime.asgi import Receive, Scope, Send, answer
 from penstock.runtime.documentation import page
 from penstock.runtime.server import Transport
 from penstock.runtime.server import server as running
 from penstock.runtime.telemetry import logs
 
 from .described import document
-from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
+from .protocol import PROTOCOL, Limits, OpenInference
 from .repository import Repository, named
 from .rpc_port import rpc_port
 from .tally import Tallies
@@ -71,9 +72,7 @@ class Serve:
         else:
             await self.protocol(scope, receive, send)
             return
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await answer(scope, send, status, body, [(b"content-type", kind)])
 
 
 def run(
