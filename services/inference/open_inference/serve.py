@@ -1,4 +1,5 @@
-"""`penstock serve`: ONNX files by the Open Inference Protocol v2, in one process that needs no broker, Redis or project.
+"""`penstock serve`: ONNX files and Python functions by the Open Inference Protocol v2, in one process and those of the functions;
+no broker, Redis or project is needed.
 
     files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json /docs
 
@@ -26,6 +27,7 @@ from penstock.runtime.documentation import page
 from penstock.runtime.server import Transport
 from penstock.runtime.server import server as running
 from penstock.runtime.telemetry import logs
+from penstock.scoring.process import Bounds
 
 from .described import document
 from .protocol import PROTOCOL, Limits, OpenInference
@@ -33,7 +35,7 @@ from .repository import Repository, named
 from .rpc_port import rpc_port
 from .tally import Tallies
 
-__all__ = ["Serve", "run"]
+__all__ = ["Bounds", "Serve", "run"]
 
 Told = Callable[[str, Sequence[dict[str, Any]], str], None]
 
@@ -88,6 +90,7 @@ def run(
     access: Access = Access(),
     transport: Transport | None = None,
     grpc_port: int | None = None,
+    bounds: Bounds = Bounds(),
 ) -> None:
     """Serve until SIGTERM or SIGINT. `told` hears the URL, model by model what is served, and host:port of gRPC, once it is.
     PenstockError in words when a file cannot be served or a port is taken. `grpc_port`: answer by gRPC, too (0: a free port)."""
@@ -96,7 +99,7 @@ def run(
             f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1, or ask for keys:  --keys FILE"
         )
     logs("serve")
-    repository = Repository([named(word) for word in words], memory, load_timeout, patience)
+    repository = Repository([named(word) for word in words], memory, load_timeout, patience, bounds)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
     app = Serve(repository, limits, admin)
     guarded, rpc = access.door(app, host), rpc_port(app.protocol, host, grpc_port, access)
