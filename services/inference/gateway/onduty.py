@@ -1,7 +1,7 @@
 """The models of a project as the Open Inference Protocol asks them: whoever is on duty answers.
 
 One input `X`, FP32 [rows, inputs] in the order of the model, NaN (in JSON null) for missing. One output `score`, FP64 [rows]:
-the probability of True. Tensors have no event id: their answers are not recorded, and no canary is drawn for them.
+the probability of True. Tensors have no event id: no label answers them, and no canary is drawn for them.
 """
 
 from __future__ import annotations

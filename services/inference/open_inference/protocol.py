@@ -13,7 +13,7 @@ the way of an infer request: they cost three times what the model does.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
@@ -25,8 +25,9 @@ from penstock.runtime.asgi import JSON, Receive, Scope, Send, answer, body_of, r
 from penstock.runtime.refusals import Failed, refusal
 
 from .batching import Batcher, Overloaded
+from .datatypes import Array
 from .tally import Tally
-from .tensors import Parameters, Signature, infer_answer, infer_request
+from .tensors import Asked, Parameters, Signature, infer_answer, infer_request
 
 __all__ = ["Limits", "Models", "OpenInference", "Version"]
 
@@ -49,6 +50,12 @@ class Version:
     tally: Tally
     parameters: Parameters
     """What else is known of it, such as its sha256."""
+
+
+Pairs = Iterable[tuple[bytes, bytes]]
+"""Headers of a request."""
+Record = Callable[[Version, Asked, Sequence[Array], Pairs, float], Awaitable[None]]
+"""Version, request, outputs, headers, and seconds since the request began."""
 
 
 class Models(Protocol):
@@ -127,10 +134,11 @@ def route(path: str) -> Route | None:
 
 
 class OpenInference:
-    """The application. `admin`: whether the repository may be looked at and changed."""
+    """The application. `admin`: whether the repository may be looked at and changed. `record` makes an answer safe before it is
+    given."""
 
-    def __init__(self, models: Models, limits: Limits = Limits(), admin: bool = False) -> None:
-        self.models, self.limits, self._admin = models, limits, admin
+    def __init__(self, models: Models, limits: Limits = Limits(), admin: bool = False, record: Record | None = None) -> None:
+        self.models, self.limits, self._admin, self._record = models, limits, admin, record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -160,10 +168,8 @@ class OpenInference:
             body = await body_of(scope, receive, self.limits.body)
             read = time.perf_counter()
             request = infer_request(body, version.signature, head)
-            if request.rows > self.limits.rows:
-                raise Refused("too_large", f"{request.rows} rows are more than {self.limits.rows} in one request")
             decoded = time.perf_counter()
-            found = await version.batcher.ask(request)
+            found = await self.ask(version, request, began, scope["headers"])
             encoding = time.perf_counter()
             given = infer_answer(request, version.model, version.name, version.signature, found)
         except Overloaded:
@@ -175,6 +181,15 @@ class OpenInference:
             raise
         tally.answered(began, decoded - read, encoding)
         return given
+
+    async def ask(self, version: Version, request: Asked, began: float, headers: Pairs = ()) -> list[Array]:
+        """The outputs that are wanted, and recorded where answers are. Raises Refused, Overloaded, and what the model raises."""
+        if request.rows > self.limits.rows:
+            raise Refused("too_large", f"{request.rows} rows are more than {self.limits.rows} in one request")
+        found = await version.batcher.ask(request)
+        if self._record is not None:
+            await self._record(version, request, found, headers, time.perf_counter() - began)
+        return found
 
     async def _other(self, asked: Route | None, scope: Scope, receive: Receive) -> tuple[int, Any]:
         """Whatever is not inference: status and value."""
@@ -247,7 +262,7 @@ class OpenInference:
         return 200, {}
 
 
-def _head(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
+def _head(headers: Pairs) -> int | None:
     """The length of the JSON part, where there is a binary part."""
     head = None
     for name, value in headers:

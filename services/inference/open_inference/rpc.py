@@ -131,10 +131,8 @@ class _Calls:
         tally = version.tally
         try:
             request = _request(asked, version.signature)
-            if request.rows > self._protocol.limits.rows:
-                raise Refused("too_large", f"{request.rows} rows are more than {self._protocol.limits.rows} in one request")
             decoded = time.perf_counter()
-            found = await version.batcher.ask(request)
+            found = await self._protocol.ask(version, request, began)
             encoding = time.perf_counter()
             answer = _answer(asked, request, version, found)
         except Overloaded:
