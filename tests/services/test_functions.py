@@ -211,6 +211,16 @@ def test_a_process_that_takes_the_place_of_another_runs_the_same_text(tmp_path: 
     assert found.tolist() == [[2.0, 1.0, 1.0]]
 
 
+def test_it_finds_what_lies_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("BY = 3.0")
+    file = tmp_path / "steps.py"
+    file.write_text(
+        "import beside\nimport penstock as ps\n"
+        "@ps.function(takes={'x': 'FP64[*]'}, gives={'y': 'FP64[*]'})\ndef f(x):\n    return {'y': x * beside.BY}\n"
+    )
+    assert Function(file, "f").run(["y"], {"x": np.ones(1)})[0].tolist() == [3.0]
+
+
 def test_a_chain_is_asked_as_one_model(file: Path, tmp_path: Path) -> None:
     model = put(tmp_path / "double.onnx", graphs.scaled(2.0))
 
@@ -258,7 +268,7 @@ def test_killed_again_and_again_under_load_it_fails_no_request(file: Path) -> No
                     os.kill(pid, signal.SIGKILL)
 
         async def ask() -> list[int]:
-            found = []
+            found = list[int]()
             while len(killed) < 3 or len(found) < 50:
                 found.append((await client.post("/v2/models/obey/infer", json={"inputs": [texts("do", "", "")]})).status_code)
             return found

@@ -129,7 +129,7 @@ def test_of_many_rows_the_first_are_written_down_and_all_are_counted(door: Door)
         (found,) = read(door.log.sent)
         kept = module.VALUES // WIDTH
         assert (found.rows, found.recorded, found.inputs["X"].shape) == (1_000, kept, [1_000, WIDTH])
-        assert found.inputs["X"].data == np.float32(drawn)[:kept].ravel().tolist()
+        assert found.inputs["X"].data == drawn.astype(np.float32)[:kept].ravel().tolist()
         assert found.outputs["score"].data == answer["outputs"][0]["data"][:kept]
 
     door.run(talk, door.said("champion", "v1"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,7 @@ def gateway(
     answers = Recorder(log, kept, meters, spill, source)
     inferences = Inferences(topics.inferences, answers, source, recorded)
     events = Recorder(log, [event.topic for event in topics.project.events], meters, patience=ingest.PATIENCE)
-    tensors = OnDuty(models, follower)
+    tensors = OnDuty(topics.project, follower)
     meters.registry.register(
         Tallies(lambda: {f"{model}/{version}": tally for (model, version), tally in tensors.tallies().items()})
     )
@@ -111,7 +111,12 @@ def gateway(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        parts = {"follows who is on duty": follower.run, "records answers": answers.run, "publishes events": events.run}
+        parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "follows who is on duty": follower.run,
+            "records answers": answers.run,
+            "publishes events": events.run,
+            "opens its functions": partial(asyncio.to_thread, tensors.open),
+        }
         running = [asyncio.create_task(work()) for work in parts.values()]
         for what, task in zip(parts, running, strict=True):
             task.add_done_callback(partial(ended, what))
@@ -119,6 +124,7 @@ def gateway(
         for task in running:
             task.cancel()
         await asyncio.wait(running)
+        await asyncio.to_thread(tensors.close)
 
     app.router.lifespan_context = lifespan
     app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS), record=inferences.record)

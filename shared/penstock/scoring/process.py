@@ -66,7 +66,8 @@ class Function:
             raise Unreachable(f"it cannot be read: {error.strerror or error}", "name a Python file that is there") from None
         self.sha256, self.size = hashlib.sha256(text).hexdigest(), len(text)
         self.name, self._bounds = name, bounds
-        self._source = Source(str(file.absolute()), module or file.stem, name, text, bounds.memory, bounds.seconds)
+        path = [os.path.abspath(place) for place in sys.path]
+        self._source = Source(str(file.absolute()), module or file.stem, path, name, text, bounds.memory, bounds.seconds)
         self._turn, self._logger = threading.Lock(), structlog.get_logger()
         self._worker: _Worker | None = _Worker(self._source, bounds)
         self.signature = self._worker.signature

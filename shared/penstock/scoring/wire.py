@@ -40,6 +40,8 @@ class Source(msgspec.Struct, tag=True):
 
     file: str
     module: str
+    path: list[str]
+    """Where modules are looked for."""
     name: str
     text: bytes
     memory: int

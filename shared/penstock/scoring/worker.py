@@ -75,7 +75,7 @@ def _found(source: Source) -> Any:
     module = ModuleType(source.module)
     module.__file__, module.__package__ = source.file, source.module.rpartition(".")[0]
     sys.modules[source.module] = module
-    sys.path.insert(0, os.path.dirname(source.file))
+    sys.path[:] = source.path if module.__package__ else [os.path.dirname(source.file), *source.path]
     exec(compile(source.text, source.file, "exec", dont_inherit=True), vars(module))
     found = getattr(module, source.name, None)
     if not callable(found):
