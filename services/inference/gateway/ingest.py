@@ -74,7 +74,7 @@ class Ingest:
                 wrong.append((index, refused))
         if wrong:
             raise _refused(wrong, len(found))
-        offsets: list[int] = []
+        offsets: list[int | None] = []
         if records:
             safe = await self._recorder.record(records)
             assert safe.written is not None  # there is no spill

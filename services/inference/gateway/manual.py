@@ -88,7 +88,7 @@ def _answer() -> Json:
 
 
 def _positions() -> Json:
-    place = _record({"topic": _TEXT, "partition": {"type": "integer"}, "offset": {"type": "integer"}})
+    place = _record({"topic": _TEXT, "partition": {"type": "integer"}, "offset": {"type": ["integer", "null"]}})
     return _record({"positions": _list(place)})
 
 
