@@ -118,7 +118,7 @@ def inference(machine: Machine) -> None:
     machine.lanes(service.lanes(machine.topics, machine.log, machine.store, sessions, meters, now, machine.tracing))
     machine.app = app = api.gateway(
         machine.topics, machine.log, sessions, meters, online.rows, spill, settings.features_required, machine.tracing,
-        settings.trace_sample, warming,
+        settings.trace_sample, warming, settings.record_tensors,
     )  # fmt: skip
     if port := settings.inference_grpc_port:
         answering = rpc_port(app.state.open_inference, settings.http_host, port, Access.of(settings))

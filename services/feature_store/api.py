@@ -21,7 +21,8 @@ from penstock.errors import Refused
 from penstock.event import EPOCH, from_micros, to_micros
 from penstock.online.query import ARROW, MAX_BODY, MAX_KEYS, Answer, Query, query_of, stream_of
 from penstock.online.reader import OnlineFeatures, moments
-from penstock.runtime.health import application, body_of
+from penstock.runtime.asgi import body_of
+from penstock.runtime.health import application
 
 __all__ = ["app", "openapi"]
 
@@ -133,7 +134,7 @@ def app(
         Nothing is refused for being older than an entity's newest event: that view's status is `newer`, and `as_of` says when its
         windows end. When the store does not answer within 3 seconds, this does: 503.
         """
-        asked = query_of(await body_of(request, MAX_BODY))
+        asked = query_of(await body_of(request.scope, request.receive, MAX_BODY))
         n = max(map(len, asked.keys.values()), default=0) if isinstance(asked.keys, dict) else len(asked.keys)
         if n > MAX_KEYS:
             raise HTTPException(413, f"{n:,} keys; one read takes at most {MAX_KEYS:,}: ask in parts")

@@ -33,6 +33,7 @@ from .event import EventTime, Id, Key, event
 from .expect import expect
 from .feature import Derived, derived, features
 from .frames.expectations import expectations
+from .function import function
 from .label import label
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
@@ -78,6 +79,7 @@ __all__ = [
     "features",
     "first",
     "float16",
+    "function",
     "incremental",
     "int8",
     "label",

@@ -8,7 +8,7 @@ import importlib.util
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,23 +19,37 @@ from .errors import DefinitionError
 from .event import Event, event_of
 from .expectation import spelled
 from .feature import View, view_of
+from .function import declared
 from .mistake import mistake, nearest, stopped, together, told
 from .model import Model
 from .topology import Topology
 
-__all__ = ["Project", "load"]
+__all__ = ["Link", "Project", "load"]
+
+Link = Model | Callable[..., Mapping[str, Any]]
+"""Of a chain: a model, or a function declared with `ps.function`."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,48}")
+_CHAIN = re.compile(r"[A-Za-z0-9_\-]{1,100}")
 _LAST_LINE = 'project = ps.Project("name", [model])'
 
 
 class Project:
     """`ps.Project("payments", [fraud])`; `rows={Payment: [Card]}` asks for rows of events that no model scores.
 
+    `chains={"checked": [prepare, fraud, verdict]}` has the gateway answer tensors (/v2) under a name of their own by a model with
+    functions (`ps.function`) before and after it. Events need none: their features are `ps.derived`.
+
     DefinitionError lists every mistake, in words, before anything starts.
     """
 
-    def __init__(self, name: str, models: Sequence[Model] = (), rows: Mapping[type, Sequence[type]] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        models: Sequence[Model] = (),
+        rows: Mapping[type, Sequence[type]] | None = None,
+        chains: Mapping[str, Sequence[Link]] | None = None,
+    ) -> None:
         if isinstance(models, Model):
             raise DefinitionError(f"{models.name} stands alone", f"give a list: ps.Project({name!r}, [{models.name}])")
         self.name, self.models = name, tuple(models)
@@ -47,7 +61,10 @@ class Project:
             reads.setdefault(model.scores, {}).update(dict.fromkeys(model.views))
         for cls, views in (rows or {}).items():
             reads.setdefault(event_of(cls), {}).update(dict.fromkeys(map(view_of, views)))
+        self.chains = {chain: tuple(links) for chain, links in (chains or {}).items()}
         with together():
+            for chain, links in self.chains.items():
+                self._see(chain, links)
             if not _NAME.fullmatch(name):
                 mistake(f"{name!r} is not a project name", "topics begin with it: lower-case letters, digits, - and _")
             if not reads:
@@ -63,6 +80,22 @@ class Project:
             for topic in topics:
                 if topic.startswith(f"{name}."):
                     mistake(f"topic {topic} begins with the project's name, which is reserved", "rename the topic or the project")
+
+    def _see(self, chain: str, links: Sequence[Link]) -> None:
+        """What is wrong with a chain."""
+        if not _CHAIN.fullmatch(chain) or chain == "stats" or chain in [model.name for model in self.models]:
+            mistake(f"{chain!r} is no name for a chain", "take letters, digits, _ and -, and no name of a model")
+        if sum(isinstance(link, Model) for link in links) != 1:
+            mistake(f"chain {chain} has not one model", "list functions before and after one model of the project")
+        for link in links:
+            if not isinstance(link, Model):
+                declared(link)
+                if "." in link.__qualname__:
+                    mistake(
+                        f"chain {chain}: {link.__qualname__} is not at the top of its file", "another process must find it there"
+                    )
+            elif link not in self.models:
+                mistake(f"chain {chain}: {link.name} is no model of this project", f"list it: ps.Project(name, [{link.name}])")
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -89,6 +122,8 @@ class Project:
         }
         if expected := {event.topic: spelled(event) for event in self.events if event.expectations}:
             said["expectations"] = expected
+        if self.chains:
+            said["chains"] = {chain: [getattr(link, "__name__", repr(link)) for link in of] for chain, of in self.chains.items()}
         return hashlib.sha256(msgspec.json.encode(said)).hexdigest()
 
 

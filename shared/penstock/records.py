@@ -23,6 +23,7 @@ __all__ = [
     "Decision",
     "Described",
     "Frequent",
+    "Inference",
     "LateEvent",
     "Met",
     "Notice",
@@ -36,6 +37,7 @@ __all__ = [
     "Shift",
     "Silence",
     "Statistic",
+    "Tensor",
     "Weighed",
 ]
 
@@ -125,6 +127,35 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """0 to 9,999, by the entity: which share of a canary it falls to."""
     latency: float
     """Seconds from reading the row to the answer."""
+    trace: str = ""
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """Values row by row, in a datatype of the Open Inference Protocol."""
+
+    datatype: str
+    shape: list[int]
+    """Of all rows, whether they are here or not."""
+    data: list[int | float | bool | str | None]
+    """Of the rows that are here. NaN and the infinities are null."""
+
+
+class Inference(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer to tensors (Open Inference Protocol), with what was asked. Of many rows the first `recorded` are here."""
+
+    id: str
+    """As the request said it, else that of this record."""
+    model: str
+    version: str
+    digest: str
+    time: datetime
+    """Of the answer, by the clock of who gave it."""
+    rows: int
+    recorded: int
+    inputs: dict[str, Tensor]
+    outputs: dict[str, Tensor]
+    latency: float
+    """Seconds from the request to the answer."""
     trace: str = ""
 
 

@@ -99,6 +99,10 @@ class Settings(BaseSettings):
     """Bytes of answers that the gateway keeps on disk (PENSTOCK_DATA/spill) while Kafka is away; an answer takes some 800. When
     they are full, and with 0 at once (strict), it gives no answer that Kafka has not taken, but a 503."""
 
+    record_tensors: float = Field(1.0, ge=0, le=1)
+    """Share of the answers to tensors (/v2 of the gateway, gRPC) that are recorded, on <project>.inferences; those to events all
+    are."""
+
     features_required: bool = False
     """Whether the gateway answers 503 while the online store is away. Else it answers as of entities of which nothing is known,
     by models that take missing values, and says so."""

@@ -42,6 +42,7 @@ class Topics:
         self.silences = f"{self.prefix}.silences"
         self.runs = f"{self.prefix}.runs"
         self.candidates = f"{self.prefix}.candidates"
+        self.inferences = f"{self.prefix}.inferences"
         self.models = f"{self.prefix}.models"
         self.commands = f"{self.prefix}.commands"
         self.archive = f"{self.prefix}.archive"
@@ -126,6 +127,7 @@ class Topics:
         ]
         if self.project.models:
             found += [
+                _contract(self.inferences, n, "request id", records.Inference, "inference", "you"),
                 _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring"),
                 _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),

@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -86,13 +87,21 @@ class Gateway:
                     pass
                 await asyncio.sleep(0.05)
 
+    def question(self, who: int, name: str, origin: str) -> tuple[str, dict[str, Any]]:
+        """Where it is asked, and how: half of the clients ask about events, half about tensors."""
+        if who % 2:
+            return "/predict/late", {**EVENT, "flight": name, "origin": origin}
+        values = {"name": "X", "shape": [1, len(late.inputs)], "datatype": "FP32", "data": [1.0] * len(late.inputs)}
+        return "/v2/models/late/infer", {"id": name, "inputs": [values]}
+
     async def ask(self, who: int) -> None:
         loop, number = asyncio.get_running_loop(), 0
         async with httpx.AsyncClient(base_url=self.url, timeout=30.0) as client:
             while self.asking:
                 number, name, began = number + 1, f"{who}-{number}", loop.time()
+                path, body = self.question(who, name, f"o{number % 50}")
                 try:
-                    answer = await client.post("/predict/late", json={**EVENT, "flight": name, "origin": f"o{number % 50}"})
+                    answer = await client.post(path, json=body)
                 except httpx.HTTPError as error:  # killed: it is not known whether it is recorded
                     self.refused[type(error).__name__] += 1
                     await asyncio.sleep(0.1)
@@ -148,7 +157,7 @@ def test_every_answer_given_while_kafka_was_away_is_recorded_once(
                 await gateway.until("/metrics", "penstock_spill_bytes 0.0")
             gateway.asking = False
             await asyncio.gather(*asking)
-            found = await read_all(log, TOPICS.predictions("late"))
+            found = [*await read_all(log, TOPICS.predictions("late")), *await read_all(log, TOPICS.inferences)]
             recorded = Counter((key or b"").decode() for _, _, key, _, _ in found)
             print(f"{len(gateway.given)} answers, {len(found)} records, slowest {gateway.slowest:.2f} s, {dict(gateway.refused)}")
             assert [name for name, times in recorded.items() if times > 1] == []

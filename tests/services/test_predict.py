@@ -244,6 +244,31 @@ class TestExplanations:
 
         door.run(talk, explaining(door, "v1"))
 
+    def test_of_a_mixed_answer_each_version_that_counted_is_explained(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            said = (await client.post("/predict/late?explain=true", json=EVENT)).json()
+            assert said["version"] == "v1"
+            assert said["weights"] == {"online-1": 0.75, "v1": 0.25}
+            both = [said["explanation"], *said["also"]]
+            assert [(one["version"], one["kind"]) for one in both] == [("v1", "trees"), ("online-1", "linear")]
+            mixed = sum(said["weights"][one["version"]] * one["probability"] for one in both)
+            assert mixed == pytest.approx(said["score"], abs=1e-6)
+            assert "unexplained" not in said
+
+        online = door.said("online", "online-1", "snapshot", 0.0, weights={"batch": 0.25, "online": 0.75})
+        door.run(talk, explaining(door, "v1"), online)
+
+    def test_what_cannot_be_explained_of_a_mixed_answer_is_said_beside_the_rest(self, door: Door) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            said = (await client.post("/predict/late?explain=true", json=EVENT)).json()
+            assert "explanation" not in said
+            assert [one["version"] for one in said["also"]] == ["online-1"]
+            assert "cannot be read" in said["unexplained"]
+
+        online = door.said("online", "online-1", "snapshot", 0.0, weights={"batch": 0.25, "online": 0.75})
+        lost = Artefact(uri="00/lost.npz", sha256="0" * 64, size=1, format="npz")
+        door.run(talk, explaining(door, "v1", lost), online)
+
     def test_a_version_that_cannot_explain_says_so_before_anything_is_answered(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
             answer = await client.post("/predict/late?explain=true", json=EVENT)

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.services.air import late
+from tests.services.air import PROJECT
 
+from penstock.runtime.refusals import Failed
 from penstock.scoring.answers import Serving
 from penstock.scoring.scorers import Member
 from penstock.services.inference.gateway.onduty import OnDuty
-from penstock.services.inference.open_inference.protocol import Failed
 
 
 class Scorer:
@@ -30,7 +30,7 @@ def member(version: str) -> Member:
 def test_a_version_that_left_duty_is_let_go_also_where_it_was_asked_by_name() -> None:
     duty = SimpleNamespace(serving=Serving(member("v1")))
     follower: Any = SimpleNamespace(ready=True, duties=SimpleNamespace(of={"late": duty}))
-    models = OnDuty([late], follower)
+    models = OnDuty(PROJECT, follower)
 
     async def asked() -> None:
         assert (await models.version("late", "v1")).name == (await models.version("late", None)).name == "v1"

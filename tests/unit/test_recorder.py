@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pytest
 from penstock.log import LogError, Partition, Send, TooLarge, Topic
 from penstock.log.memory import MemoryLog
 from penstock.services.inference.gateway import recorder as module
-from penstock.services.inference.gateway.recorder import Full, Recorder
+from penstock.services.inference.gateway.recorder import Full, Recorder, Written
 from penstock.services.inference.gateway.spill import Spill
 from penstock.services.inference.meters import Meters
 
@@ -125,6 +125,12 @@ def test_each_is_told_where_its_records_are() -> None:
         await ended(task)
 
     asyncio.run(scenario())
+
+
+def test_where_the_broker_does_not_say_where_its_records_are_nobody_makes_it_up() -> None:
+    sends = [record(0), record(1), record(6)]
+    ends = {Partition(TOPICS[0], 0): 7, Partition(TOPICS[1], 1): -1}
+    assert Written(sends, ends).offsets == [5, None, 6]
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -275,6 +281,65 @@ def test_a_record_that_is_too_large_fails_alone() -> None:
         await small
         with pytest.raises(TooLarge):
             await large
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_those_beside_a_record_that_is_too_large_are_spilled_when_the_log_goes_away(tmp_path: Path) -> None:
+    class Leaving(Flaky):
+        """Refuses a record that is too large, and goes away with the first."""
+
+        left = False
+
+        async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
+            if any(len(one.value or b"") > 1000 for one in records):
+                self.away, self.left = not self.left, True
+                raise TooLarge("too large")
+            return await super().send(records)
+
+    async def scenario() -> None:
+        log = Leaving(random.Random(0))
+        await log.create([Topic(name, 3) for name in TOPICS])
+        recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 1 << 20), SOURCE)
+        task = run(recorder)
+        told = [recorder.record([one]) for one in (record(0), record(2)._replace(value=b"x" * 2000), record(6))]
+        safe = await asyncio.wait_for(asyncio.gather(*told, return_exceptions=True), 10)
+        assert [type(one).__name__ for one in safe] == ["Safe", "Safe", "Safe"]  # the log may take it: a replay will tell
+        log.away = False
+        await settled(recorder)
+        assert [number for numbers in (await found(log)).values() for number in numbers] == [0, 6]
+        await ended(task)
+
+    asyncio.run(scenario())
+
+
+def test_a_replay_reads_what_others_wrote_of_late_and_not_all_that_they_ever_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "FRESH", 0.0)
+    read: list[int] = []
+
+    class Watched(Flaky):
+        async def reader(self, positions: Mapping[Partition, int]) -> Any:
+            ends = await self.ends(TOPICS)
+            read.append(sum([ends[place] - at for place, at in positions.items()]))
+            return await super().reader(positions)
+
+    async def scenario() -> None:
+        log = Watched(random.Random(0))
+        await log.create([Topic(name, 3) for name in TOPICS])
+        recorder = Recorder(log, TOPICS, Meters(), Spill(tmp_path, 1 << 20), SOURCE)
+        task = run(recorder)
+        await recorder.record([record(0)])
+        for _ in range(100):  # the stream writes to the same topics, whoever asks the gateway
+            await MemoryLog.send(log, [Send(TOPICS[0], b"99", b"{}", (), 1)] * 100)
+        await recorder.record([record(6)])
+        log.away = True
+        await recorder.record([record(12)])
+        log.away = False
+        await settled(recorder)
+        assert max(read, default=0) < 10
         await ended(task)
 
     asyncio.run(scenario())

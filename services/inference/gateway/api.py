@@ -2,7 +2,7 @@
 
 POST /predict/{model}          events; an answer leaves when its record is in the log, or safe in a spill (`predict`)
 POST /events/{event}           events to be published: CloudEvents, or bare JSON (`ingest`)
-GET, POST /v2/...              Open Inference Protocol v2 (tensors have no event id: their answers are not recorded)
+GET, POST /v2/...              Open Inference Protocol v2; its answers are recorded as well (`inferences`)
 GET /healthz /readyz /metrics /openapi.json
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from ..open_inference.protocol import Limits, OpenInference
 from ..open_inference.tally import Tallies
 from ..sessions import Sessions
 from . import ingest, manual, predict
+from .inferences import Inferences
 from .ingest import Ingest
 from .onduty import OnDuty
 from .predict import Predict
@@ -71,17 +72,21 @@ def gateway(
     tracing: Tracing | None = None,
     share: float = 0.0,
     warming: Callable[[], str] = str,
+    recorded: float = 1.0,
 ) -> FastAPI:
     """The application. While it runs it follows who is on duty; `look` reads features from the online store.
 
     Without a `spill` it is strict: what the log does not take is not answered. `demanding`: nor is what `look` cannot read. A
-    `share` of the events that come without a traceparent begin a trace. `warming` says what `look` is not ready for yet.
+    `share` of the events that come without a traceparent begin a trace. `warming` says what `look` is not ready for yet. Of the
+    answers to tensors the share `recorded` is recorded.
     """
     follower, source = Follower(topics, log, sessions, meters), f"/{topics.project.name}/gateway".encode()
     models = topics.project.models
-    answers = Recorder(log, [topics.predictions(model.name) for model in models], meters, spill, source)
+    kept = [*(topics.predictions(model.name) for model in models), *([topics.inferences] if models else [])]
+    answers = Recorder(log, kept, meters, spill, source)
+    inferences = Inferences(topics.inferences, answers, source, recorded)
     events = Recorder(log, [event.topic for event in topics.project.events], meters, patience=ingest.PATIENCE)
-    tensors = OnDuty(models, follower)
+    tensors = OnDuty(topics.project, follower)
     meters.registry.register(
         Tallies(lambda: {f"{model}/{version}": tally for (model, version), tally in tensors.tallies().items()})
     )
@@ -106,7 +111,12 @@ def gateway(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        parts = {"follows who is on duty": follower.run, "records answers": answers.run, "publishes events": events.run}
+        parts: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
+            "follows who is on duty": follower.run,
+            "records answers": answers.run,
+            "publishes events": events.run,
+            "opens its functions": partial(asyncio.to_thread, tensors.open),
+        }
         running = [asyncio.create_task(work()) for work in parts.values()]
         for what, task in zip(parts, running, strict=True):
             task.add_done_callback(partial(ended, what))
@@ -114,9 +124,10 @@ def gateway(
         for task in running:
             task.cancel()
         await asyncio.wait(running)
+        await asyncio.to_thread(tensors.close)
 
     app.router.lifespan_context = lifespan
-    app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS))
+    app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS), record=inferences.record)
     ahead = {
         "/v2": app.state.open_inference,
         predict.PREFIX: Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share)),

@@ -19,10 +19,11 @@ from penstock.event import Event, to_micros
 from penstock.log import Headers, partition_of
 from penstock.log import Send as Record
 from penstock.publish import Kind
+from penstock.runtime.asgi import Receive, Scope, Send
 from penstock.runtime.lane import now
+from penstock.runtime.refusals import Failed
 from penstock.topics import Topics
 
-from ..open_inference.protocol import Failed, Receive, Scope, Send
 from .cloudevents import Unsupported, Wrapped, unwrapped
 from .recorder import Recorder
 from .replies import replied
@@ -44,36 +45,36 @@ class Ingest:
 
     def __init__(self, topics: Topics, recorder: Recorder) -> None:
         self._recorder, self._partitions = recorder, topics.partitions
-        self._events = {event.topic: _Door(topics, event) for event in topics.project.events}
+        self._events = {event.topic: _Intake(topics, event) for event in topics.project.events}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def work() -> tuple[int, bytes]:
             name = scope["path"][len(PREFIX) :]
-            door = self._events.get(name)
-            if door is None:
+            intake = self._events.get(name)
+            if intake is None:
                 raise Failed(404, f"no event has the topic {name[:80]!r}; there is: {', '.join(self._events)}")
             body = await plain_body(scope, receive, MAX_BYTES)
             try:
                 found = unwrapped(scope["headers"], body)
             except Unsupported as error:
                 raise Failed(415, str(error)) from None
-            return 202, _encode(await self._publish(door, found, traceparent_of(scope)))
+            return 202, _encode(await self._publish(intake, found, traceparent_of(scope)))
 
         await replied(scope, send, f"{PREFIX}{{event}}", work)
 
-    async def _publish(self, door: _Door, found: list[Wrapped | Refused], trace: str) -> dict[str, Any]:
+    async def _publish(self, intake: _Intake, found: list[Wrapped | Refused], trace: str) -> dict[str, Any]:
         records, wrong = list[Record](), list[tuple[int, Refused]]()
         moment = now()
         for index, one in enumerate(found):
             try:
                 if isinstance(one, Refused):
                     raise one
-                records.append(door.record(one, moment, self._partitions, trace))
+                records.append(intake.record(one, moment, self._partitions, trace))
             except Refused as refused:
                 wrong.append((index, refused))
         if wrong:
             raise _refused(wrong, len(found))
-        offsets: list[int] = []
+        offsets: list[int | None] = []
         if records:
             safe = await self._recorder.record(records)
             assert safe.written is not None  # there is no spill
@@ -98,7 +99,7 @@ def _refused(wrong: list[tuple[int, Refused]], of: int) -> Failed:
     return Failed(status, f"{len(wrong)} of {of} events cannot be taken, so none was published: {listed}{more}")
 
 
-class _Door:
+class _Intake:
     """Where one kind of event comes in."""
 
     def __init__(self, topics: Topics, event: Event) -> None:

@@ -82,12 +82,13 @@ def _answer() -> Json:
             "features_status": {"type": "object", "additionalProperties": _TEXT},
             "trace": {"type": "string", "description": "Id of the trace, empty where there is none."},
         },
-        explanation=explanation, unexplained=_TEXT,
+        explanation=explanation, also=_list(explanation), unexplained=_TEXT,
+        weights={"type": "object", "additionalProperties": _NUMBER},
     )  # fmt: skip
 
 
 def _positions() -> Json:
-    place = _record({"topic": _TEXT, "partition": {"type": "integer"}, "offset": {"type": "integer"}})
+    place = _record({"topic": _TEXT, "partition": {"type": "integer"}, "offset": {"type": ["integer", "null"]}})
     return _record({"positions": _list(place)})
 
 

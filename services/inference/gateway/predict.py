@@ -3,7 +3,7 @@
 An event is its JSON as on its topic. A list is answered by a list, in order: each event has its answer, or what is wrong with it
 as `{"error": "...", "status": 400}`, and leaves the others alone. What concerns all of them (503, 413) refuses the whole.
 
-    ?explain=true        also what contributed most to the answer; 501 where the version cannot say
+    ?explain=true        also what contributed most to the answer of each version that counted; 501 where one cannot say
     ?variant=challenger  what that version would answer alone (champion, challenger, probation): for administrators. It decides
                          nothing, so it is not recorded
 """
@@ -19,12 +19,13 @@ import msgspec
 
 from penstock.codec import MAX_BYTES, EventDecoder
 from penstock.errors import Refused
+from penstock.runtime.asgi import Receive, Scope, Send
 from penstock.runtime.lane import now
+from penstock.runtime.refusals import SOON, Failed, refusal
 
-from ..open_inference.protocol import SOON, Failed, Receive, Scope, Send
 from .onduty import WAITING
 from .predictor import VARIANTS, Predictor, Question, Told
-from .replies import refusal, replied
+from .replies import replied
 from .requests import listed, plain_body, traceparent_of
 
 __all__ = ["PREFIX", "Predict"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -32,6 +32,7 @@ from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
 from penstock.runtime.outbox import FROM, SEQUENCE
+from penstock.runtime.refusals import Failed
 from penstock.scoring.answers import NOBODY, Scored, Serving, score
 from penstock.store import StoreError
 
@@ -39,7 +40,6 @@ from ..desk import Desk
 from ..explainers import Explainers
 from ..meters import Meters
 from ..open_inference.batching import Overloaded
-from ..open_inference.protocol import Failed
 from ..rows import Values, matrix
 from ..sessions import Member
 from .onduty import LATER, nobody
@@ -63,7 +63,8 @@ AWAY: Final = 1.0
 LARGEST: Final = 10
 """Contributions that an explanation names."""
 EXPLAINED: Final = 1_000
-"""Answers that may wait for their explanation at the same time, as many as one request may have: 2 s of work for 100 trees."""
+"""Answers that may wait for their explanation at the same time, as many as one request may have: 2 s of work for 100 trees (a
+snapshot mixed with them is linear, and takes a hundredth)."""
 VARIANTS: Final = ("champion", "challenger", "probation")
 
 _encode = msgspec.json.Encoder().encode
@@ -93,6 +94,11 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     features_status: dict[str, str]
     trace: str
     explanation: Explanation | None = None
+    """Of the version that is named."""
+    also: list[Explanation] = []
+    """Of the others that counted in a mixed answer, the weightiest first."""
+    weights: dict[str, float] = {}
+    """How much each that is explained counted, where there are several."""
     unexplained: str = ""
 
 
@@ -227,11 +233,11 @@ class Predictor:
             if isinstance(told, Failed):
                 self._fail(one, told)
             elif one.question.explain:
-                explained.append((one, told, rows[at]))
+                explained.append((one, told, rows[at], scored.answers[at].weights))
             elif not one.told.done():
                 one.told.set_result(told)
-        for one, told, row in explained:  # takes longer than all of the above, so the others have their answers by now
-            with_it = await asyncio.to_thread(self._with_explanation, told, row)
+        for one, told, row, weights in explained:  # takes longer than all of the above, so the others have their answers by now
+            with_it = await asyncio.to_thread(self._with_explanation, told, row, weights)
             if not one.told.done():
                 one.told.set_result(with_it)
 
@@ -280,19 +286,24 @@ class Predictor:
     def _explained(self, _: asyncio.Future[Told]) -> None:
         self._explaining -= 1
 
-    def _with_explanation(self, told: Told, row: Values) -> Told:
-        """The answer with its largest contributions, or with why there are none."""
+    def _with_explanation(self, told: Told, row: Values, weights: Mapping[str, float]) -> Told:
+        """The answer with the largest contributions to what each version that counted said, or with why there are none."""
         values = [None if value is None or value != value else value for value in row]
-        try:
-            found = self._explainers.explained(self._desk.duty, told.version, values)
-        except PenstockError as error:  # its file is away, or the version left duty in this moment
-            return msgspec.structs.replace(told, unexplained=str(error))
-        except Exception as error:  # whatever it is: the answer is recorded, and stands
-            self._logger.error("explanation failed", model=self.model.name, version=told.version, exc_info=error)
-            return msgspec.structs.replace(told, unexplained="the explainer failed; its log says why")
+        named, *others = sorted(weights, key=lambda version: (version != told.version, -weights[version]))
+        found, whys = dict[str, Explanation](), list[str]()
+        for version in (named, *others):
+            try:
+                made = self._explainers.explained(self._desk.duty, version, values)
+                found[version] = msgspec.structs.replace(made, contributions=made.contributions[:LARGEST])
+            except PenstockError as error:  # its file is away, or the version left duty in this moment
+                whys.append(str(error))
+            except Exception as error:  # whatever it is: the answer is recorded, and stands
+                self._logger.error("explanation failed", model=self.model.name, version=version, exc_info=error)
+                whys.append(f"the explainer of {version} failed; its log says why")
         return msgspec.structs.replace(
-            told, explanation=msgspec.structs.replace(found, contributions=found.contributions[:LARGEST])
-        )
+            told, explanation=found.get(named), also=[found[version] for version in others if version in found],
+            weights={version: weights[version] for version in found} if others else {}, unexplained="; ".join(whys),
+        )  # fmt: skip
 
 
 def _rows(values: npt.NDArray[np.float64]) -> list[Values]:

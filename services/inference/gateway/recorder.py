@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -41,6 +42,8 @@ BYTES: Final = 192 * 1024
 """And their bytes, about: they make one batch a partition (`_kafka_send.BATCH_BYTES`), whose records follow each other."""
 PATIENCE: Final = 1.0
 """Seconds that a send may take before the log counts as away; an election of a leader may take longer, and is spilled through."""
+FRESH: Final = 60.0
+"""Seconds after which the log is asked anew where it ends: a replay reads what others wrote since, and no more."""
 OVERHEAD: Final = 400
 """Bytes of a record's headers."""
 
@@ -52,14 +55,15 @@ class Written:
         self._sends, self._ends = sends, ends
 
     @cached_property
-    def offsets(self) -> list[int]:
-        """Where each of the records is in its partition, for records that name theirs."""
-        ends, found = {(topic, number): end for (topic, number), end in self._ends.items()}, [0] * len(self._sends)
-        for at in range(len(found) - 1, -1, -1):
-            place = self._sends[at].topic, self._sends[at].partition or 0
+    def offsets(self) -> list[int | None]:
+        """Where each of the records is in its partition, for records that name theirs; None where the broker did not say (it
+        took a repetition for what it was)."""
+        ends, found = dict(self._ends), list[int | None]()
+        for send in reversed(self._sends):
+            place = Partition(send.topic, send.partition or 0)
             ends[place] -= 1
-            found[at] = ends[place]
-        return found
+            found.append(ends[place] if self._ends[place] >= 0 else None)
+        return found[::-1]
 
 
 class Safe(NamedTuple):
@@ -95,6 +99,8 @@ class Recorder:
         self._source, self._patience = source, patience
         self._queue: deque[_Waiting] = deque()
         self._waiting = self._held = 0
+        self._looked = 0.0
+        """When the log was last asked where it ends (monotonic)."""
         self._news = asyncio.Event()
         self._replaying: asyncio.Task[None] | None = None
         self._refusing = ""
@@ -127,6 +133,7 @@ class Recorder:
                 self._replaying = asyncio.create_task(self._replay(spill, None, 0))
             elif spill is not None:
                 spill.ends = await patiently(lambda: self._log.ends(self._topics), self._logger)
+                self._looked = time.monotonic()
             self.ready = True
             while True:
                 await self._news.wait()
@@ -140,9 +147,22 @@ class Recorder:
                 spill.close()
             _fail(self._queue, LogError("this process ends"))
 
+    async def _look(self) -> None:
+        """Ask where the log ends, now that nothing of ours is under way."""
+        self._looked, spill = time.monotonic(), self._spill
+        if spill is not None and self._replaying is None and spill.empty:
+            with contextlib.suppress(LogError, TimeoutError):
+                async with asyncio.timeout(self._patience):
+                    spill.ends = await self._log.ends(self._topics)
+
     async def _next(self) -> None:
         """Make the oldest that wait safe."""
-        batch, sends = self._take()
+        if time.monotonic() - self._looked > FRESH:
+            await self._look()
+        await self._secure(*self._take())
+
+    async def _secure(self, batch: list[_Waiting], sends: Sequence[Send]) -> None:
+        """Make these safe, or say why not. One that is larger than its topic takes fails by itself."""
         spill = self._spill
         try:
             if spill is not None and (self._replaying is not None or not spill.empty):
@@ -160,10 +180,13 @@ class Recorder:
                     raise error
                 ends = sending.result()
                 if spill is not None:
-                    spill.ends = {**spill.ends, **ends}
+                    spill.ends = {**spill.ends, **{place: end for place, end in ends.items() if end >= 0}}
                 _tell(batch, Written(sends, ends))
+            elif sending.done() and isinstance(error, TooLarge) and len(batch) > 1:
+                for one in batch:
+                    await self._secure([one], one.sends)
             elif sending.done() and isinstance(error, TooLarge):
-                await self._alone(batch)
+                raise error
             elif spill is None:
                 await self._refuse(batch, sending)
             else:
@@ -193,14 +216,6 @@ class Recorder:
             batch.append(one)
             sends += one.sends
         return batch, sends
-
-    async def _alone(self, batch: list[_Waiting]) -> None:
-        """One after the other, where one is larger than its topic takes: it fails by itself."""
-        for one in batch:
-            try:
-                _tell([one], Written(one.sends, await self._log.send(one.sends)))
-            except LogError as error:
-                _fail([one], error)
 
     async def _refuse(self, batch: list[_Waiting], sending: asyncio.Future[dict[Partition, int]]) -> None:
         """Strict: while a send is under way that may still be written, nothing is recorded, so that order stays plain."""

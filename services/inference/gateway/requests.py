@@ -7,9 +7,9 @@ from typing import Final
 import msgspec
 
 from penstock.errors import Refused
+from penstock.runtime.asgi import Receive, Scope, body_of
+from penstock.runtime.refusals import Failed
 from penstock.runtime.telemetry import W3C
-
-from ..open_inference.protocol import Failed, Receive, Scope, body_of
 
 __all__ = ["MAX_EVENTS", "listed", "plain_body", "traceparent", "traceparent_of"]
 
@@ -20,12 +20,9 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 async def plain_body(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body of a POST, at most so many bytes. Raises Failed: 405 for another method, 413, 415 where it is compressed."""
+    """The body of a POST, at most so many bytes. Raises Failed: 405 for another method, and what `body_of` raises."""
     if scope["method"] != "POST":
         raise Failed(405, f"{scope['path'][:200]} takes POST", allow="POST")
-    for name, value in scope["headers"]:
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise Failed(415, "bodies are taken uncompressed only")
     return await body_of(scope, receive, most)
 
 

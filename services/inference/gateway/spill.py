@@ -24,6 +24,7 @@ import msgspec
 
 from penstock.errors import SettingError
 from penstock.log import Partition, Send
+from penstock.runtime.refusals import SOON, Failed
 
 __all__ = ["Full", "Spill"]
 
@@ -37,8 +38,11 @@ _records = msgspec.msgpack.Decoder(list[Send]).decode
 _mark = msgspec.msgpack.Decoder(tuple[int, dict[str, dict[int, int]]]).decode
 
 
-class Full(Exception):
+class Full(Failed):
     """There is no room for these records."""
+
+    def __init__(self, what: str = "there is no room for more records") -> None:
+        super().__init__(503, what, SOON)
 
 
 class Spill:

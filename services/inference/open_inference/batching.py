@@ -1,7 +1,8 @@
 """Batching without a timer: what has come in during one turn of the event loop is one run of the model.
 
 A lone request waits for nothing, and the busier the server, the larger its batches. A run that is expected to take long
-goes to a thread, so that others are answered meanwhile; what comes in during it is the next batch. Where a batch fails, each
+goes to a thread, so that others are answered meanwhile; what comes in during it is the next batch. So does every run that waits
+for another process, in a thread that is its model's own: one that hangs holds up nobody else. Where a batch fails, each
 of its requests is run alone, so that a bad one fails by itself. Admission is by age: while the oldest request that waits
 has waited longer than `patience`, no other is let in, and one that has when its turn comes is refused instead of answered
 late: its client has asked somebody else by then.
@@ -13,10 +14,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+
+from penstock.runtime.refusals import SOON, Failed
 
 from .datatypes import Array
 from .tally import Tally
@@ -34,8 +38,11 @@ LONG: Final = 0.010
 """Seconds that a run may hold the event loop. A thread costs some 0.1 ms."""
 
 
-class Overloaded(Exception):
+class Overloaded(Failed):
     """Requests wait too long already."""
+
+    def __init__(self) -> None:
+        super().__init__(503, "requests wait too long already; ask again", SOON)
 
 
 class _Waiting(msgspec.Struct, gc=False):
@@ -50,8 +57,16 @@ class Batcher:
     """Runs one version of a model. Use it from one event loop."""
 
     def __init__(
-        self, run: Run, signature: Signature, tally: Tally, patience: float = 1.0, clock: Callable[[], float] = time.perf_counter
+        self,
+        run: Run,
+        signature: Signature,
+        tally: Tally,
+        patience: float = 1.0,
+        clock: Callable[[], float] = time.perf_counter,
+        apart: bool = False,
     ) -> None:
+        """`apart`: `run` waits for another process."""
+        self._thread = ThreadPoolExecutor(1) if apart else None
         self._run, self._tally, self._patience, self._clock = run, tally, patience, clock
         self._batched = signature.batched
         self._free = [tensor.name for tensor in signature.inputs if -1 in tensor.shape[1:] or not tensor.shape]
@@ -83,8 +98,8 @@ class Batcher:
         if not batch:
             self._turning = False
             return
-        if self._pace * rows > LONG:
-            running = asyncio.get_running_loop().run_in_executor(None, self._timed, batch)
+        if self._thread is not None or self._pace * rows > LONG:
+            running = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, batch)
             running.add_done_callback(lambda done: self._answer(batch, rows, *done.result()))
         else:
             self._answer(batch, rows, *self._timed(batch))
@@ -131,7 +146,8 @@ class Batcher:
         except Exception as error:
             if len(batch) == 1:
                 return [error]
-            return [found for one in batch for found in self._outputs([one])]
+            until = self._clock() + self._patience  # one that hangs must not do so for each of them
+            return [self._outputs([one])[0] if self._clock() <= until else Overloaded() for one in batch]
 
     def _answer(self, batch: list[_Waiting], rows: int, found: list[list[Array] | Exception], began: float, took: float) -> None:
         tally = self._tally

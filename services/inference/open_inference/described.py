@@ -93,8 +93,9 @@ def paths(models: Sequence[str] = ()) -> Json:
     """Path -> operations; `models` are named where they are known and stay."""
     infer = {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("InferRequest"), "example": _INFER}}},
-        "description": "Answer tensors. No record is made: tensors have no event id that a label could answer. Binary tensors: "
-        "the header Inference-Header-Content-Length says where the JSON ends and the raw inputs begin.",
+        "description": "Answer tensors. They have no event id that a label could answer; a project's gateway records its answers "
+        "on <project>.inferences. Binary tensors: the header Inference-Header-Content-Length says where the JSON ends and the "
+        "raw inputs begin.",
     }
     found = {
         "/v2": _get("server_metadata", "The server and its extensions.", _ref("ServerMetadata")),

@@ -13,43 +13,29 @@ the way of an infer request: they cost three times what the model does.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
-import structlog
 
-from penstock.errors import PenstockError, Refused
+from penstock.errors import Refused
+from penstock.runtime.asgi import JSON, Receive, Scope, Send, answer, body_of, refuse
+from penstock.runtime.refusals import Failed, refusal
 
 from .batching import Batcher, Overloaded
+from .datatypes import Array
 from .tally import Tally
-from .tensors import Parameters, Signature, infer_answer, infer_request
+from .tensors import Asked, Parameters, Signature, infer_answer, infer_request
 
-__all__ = ["SOON", "Failed", "Limits", "Models", "OpenInference", "Version"]
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
+__all__ = ["Limits", "Models", "OpenInference", "Version"]
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
 PROTOCOL: Final = "2"
 
 _encode = msgspec.json.Encoder().encode
-_JSON: Final = (b"content-type", b"application/json")
 _BINARY: Final = (b"content-type", b"application/octet-stream")
-SOON: Final = 1
-"""Seconds after which a server that is busy may be asked again."""
-
-
-class Failed(PenstockError):
-    """An answer other than 200. `after`: seconds until it may be asked again."""
-
-    def __init__(self, status: int, what: str, after: int | None = None, allow: str = "") -> None:
-        super().__init__(what)
-        self.status, self.after, self.allow = status, after, allow
 
 
 @dataclass(frozen=True)
@@ -64,6 +50,12 @@ class Version:
     tally: Tally
     parameters: Parameters
     """What else is known of it, such as its sha256."""
+
+
+Pairs = Iterable[tuple[bytes, bytes]]
+"""Headers of a request."""
+Record = Callable[[Version, Asked, Sequence[Array], Pairs, float], Awaitable[None]]
+"""Version, request, outputs, headers, and seconds since the request began."""
 
 
 class Models(Protocol):
@@ -142,16 +134,16 @@ def route(path: str) -> Route | None:
 
 
 class OpenInference:
-    """The application. `admin`: whether the repository may be looked at and changed."""
+    """The application. `admin`: whether the repository may be looked at and changed. `record` makes an answer safe before it is
+    given."""
 
-    def __init__(self, models: Models, limits: Limits = Limits(), admin: bool = False) -> None:
-        self.models, self.limits, self._admin = models, limits, admin
-        self._logger = structlog.get_logger()
+    def __init__(self, models: Models, limits: Limits = Limits(), admin: bool = False, record: Record | None = None) -> None:
+        self.models, self.limits, self._admin, self._record = models, limits, admin, record
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise RuntimeError(f"the protocol does not speak {scope['type']}")
-        status, headers = 200, [_JSON]
+        status, headers = 200, [JSON]
         try:
             asked = route(scope["path"])
             if asked is not None and asked.call == "infer" and scope["method"] == "POST":
@@ -161,18 +153,10 @@ class OpenInference:
             else:
                 status, value = await self._other(asked, scope, receive)
                 body = _encode(value)
-        except Gone:
-            return
-        except Failed as failed:
-            status, body, headers = failed.status, _encode({"error": str(failed)}), _why(failed)
-        except Refused as refused:
-            status, body = 413 if refused.reason == "too_large" else 400, _encode({"error": str(refused)})
-        except Exception as error:  # a fault of ours, whatever it is
-            self._logger.error("request failed", exc_info=error)
-            status, body = 500, _encode({"error": "the server failed on this request; its log says why"})
-        headers.append((b"content-length", b"%d" % len(body)))
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        except Exception as error:
+            await refuse(scope, send, refusal(error))
+        else:
+            await answer(scope, send, status, body, headers)
 
     async def _infer(self, asked: Route, scope: Scope, receive: Receive) -> tuple[bytes, int | None]:
         """The body of the answer, and the length of its JSON part when it is binary."""
@@ -184,21 +168,28 @@ class OpenInference:
             body = await body_of(scope, receive, self.limits.body)
             read = time.perf_counter()
             request = infer_request(body, version.signature, head)
-            if request.rows > self.limits.rows:
-                raise Refused("too_large", f"{request.rows} rows are more than {self.limits.rows} in one request")
             decoded = time.perf_counter()
-            found = await version.batcher.ask(request)
+            found = await self.ask(version, request, began, scope["headers"])
             encoding = time.perf_counter()
-            answer = infer_answer(request, version.model, version.name, version.signature, found)
+            given = infer_answer(request, version.model, version.name, version.signature, found)
         except Overloaded:
             tally.refused += 1
-            raise Failed(503, f"requests for {asked.model} wait too long already; ask again", SOON) from None
+            raise
         except BaseException:
             tally.failed += 1
             tally.lost += time.perf_counter() - began
             raise
         tally.answered(began, decoded - read, encoding)
-        return answer
+        return given
+
+    async def ask(self, version: Version, request: Asked, began: float, headers: Pairs = ()) -> list[Array]:
+        """The outputs that are wanted, and recorded where answers are. Raises Refused, Overloaded, and what the model raises."""
+        if request.rows > self.limits.rows:
+            raise Refused("too_large", f"{request.rows} rows are more than {self.limits.rows} in one request")
+        found = await version.batcher.ask(request)
+        if self._record is not None:
+            await self._record(version, request, found, headers, time.perf_counter() - began)
+        return found
 
     async def _other(self, asked: Route | None, scope: Scope, receive: Receive) -> tuple[int, Any]:
         """Whatever is not inference: status and value."""
@@ -271,47 +262,12 @@ class OpenInference:
         return 200, {}
 
 
-class Gone(Exception):
-    """The client closed the connection before its request was whole."""
-
-
-async def body_of(scope: Scope, receive: Receive, most: int) -> bytes:
-    """The body of a request, read no further than `most` bytes."""
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body") and message["type"] == "http.request" and len(body) <= most:
-        return body
-    parts, size = [body], len(body)
-    while message.get("more_body"):
-        if size > most:
-            break
-        message = await receive()
-        parts.append(message.get("body", b""))
-        size += len(parts[-1])
-    if message["type"] == "http.disconnect":
-        raise Gone
-    if size > most:
-        raise Failed(413, f"the body is longer than {most} bytes")
-    return b"".join(parts)
-
-
-def _head(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
-    """The length of the JSON part, where there is a binary part. 415 for a body that is compressed."""
+def _head(headers: Pairs) -> int | None:
+    """The length of the JSON part, where there is a binary part."""
     head = None
     for name, value in headers:
         if name == b"inference-header-content-length":
             if head is not None or not value.isdigit() or len(value) > 18:
                 raise Refused("decode", "Inference-Header-Content-Length is not one number of bytes")
             head = int(value)
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            raise Failed(415, "bodies are taken uncompressed only")
     return head
-
-
-def _why(failed: Failed) -> Headers:
-    headers = [_JSON]
-    if failed.after is not None:
-        headers.append((b"retry-after", b"%d" % failed.after))
-    if failed.allow:
-        headers.append((b"allow", failed.allow.encode()))
-    return headers

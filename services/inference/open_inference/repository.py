@@ -1,49 +1,73 @@
-"""The repository of `penstock serve`: ONNX files by model and version, opened, watched, put in each other's place.
+"""The repository of `penstock serve`: files by model and version, opened, watched, put in each other's place.
+
+    late.onnx                                       a model
+    prepare.py:clean                                a Python function, in a process of its own (`penstock.scoring.process`)
+    prepare.py:clean+late.onnx+finish.py:words      a chain of them, asked as one model (`penstock.scoring.chain`)
 
 A file that changes is opened beside the version in force, warmed, and takes over between two requests; whoever asked the
 version before still gets its answer. What cannot be opened never takes over. A version without a name is called by the first
-12 digits of its file's sha256, so that every answer says which bytes gave it.
+12 digits of the sha256 of its files, so that every answer says which bytes gave it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import re
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 
 from penstock.errors import PenstockError, Unreachable
+from penstock.runtime.refusals import Failed
+from penstock.scoring.chain import Chain, Step
 from penstock.scoring.graph import Graph
+from penstock.scoring.process import Bounds, Function
 
 from .batching import Batcher
-from .protocol import Failed, Version
+from .protocol import Version
 from .tally import Tally
 from .tensors import Parameters
 
 __all__ = ["Named", "Repository", "named"]
 
-PLATFORM: Final = "onnx_onnxv1"
+_ONNX, _PYTHON, _CHAIN = "onnx_onnxv1", "python", "ensemble"
+"""Platforms, as Triton calls them."""
+_FUNCTION: Final = re.compile(r"(.+\.py):([A-Za-z_]\w*)")
 _NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,100}")
 _LATER: Final = 5
 """Seconds after which a model that is not loaded may be asked for again."""
 
-Stamp = tuple[int, int, int]
-"""Of a file: when it was written (ns), its size, its inode."""
+Stamp = tuple[tuple[int, int, int], ...]
+"""Of each file: when it was written (ns), its size, its inode."""
+
+
+class Source(NamedTuple):
+    """Of a step: an ONNX file, or a function of a Python file."""
+
+    path: Path
+    function: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.function}" if self.function else str(self.path)
 
 
 @dataclass(frozen=True)
 class Named:
-    """A file to serve, as it is named on the command line: FILE, MODEL=FILE or MODEL/VERSION=FILE."""
+    """What to serve, as it is named on the command line: FILE, MODEL=FILE or MODEL/VERSION=FILE; several steps with + between
+    them."""
 
     model: str
     version: str | None
-    path: Path
+    steps: tuple[Source, ...]
+
+    def __str__(self) -> str:
+        return "+".join(map(str, self.steps))
 
 
 def named(word: str) -> Named:
@@ -51,17 +75,28 @@ def named(word: str) -> Named:
 
     >>> named("models/fraud.onnx").model, named("late/3=x.onnx").version
     ('fraud', '3')
+    >>> named("prepare.py:clean+late.onnx").model, str(named("a=prepare.py:clean").steps[0])
+    ('late', 'prepare.py:clean')
     """
     name, equals, file = word.partition("=")
-    path = Path(file if equals else word)
-    model, slash, version = name.partition("/") if equals else (path.stem, "", "")
-    for said in (model, version) if slash else (model,):
-        if not _NAME.fullmatch(said) or said == "stats":
+    said = file if equals else word
+    steps = [_source(part) for part in said.split("+")]
+    if not any(step.function for step in steps):
+        steps = [Source(Path(said))]  # a + in the name of a file
+    stem = next((step.path.stem for step in steps if not step.function), steps[0].function)
+    model, slash, version = name.partition("/") if equals else (stem, "", "")
+    for part in (model, version) if slash else (model,):
+        if not _NAME.fullmatch(part) or part == "stats":
             raise PenstockError(
-                f"{word!r} does not name a model: {said!r} is not letters, digits and _ . -",
+                f"{word!r} does not name a model: {part!r} is not letters, digits and _ . -",
                 "write FILE.onnx, MODEL=FILE.onnx or MODEL/VERSION=FILE.onnx",
             )
-    return Named(model, version or None, path)
+    return Named(model, version or None, tuple(steps))
+
+
+def _source(said: str) -> Source:
+    of = _FUNCTION.fullmatch(said)
+    return Source(Path(said)) if of is None else Source(Path(of[1]), of[2])
 
 
 @dataclass
@@ -87,19 +122,26 @@ class _Place:
 
 class Repository:
     """Models of files. `memory`: bytes that they may take together; beyond it the least used is closed until it is asked for.
-    `timeout`: seconds that opening one may take. `patience`: see `Batcher`."""
+    `timeout`: seconds that opening one may take. `patience`: see `Batcher`. `bounds`: of each Python function."""
 
-    def __init__(self, files: Sequence[Named], memory: int | None = None, timeout: float = 60.0, patience: float = 1.0) -> None:
+    def __init__(
+        self,
+        files: Sequence[Named],
+        memory: int | None = None,
+        timeout: float = 60.0,
+        patience: float = 1.0,
+        bounds: Bounds = Bounds(),
+    ) -> None:
         self._places: dict[str, dict[str | None, _Place]] = {}
         for one in files:
             versions = self._places.setdefault(one.model, {})
             if one.version in versions or (versions and None in (one.version, *versions)):
                 raise PenstockError(
                     f"{one.model} is named twice" + (f", as version {one.version}" if one.version else ""),
-                    f"give versions names: {one.model}/1={one.path} {one.model}/2=...",
+                    f"give versions names: {one.model}/1={one} {one.model}/2=...",
                 )
             versions[one.version] = _Place(one)
-        self._memory, self._timeout, self._patience = memory, timeout, patience
+        self._memory, self._timeout, self._patience, self._bounds = memory, timeout, patience, bounds
         self._turn = 0
         self._logger = structlog.get_logger()
 
@@ -156,12 +198,12 @@ class Repository:
             try:
                 await self._open(place)
             except PenstockError as error:
-                raise type(error)(f"{place.named.path} cannot be served: {error}", error.fix) from None
+                raise type(error)(f"{place.named} cannot be served: {error}", error.fix) from None
 
     async def look(self) -> None:
         """Take over files that have changed, once they are whole: the same at two looks."""
         for place in self._all():
-            stamp = _stamp(place.named.path)
+            stamp = _stamp(place.named)
             settled, place.seen = stamp == place.seen, stamp
             if stamp is not None and settled and stamp != place.stamp and place.wanted:
                 await self._swap(place)
@@ -172,7 +214,7 @@ class Repository:
             await self._open(place)
         except PenstockError as error:
             place.reason = f"the file as it is now is not served: {error}"
-            self._logger.error("file not served", model=place.named.model, path=str(place.named.path), cause=str(error))
+            self._logger.error("file not served", model=place.named.model, path=str(place.named), cause=str(error))
         else:
             if place.now is not None:
                 sha256 = place.now.parameters["sha256"]
@@ -198,17 +240,18 @@ class Repository:
 
     async def _opened(self, place: _Place) -> None:
         """Read the file and put it in force."""
-        path, model = place.named.path, place.named.model
-        place.stamp = _stamp(path)
-        graph, size = await _in_time(path, self._timeout)
+        place.stamp = _stamp(place.named)
+        opened, size = await _in_time(place.named, self._bounds, self._timeout)
         if self._memory is not None and size > self._memory:
             raise PenstockError(
                 f"it takes {size >> 20} MiB of memory, more than the {self._memory >> 20} allowed", "raise --memory"
             )
-        label = place.named.version or graph.sha256[:12]
-        batcher = Batcher(graph.run, graph.signature, place.tally, self._patience)
-        about: Parameters = {"sha256": graph.sha256, "bytes": graph.size, "batched": graph.signature.batched}
-        place.now = Version(model, label, PLATFORM, graph.signature, batcher, place.tally, about)
+        label, signature = place.named.version or opened.sha256[:12], opened.step.signature
+        batcher = Batcher(opened.step.run, signature, place.tally, self._patience, apart=opened.platform != _ONNX)
+        about: Parameters = {"sha256": opened.sha256, "bytes": opened.bytes, "batched": signature.batched}
+        if opened.platform != _ONNX:
+            about["steps"] = str(place.named)
+        place.now = Version(place.named.model, label, opened.platform, signature, batcher, place.tally, about)
         place.label, place.size, place.reason = label, size, ""
         self._make_room(place)
 
@@ -243,21 +286,35 @@ class Repository:
         raise Failed(404, f"model {model} has no version {version[:80]!r}; it has: {known}")
 
 
-def _stamp(path: Path) -> Stamp | None:
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about.st_mtime_ns, about.st_size, about.st_ino
+class _Opened(NamedTuple):
+    """What was opened of a place."""
+
+    step: Step
+    platform: str
+    sha256: str
+    """Of the file; of several the sha256 of theirs."""
+    bytes: int
 
 
-async def _in_time(path: Path, timeout: float) -> tuple[Graph, int]:
-    """A file as a graph, and the bytes of memory it takes. Opened in a thread of its own, which is left behind when it takes
+def _stamp(of: Named) -> Stamp | None:
+    """None while a file is not there."""
+    found = []
+    for step in of.steps:
+        try:
+            about = step.path.stat()
+        except OSError:
+            return None
+        found.append((about.st_mtime_ns, about.st_size, about.st_ino))
+    return tuple(found)
+
+
+async def _in_time(named: Named, bounds: Bounds, timeout: float) -> tuple[_Opened, int]:
+    """What is named, open, and the bytes of memory it takes. Opened in a thread of its own, which is left behind when it takes
     too long: a thread cannot be ended."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Graph, int]] = loop.create_future()
+    done: asyncio.Future[tuple[_Opened, int]] = loop.create_future()
 
-    def tell(found: tuple[Graph, int] | None, error: BaseException | None) -> None:
+    def tell(found: tuple[_Opened, int] | None, error: BaseException | None) -> None:
         if done.done():
             return
         if found is not None:
@@ -267,27 +324,38 @@ async def _in_time(path: Path, timeout: float) -> tuple[Graph, int]:
 
     def work() -> None:
         try:
-            found, error = _graph(path), None
+            found, error = _opened(named, bounds._replace(opening=timeout)), None
         except BaseException as caught:
             found, error = None, caught
         if not loop.is_closed():
             loop.call_soon_threadsafe(tell, found, error)
 
-    threading.Thread(target=work, name=f"opening {path}", daemon=True).start()
+    threading.Thread(target=work, name=f"opening {named}", daemon=True).start()
     try:
         return await asyncio.wait_for(done, timeout)
     except TimeoutError:
         raise PenstockError(f"it was not open after {timeout:g} s", "raise --load-timeout, or serve a smaller model") from None
 
 
-def _graph(path: Path) -> tuple[Graph, int]:
+def _opened(named: Named, bounds: Bounds) -> tuple[_Opened, int]:
+    """Open all steps, and the bytes of this process's memory that they take; a function has its own."""
+    before = _resident()
+    found = [Function(step.path, step.function, bounds) if step.function else _graph(step.path) for step in named.steps]
+    size = sum(one.size for one in found)
+    taken = max(size, _resident() - before)
+    if len(found) == 1:
+        only = found[0]
+        return _Opened(only, _ONNX if isinstance(only, Graph) else _PYTHON, only.sha256, size), taken
+    chain = Chain([(str(step), one) for step, one in zip(named.steps, found, strict=True)])
+    together = hashlib.sha256("".join(one.sha256 for one in found).encode()).hexdigest()
+    return _Opened(chain, _CHAIN, together, size), taken
+
+
+def _graph(path: Path) -> Graph:
     try:
-        data = path.read_bytes()
+        return Graph(path.read_bytes())
     except OSError as error:
         raise Unreachable(f"it cannot be read: {error.strerror or error}", "name an ONNX file that is there") from None
-    before = _resident()
-    graph = Graph(data)
-    return graph, max(len(data), _resident() - before)
 
 
 def _resident() -> int:

@@ -12,7 +12,6 @@ Raw inputs are answered with raw outputs, typed contents with typed contents (ra
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -20,15 +19,15 @@ from typing import Any, Final
 import grpc
 import msgspec
 import numpy as np
-import structlog
 from google.protobuf import json_format
 
 from penstock.errors import PenstockError, Refused
+from penstock.runtime.refusals import refusal
 
 from .batching import Overloaded
 from .datatypes import DATATYPES, Array, from_binary, to_binary
 from .messages import CALLS, MESSAGES, SERVICE
-from .protocol import Failed, OpenInference, Route, Version
+from .protocol import OpenInference, Route, Version
 from .tensors import Asked, Parameters, Signature, input_of, outputs_of, rows_of
 
 __all__ = ["served"]
@@ -42,7 +41,7 @@ CONCURRENT: Final = 1_024
 
 _CODES: Final = {
     403: grpc.StatusCode.PERMISSION_DENIED, 404: grpc.StatusCode.NOT_FOUND, 413: grpc.StatusCode.RESOURCE_EXHAUSTED,
-    501: grpc.StatusCode.UNIMPLEMENTED, 503: grpc.StatusCode.UNAVAILABLE,
+    500: grpc.StatusCode.INTERNAL, 501: grpc.StatusCode.UNIMPLEMENTED, 503: grpc.StatusCode.UNAVAILABLE,
 }  # fmt: skip
 _ROUTES: Final[dict[str, Callable[[Any], Route]]] = {
     "ServerLive": lambda _: Route("GET", "live"),
@@ -99,25 +98,18 @@ class _Calls:
     """Each call as gRPC asks it: a message and a context in, a message out."""
 
     def __init__(self, protocol: OpenInference) -> None:
-        self._protocol, self._logger = protocol, structlog.get_logger()
+        self._protocol = protocol
 
     def of(self, name: str) -> Callable[[Any, Any], Awaitable[Any]]:
         async def call(asked: Any, context: Any) -> Any:
             try:
                 return await (self._infer(asked) if name == "ModelInfer" else self._other(name, asked))
-            except Failed as failed:
-                code, said = _CODES.get(failed.status, grpc.StatusCode.INVALID_ARGUMENT), str(failed)
-                if failed.after is not None:
-                    context.set_trailing_metadata((("retry-after", str(failed.after)),))
-            except Refused as refused:
-                large = refused.reason == "too_large"
-                code, said = grpc.StatusCode.RESOURCE_EXHAUSTED if large else grpc.StatusCode.INVALID_ARGUMENT, str(refused)
-            except asyncio.CancelledError:
-                raise
-            except Exception as error:  # a fault of ours, whatever it is
-                self._logger.error("request failed", exc_info=error)
-                code, said = grpc.StatusCode.INTERNAL, "the server failed on this request; its log says why"
-            return await context.abort(code, said)
+            except Exception as error:
+                failed = refusal(error)
+            if failed.after is not None:
+                context.set_trailing_metadata((("retry-after", str(failed.after)),))
+            code = _CODES.get(failed.status, grpc.StatusCode.INVALID_ARGUMENT)
+            return await context.abort(code, str(failed))
 
         return call
 
@@ -139,15 +131,13 @@ class _Calls:
         tally = version.tally
         try:
             request = _request(asked, version.signature)
-            if request.rows > self._protocol.limits.rows:
-                raise Refused("too_large", f"{request.rows} rows are more than {self._protocol.limits.rows} in one request")
             decoded = time.perf_counter()
-            found = await version.batcher.ask(request)
+            found = await self._protocol.ask(version, request, began)
             encoding = time.perf_counter()
             answer = _answer(asked, request, version, found)
         except Overloaded:
             tally.refused += 1
-            raise Failed(503, f"requests for {asked.model_name} wait too long already; ask again", 1) from None
+            raise
         except BaseException:
             tally.failed += 1
             tally.lost += time.perf_counter() - began

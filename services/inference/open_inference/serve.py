@@ -1,4 +1,5 @@
-"""`penstock serve`: ONNX files by the Open Inference Protocol v2, in one process that needs no broker, Redis or project.
+"""`penstock serve`: ONNX files and Python functions by the Open Inference Protocol v2, in one process and those of the functions;
+no broker, Redis or project is needed.
 
     files --Repository--> versions --OpenInference--> /v2, beside /healthz /readyz /metrics /openapi.json /docs
 
@@ -21,18 +22,20 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, 
 
 from penstock.doors.access import Access, loopback
 from penstock.errors import PenstockError
+from penstock.runtime.asgi import Receive, Scope, Send, answer
 from penstock.runtime.documentation import page
 from penstock.runtime.server import Transport
 from penstock.runtime.server import server as running
 from penstock.runtime.telemetry import logs
+from penstock.scoring.process import Bounds
 
 from .described import document
-from .protocol import PROTOCOL, Limits, OpenInference, Receive, Scope, Send
+from .protocol import PROTOCOL, Limits, OpenInference
 from .repository import Repository, named
 from .rpc_port import rpc_port
 from .tally import Tallies
 
-__all__ = ["Serve", "run"]
+__all__ = ["Bounds", "Serve", "run"]
 
 Told = Callable[[str, Sequence[dict[str, Any]], str], None]
 
@@ -71,9 +74,7 @@ class Serve:
         else:
             await self.protocol(scope, receive, send)
             return
-        headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))]
-        await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+        await answer(scope, send, status, body, [(b"content-type", kind)])
 
 
 def run(
@@ -89,6 +90,7 @@ def run(
     access: Access = Access(),
     transport: Transport | None = None,
     grpc_port: int | None = None,
+    bounds: Bounds = Bounds(),
 ) -> None:
     """Serve until SIGTERM or SIGINT. `told` hears the URL, model by model what is served, and host:port of gRPC, once it is.
     PenstockError in words when a file cannot be served or a port is taken. `grpc_port`: answer by gRPC, too (0: a free port)."""
@@ -97,7 +99,7 @@ def run(
             f"--admin on {host} would let anyone change what is served", "keep to --host 127.0.0.1, or ask for keys:  --keys FILE"
         )
     logs("serve")
-    repository = Repository([named(word) for word in words], memory, load_timeout, patience)
+    repository = Repository([named(word) for word in words], memory, load_timeout, patience, bounds)
     gc.set_threshold(100_000, 50, 100)  # requests die young and hold no cycles: the default looks at them too often
     app = Serve(repository, limits, admin)
     guarded, rpc = access.door(app, host), rpc_port(app.protocol, host, grpc_port, access)

@@ -1,4 +1,4 @@
-"""serve: ONNX files by the Open Inference Protocol, with nothing else running."""
+"""serve: ONNX files and Python functions by the Open Inference Protocol, with nothing else running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["serve"]
 
 
 def serve(
-    files: Annotated[list[str], typer.Argument(metavar="[MODEL[/VERSION]=]FILE.onnx", show_default=False)],
+    files: Annotated[list[str], typer.Argument(metavar="[MODEL[/VERSION]=]FILE.onnx|FILE.py:FUNCTION[+...]", show_default=False)],
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8801,
     host: Annotated[
         str, typer.Option("--host", help="Address to listen on. Anything but loopback lets the network ask.")
@@ -58,12 +58,22 @@ def serve(
         int | None,
         typer.Option("--grpc-port", min=0, max=65535, help="Answer by gRPC, too; needs penstock[grpc].", show_default=False),
     ] = None,
+    function_seconds: Annotated[
+        float, typer.Option("--function-seconds", metavar="SECONDS", min=0.01, help="That a call of a Python function may take.")
+    ] = 5.0,
+    function_memory: Annotated[
+        int, typer.Option("--function-memory", metavar="MIB", min=64, help="Address space of the process of a Python function.")
+    ] = 2048,
 ) -> None:
     """Serve ONNX files over HTTP by the Open Inference Protocol.
 
     Needs no broker, Redis or project. A file that changes is swapped in without a failed request.
 
     penstock serve fraud.onnx late/1=old.onnx late/2=new.onnx
+
+    penstock serve late=prepare.py:clean+late.onnx+finish.py:words
+
+    The second answers by functions before and after a model, declared with @ps.function, each in a process of its own.
     """
     from ..doors.access import Access
 
@@ -75,7 +85,8 @@ def serve(
     )  # fmt: skip
     transport = machine.Transport(certificate, certificate_key)
     most = None if memory is None else memory << 20
-    machine.run(files, told, host, port, admin, most, load_timeout, patience, limits, access, transport, grpc_port)
+    bounds = machine.Bounds(function_seconds, function_memory << 20)
+    machine.run(files, told, host, port, admin, most, load_timeout, patience, limits, access, transport, grpc_port, bounds)
     screen.note("stopped")
 
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Awaitable, Callable, Collection, MutableMapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 from prometheus_client import Counter
 
+from ..runtime.asgi import JSON, Receive, Scope, Send, answer
 from .keys import Keys
 from .rates import Rates
 from .scopes import OPEN, Principal, needed
@@ -23,11 +24,8 @@ from .scopes import OPEN, Principal, needed
 if TYPE_CHECKING:
     from .tokens import Tokens
 
-__all__ = ["App", "Audit", "Denied", "Door", "Receive", "Scope", "Send", "turned_away"]
+__all__ = ["App", "Audit", "Denied", "Door", "turned_away"]
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LINES: Final = 20
@@ -133,10 +131,7 @@ class Door:
 
 async def turned_away(denied: Denied, scope: Scope, send: Send) -> None:
     """Answer with why somebody is not let in."""
-    body = msgspec.json.encode({"error": denied.said})
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *denied.headers]
-    await send({"type": "http.response.start", "status": denied.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
+    await answer(scope, send, denied.status, msgspec.json.encode({"error": denied.said}), [JSON, *denied.headers])
 
 
 def credential(headers: Collection[tuple[bytes, bytes]], reads: bool = False) -> str:

@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..runtime.asgi import Receive, Scope, Send
 from .access import loopback
-from .door import App, Audit, Denied, Receive, Scope, Send, turned_away
+from .door import App, Audit, Denied, turned_away
 
 __all__ = ["SameOrigin"]
 

@@ -11,13 +11,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..doors.described import secured
@@ -25,8 +23,9 @@ from ..errors import Refused
 from ..log import LogError
 from ..store import StoreError
 from .documentation import page
+from .refusals import Failed, refusal
 
-__all__ = ["application", "body_of"]
+__all__ = ["application"]
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
 _ERROR: dict[str, Any] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -57,7 +56,7 @@ def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry
     requests = CollectorRegistry()
     app = _Application(title=title, docs_url=None, redoc_url=None, redirect_slashes=False, responses=_RESPONSES)
     app.add_middleware(_Guard, registry=requests)
-    for kind in (HTTPException, RequestValidationError, Refused, StoreError, LogError):
+    for kind in (HTTPException, RequestValidationError, Failed, Refused, StoreError, LogError):
         app.add_exception_handler(kind, _refused)
 
     @app.get("/healthz", operation_id="healthz", tags=["health"], responses=_like({"live": True}))
@@ -101,35 +100,16 @@ def _like(example: Any) -> dict[int | str, dict[str, Any]]:
     return {200: {"content": {"application/json": {"example": example}}}}
 
 
-async def body_of(request: Request, most: int) -> bytes:
-    """The body of a request, read no further than `most` bytes. 415 where it is compressed: few bytes could unfold to many."""
-    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
-        raise HTTPException(415, f"bodies are taken uncompressed only, not as {coding[:20]!r}")
-    found = bytearray()
-    try:
-        async for chunk in request.stream():
-            found += chunk
-            if len(found) > most:
-                raise HTTPException(413, f"the body is longer than {most} bytes")
-    except ClientDisconnect:
-        raise HTTPException(400, "the connection closed before the body was whole") from None
-    return bytes(found)
-
-
 async def _refused(_: Request, error: Exception) -> JSONResponse:
     """What went wrong as a status and one sentence."""
-    status, headers, said = 500, None, "the server failed on this request; its log says why"
     if isinstance(error, HTTPException):
-        status, headers, said = error.status_code, error.headers, str(error.detail)
-    elif isinstance(error, RequestValidationError):
+        return JSONResponse({"error": str(error.detail)}, error.status_code, error.headers)
+    if isinstance(error, RequestValidationError):
         first = error.errors()[0]
-        status, said = 400, f"{first['loc'][-1]}: {first['msg']}"
-    elif isinstance(error, Refused):
-        status, said = 413 if error.reason == "too_large" else 400, str(error)
-    elif isinstance(error, StoreError | LogError):
-        place = "online store" if isinstance(error, StoreError) else "log"
-        status, headers, said = 503, {"Retry-After": "1"}, f"the {place} does not answer: {error}"
-    return JSONResponse({"error": said}, status, headers)
+        failed = Failed(400, f"{first['loc'][-1]}: {first['msg']}")
+    else:
+        failed = refusal(error)
+    return JSONResponse({"error": str(failed)}, failed.status, failed.headers)
 
 
 class _Guard:
@@ -157,10 +137,10 @@ class _Guard:
         try:
             await self._app(scope, receive, noted)
         except Exception as error:  # a fault of ours, whatever it is
-            structlog.get_logger().error("request failed", exc_info=error)
+            refused = await _refused(Request(scope), error)
             if status:
                 raise
-            await (await _refused(Request(scope), error))(scope, receive, noted)
+            await refused(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
             self._requests.labels(route, str(status)).inc()

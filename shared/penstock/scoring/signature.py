@@ -43,6 +43,15 @@ class Tensor(msgspec.Struct, frozen=True):
     datatype: str
     shape: list[int]
 
+    @property
+    def spelled(self) -> str:
+        """As people write it.
+
+        >>> Tensor("X", "FP32", [-1, 3]).spelled
+        'X FP32[*, 3]'
+        """
+        return f"{self.name} {self.datatype}{self.shape}".replace("-1", "*")
+
     def fits(self, shape: Sequence[int]) -> bool:
         own = self.shape or [-1] * len(shape)
         if len(own) != len(shape):
@@ -65,6 +74,11 @@ class Signature:
     def names(self) -> tuple[str, ...]:
         """Of the outputs."""
         return tuple(tensor.name for tensor in self.outputs)
+
+    @cached_property
+    def takes(self) -> dict[str, str]:
+        """Datatypes of the inputs, by name."""
+        return {tensor.name: tensor.datatype for tensor in self.inputs}
 
     @cached_property
     def datatypes(self) -> dict[str, str]:

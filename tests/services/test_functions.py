@@ -1,0 +1,349 @@
+"""Python functions served: in a process of their own, which may fail, hang or die, before and after a model."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from tests.services import graphs
+from tests.services.test_serving import put, run
+
+from penstock.errors import PenstockError, Refused
+from penstock.scoring.graph import Graph
+from penstock.scoring.process import Bounds, Function, FunctionFailed
+from penstock.services.inference.open_inference.repository import Repository
+
+PREPARE = '''
+import os
+import sys
+import time
+
+import numpy as np
+
+import penstock as ps
+
+print("a function may print")
+
+
+@ps.function(takes={"amount": "FP64[*]", "country": "BYTES[*]"}, gives={"x": "FP32[*, 3]"})
+def prepare(amount, country):
+    if (country == "??").any():
+        raise ps.PenstockError("nobody knows the country ??")
+    amount[np.isnan(amount)] = -1  # its own copy
+    return {"x": np.stack([amount, country == "NL", np.full(len(amount), len(amount))], axis=1).astype(np.float32)}
+
+
+@ps.function(takes={"y": "FP32[*, 3]", "country": "BYTES[*]"}, gives={"total": "FP64[*]", "said": "BYTES[*]"})
+def finish(y, country):
+    total = y[:, :2].sum(axis=1, dtype=np.float64)
+    return {"total": total, "said": np.array([f"{c} {t:g}" for c, t in zip(country, total)], object)}
+
+
+@ps.function(takes={"do": "BYTES[*]"}, gives={"pid": "INT64[*]"})
+def obey(do):
+    """Does what the rows say."""
+    for word in do:
+        if word == "raise":
+            raise ValueError("secret inner words")
+        if word == "hang":
+            time.sleep(60)
+        if word == "spin":
+            while True:
+                pass
+        if word == "die":
+            os.kill(os.getpid(), 9)
+        if word == "exit":
+            os._exit(3)
+        if word == "leave":
+            sys.exit("farewell")
+        if word == "hoard":
+            np.ones(1 << 40)
+        if word == "float":
+            return {"pid": np.zeros(len(do))}
+        if word == "short":
+            return {"pid": np.zeros(len(do) + 1, np.int64)}
+        if word == "deep":
+            return {"pid": np.zeros((len(do), 1), np.int64)}
+        if word == "list":
+            return {"pid": [1] * len(do)}
+        if word == "other":
+            return {"other": np.zeros(len(do), np.int64)}
+        if word == "none":
+            return None
+    return {"pid": np.full(len(do), os.getpid())}
+
+
+@ps.function(takes={"n": "INT64[1]"}, gives={"names": "BYTES[*]"})
+def environment(n):
+    return {"names": np.array(sorted(os.environ) + os.listdir("/proc/self/fd"), object)}
+'''
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("functions") / "steps.py"
+    place.write_text(PREPARE)
+    return place
+
+
+@pytest.fixture(scope="module")
+def obey(file: Path) -> Iterator[Function]:
+    function = Function(file, "obey", Bounds(seconds=0.5, memory=1 << 30))
+    yield function
+    function.close()
+
+
+def words(*said: str) -> dict[str, Any]:
+    return {"do": np.array(said, object)}
+
+
+def texts(name: str, *values: str) -> dict[str, Any]:
+    return {"name": name, "shape": [len(values)], "datatype": "BYTES", "data": list(values)}
+
+
+def payments(*amounts: float | None, country: str = "NL", **more: Any) -> dict[str, Any]:
+    amount = {"name": "amount", "shape": [len(amounts)], "datatype": "FP64", "data": list(amounts)}
+    return {"inputs": [amount, texts("country", *[country] * len(amounts))], **more}
+
+
+def test_it_runs_in_a_process_of_its_own(obey: Function) -> None:
+    (found,) = obey.run(["pid"], words("", ""))
+    assert found.tolist() == [obey.pid] * 2
+    assert obey.pid != os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("word", "cause"),
+    [
+        ("raise", "obey failed with ValueError; the server's log says why"),
+        ("leave", "obey failed with SystemExit; the server's log says why"),
+        ("hoard", "obey needs more than the 1024 MiB that it has"),
+        ("hang", "obey did not answer within 0.5 s"),
+        ("spin", "obey did not answer within 0.5 s"),
+        ("die", "obey died of these values: its process was killed by SIGKILL"),
+        ("exit", "obey died of these values: its process ended with exit code 3"),
+        ("float", "obey gave pid as float64, where it declares INT64"),
+        ("short", "obey gave 3 rows for 2"),
+        ("deep", r"obey gave pid of shape \[2, 1\], where it declares \[\*\]"),
+        ("list", "obey gave pid as list, not as an array"),
+        ("other", "obey gave other, where it declares pid"),
+        ("none", "obey gave NoneType, where it declares pid"),
+    ],
+)
+def test_what_goes_wrong_is_said_and_the_next_call_is_answered(obey: Function, word: str, cause: str) -> None:
+    with pytest.raises(FunctionFailed, match=cause) as raised:
+        obey.run(["pid"], words("", word))
+    assert raised.value.status == 500
+    assert "secret" not in str(raised.value)
+    assert obey.run(["pid"], words(""))[0].tolist() == [obey.pid]
+
+
+def test_a_process_that_is_killed_from_outside_is_missed_by_nobody(obey: Function) -> None:
+    for _ in range(3):
+        (before,) = obey.run(["pid"], words(""))[0].tolist()
+        os.kill(before, signal.SIGKILL)
+        (after,) = obey.run(["pid"], words(""))[0].tolist()
+        assert after != before
+
+
+def test_it_refuses_in_its_own_words(file: Path) -> None:
+    function = Function(file, "prepare")
+    with pytest.raises(Refused, match=r"prepare: nobody knows the country \?\?"):
+        function.run(["x"], {"amount": np.zeros(1), "country": np.array(["??"], object)})
+
+
+def test_it_sees_none_of_our_secrets_and_none_of_our_files(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("PENSTOCK_KAFKA_SASL_PASSWORD", "secret")
+    with open(file) as other:
+        os.set_inheritable(other.fileno(), True)
+        found = set(Function(file, "environment").run(["names"], {"n": np.zeros(1, np.int64)})[0].tolist())
+    assert {name for name in found if not name.isdigit()} <= {
+        "PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR",
+        "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS",
+    }  # fmt: skip
+    assert len([name for name in found if name.isdigit()]) <= 5  # 0, 1, 2, the socket, the folder that was listed
+
+
+def test_its_process_ends_when_nobody_holds_it(file: Path) -> None:
+    function = Function(file, "prepare")
+    pid = function.pid
+    assert pid is not None
+    del function
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("def f(:", "does not load: SyntaxError"),
+        ("import nothing_like_it", "does not load: ModuleNotFoundError"),
+        ("raise SystemExit(2)", "does not load: SystemExit: 2"),
+        ("import os; os._exit(7)", "died while it was opened: its process ended with exit code 7"),
+        ("g = 1", "has no function f"),
+        ("def f(x): return {}", "f does not say which tensors it takes; decorate it"),
+        ("import time; time.sleep(60)", "was not open after 1 s"),
+    ],
+)
+def test_a_file_that_gives_no_function_is_not_served(text: str, cause: str, tmp_path: Path) -> None:
+    file = tmp_path / "wrong.py"
+    file.write_text(text)
+    with pytest.raises(PenstockError, match=cause):
+        Function(file, "f", Bounds(opening=1.0 if "sleep" in text else 60.0))
+
+
+def test_a_process_that_takes_the_place_of_another_runs_the_same_text(tmp_path: Path, file: Path) -> None:
+    copy = tmp_path / "copy.py"
+    copy.write_text(PREPARE)
+    function = Function(copy, "prepare")
+    copy.write_text("nonsense")
+    assert function.pid
+    os.kill(function.pid, signal.SIGKILL)
+    (found,) = function.run(["x"], {"amount": np.array([2.0]), "country": np.array(["NL"], object)})
+    assert found.tolist() == [[2.0, 1.0, 1.0]]
+
+
+def test_it_finds_what_lies_beside_its_file(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("BY = 3.0")
+    file = tmp_path / "steps.py"
+    file.write_text(
+        "import beside\nimport penstock as ps\n"
+        "@ps.function(takes={'x': 'FP64[*]'}, gives={'y': 'FP64[*]'})\ndef f(x):\n    return {'y': x * beside.BY}\n"
+    )
+    assert Function(file, "f").run(["y"], {"x": np.ones(1)})[0].tolist() == [3.0]
+
+
+def test_a_chain_is_asked_as_one_model(file: Path, tmp_path: Path) -> None:
+    model = put(tmp_path / "double.onnx", graphs.scaled(2.0))
+
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        about = (await client.get("/v2/models/paid")).json()
+        assert [(t["name"], t["datatype"], t["shape"]) for t in about["inputs"]] == [
+            ("amount", "FP64", [-1]),
+            ("country", "BYTES", [-1]),
+        ]
+        assert [t["name"] for t in about["outputs"]] == ["total", "said"]
+        assert about["platform"] == "ensemble"
+        assert about["parameters"]["batched"]
+        given = (await client.post("/v2/models/paid/infer", json=payments(1.5, None, id="7"))).json()
+        assert given["id"] == "7"
+        assert {o["name"]: o["data"] for o in given["outputs"]} == {"total": [5.0, 0.0], "said": ["NL 5", "NL 0"]}
+        alone = (await client.post("/v2/models/prepare/infer", json=payments(1.5))).json()["outputs"][0]
+        assert (alone["shape"], alone["data"]) == ([1, 3], [1.5, 1.0, 1.0])
+        answer = await client.post("/v2/models/paid/infer", json=payments(1.0, country="??"))
+        assert (answer.status_code, answer.json()) == (400, {"error": "prepare: nobody knows the country ??"})
+
+    run([f"paid={file}:prepare+{model}+{file}:finish", f"{file}:prepare"], talk)
+
+
+def test_those_who_ask_together_are_one_call_and_a_bad_one_fails_alone(file: Path) -> None:
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        asked = [payments(1.0, country="??" if n == 3 else "NL") for n in range(8)]
+        answers = await asyncio.gather(*[client.post("/v2/models/prepare/infer", json=one) for one in asked])
+        assert [answer.status_code for answer in answers] == [200, 200, 200, 400, 200, 200, 200, 200]
+        calm = await asyncio.gather(*[client.post("/v2/models/prepare/infer", json=payments(1.0)) for _ in range(8)])
+        assert max(answer.json()["outputs"][0]["data"][2] for answer in calm) > 1  # it was called with rows of several
+
+    run([f"{file}:prepare"], talk)
+
+
+def test_killed_again_and_again_under_load_it_fails_no_request(file: Path) -> None:
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        killed, going = set[int](), True
+
+        async def kill() -> None:
+            while going:
+                answer = await client.post("/v2/models/obey/infer", json={"inputs": [texts("do", "")]})
+                pid = answer.json()["outputs"][0]["data"][0]
+                if pid not in killed and len(killed) < 3:
+                    killed.add(pid)
+                    os.kill(pid, signal.SIGKILL)
+
+        async def ask() -> list[int]:
+            found = list[int]()
+            while len(killed) < 3 or len(found) < 50:
+                found.append((await client.post("/v2/models/obey/infer", json={"inputs": [texts("do", "", "")]})).status_code)
+            return found
+
+        killing = asyncio.create_task(kill())
+        answered = await asyncio.gather(*[ask() for _ in range(8)])
+        going = False
+        await killing
+        assert {status for statuses in answered for status in statuses} == {200}
+
+    run([f"{file}:obey"], talk, patience=30.0)
+
+
+def test_while_it_hangs_others_are_answered(file: Path, tmp_path: Path) -> None:
+    model = put(tmp_path / "double.onnx", graphs.scaled(2.0))
+    row = {"inputs": [{"name": "x", "shape": [1, 3], "datatype": "FP32", "data": [1, 2, 3]}]}
+
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        hanging = asyncio.create_task(client.post("/v2/models/obey/infer", json={"inputs": [texts("do", "hang")]}))
+        for _ in range(5):
+            assert (await client.post("/v2/models/double/infer", json=row)).status_code == 200
+        assert not hanging.done()
+        answer = await hanging
+        assert (answer.status_code, answer.json()) == (500, {"error": "obey did not answer within 1 s"})
+        assert (await client.post("/v2/models/obey/infer", json={"inputs": [texts("do", "")]})).status_code == 200
+
+    run([f"{file}:obey", str(model)], talk, bounds=Bounds(seconds=1.0))
+
+
+def test_a_file_that_changes_takes_over_in_a_process_of_its_own(tmp_path: Path) -> None:
+    text = """
+import numpy as np
+import penstock as ps
+
+@ps.function(takes={"x": "FP32[*]"}, gives={"y": "FP32[*]"})
+def f(x):
+    return {"y": x * BY}
+"""
+    file = tmp_path / "steps.py"
+    file.write_text(text.replace("BY", "2"))
+    row = {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1.0]}]}
+
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        before = (await client.post("/v2/models/f/infer", json=row)).json()
+        file.write_text(text.replace("BY", "np.float32(3)"))
+        for _ in range(2):
+            await repository.look()
+        after = (await client.post("/v2/models/f/infer", json=row)).json()
+        assert [given["outputs"][0]["data"] for given in (before, after)] == [[2.0], [3.0]]
+        assert before["model_version"] != after["model_version"]
+        file.write_text("nonsense")
+        for _ in range(2):
+            await repository.look()
+        still = (await client.post("/v2/models/f/infer", json=row)).json()
+        assert still["model_version"] == after["model_version"]
+
+    run([f"{file}:f"], talk)
+
+
+def test_a_chain_gives_what_its_steps_give_one_by_one(file: Path) -> None:
+    """Parity: functions called in this process, and the model by itself, against all of it behind the protocol."""
+    drawn = np.random.default_rng(5)
+    amounts, countries = drawn.normal(size=40), drawn.choice(np.array(["NL", "BE"], object), 40)
+    there: dict[str, Any] = {}
+    exec(compile(PREPARE, "steps", "exec"), there)
+    x = there["prepare"](amounts.copy(), countries)["x"]
+    (y,) = Graph(graphs.scaled(2.0)).run(["y"], {"x": x})
+    expected = there["finish"](y, countries)
+    model = put(file.parent / "twice.onnx", graphs.scaled(2.0))
+
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        amount = {"name": "amount", "shape": [40], "datatype": "FP64", "data": amounts.tolist()}
+        answer = await client.post("/v2/models/twice/infer", json={"inputs": [amount, texts("country", *countries)]})
+        given = {output["name"]: output["data"] for output in answer.json()["outputs"]}
+        assert given["total"] == expected["total"].tolist()
+        assert given["said"] == expected["said"].tolist()
+
+    run([f"{file}:prepare+{model}+{file}:finish"], talk)
