@@ -122,7 +122,7 @@ class FeatureShard:
                 self._take_blocks(topic, batch)
         for topic, key in self._homes.items():
             merge = self.hops[key].merge
-            merge.close(topic, self._frontiers.at(topic, self._read[topic]), now)
+            merge.close(topic, self._frontiers.at(topic, self._read[topic]), min(now, self._frontiers.told(topic)))
             if self.idle_after is not None:
                 merge.silent(
                     topic, self._heard.setdefault(topic, now), now, self.idle_after, NEVER if merge.pending else self._ahead(key)

@@ -129,7 +129,7 @@ class Intake:
             closed = self._frontiers.at(topic, feed.track.next)
             if feed.decoder is None:
                 self._unstage(feed, closed)
-            self._merge.close(topic, closed, now)
+            self._merge.close(topic, closed, min(now, self._frontiers.told(topic)))
             if feed.decoder is not None:
                 feed.heard = now if feed.heard is None else feed.heard
                 self._merge.silent(topic, feed.heard, now, self._idle_after)

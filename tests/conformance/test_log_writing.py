@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 
 import pytest
@@ -127,6 +128,21 @@ def test_keys_values_and_headers_come_back_as_they_were_sent(given: Given) -> No
         assert values(batches) == [b"v", "Zürich\x00".encode(), None, b"", None]
         headers = [h for b in batches for h in (b.headers or [()] * len(b))]
         assert headers == [trace, (), (), (), (("only", b"headers"),)]
+
+    given.play(story)
+
+
+def test_records_tell_when_they_were_written(given: Given) -> None:
+    async def story(log: Log) -> None:
+        topic = given.topic("payments")
+        await log.create([topic])
+        before = time.time()
+        await log.send(numbered(topic, range(2)))
+        await log.send(numbered(topic, [2]))
+        batches = await read_until(await log.reader({Partition(topic.name, 0): 0}), 3)
+        stamps = [stamp for batch in batches for stamp in batch.stamps]
+        assert len(stamps) == 3
+        assert int(before * 1000) <= stamps[0] == stamps[1] <= stamps[2] <= time.time() * 1000
 
     given.play(story)
 

@@ -149,6 +149,17 @@ def test_a_writer_that_has_been_replaced_changes_nothing(given: Given) -> None:
     given.play(story)
 
 
+def test_a_write_may_leave_versions_out(given: Given) -> None:
+    async def story(store: Store) -> None:
+        assert await store.write("s.0", 0, Change(b"1", version=7)) == 7
+        assert await store.write("s.0", 7, Change(b"2", version=3)) == 8, "it is raised all the same"
+        assert (await store.open("s.0")).version == 8
+        with pytest.raises(Fenced, match="version 8, this writer saw 2"):
+            await store.write("s.0", 2, Change(b"X", version=9))
+
+    given.play(story)
+
+
 def test_of_two_writers_that_saw_the_same_one_wins(given: Given) -> None:
     async def story(store: Store) -> None:
         changes = [Change(b"%d" % n, heads={b"a": b"%d" % n}, table={b"f": b"%d" % n}) for n in range(8)]

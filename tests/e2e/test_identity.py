@@ -195,7 +195,7 @@ def with_all_services(bootstrap: str, redis_url: str, file: Path, partitions: in
             await run.publish(flown[quarter : 3 * quarter], flown[3 * quarter][3], wait=False)
             waiting = await platform.lag.records()
             assert waiting is not None
-            assert waiting[f"{topics.prefix}.feature_store"] > len(flown) // 3, "nothing was left to catch up with"
+            assert waiting[topics.group("feature_store")] > len(flown) // 3, "nothing was left to catch up with"
             second = services(settings, folder, bootstrap, redis_url)
             await second.up()
             try:

@@ -16,7 +16,8 @@ import penstock as ps
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Clock
-from penstock.runtime.merge import Merge
+from penstock.runtime.lane import Lane
+from penstock.runtime.merge import TRUSTED_SECONDS, Merge
 from penstock.services.feature_store.service import lanes
 from penstock.store import Change
 from penstock.store.memory import MemoryStore
@@ -315,6 +316,46 @@ def test_what_has_piled_up_is_released_in_parts_and_in_the_same_order() -> None:
         names, sizes = released(most)
         assert names == whole
         assert max(sizes) <= max(most, 12), "those of one instant stay together"
+
+
+@pytest.mark.parametrize(("away", "trusted"), [(3600.0, False), (2.0, True)])
+def test_a_restart_changes_nothing_about_whether_a_publisher_still_closes_times(
+    monkeypatch: pytest.MonkeyPatch, away: float, trusted: bool
+) -> None:
+    """Read again from the clock topic, a closing is as old as it was: who is long gone is not waited for anew."""
+
+    async def go(restarts: bool) -> float:
+        clock, log, topics, store = [micros(60) / 1e6], MemoryLog(), Topics(project, 1), MemoryStore()
+        monkeypatch.setattr("time.time", lambda: clock[0])
+        await log.create(topics.all())
+
+        async def ride(name: str, minute: int) -> None:
+            said = {"ride_id": name, "zone": "z", "driver": "d", "fare": 1.0, "at": START + timedelta(minutes=minute)}
+            await log.send([Send("rides", b"z", msgspec.json.encode(said))])
+
+        async def opened() -> Lane:
+            lane = lanes(topics, log, store, idle_after=5.0)[0]
+            while await lane.turn(0):
+                pass
+            return lane
+
+        await ride("first", 0)
+        await closing(log, topics, micros(1))
+        lane = await opened()
+        clock[0] += away
+        if restarts:
+            await lane.close()
+            lane = await opened()
+        began = clock[0]
+        await ride("second", 2)
+        while len(await published(log, topics)) < 2 and clock[0] < began + 100.0:
+            clock[0] += 0.5
+            await lane.turn(0)
+        return clock[0] - began
+
+    waited = asyncio.run(go(restarts=True))
+    assert 0.0 <= waited - asyncio.run(go(restarts=False)) <= 5.0, "it may have to listen for as long as it takes to be silent"
+    assert (waited > TRUSTED_SECONDS - 10.0) == trusted
 
 
 @pytest.mark.parametrize("closed", [False, True])

@@ -190,7 +190,9 @@ def test_a_silent_label_topic_is_passed_after_the_stated_wait_and_not_before(clo
     shard, topics = one()
     shard.take([batch(topics.predictions("late"), [answered("o1", START)], headers=numbered(0, 0))], now=NOW + 100.0)
     if closing:
-        shard.take([closes(topics, "users", "paid", START - DAY, 0)], now=NOW + 100.0)
+        said = closes(topics, "users", "paid", START - DAY, 0)
+        said.stamps = [int((NOW + 100.0) * 1000)]
+        shard.take([said], now=NOW + 100.0)
     shard.take([], now=NOW + 104.0)
     shard.take([closes(topics, "inference.0", topics.predictions("late"), START + DAY, 1)], now=NOW + 104.0)
     shard.step(())

@@ -76,7 +76,8 @@ class Batch:
     """Consecutive records of one partition, as columns of equal length.
 
     `offsets` ascend and may have gaps (compaction); `next` is the position after the batch. `headers` is empty when no
-    record of the batch has any.
+    record of the batch has any. `stamps` say when each was written, in milliseconds since 1970 by the clock of whoever wrote it
+    (or the broker, where its topic is set so); empty where nobody knows, as of records that are not read from a log.
     """
 
     partition: Partition
@@ -84,6 +85,7 @@ class Batch:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] = field(default_factory=tuple)
+    stamps: Sequence[int] = field(default_factory=tuple)
 
     def __len__(self) -> int:
         return len(self.offsets)

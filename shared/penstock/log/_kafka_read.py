@@ -124,6 +124,7 @@ def _columns(place: TopicPartition, records: Sequence[Any]) -> Batch:
         [r.key for r in records],
         [r.value for r in records],
         headers if any(headers) else (),
+        [r.timestamp for r in records],
     )
 
 

@@ -7,6 +7,7 @@ Nothing here waits for a timer except `Reader.read`, so a program that awaits in
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from uuid import uuid4
 
@@ -18,13 +19,14 @@ __all__ = ["MemoryLog"]
 class _Store:
     """One partition: columns, and the offset of their first element (retention trims from the left)."""
 
-    __slots__ = ("base", "headers", "keys", "values")
+    __slots__ = ("base", "headers", "keys", "stamps", "values")
 
     def __init__(self) -> None:
         self.base = 0
         self.keys: list[bytes | None] = []
         self.values: list[bytes | None] = []
         self.headers: list[Headers] = []
+        self.stamps: list[int] = []
 
     @property
     def end(self) -> int:
@@ -86,11 +88,13 @@ class MemoryLog:
         records = list(records)
         placed = [self._place(record) for record in records]  # all or nothing: what cannot be placed raises here
         touched: dict[Partition, int] = {}
+        now = int(time.time() * 1000)
         for partition, (_, key, value, headers, _) in zip(placed, records, strict=True):
             store = self._stores[partition]
             store.keys.append(key)
             store.values.append(value)
             store.headers.append(headers)
+            store.stamps.append(now)
             touched[partition] = store.end
         if touched:
             self._news.set()
@@ -145,7 +149,7 @@ class MemoryLog:
         store = self._stores[partition]
         cut = min(before, store.end) - store.base
         if cut > 0:
-            del store.keys[:cut], store.values[:cut], store.headers[:cut]
+            del store.keys[:cut], store.values[:cut], store.headers[:cut], store.stamps[:cut]
             store.base += cut
 
     def _partitions(self, name: str) -> list[Partition]:
@@ -232,6 +236,7 @@ class _Reader:
                     store.keys[low:high],
                     store.values[low:high],
                     headers if any(headers) else (),
+                    store.stamps[low:high],
                 )
             )
             self._positions[partition] = at + high - low

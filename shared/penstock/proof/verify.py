@@ -17,8 +17,9 @@ at where values differ.
 
 Where the store lost its state, rows that were published before stay, while what comes late after the loss is processed in another
 order than it would have been: before rows that are out already, or, where a block of it has yet to pass a hop, after them. The
-cursor of such a row counts fewer or more events than come before it by now. Where so many, of one or two sources, give all that
-was served, that is said (`late`); else it is `unexplained`.
+cursor of such a row counts fewer or more events than come before it by now, or as many, but others: then those of other rows of
+the partition tell of the loss. Where so many, of one or two sources, give all that was served, that is said (`late`); else it is
+`unexplained`.
 
 Nothing here uses the kernel that the stream runs: each entity's events are walked through once in either order (`walk`), and
 aggregates kept up exactly (`running`), which the tests compare with `replay`, the written-down meaning. Numbers that are added up
@@ -176,6 +177,7 @@ class Judge:
         """By kind the event of each row; -1 where the tables have none at its position, or it has a row already."""
         self._ends: dict[str, int] = {}
         self._timely: dict[tuple[str, int], Ints] = {}
+        self._upset: dict[str, set[int]] = {}
 
     def read(self, event: Event) -> list[tuple[str, View]]:
         """The views in the rows of an event, each with the key by which it is kept."""
@@ -258,6 +260,18 @@ class Judge:
         if cursor is None or history.entities[event] < 0:
             return 0
         return int(cursor[row, 1]) - history.count(event)
+
+    def upset(self, key: str, event: int) -> bool:
+        """Whether the cursors of some rows of the event's partition at a hop tell that the store has lost its state there."""
+        history = self.past.history(key)
+        if key not in self._upset:
+            self._upset[key] = {
+                int(history.partitions[event])
+                for served in self.served.values()
+                for row, event in enumerate(self.events[served.event].tolist())
+                if event >= 0 and self.missing(key, served, row, event) and not self.behind(key, event)
+            }
+        return int(history.partitions[event]) in self._upset[key]
 
     def lost(self, view: View, served: Served, rows: Ints) -> Iterator[tuple[int, list[Difference]]]:
         """The differences of rows whose events are not in the tables, or have a row already."""
@@ -348,18 +362,20 @@ class _Row:
             because = f"{missing} events that its cursor counts are not in the tables yet"
             return self.differences("unarchived", because, [*right, *wrong])
         late = self.late(right) if right else []
-        moved = self._moved(missing) if missing else None
+        moved = self._moved(missing) if missing or self.judge.upset(self.key, self.event) else None
         if moved is None:
             return late + self.differences("unexplained", "no events that can have been before it give this value", wrong)
         counted = f"its cursor counts {abs(missing)} {'fewer' if missing < 0 else 'more'} events than come before it"
+        counted = counted if missing else "its cursor counts as many events as come before it, but others"
         return late + self.differences(
             "late", f"{counted}: the store had lost its state, and order changed with it", wrong, moved
         )
 
     def _moved(self, missing: int) -> Ints | None:
         """The events of its entity that were on the other side of the row than the log alone says, where its cursor counts
-        `missing` more. What a row knows is all of each source up to some place, and of its own source all that is before it. So
-        up to two others are moved on or back until as many are counted and give all values of the row. None where none do."""
+        `missing` more (0: as many, of others). What a row knows is all of each source up to some place, and of its own source all
+        that is before it. So up to two others are moved on or back until as many are counted and give all values of the row. None
+        where none do."""
         past, history, event = self.judge.past, self.judge.past.history(self.key), self.event
         line, at, preceding = history.line(event), history.count(event), history.preceding(event)
         own = history.of(int(history.entities[event]))

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import msgspec
@@ -28,7 +29,8 @@ __all__ = ["NEVER", "TRUSTED_SECONDS", "Column", "Frontiers", "Merge", "Released
 
 NEVER = -(1 << 62)
 TRUSTED_SECONDS = 60.0
-"""A publisher that closes times is waited for this long: it may pause, or its broker; what waits meanwhile is in order."""
+"""A publisher that closes times is waited for this long: it may pause, or its broker; what waits meanwhile is in order. It counts
+from when he wrote the closing (by his clock), so that whoever reads it again after a restart waits no longer for it."""
 MOST = 1 << 16
 """Records that are released at once, but for those of one instant: what has waited long for a silent source goes in parts."""
 Times = npt.NDArray[np.int64]
@@ -68,7 +70,7 @@ class _Chunk(NamedTuple):
 
 
 class _Source:
-    """A queue of chunks. `seen` is its newest E, `closed` the newest published closing time, heard at second `told`."""
+    """A queue of chunks. `seen` is its newest E, `closed` the newest published closing time, the last one told at `told`."""
 
     __slots__ = ("chunks", "closed", "idle", "pending", "seen", "told")
 
@@ -158,10 +160,9 @@ class Merge:
         return time < self.released > self._sources[source].seen
 
     def close(self, source: str, before: int, told: float = -math.inf) -> None:
-        """Nothing earlier than `before` will come from this source, as was heard at second `told`."""
+        """Nothing earlier than `before` will come from this source; at second `told` somebody last closed one of its times."""
         queue = self._sources[source]
-        if before > queue.closed:
-            queue.closed, queue.told = before, told
+        queue.closed, queue.told = max(queue.closed, before), max(queue.told, told)
 
     def idle(self, source: str, idle: bool) -> None:
         """Pass a source, or do not; what comes from it while it is passed may be late."""
@@ -284,21 +285,28 @@ class Frontiers:
 
     def __init__(self, topics: Iterable[str], number: int, writers: Mapping[str, Sequence[str]] | None = None) -> None:
         self._number, self._writers = number, writers or {}
-        self._heard: dict[str, dict[str, list[tuple[int, int]]]] = {topic: {} for topic in topics}
+        self._told = dict.fromkeys(topics, -math.inf)
+        self._heard: dict[str, dict[str, list[tuple[int, int]]]] = {topic: {} for topic in self._told}
         """Per topic and publisher (position, time) pairs that grow; the first may be reached already."""
 
     def follow(self, batch: Batch) -> None:
         """Hear what a batch of the clock topic says; what is no Clock is passed by."""
-        for value in batch.values:
+        for value, stamp in zip_longest(batch.values, batch.stamps):
             with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                self.hear(_clock(value or b""))
+                self.hear(_clock(value or b""), -math.inf if stamp is None else stamp / 1000)
 
-    def hear(self, clock: Clock) -> None:
+    def hear(self, clock: Clock, told: float = -math.inf) -> None:
+        """What was written at second `told`."""
         for topic, publishers in self._heard.items():
             end = clock.ends.get(topic, {}).get(self._number)
             history = publishers.setdefault(clock.publisher, []) if end is not None else []
             if end is not None and (not history or clock.before > history[-1][1]):
                 history.append((end, clock.before))
+                self._told[topic] = max(self._told[topic], told)
+
+    def told(self, topic: str) -> float:
+        """The second at which somebody last closed a new time, whether the reader has come to its end or not."""
+        return self._told[topic]
 
     def at(self, topic: str, position: int) -> int:
         """The newest time closed for a reader that has read up to `position`."""

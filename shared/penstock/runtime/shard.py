@@ -71,6 +71,6 @@ class Held:
     async def write(self, store: Store, ends: Ends, change: Change, sends: Sequence[Send], loss: Loss | None = None) -> None:
         """Store a change with what it sends; `ends`: where the topics end now."""
         outbox = Outbox.of(self.outbox.write + 1, ends if loss is None else self.outbox.ends, sends, loss)
-        change.outbox = outbox.pack()
+        change.outbox, change.version = outbox.pack(), outbox.write
         self.version = await store.write(self.name, self.version, change)
         self.position, self.outbox = change.position, outbox

@@ -7,7 +7,7 @@ A *shard* is one partition's share of one service (`feature_store.3`). Its state
     records    many values read by key (entity states), each a `head` that is replaced and a `tail` that is appended to
     outbox     opaque bytes: what the last write still has to publish
 
-and a version that every write raises by one. A writer names the version it saw: if somebody else wrote meanwhile
+and a version that every write raises. A writer names the version it saw: if somebody else wrote meanwhile
 (a zombie, or the new owner after a rebalance), nothing changes and `Fenced` is raised. So a crash, a zombie and a
 replay lose nothing and count nothing twice, without broker transactions.
 
@@ -52,7 +52,9 @@ class Saved:
 @dataclass(slots=True)
 class Change:
     """One atomic write. `None` in `table` deletes the field. `heads` replace, `tails` append, `cut` empties a key's
-    tail before its new tail (compaction). `drops` lose head and tail before anything is put there (expiry)."""
+    tail before its new tail (compaction). `drops` lose head and tail before anything is put there (expiry). `version` is the
+    least that the shard has then: whoever knows that a store has lost writes does not give their versions to others, for it may
+    come back with them once more (a backup, an old replica), and would pass for what he holds."""
 
     position: bytes
     outbox: bytes = b""
@@ -61,6 +63,7 @@ class Change:
     tails: Mapping[bytes, bytes] = field(default_factory=dict)
     cut: Sequence[bytes] = ()
     drops: Sequence[bytes] = ()
+    version: int = 0
 
     def touches(self, keys: Sequence[bytes]) -> bool:
         """Whether it changes the head or tail of any of these keys."""
@@ -82,7 +85,8 @@ class Store(Protocol):
         ...
 
     async def write(self, shard: str, seen: int, change: Change) -> int:
-        """Apply all of it iff the shard's version is still `seen`; return the new version, or raise Fenced.
+        """Apply all of it iff the shard's version is still `seen`; return the new version (one more, unless the change wants a
+        greater one), or raise Fenced.
 
         After a StoreError nobody knows whether the write happened. Repeat it: if it did, that raises Fenced, and
         opening anew finds it with its outbox.

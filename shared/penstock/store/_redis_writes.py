@@ -51,7 +51,7 @@ class Writes:
                 raise
         if found is not None:
             raise Fenced(f"shard {shard} is at version {found}, this writer saw {seen}")
-        return seen + 1
+        return max(seen + 1, change.version)
 
     async def close(self) -> None:
         while self._lines:
@@ -84,7 +84,9 @@ class _Line:
             await self._connection.send_packed_command(self._watch)
             if (found := await self._watching()) != seen:
                 return found
-        await self._connection.send_packed_command([_MULTI, *_commands(self._place, seen + 1, change), _EXEC, *self._watch])
+        await self._connection.send_packed_command(
+            [_MULTI, *_commands(self._place, max(seen + 1, change.version), change), _EXEC, *self._watch]
+        )
         await self._connection.read_response()
         done = await self._connection.read_response()
         found = await self._watching()

@@ -56,7 +56,7 @@ class MemoryStore:
         if found.version != seen:
             raise Fenced(f"shard {shard} is at version {found.version}, this writer saw {seen}")
         self._shards[shard] = found
-        found.version += 1
+        found.version = max(seen + 1, change.version)
         found.position, found.outbox = change.position, change.outbox
         for name, value in change.table.items():
             if value is None:
