@@ -45,7 +45,7 @@ from penstock.log import Send, partition_of
 from penstock.log.kafka import KafkaLog
 from penstock.online.lookup import state_key
 from penstock.records import Candidate, Decision
-from penstock.store import Change
+from penstock.store import LIVE, STATUS, Change
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
 from penstock.windows.panes import Panes, Shape
@@ -133,7 +133,8 @@ async def fill(url: str) -> None:
     store, position = RedisStore(url, project.name), msgspec.msgpack.encode({"partitions": PARTITIONS})
     hop = view_of(Card).key
     for shard in range(PARTITIONS):
-        mine, version = [n for n in NAMES if partition_of(n.encode(), PARTITIONS) == shard], 0
+        mine = [n for n in NAMES if partition_of(n.encode(), PARTITIONS) == shard]
+        version = await store.write(Topics(project).shard(shard), 0, Change(position, heads={STATUS: LIVE}))
         for first in range(0, len(mine), 200):
             some = mine[first : first + 200]
             state = {state_key(hop, n): heads[n] for n in some}, {state_key(hop, n): tails[n] for n in some if tails.get(n)}

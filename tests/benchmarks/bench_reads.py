@@ -38,7 +38,7 @@ from penstock.local import port as ports
 from penstock.local.redis import LocalRedis
 from penstock.log import partition_of
 from penstock.online.lookup import state_key
-from penstock.store import Change
+from penstock.store import LIVE, STATUS, Change
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
 from penstock.windows.panes import Panes, Shape
@@ -101,7 +101,8 @@ async def fill(url: str, cases: dict[str, dict[str, tuple[bytes, bytes]]]) -> No
     """What the feature store would have written, and the bare values."""
     store, position = RedisStore(url, PROJECT.name), msgspec.msgpack.encode({"partitions": PARTITIONS})
     for shard in range(PARTITIONS):
-        mine, version = [n for n in NAMES if partition_of(n.encode(), PARTITIONS) == shard], 0
+        mine = [n for n in NAMES if partition_of(n.encode(), PARTITIONS) == shard]
+        version = await store.write(Topics(PROJECT).shard(shard), 0, Change(position, heads={STATUS: LIVE}))
         for case, stored in cases.items():
             hop = view_of(CASES[case][1]).key
             for first in range(0, len(mine), 200):
@@ -186,7 +187,8 @@ def stored_names(view: type, names: list[str]) -> list[bytes]:
     from penstock.store._redis_names import Names
 
     places = [(Topics(PROJECT).shard(partition_of(n.encode(), PARTITIONS)), state_key(view_of(view).key, n)) for n in names]
-    return Names(PROJECT.name).gathering(places, len(places) if view is Windows else 0).commands[0]
+    packed = Names(PROJECT.name).gathering(places, len(places) if view is Windows else 0).commands[0]
+    return packed.split(b"\r\n")[4:-1:2]
 
 
 def all_of(rounds: int) -> tuple[dict[str, Any], dict[str, float]]:

@@ -11,8 +11,9 @@ row does in the stream, and the reading says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -41,9 +42,6 @@ __all__ = ["Asked", "Lookup", "OtherVersion", "columns_of", "state_key"]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Codes = npt.NDArray[np.int8]
-
-_TOGETHER = 256
-"""Entities whose bytes are put together at a time: 4 MB with many windows, which the processor's cache holds."""
 
 _REMEMBERED, _SHORT = 100_000, 256
 """Entities whose place is remembered (murmur2 in Python costs 3 us), and how long their names may be: 25 MB at most."""
@@ -150,10 +148,9 @@ class Lookup:
         found = [name for part in self._parts for name in part.columns]
         self._order = [] if found == list(columns) else [found.index(name) for name in columns]
         self._names = tuple(view.name for view in self.views)
-        at = seen = 0
+        seen = 0
         for part in self._parts:
-            part.at, part.view = at, seen
-            at, seen = at + len(part.columns), seen + len(part.views)
+            part.view, seen = seen, seen + len(part.views)
 
     def ask(self, entities: Sequence[Sequence[str | None]]) -> Asked:
         """What to get for rows; `entities` by hop, in the order of `hops`, one for each row (None: the row names none)."""
@@ -172,7 +169,7 @@ class Lookup:
                 index = np.fromiter(map(number.__getitem__, named), np.int64, len(named))
             found.append((first, len(places), index))
             tailed = len(places) if part.tailed else tailed
-        shards = list(dict.fromkeys(shard for shard, _ in places))
+        shards = list(dict.fromkeys(map(itemgetter(0), places)))
         return Asked(places + [(shard, STATUS) for shard in shards], tailed, found, shards)
 
     def readings(
@@ -188,20 +185,18 @@ class Lookup:
         and its `decoded` ones, derived features that take one are answered too; else those are missing."""
         kind = event or _NO_EVENT
         pieces = [
-            (part, piece)
+            part.compute(heads[first:last], tails[first:last] if part.tailed else [], index, moments, kind, decoded)
             for part, (first, last, index) in zip(self._parts, asked.found, strict=True)
-            for piece in part.compute(heads[first:last], tails[first:last] if part.tailed else [], index, moments, kind, decoded)
         ]
         if len(pieces) == 1:  # most often one hop has it all, and nothing need be put together
-            _, (_, effective, newest, codes, values) = pieces[0]
+            effective, newest, codes, values = pieces[0]
             as_of = effective[:, None] if len(self.views) == 1 else effective[:, None].repeat(len(self.views), axis=1)
         else:
-            values, shape = np.empty((len(moments), len(self.columns))), (len(moments), len(self.views))
-            as_of, newest, codes = np.empty(shape, np.int64), np.empty(shape, np.int64), np.empty(shape, np.int8)
-            for part, (rows, effective, times, stand, found) in pieces:
-                values[rows, part.at : part.at + len(part.columns)] = found
-                views = slice(part.view, part.view + len(part.views))
-                as_of[rows, views], newest[rows, views], codes[rows, views] = effective[:, None], times, stand
+            ends = [
+                np.repeat(piece[0][:, None], len(part.views), axis=1) for part, piece in zip(self._parts, pieces, strict=True)
+            ]
+            as_of = np.concatenate(ends, axis=1)
+            newest, codes, values = (np.concatenate(each, axis=1) for each in list(zip(*pieces, strict=True))[1:])
         stands = heads[len(heads) - len(asked.shards) :]
         if stands.count(LIVE) < len(stands):
             behind = {shard for shard, head in zip(asked.shards, stands, strict=True) if head != LIVE}
@@ -221,8 +216,8 @@ class _Part:
         shape = Shape(hop.views)
         self._plan = Plan(shape)
         self.tailed = len(shape.rings) > 0
-        self.at = self.view = 0
-        """Where its columns and its views begin in those of the lookup."""
+        self.view = 0
+        """Where its views begin in those of the lookup."""
         self.columns = [name for name in columns if name in self._plan.columns]
         chosen = [self._plan.columns.index(name) for name in self.columns]
         self._chosen: Any = ... if chosen == list(range(len(self._plan.columns))) else (slice(None), chosen)
@@ -232,19 +227,12 @@ class _Part:
 
     def compute(
         self, heads: Sequence[bytes], tails: Sequence[bytes], index: Ints, moments: Ints, event: Event, decoded: Sequence[Any]
-    ) -> Iterator[tuple[Any, Ints, Ints, Codes, Floats]]:
-        """Some rows at a time: which, when their windows end (k,), by view its newest event and how it stands (k, views), the
-        values (k, columns)."""
+    ) -> tuple[Ints, Ints, Codes, Floats]:
+        """When the windows of each row end (n,), by view its newest event and how it stands (n, views), the values (n, columns)."""
         if len(index) != len(heads):  # some rows are about the same entity, or about nobody
             heads, tails = [*heads, b""], [*tails, b""] if self.tailed else []
-        for first in range(0, len(heads), _TOGETHER):
-            rows: Any = slice(None)
-            if len(heads) > _TOGETHER:
-                rows = np.flatnonzero((index >= first) & (index < first + _TOGETHER))
-            some = slice(first, first + _TOGETHER)
-            try:
-                windows, effective, newest, codes = self._answering(heads[some], tails[some], index[rows] - first, moments[rows])
-            except ValueError as error:
-                raise OtherVersion(self.hop.key) from error
-            of = [decoded[row] for row in rows.tolist()] if len(decoded) and len(heads) > _TOGETHER else decoded
-            yield rows, effective, newest, codes, self._plan.complete(windows, event, of)[self._chosen]
+        try:
+            windows, effective, newest, codes = self._answering(heads, tails, index, moments)
+        except ValueError as error:
+            raise OtherVersion(self.hop.key) from error
+        return effective, newest, codes, self._plan.complete(windows, event, decoded)[self._chosen]

@@ -21,6 +21,9 @@ __all__ = ["Gathering", "Names"]
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]+")
 """Project and shard names; braces and colons would let keys of two shards meet."""
 
+_REMEMBERED, _SHORT = 100_000, 256
+"""Places whose names are remembered, and how long their keys may be: 40 MB at most."""
+
 _TOGETHER: Final = 1_000
 """Places in one MGET: it holds the server for 1 ms at 10 kB each, and others get their turn between two."""
 
@@ -30,7 +33,7 @@ class Names:
 
     def __init__(self, project: str) -> None:
         self.project = f"penstock:{_name(project)}:"
-        self.heads, self.tails = _Prefixes(self, "h:"), _Prefixes(self, "t:")
+        self.heads, self.tails = _Packed(self, b"h:"), _Packed(self, b"t:")
         self.split = False
         """Whether the server is a cluster, which refuses a command over several slots."""
 
@@ -48,28 +51,36 @@ class Names:
         return Gathering(self, places, tailed)
 
 
-class _Prefixes(dict[str, bytes]):
-    """By shard, what the names of its heads (or tails) begin with."""
+class _Packed(dict[Place, bytes]):
+    """By place, the name of its head (or tail) as it travels in a command; those that were asked for lately are remembered, as
+    making one costs more than Redis needs to look it up."""
 
-    def __init__(self, names: Names, kind: str) -> None:
+    def __init__(self, names: Names, kind: bytes) -> None:
         self._names, self._kind = names, kind
 
-    def __missing__(self, shard: str) -> bytes:
-        found = self[shard] = (self._names.place(shard) + self._kind).encode()
-        return found
+    def __missing__(self, place: Place) -> bytes:
+        shard, key = place
+        name = self._names.place(shard).encode() + self._kind + key
+        packed = b"$%d\r\n%s\r\n" % (len(name), name)
+        if len(key) <= _SHORT:
+            if len(self) >= _REMEMBERED:
+                self.clear()
+            self[place] = packed
+        return packed
 
 
 class Gathering:
-    """One read of many places: the names that each MGET asks for (`commands`), and how the answers are put together."""
+    """One read of many places: an MGET for each block of them (`commands`, as they travel), and how the answers are put together."""
 
     def __init__(self, names: Names, places: Sequence[Place], tailed: int) -> None:
         self._count, self._tailed = len(places), tailed
         self._blocks = _blocks(places, names.split)
         self.commands = []
         for block in self._blocks:
-            asked = [places[at] for at in block]
-            some = [places[at] for at in block if at < tailed] if tailed else []
-            self.commands.append([*(names.heads[s] + key for s, key in asked), *(names.tails[s] + key for s, key in some)])
+            asked: Sequence[Place] = places if len(block) == len(places) else [places[at] for at in block]
+            some = asked[:tailed] if asked is places else [places[at] for at in block if at < tailed]
+            said = b"".join([*map(names.heads.__getitem__, asked), *map(names.tails.__getitem__, some)])
+            self.commands.append(b"*%d\r\n$4\r\nMGET\r\n%s" % (1 + len(asked) + len(some), said))
 
     def answer(self, answers: Sequence[Sequence[bytes | None]]) -> tuple[list[bytes], list[bytes]]:
         """Heads and tails, from one answer for each command."""

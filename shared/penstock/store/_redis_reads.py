@@ -15,13 +15,12 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
-from hiredis import pack_command
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from . import Place, StoreError
-from ._redis_names import Gathering, Names
+from ._redis_names import Names
 
 __all__ = ["AsyncReads", "BlockingReads", "away"]
 
@@ -57,12 +56,6 @@ class _Reads:
     def _new(self, **settings: Any) -> Any:
         return self._pool.connection_class(**self._pool.connection_kwargs | settings)
 
-    def _asked(self, places: Sequence[Place], tailed: int) -> tuple[Gathering, list[bytes]]:
-        """A read, and its commands as they travel."""
-        asked = self._names.gathering(places, tailed)
-        pack: Any = pack_command  # its stub allows tuples of one
-        return asked, [pack(("MGET", *names)) for names in asked.commands]
-
 
 class BlockingReads(_Reads):
     """For threads, which may share it; every read has a connection to itself."""
@@ -71,14 +64,14 @@ class BlockingReads(_Reads):
         """As `Store.gather`."""
         if not places:
             return [], []
-        asked, packed = self._asked(places, tailed)
+        asked = self._names.gathering(places, tailed)
         try:
-            return asked.answer(self._answers(packed))
+            return asked.answer(self._answers(asked.commands))
         except (RedisError, OSError) as error:
             if not self._names.crossed(error):
                 raise away(self._url, error) from error
-        asked, packed = self._asked(places, tailed)  # slot by slot
-        return asked.answer(self._answers(packed))
+        asked = self._names.gathering(places, tailed)  # slot by slot
+        return asked.answer(self._answers(asked.commands))
 
     def _answers(self, packed: list[bytes]) -> list[list[bytes | None]]:
         while True:
@@ -111,14 +104,14 @@ class AsyncReads(_Reads):
         """As `Store.gather`."""
         if not places:
             return [], []
-        asked, packed = self._asked(places, tailed)
+        asked = self._names.gathering(places, tailed)
         try:
-            return asked.answer(await self._answers(packed))
+            return asked.answer(await self._answers(asked.commands))
         except (RedisError, OSError) as error:
             if not self._names.crossed(error):
                 raise away(self._url, error) from error
-        asked, packed = self._asked(places, tailed)  # slot by slot
-        return asked.answer(await self._answers(packed))
+        asked = self._names.gathering(places, tailed)  # slot by slot
+        return asked.answer(await self._answers(asked.commands))
 
     async def _answers(self, packed: list[bytes]) -> list[list[bytes | None]]:
         while True:

@@ -20,7 +20,7 @@ Python give the same bits. Sketches are the functions of `sketch`, compiled into
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,7 @@ from .sketch import (
     top_value,
 )  # fmt: skip
 
-__all__ = ["KINDS", "kernel", "run"]
+__all__ = ["KINDS", "READING", "kernel", "parts_of", "run", "valued"]
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -216,6 +216,51 @@ def noted(row: Floats, tracks: Ints, t: int, decays: Ints, time: float, value: f
         row[at] += 1.0
 
 
+def valued(
+    row: Floats, closed: Floats, scratch: Floats, moment: int, tracks: Ints, decays: Ints, rings: Ints, windows: Ints,
+    features: Ints, arguments: Floats, out: Floats,
+) -> None:  # fmt: skip
+    """Write the values that an entity has at `moment`, which is not before its E. `closed` is its row of merged tiles, `scratch`
+    one to work in."""
+    before = int(row[1])
+    for w in range(len(windows)):
+        r, base = windows[w, RING], windows[w, MERGED_AT]
+        hop, size, at, width = rings[r, HOP], rings[r, SIZE], rings[r, RING_AT], rings[r, WIDTH]
+        head, first = moment // hop, (moment - windows[w, LENGTH]) // hop
+        # the tail of a window that is no multiple of its hop moves by itself, from one of two tiles to the other
+        stamp = 2 * (head + 1) + (head - first) % 2
+        if closed[base] != stamp:
+            opened(closed, base, rings, r, stamp)
+            # a division per tile would cost more than the rest
+            tile, end = at + (first % size) * width, at + size * width
+            for k in range(first, min(head, before // hop + 1)):  # nothing is newer than the newest event
+                if row[tile] == k + 1:
+                    fold(closed, base, row, tile, rings, r)
+                tile += width
+                if tile == end:
+                    tile = at
+        for word in range(base, base + width):
+            scratch[word] = closed[word]
+        tile = at + (head % size) * width
+        if row[tile] == head + 1:
+            fold(scratch, base, row, tile, rings, r)
+    for f in range(len(features)):
+        kind, track = features[f, KIND], tracks[features[f, TRACK], AT]
+        if row[track] > 0.0 and moment - row[track + 1] > features[f, TTL]:
+            out[f] = unseen(kind)
+        elif kind == LAST and features[f, OVER] == 0:  # as `remembered`, whose call costs four times as much
+            out[f] = row[tracks[features[f, OF], VALUE]] if row[track] > 0.0 else np.nan
+        elif kind < LAST:
+            base, place, room = features[f, BASE], features[f, PLACE], features[f, FEATURE_ROOM]
+            out[f] = finished(scratch, base, place, kind, room, arguments[f])
+        elif kind < RATIO:
+            out[f] = remembered(row, tracks, features, f, arguments[f], decays, moment)
+    for f in range(len(features)):
+        if features[f, KIND] == RATIO:
+            under = out[int(arguments[f])]
+            out[f] = out[features[f, OF]] / under if under != 0.0 else np.nan
+
+
 def run(
     state: Floats, merged: Floats, slots: Ints, times: Ints, kinds: Ints, values: Floats, want: Ints, keep: int, tag: float,
     tracks: Ints, decays: Ints, rings: Ints, windows: Ints, features: Ints, arguments: Floats,
@@ -236,40 +281,7 @@ def run(
         moment = time if fresh or time > before else before
         effective[i] = moment
         if want[i] == 1:
-            for w in range(len(windows)):
-                r, base = windows[w, RING], windows[w, MERGED_AT]
-                hop, size, at, width = rings[r, HOP], rings[r, SIZE], rings[r, RING_AT], rings[r, WIDTH]
-                head, first = moment // hop, (moment - windows[w, LENGTH]) // hop
-                # the tail of a window that is no multiple of its hop moves by itself, from one of two tiles to the other
-                stamp = 2 * (head + 1) + (head - first) % 2
-                if closed[base] != stamp:
-                    opened(closed, base, rings, r, stamp)
-                    # a division per tile would cost more than the rest
-                    tile, end = at + (first % size) * width, at + size * width
-                    for k in range(first, min(head, before // hop + 1)):  # nothing is newer than the newest event
-                        if row[tile] == k + 1:
-                            fold(closed, base, row, tile, rings, r)
-                        tile += width
-                        if tile == end:
-                            tile = at
-                for word in range(base, base + width):
-                    scratch[word] = closed[word]
-                tile = at + (head % size) * width
-                if row[tile] == head + 1:
-                    fold(scratch, base, row, tile, rings, r)
-            for f in range(len(features)):
-                kind, track = features[f, KIND], tracks[features[f, TRACK], AT]
-                if row[track] > 0.0 and moment - row[track + 1] > features[f, TTL]:
-                    out[i, f] = unseen(kind)
-                elif kind < LAST:
-                    base, place, room = features[f, BASE], features[f, PLACE], features[f, FEATURE_ROOM]
-                    out[i, f] = finished(scratch, base, place, kind, room, arguments[f])
-                elif kind < RATIO:
-                    out[i, f] = remembered(row, tracks, features, f, arguments[f], decays, moment)
-            for f in range(len(features)):
-                if features[f, KIND] == RATIO:
-                    under = out[i, int(arguments[f])]
-                    out[i, f] = out[i, features[f, OF]] / under if under != 0.0 else np.nan
+            valued(row, closed, scratch, moment, tracks, decays, rings, windows, features, arguments, out[i])
         if keep == 0:
             continue
         if not fresh:
@@ -311,7 +323,7 @@ _SIGNATURE = [
     _MATRIX, _MATRIX, _INTS, _INTS, _INTS, _MATRIX, _INTS, "int64", "float64", *[_TABLE] * 5, "float64[::1]",
     _MATRIX, _INTS, _TABLE,
 ]  # fmt: skip
-PARTS = (opened, added, fold, finished, unseen, remembered, noted)
+READING = (opened, fold, finished, unseen, remembered, valued)
 
 
 def no_sketch(*_: object) -> float:
@@ -319,13 +331,16 @@ def no_sketch(*_: object) -> float:
     return 0.0
 
 
+def parts_of(whole: Sequence[Callable[..., Any]], sketches: bool) -> tuple[tuple[Callable[..., Any], ...], dict[str, Any]]:
+    """What `machine_code` needs of functions of this module: with those that they call, and the names that they use."""
+    if sketches:
+        return (*sketch.PARTS, *whole), {**vars(sketch), **globals()}
+    return (no_sketch, *whole), globals() | {part.__name__: no_sketch for part in sketch.PARTS}
+
+
 def kernel(sketches: bool = True) -> Callable[..., int]:
     """`run` in machine code, which takes 6 s (18 s with sketches) the first time on a machine; the plain one without numba."""
-    signature = f"int64({','.join(_SIGNATURE)})"
-    parts: tuple[Callable[..., Any], ...]
-    if sketches:
-        parts, names = (*sketch.PARTS, *PARTS, run), {**vars(sketch), **globals()}
-    else:
-        parts, names = (no_sketch, *PARTS, run), globals() | {part.__name__: no_sketch for part in sketch.PARTS}
-    made: Callable[..., int] = machine_code(run, signature, parts, names)
+    made: Callable[..., int] = machine_code(
+        run, f"int64({','.join(_SIGNATURE)})", *parts_of((*READING, added, noted, run), sketches)
+    )
     return made

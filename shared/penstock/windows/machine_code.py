@@ -47,7 +47,7 @@ def _compiled(
     try:
         for part in parts[:-1]:
             plain = isinstance(part, FunctionType)
-            compiled = numba.njit(nogil=True)(_bound(part, names, sources)) if plain else part
+            compiled = numba.njit(nogil=True, forceinline=True)(_bound(part, names, sources)) if plain else part
             names |= {name: compiled for name, function in names.items() if function is part or name == part.__name__}
         try:
             made = numba.njit(signature, cache=True, nogil=True)(_bound(whole, names, sources))
