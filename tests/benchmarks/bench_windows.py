@@ -12,8 +12,8 @@ Engines are pinned to one core, broker and Redis to the other. Both are measured
 code, warm JIT): events per CPU second of the engine's process, all its threads, and per second of wall clock. Of ours the CPU of
 redis-server is in the details, as Kafka Streams keeps its state in its own process. Pathway and Quix are recorded, not run.
 
-Why not 100,000: no part is left that would give it. Of the engine's samples (py-spy, Zipf) 16 % fetch (12 in aiokafka, a record at a
-time), 18 % intake (decode 5, ids, keys and places 8, merge 4), 6 % are the window kernel, 13 % rows as JSON, 16 % batches and
+Why not 100,000: no part is left that would give it. Of the engine's samples (py-spy, Zipf) 16 % fetch (12 in aiokafka, record by
+record), 18 % intake (decode 5, ids, keys and places 8, merge 4), 6 % are the window kernel, 13 % rows as JSON, 16 % batches and
 produce requests, 15 % state and outbox (pack 6, Redis 6, outbox 3), 16 % loop, lane and garbage collection.
 """
 
