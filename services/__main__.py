@@ -46,6 +46,7 @@ class Machine:
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         """Work that ends soon after `stop` is set, whole."""
         self.app: Any = None
+        self._lanes: list[Lane] = []
         self.stop = asyncio.Event()
         """Set when the process is to end."""
 
@@ -63,8 +64,13 @@ class Machine:
 
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
+        self._lanes += lanes
         self.tasks += [partial(lane.run, self.stop) for lane in lanes]
         return lambda: "; ".join(f"{lane.name} has not joined its group yet" for lane in lanes if not lane.ready)
+
+    def waiting(self) -> str:
+        """What its lanes wait for: Kafka or Redis that is away; empty where nothing is."""
+        return "; ".join(dict.fromkeys(f"{lane.name} waits: {lane.waiting}" for lane in self._lanes if lane.waiting))
 
 
 def feature_store(machine: Machine) -> None:
@@ -81,7 +87,11 @@ def feature_store(machine: Machine) -> None:
     online = OnlineFeatures(topics, machine.store)
     missing = [ready, surveyed, kept.missing, machine.beside(online.warm, "reads are being compiled")]
     machine.app = api.app(
-        online, views, lambda: "; ".join(filter(None, (m() for m in missing))), lambda: api.Generation(*succession.stands)
+        online,
+        views,
+        lambda: "; ".join(filter(None, (m() for m in missing))),
+        lambda: api.Generation(*succession.stands),
+        machine.waiting,
     )
 
 
@@ -136,7 +146,7 @@ def monitoring(machine: Machine) -> None:
     lanes = service.lanes(
         topics.project, topics, machine.log, machine.store, settings.idle_after, machine.tracing, machine.artefacts
     )
-    machine.app = application("penstock monitoring", machine.lanes(lanes))
+    machine.app = application("penstock monitoring", machine.lanes(lanes), waiting=machine.waiting)
 
 
 def trainer(machine: Machine) -> None:
