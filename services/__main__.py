@@ -47,6 +47,7 @@ class Machine:
         self.tasks: list[Callable[[], Awaitable[None]]] = []
         """Work that ends soon after `stop` is set, whole."""
         self.app: Any = None
+        self._lanes: list[Lane] = []
         self.stop = asyncio.Event()
         """Set when the process is to end."""
 
@@ -64,8 +65,13 @@ class Machine:
 
     def lanes(self, lanes: list[Lane]) -> Callable[[], str]:
         """Run lanes; what is missing until they are ready."""
+        self._lanes += lanes
         self.tasks += [partial(work, self.stop) for lane in lanes for work in (lane.run, lane.watch)]
         return lambda: "; ".join(f"{lane.name} has not joined its group yet" for lane in lanes if not lane.ready)
+
+    def waiting(self) -> str:
+        """What its lanes wait for: Kafka or Redis that is away; empty where nothing is."""
+        return "; ".join(dict.fromkeys(f"{lane.name} waits: {lane.waiting}" for lane in self._lanes if lane.waiting))
 
 
 def feature_store(machine: Machine) -> None:
@@ -82,7 +88,11 @@ def feature_store(machine: Machine) -> None:
     online = OnlineFeatures(topics, machine.store)
     missing = [ready, surveyed, kept.missing, machine.beside(online.warm, "reads are being compiled")]
     machine.app = api.app(
-        online, views, lambda: "; ".join(filter(None, (m() for m in missing))), lambda: api.Generation(*succession.stands)
+        online,
+        views,
+        lambda: "; ".join(filter(None, (m() for m in missing))),
+        lambda: api.Generation(*succession.stands),
+        machine.waiting,
     )
 
 
@@ -144,7 +154,7 @@ def monitoring(machine: Machine) -> None:
     for route in routes_of(settings):
         courier = Courier(route, topics, machine.log, machine.store, lambda: bool(lanes[-1].holds))
         machine.tasks.append(partial(courier.run, machine.stop))
-    machine.app = application("penstock monitoring", machine.lanes(lanes))
+    machine.app = application("penstock monitoring", machine.lanes(lanes), waiting=machine.waiting)
 
 
 def trainer(machine: Machine) -> None:

@@ -129,7 +129,7 @@ def _shown(
     seconds = time.perf_counter() - began
     wrong = missing_parts(found) if demanding else list(found.complaints)
     bad = sum(len(each.bad) for each in files)
-    lines = [*check.lines(found), *([] if demanding else (f"WORSE: {what}" for what in worse(found)))]
+    lines = [*check.lines(found), *([] if demanding else (f"NOTE: {what}" for what in worse(found)))]
     lines += [f"WRONG: {complaint}" for complaint in wrong]
     if bad:
         lines.append(f"LEFT OUT: {screen.count(bad, 'row')} of the files could not be read; the first ones are named above")

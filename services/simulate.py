@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -84,18 +84,24 @@ async def simulate(
         return Finished(machine, await audit(machine.log, machine.topics, scoring(machine.artefacts, project)), picture, seconds)
 
 
+BESIDE: Final = {"first_model": "the first model, kept unchanged", "prior": "the recent rate of positive labels alone"}
+"""What answers are held against."""
+
+
 def worse(found: Audit, demanding: bool = False) -> list[str]:
     """Where the answers served were worse than the prior, or than the first model kept unchanged; `demanding`: not better."""
     said = []
-    for name in ("first_model", "prior"):
+    for name in BESIDE:
         for measure, sign, title in ((found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")):
             served, other = measure.get("served"), measure.get(name)
             if served is None or other is None:
                 if demanding:
-                    said.append(f"{title} of {name if served is not None else 'served'} could not be computed")
+                    said.append(
+                        f"{title} of {BESIDE[name] if served is not None else 'the answers served'} could not be computed"
+                    )
             elif sign * (served - other) < 0 or (demanding and served == other):
                 word = "not better" if demanding else "worse"
-                said.append(f"{title} served {served:.4f} is {word} than {name.replace('_', ' ')} {other:.4f}")
+                said.append(f"the answers served are {word} than {BESIDE[name]}: {title} {served:.4f}, and {other:.4f} by it")
     return list(dict.fromkeys(said))
 
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import fastapi
 import msgspec
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
@@ -63,10 +64,14 @@ def openapi() -> dict[str, Any]:
 
 
 def app(
-    online: OnlineFeatures, views: list[str], ready: Callable[[], str], stands: Callable[[], Generation] = Generation
+    online: OnlineFeatures,
+    views: list[str],
+    ready: Callable[[], str],
+    stands: Callable[[], Generation] = Generation,
+    waiting: Callable[[], str] = str,
 ) -> FastAPI:
     """The read service of the feature store."""
-    made = application("penstock feature store", ready)
+    made = application("penstock feature store", ready, waiting=waiting)
     schemas, components = msgspec.json.schema_components((Query, Answer, Generation), ref_template="#/components/schemas/{name}")
 
     def headers() -> dict[str, str] | None:
@@ -81,8 +86,18 @@ def app(
 
     made.openapi = openapi  # type: ignore[method-assign]
 
-    @made.get("/features/{view}/{key:path}", operation_id="read_features", tags=["features"], responses=_READ)
-    async def read(view: str, key: str, at: datetime | None = None) -> JSONResponse:
+    @made.get(
+        "/features/{view}/{key:path}",
+        operation_id="read_features",
+        tags=["features"],
+        responses=_READ,
+        summary="One view of one entity",
+    )
+    async def read(
+        view: Annotated[str, fastapi.Path(description="The view's name.", examples=["Origin"])],
+        key: Annotated[str, fastapi.Path(description="The entity; several columns as a JSON array.", examples=["JFK"])],
+        at: Annotated[datetime | None, fastapi.Query(description="The moment, with its time zone. Default: now.")] = None,
+    ) -> JSONResponse:
         """One view of one entity, at a moment (default: now). A compound key is a JSON array.
 
         `as_of` is when the windows end, `age` the seconds from the view's newest event to then (null: there was none). `status`
@@ -125,7 +140,13 @@ def app(
         },
     }
 
-    @made.post("/features", operation_id="query_features", tags=["features"], openapi_extra=asked)
+    @made.post(
+        "/features",
+        operation_id="query_features",
+        tags=["features"],
+        openapi_extra=asked,
+        summary="Views, features or a model of many keys",
+    )
     async def query(request: Request) -> Response:
         """Views, features or a model, for up to 10,000 keys at once: a row for each key, in order, whether anything is known of
         it or not. With `Accept: application/vnd.apache.arrow.stream` one Arrow batch: a float64 column for each value, and
@@ -153,7 +174,13 @@ def app(
         "responses": {"200": {"description": "Both.", "content": {"application/json": {"schema": schemas[2], "example": _BOTH}}}}
     }
 
-    @made.get("/generation", operation_id="generation", tags=["features"], openapi_extra=answered)
+    @made.get(
+        "/generation",
+        operation_id="generation",
+        tags=["features"],
+        openapi_extra=answered,
+        summary="Which definitions answer here",
+    )
     async def generation() -> Response:
         """Which definitions of the views answer here, and which are in charge: others after a swap, until this process is started
         with the project file of those."""

@@ -19,6 +19,7 @@ by what is told of passed sources; where it comes to such a place before that is
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
@@ -42,6 +43,9 @@ from .published import ALWAYS, Published
 __all__ = ["Succession"]
 
 T = TypeVar("T")
+
+OFTEN: Final = 20
+"""Tries to fence a shard after which it is told that its process writes faster than we do."""
 
 AT_ONCE: Final = 4096
 """Records that are sent on at once: they lie in the store until the next are, some megabytes."""
@@ -166,16 +170,22 @@ class Succession:
     async def _fence(self, shard: str) -> tuple[int, list[Send]]:
         """Take a shard from whoever runs it. The newest effective time at which it has let events go on; and what it was to say
         to others last: that is out, or on its way, or was never sent."""
-        while True:
+        for tried in itertools.count(1):
             saved, mark = await self._store.open(shard), await self._mark(shard)
             if mark.number < self.charge.number:
                 heads = {MARK: Mark(self.charge.number, owed=mark.owed).pack()}
                 try:
                     await self._store.write(shard, saved.version, Change(saved.position, saved.outbox, heads=heads))
                 except Fenced:  # it has written meanwhile
+                    if tried % OFTEN == 0:
+                        meaning = (
+                            f"it has written before us {tried} times; trying on, as each try may be the one before its write"
+                        )
+                        self._logger.warning("not fenced", shard=shard, meaning=meaning)
                     continue
             outward, sends = set(self._outward), [*_outbox(shard, saved), *Outbox.unpack(mark.owed).sends]
             return max(_times(saved.position), default=NEVER), [send for send in sends if send.topic in outward]
+        raise AssertionError
 
     @property
     def _outward(self) -> list[str]:

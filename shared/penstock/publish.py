@@ -132,11 +132,11 @@ class Kind:
 
     def __init__(self, project: str, event: Event) -> None:
         self.event = event
-        self._source = f"{project}/{event.topic}"
+        self._source, self.type = f"{project}/{event.topic}", f"{project}.{event.topic}.v1"
         self._fixed: Headers = (
             ("ce_specversion", b"1.0"),
             ("ce_source", self._source.encode()),
-            ("ce_type", f"{project}.{event.topic}.v1".encode()),
+            ("ce_type", self.type.encode()),
             ("content-type", b"application/json"),
         )
         self._id = None

@@ -80,7 +80,7 @@ def test_without_a_spill_an_answer_that_the_log_does_not_take_is_not_given(door:
         door.log.trouble = LogError("the broker is away")
         answer = await client.post(INFER, json=rows(ROW))
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json() == {"error": "the log does not answer: the broker is away"}
+        assert answer.json() == {"error": "Kafka does not answer: the broker is away"}
 
     door.run(talk, door.said("champion", "v1"))
 

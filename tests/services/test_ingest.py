@@ -57,6 +57,23 @@ class TestModes:
 
         door.run(talk)
 
+    @pytest.mark.parametrize("named", ["arrivals", "Arrival", "{prefix}.arrivals.v1"])
+    def test_a_type_that_names_another_event_is_refused_and_any_other_is_the_producers_own(self, door: Door, named: str) -> None:
+        named = named.format(prefix=TOPICS.prefix)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            answer = await client.post("/events/flights", json=EVENT, headers={**HEADERS, "ce-type": named})
+            assert (answer.status_code, said_wrong(answer)) == (
+                400, f"type {named!r} names another event: POST it to /events/arrivals",
+            )  # fmt: skip
+            assert sent(door) == []
+            for own in ("com.example.flight.left", "Flight", "flights", f"{TOPICS.prefix}.flights.v1"):
+                answer = await client.post("/events/flights", json=EVENT, headers={**HEADERS, "ce-type": own})
+                assert answer.status_code == 202
+                assert taken(sent(door)[-1])[1]["ce_type"] == own.encode()
+
+        door.run(talk)
+
     @pytest.mark.parametrize("data", ["data", "data_base64"])
     def test_structured(self, door: Door, data: str) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
@@ -171,6 +188,11 @@ class TestRefusals:
             answer = await client.post("/events/trains", json=EVENT)
             assert answer.status_code == 404
             assert "there is: flights, arrivals" in said_wrong(answer)
+            answer = await client.post("/events/Flight", json=EVENT)
+            assert (answer.status_code, said_wrong(answer)) == (
+                404,
+                "events go to their topic: that of Flight is /events/flights",
+            )
             answer = await client.get("/events/flights")
             assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 

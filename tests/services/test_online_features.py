@@ -269,5 +269,8 @@ class TestHttp:
                 assert "Redis is away" in said_wrong(answer)
                 answer = await client.get("/readyz")
                 assert (answer.status_code, said_wrong(answer)) == (503, "it has not joined yet")
+            async with client_of(api.app(online, ["Zone"], str, waiting=lambda: "Kafka is silent")) as client:
+                answer = await client.get("/readyz")
+                assert (answer.status_code, answer.json()) == (200, {"ready": True, "waiting": "Kafka is silent"})
 
         asyncio.run(whole())

@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Mapping, Sequence
 
 import pytest
+from structlog.testing import capture_logs
 
 from penstock.log import Batch, Partition, Send, Topic
 from penstock.log.memory import MemoryLog
 from penstock.runtime.lane import Effects, Lane, stamped
+from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import Outbox
-from penstock.store import Change, Saved
+from penstock.store import Change, Fenced, Saved, StoreError
 from penstock.store.memory import MemoryStore
 
 TRIPS = Partition("trips", 0)
@@ -110,3 +112,58 @@ def test_the_outbox_gives_back_what_went_in_under_the_same_numbers() -> None:
     assert dict(second.headers)["ce_id"] == b"%d" % ((2 << 20) + 1)
     assert dead.headers == letter, "a dead letter keeps the headers of whoever published it"
     assert dict(last.headers)["ce_id"] == b"%d" % ((2 << 20) + 3)
+
+
+class Contested:
+    """A handover that another process wins, so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    async def prepare(self, numbers: Sequence[int]) -> int:
+        return NEVER
+
+    async def confirm(self) -> None:
+        self.left -= 1
+        if self.left >= 0:
+            raise Fenced("another one was put in charge meanwhile")
+
+
+def test_a_lane_whose_shards_are_taken_while_it_opens_them_says_so_and_goes_on() -> None:
+    async def scenario() -> int:
+        log, store = MemoryLog(), MemoryStore()
+        await log.create([Topic("trips", 1)])
+        await log.send([Send("trips", None, b"{}")] * 3)
+        lane = Lane("counting", log, store, lambda _: Counting(), ["trips"], handover=Contested(4))
+        while await lane.turn(0):
+            pass
+        return int((await store.open("counting.0")).position)
+
+    with capture_logs() as said:
+        assert asyncio.run(scenario()) == 3
+    assert [line["log_level"] for line in said if line["event"] == "taken"] == ["info", "info", "warning", "warning"]
+    assert all("another one was put in charge" in line["cause"] for line in said if line["event"] == "taken")
+
+
+def test_a_lane_tells_what_it_waits_for_as_long_as_it_does() -> None:
+    class Away(MemoryStore):
+        away = True
+
+        async def open(self, shard: str) -> Saved:
+            if self.away:
+                raise StoreError("Redis at here:1 does not answer")
+            return await super().open(shard)
+
+    async def scenario() -> list[str]:
+        log, store, said = MemoryLog(), Away(), []
+        await log.create([Topic("trips", 1)])
+        lane = Lane("counting", log, store, lambda _: Counting(), ["trips"])
+        turning = asyncio.ensure_future(lane.turn(0))
+        while not lane.waiting:
+            await asyncio.sleep(0)
+        said.append(lane.waiting)
+        store.away = False
+        await turning
+        return [*said, lane.waiting]
+
+    assert asyncio.run(scenario()) == ["Redis at here:1 does not answer", ""]

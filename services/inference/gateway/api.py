@@ -104,7 +104,7 @@ def gateway(
     def waiting() -> str:
         if failed:
             return "; ".join(f"it no longer {what}; the log says why" for what in failed)
-        return warming() or tensors.waiting() or ("" if answers.ready else "still asking where the log ends")
+        return warming() or tensors.waiting() or ("" if answers.ready else "still asking Kafka where its topics end")
 
     app = application(f"Penstock inference: {topics.project.name}", waiting, meters.registry)
     app.version = _VERSION

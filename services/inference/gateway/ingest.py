@@ -1,10 +1,13 @@
 """POST /events/{event}: events published over HTTP, as CloudEvents or as bare JSON (`cloudevents`); a bare ASGI application.
 
+The path says which event it is. A CloudEvent's `type` is its producer's own and goes on as it came; one that names another event
+of the project, by its topic, its class or the type that `penstock publish` gives it, was sent to the wrong door, and is refused.
+
 Validated as `penstock publish` does: what the stream could not read is refused here, and its producer hears why; expectations
 are the stream's to judge, which counts them. Of a batch all are validated first, and one bad one refuses all of it: 400 with the
 index and the reason of each, and nothing is published. (A sender of CloudEvents sees one status for its request, and sends the
 whole again.) Then all are published, keyed to their partition in the order given, and the answer is 202 with each position.
-When the log does not keep up: 503 with Retry-After, from a bounded queue; what has an id may be sent again, and counts once.
+When Kafka does not keep up: 503 with Retry-After, from a bounded queue; what has an id may be sent again, and counts once.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ __all__ = ["PATIENCE", "PREFIX", "Ingest"]
 
 PREFIX: Final = "/events/"
 PATIENCE: Final = 5.0
-"""Seconds that a producer waits for the log."""
+"""Seconds that a producer waits for Kafka."""
 SHOWN: Final = 20
 """Refusals of one batch that are listed."""
 
@@ -46,12 +49,15 @@ class Ingest:
     def __init__(self, topics: Topics, recorder: Recorder) -> None:
         self._recorder, self._partitions = recorder, topics.partitions
         self._events = {event.topic: _Intake(topics, event) for event in topics.project.events}
+        self._classes = {event.type.__name__: event.topic for event in topics.project.events}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def work() -> tuple[int, bytes]:
             name = scope["path"][len(PREFIX) :]
             intake = self._events.get(name)
             if intake is None:
+                if topic := self._classes.get(name):
+                    raise Failed(404, f"events go to their topic: that of {name} is {PREFIX}{topic}")
                 raise Failed(404, f"no event has the topic {name[:80]!r}; there is: {', '.join(self._events)}")
             body = await plain_body(scope, receive, MAX_BYTES)
             try:
@@ -104,10 +110,19 @@ class _Intake:
 
     def __init__(self, topics: Topics, event: Event) -> None:
         self._event, self._decoder, self._kind = event, EventDecoder(event, expectations=False), Kind(topics.prefix, event)
+        self._others = {
+            name: other.topic
+            for other in topics.project.events
+            for name in (other.topic, other.type.__name__, Kind(topics.prefix, other).type)
+            if other is not event
+        }
+        """What would be types of other events."""
 
     def record(self, wrapped: Wrapped, moment: float, partitions: int, trace: str) -> Record:
         """What is published of an event. Raises Refused."""
-        event, data = self._event, bytes(wrapped.data)
+        event, data, said = self._event, bytes(wrapped.data), wrapped.attributes.get("type", "")
+        if other := self._others.get(said):
+            raise Refused("schema", f"type {said!r} names another event: POST it to {PREFIX}{other}")
         decoded = self._decoder.decode(data, moment)
         entity = entity_of((event.key,), decoded)
         if entity is None:

@@ -35,8 +35,10 @@ with another content 409 (remembered: the newest 10,000 ids of this process).
 online store is away), rebuilding (the store has lost writes, and is not yet what it had been) or unpromised (the view promises
 nothing). While no version is in charge there is no answer, but a 503."""
 _PUBLISH: Final = """Publish one event or many (at most 1,000; 1 MiB) to its topic, keyed to the right partition. CloudEvents 1.0
-in binary, structured or batched mode, or the bare JSON of an event or of a list. All are validated first: one that is none
-refuses the whole with its index and reason, and nothing is published. 503 with Retry-After while Kafka does not keep up."""
+in binary, structured or batched mode, or the bare JSON of an event or of a list. The path says which event it is: a `type` of the
+producer's own goes on as it came, and one that names another event of the project is refused. All are validated first: one
+that is none refuses the whole with its index and reason, and nothing is published. 503 with Retry-After while Kafka does not
+keep up."""
 
 _ENVELOPE: Final[Json] = {"specversion": "1.0", "id": "1", "source": "/example"}
 _ANSWER: Final[Json] = {

@@ -190,7 +190,7 @@ class Recorder:
             elif spill is None:
                 await self._refuse(batch, sending)
             else:
-                self._logger.warning("the log is away: records go to the spill", path=str(spill.path))
+                self._logger.warning("Kafka is away: records go to the spill", path=str(spill.path))
                 kept = 0
                 try:
                     kept = await self._keep(spill, sends)
@@ -237,10 +237,10 @@ class Recorder:
             after = spill.size
             await asyncio.to_thread(spill.sync)
         except Full:
-            raise Full(f"the log is away and {spill.path} is full") from None
+            raise Full(f"Kafka is away and {spill.path} is full") from None
         except OSError as error:
             spill.cut_back(before)
-            raise Full(f"the log is away and {spill.path} cannot be written: {error.strerror}") from error
+            raise Full(f"Kafka is away and {spill.path} cannot be written: {error.strerror}") from error
         self._meters.spilled.inc(len(sends))
         self._meters.spill.set(spill.size)
         return after

@@ -16,7 +16,7 @@ from ..errors import PenstockError, Unreachable
 from ..log import Log, Send
 from . import broker, screen
 from .options import command, project_of, project_settings
-from .standing import Standing, charge_of, closed_of, processes_of, standing_of, swaps_of
+from .standing import Standing, built_of, charge_of, processes_of, standing_of, swaps_of
 from .stepping import stepping
 
 if TYPE_CHECKING:
@@ -50,11 +50,7 @@ def generations() -> None:
         charge, there = await charge_of(log, topics), await log.describe()
         prefix = topics.shadow.removesuffix(topics.generation)
         names = {name.removeprefix(prefix) for name in there if name.startswith(prefix)} | {topics.generation}
-        closed = await closed_of(log, topics)
-        found = [
-            await standing_of(name, charge, closed, store, topics, await processes_of(log, topics, name))
-            for name in sorted(names)
-        ]
+        found = [await standing_of(name, charge, store, topics, await processes_of(log, topics, name)) for name in sorted(names)]
         return sorted(found, key=lambda state: (not state.in_charge, not state.declared))
 
     found = _use(settings, work, "looking at generations")
@@ -100,7 +96,8 @@ def compare(
 ) -> None:
     """Compare what new views would have said with what was.
 
-    Exit code 1 where a view that did not change differs.
+    Of events that both have said a row of: the newest have none until their time is closed. Exit code 1 where a view that did not
+    change differs.
     """
     settings = project_settings()
 
@@ -133,7 +130,8 @@ def compare(
     for name, of in sorted(found.features.items()):
         table.append((name, f"{of.values:,}", f"{of.different:,}", f"{of.most:g}" if of.different else ""))
     facts = {name: {"values": of.values, "different": of.different, "most": of.most} for name, of in found.features.items()}
-    said = f"{screen.count(found.rows, 'row')} compared; changed on purpose: {', '.join(sorted(found.changed)) or 'no view'}"
+    changed = ", ".join(sorted(found.changed)) or "no view"
+    said = f"{screen.count(found.rows, 'row')} compared, of events whose time is closed; changed on purpose: {changed}"
     others = {"new": sorted(found.new), "gone": sorted(found.gone)}
     screen.answer(
         {"rows": found.rows, "features": facts, "changed": sorted(found.changed), "wrong": found.wrong, **others},
@@ -173,8 +171,7 @@ def swap(
                 f"no feature store of generation {target} runs, which would take over",
                 "start it: penstock features backfill --follow   or   penstock up",
             )
-        closed = await closed_of(log, topics)
-        if not (await standing_of(target, charge, closed, store, topics)).built:
+        if not await built_of(store, topics, target):
             raise PenstockError(
                 f"generation {target} is not built", "penstock features backfill   or   penstock features generations"
             )
@@ -328,19 +325,27 @@ async def _built(settings: Settings, log: Log, store: Store, topics: Topics, pro
     doing = f"building {topics.generation}"
     try:
         with stepping("event") as told:
+            done = 0
             while True:
                 total = sum(end for partition, end in (await log.ends(sorted(events))).items())
                 left = await lag.records()
                 if left is not None:
                     done = max(0, total - sum(left.values()))
                     told(doing, done, total)
-                built = (await standing_of(topics.generation, None, {}, store, topics)).built
+                built = await built_of(store, topics, topics.generation)
                 if built and not follow:
+                    if waiting := total - done:
+                        said = (
+                            f"{screen.count(waiting, 'event')} of {total:,} waits" if waiting == 1 else f"{waiting:,} events wait"
+                        )
+                        screen.note(f"{said} in Kafka: nobody has closed their time yet, and whoever runs next takes them then")
                     return
                 if built and doing.startswith("building"):
                     doing = f"keeping up {topics.generation}"
                     screen.note(f"generation {topics.generation} is built, and kept up from here on; Ctrl-C ends it")
                 for child, path in zip(children, logs, strict=True):
+                    if child.poll() == 0:
+                        raise PenstockError("building was ended from outside", "to go on from there: penstock features backfill")
                     if child.poll() is not None:
                         raise PenstockError(f"building has ended: {last_words(path.read_text())}", f"see {path}")
                 await asyncio.sleep(LOOK)

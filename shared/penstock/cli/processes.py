@@ -127,15 +127,22 @@ def status() -> None:
     ready = bool(found) and all(entry.state == "ready" for entry in found)
     facts = {"project": settings.project, "kafka": kafka, "redis": without_password(redis), "data": str(folder)}
     processes = [{"name": e.name, "state": e.state, "pid": e.pid, "restarts": e.restarts, "url": e.url} for e in found]
+    waits = {
+        e.name: said
+        for e in found
+        if e.state == "ready" and e.url.startswith("http") and (said := _asked(f"{e.url}/readyz").get("waiting"))
+    }
     table = [(e.name, f"pid {e.pid}", e.url, screen.count(e.restarts, "restart") if e.restarts else "") for e in found]
     states = [f"  {screen.paint(f'{e.state:10}', COLOURS.get(e.state, 'dim'))}" for e in found]
     lines = [state + row for state, row in zip(states, screen.rows(table), strict=True)]
     running = next((_generation(e.url) for e in found if e.name == "feature_store" and e.state == "ready"), None)
     screen.answer(
-        {"ready": ready, **facts, "processes": processes, "views": running},
+        {"ready": ready, **facts, "processes": processes, "views": running, "waiting": waits},
         "   ".join(f"{name} {value or 'none'}" for name, value in facts.items()),
         lines or f"nothing runs here, in {folder}",
     )
+    for said in dict.fromkeys(waits.values()):
+        screen.note(said)
     if not found:
         _tell_of_others(folder, "status")
     if running is not None and running["generation"] != running["in_charge"]:
@@ -150,14 +157,19 @@ def status() -> None:
 
 def _generation(url: str) -> dict[str, str] | None:
     """Which definitions of the views a feature store runs, and which are in charge; None where it does not say so in time."""
+    found = _asked(f"{url}/generation")
+    return {name: found[name] for name in ("generation", "in_charge")} if {"generation", "in_charge"} <= found.keys() else None
+
+
+def _asked(url: str) -> dict[str, Any]:
+    """What a service answers; nothing where it does not in time, or nothing that is a record."""
     import httpx
 
     try:
-        answer = httpx.get(f"{url}/generation", timeout=ASKING)
-        found: dict[str, str] = answer.raise_for_status().json()
-        return {name: found[name] for name in ("generation", "in_charge")}
-    except (httpx.HTTPError, ValueError, KeyError, TypeError):
-        return None
+        found = httpx.get(url, timeout=ASKING).raise_for_status().json()
+    except (httpx.HTTPError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _tell_of_others(folder: Path, verb: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from ..store import Store
     from ..topics import Topics
 
-__all__ = ["Standing", "charge_of", "closed_of", "processes_of", "standing_of", "swaps_of"]
+__all__ = ["Standing", "built_of", "charge_of", "processes_of", "standing_of", "swaps_of"]
 
 
 class Standing(msgspec.Struct, kw_only=True):
@@ -49,39 +48,28 @@ async def swaps_of(log: Log, topics: Topics) -> list[Charge]:
     return counted(charges([record.value async for record in broker.held(log, topics.generations)]))
 
 
-async def closed_of(log: Log, topics: Topics) -> dict[str, int]:
-    """By publisher the newest time that it has closed, microseconds."""
-    from ..records import Clock
-
-    closed: dict[str, int] = {}
-    async for record in broker.held(log, topics.clock):
-        try:
-            said = msgspec.json.decode(record.value or b"", type=Clock)
-        except msgspec.MsgspecError:
-            continue
-        closed[said.publisher] = max(said.before, closed.get(said.publisher, said.before))
-    return closed
-
-
-async def standing_of(
-    name: str, charge: Charge | None, closed: Mapping[str, int], store: Store, topics: Topics, processes: int = 0
-) -> Standing:
-    """How generation `name` stands, by who is in charge and what is closed."""
-    from ..event import from_micros
+async def built_of(store: Store, topics: Topics, name: str) -> bool:
+    """Whether all states of a generation are up to date, or were when its feature store ended."""
     from ..store import LIVE, STATUS
 
     shards = [topics.shard(number, name) for number in range(topics.partitions)]
-    heads = [(await store.read(shard, [STATUS]))[0][0] for shard in shards]
-    leading = charge is not None and charge.generation == name
-    told = [f"feature_store.{n}" for n in range(topics.partitions)] if leading else shards
-    times = [closed.get(publisher) for publisher in told]
-    known = [time for time in times if time is not None]
-    until = from_micros(min(known)).isoformat() if len(known) == len(times) and max(known) < 1 << 52 else None
+    return all([(await store.read(shard, [STATUS]))[0][0] == LIVE for shard in shards])
+
+
+async def standing_of(name: str, charge: Charge | None, store: Store, topics: Topics, processes: int = 0) -> Standing:
+    """How generation `name` stands, by who is in charge and what its states hold."""
+    from ..event import from_micros
+    from ..online.reader import done_of
+
+    states = [await store.open(topics.shard(number, name)) for number in range(topics.partitions)]
+    times = [done_of(state.position) for state in states]
+    known = [time for time in times if time is not None and 0 <= time < 1 << 52]
+    until = from_micros(min(known)).isoformat() if len(known) == len(times) else None
     return Standing(
         generation=name,
-        in_charge=leading,
+        in_charge=charge is not None and charge.generation == name,
         declared=name == topics.generation,
-        built=all(head == LIVE for head in heads),
+        built=await built_of(store, topics, name),
         processes=processes,
         until=until,
     )

@@ -3,7 +3,7 @@
 import json
 import os
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from .process import LocalError, Mark, end_group, group, mark, wait_until
 __all__ = ["Status", "Up", "down", "elsewhere", "status", "supervisor_of", "write"]
 
 SUPERVISOR: Final = "supervisor"
+BACKFILL: Final = "backfill"
 GRACE: Final = 8.0  # seconds for a process to end by itself
 SUPERVISOR_SECONDS: Final = 45.0  # it gives each service and then broker and Redis their own deadline; then we do it
 
@@ -66,17 +67,22 @@ class Up:
 
 def elsewhere(folder: Path) -> list[Up]:
     """What this user has up in other data folders, as its services' environment says. Other users' are not seen."""
-    found = set()
+    found = {Up(project, there) for _, _, project, there in _services() if there != folder.absolute()}
+    return sorted(found, key=lambda up: up.folder)
+
+
+def _services() -> Iterator[tuple[int, str, str, Path]]:
+    """The services of this user that run: process, service, project, data folder."""
     for entry in Path("/proc").iterdir():
         try:
-            if not entry.name.isdigit() or b"\0penstock.services\0" not in (entry / "cmdline").read_bytes():
+            _, asked, name = (entry / "cmdline").read_bytes().partition(b"\0penstock.services\0")
+            if not entry.name.isdigit() or not asked:
                 continue
             said = dict(item.split("=", 1) for item in os.fsdecode((entry / "environ").read_bytes()).split("\0") if "=" in item)
         except OSError:  # it has ended, or is another's
             continue
-        if "PENSTOCK_DATA" in said and Path(said["PENSTOCK_DATA"]).is_absolute():
-            found.add(Up(said.get("PENSTOCK_PROJECT", "?"), Path(said["PENSTOCK_DATA"])))
-    return sorted((up for up in found if up.folder != folder.absolute()), key=lambda up: up.folder)
+        if "PENSTOCK_DATA" in said and (folder := Path(said["PENSTOCK_DATA"])).is_absolute():
+            yield int(entry.name), os.fsdecode(name).partition("\0")[0], said.get("PENSTOCK_PROJECT", "?"), folder
 
 
 def down(folder: Path) -> list[str]:
@@ -87,6 +93,10 @@ def down(folder: Path) -> list[str]:
     """
     entries = _read(folder)
     ended = [entry.name for entry in entries if entry.name != SUPERVISOR and _left(entry)]
+    building = [pid for pid, service, _, there in _services() if service == BACKFILL and there.resolve() == folder.resolve()]
+    for pid in building:  # no supervisor's: those of `penstock features backfill`, which hears that they have ended
+        end_group(pid, GRACE)
+    ended += [BACKFILL] * bool(building)
     chief = supervisor_of(folder)
     if chief is not None and chief != os.getpid():
         ended.insert(0, SUPERVISOR)

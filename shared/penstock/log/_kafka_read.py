@@ -81,8 +81,7 @@ class _Source:
             known, heard = self._answers.get(place, (None, now))
             if answer != known:
                 heard = now
-            elif now - heard > DEADLINE:
-                self._answers.clear()
+            elif now - heard > DEADLINE:  # and again at every look, until it says something
                 raise LogError(
                     f"{place.topic}/{place.partition}: Kafka at {self._bootstrap} is silent for {DEADLINE:.0f} s; "
                     "look with: penstock doctor"

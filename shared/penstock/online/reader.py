@@ -112,6 +112,12 @@ def partitions_of(position: bytes) -> int:
     return int(found)
 
 
+def done_of(position: bytes) -> int | None:
+    """The effective time before which a shard of the feature store has processed everything, microseconds, from its position."""
+    hops = msgspec.msgpack.decode(position)["hops"].values() if position else ()
+    return min((hop["released"] for hop in hops), default=None)
+
+
 class Lookups:
     """The lookups of one project, each compiled once, and their names."""
 

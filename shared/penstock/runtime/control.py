@@ -78,7 +78,7 @@ class Tail:
                 batches = await self._reader.read(20_000, 1.0)
                 empty = 0 if batches else empty + 1
                 if empty >= EMPTY_READS:
-                    raise LogError(f"{', '.join(self._topics)}: the log says that it has more records than it gives")
+                    raise LogError(f"{', '.join(self._topics)}: Kafka says that it has more records than it gives")
                 for batch in sorted(batches, key=lambda b: b.partition):
                     self._at[batch.partition] = batch.next
                     yield batch

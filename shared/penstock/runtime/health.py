@@ -48,8 +48,12 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry) -> FastAPI:
-    """A FastAPI application with the health routes. `ready` says in words what is missing; empty: nothing.
+def application(
+    title: str, ready: Callable[[], str], *meters: CollectorRegistry, waiting: Callable[[], str] = lambda: ""
+) -> FastAPI:
+    """A FastAPI application with the health routes. `ready` says in words what is missing; empty: nothing. `waiting` says what it
+    waits for and cannot mend, such as a broker that is away: it is ready all the same, or it would be sent no more questions that
+    it can answer.
 
     /metrics shows the process's own registry, what was asked of this application, and `meters`.
     """
@@ -59,19 +63,28 @@ def application(title: str, ready: Callable[[], str], *meters: CollectorRegistry
     for kind in (HTTPException, RequestValidationError, Failed, Refused, StoreError, LogError):
         app.add_exception_handler(kind, _refused)
 
-    @app.get("/healthz", operation_id="healthz", tags=["health"], responses=_like({"live": True}))
+    @app.get(
+        "/healthz", operation_id="healthz", tags=["health"], summary="Does the process answer?", responses=_like({"live": True})
+    )
     async def healthz() -> dict[str, bool]:
         """The process answers."""
         return {"live": True}
 
-    @app.get("/readyz", operation_id="readyz", tags=["health"], responses=_like({"ready": True}))
-    async def readyz() -> dict[str, bool]:
-        """It does its work; 503 says what is missing."""
+    @app.get("/readyz", operation_id="readyz", tags=["health"], summary="Does it do its work?", responses=_like({"ready": True}))
+    async def readyz() -> dict[str, Any]:
+        """It does its work; 503 says what is missing. Where it waits for Kafka or the online store, `waiting` says so."""
         if missing := ready():
             raise HTTPException(503, missing)
-        return {"ready": True}
+        return {"ready": True, "waiting": cause} if (cause := waiting()) else {"ready": True}
 
-    @app.get("/metrics", operation_id="metrics", tags=["health"], response_class=Response, responses=_METRICS)
+    @app.get(
+        "/metrics",
+        operation_id="metrics",
+        tags=["health"],
+        summary="Metrics for Prometheus",
+        response_class=Response,
+        responses=_METRICS,
+    )
     async def metrics() -> Response:
         """Prometheus text format."""
         shown = (generate_latest(registry) for registry in (REGISTRY, requests, *meters))

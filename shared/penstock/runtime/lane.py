@@ -36,7 +36,7 @@ from .merge import NEVER
 from .opening import Handover, Opening
 from .outbox import FROM, SEQUENCE, Redelivered, letter_of, numbered, stamped
 from .outlet import Outlet
-from .patience import patiently
+from .patience import RETRY_SECONDS, patiently
 from .pipeline import ended
 from .shard import Effects, Held, Shard
 from .telemetry import Meters, Tracing, trace_of
@@ -49,6 +49,10 @@ T = TypeVar("T")
 
 MAX_RECORDS, WAIT = 4096, 0.02
 """How many records a turn takes at most, and how many seconds it waits for the first."""
+
+OFTEN = 3
+"""Times in a row that a lane's shards are taken while it opens them, after which it waits before it tries again, and warns: a
+swap takes them once or twice, and two processes that both hold them for theirs do it for ever."""
 
 QUIET = 5.0
 """Seconds without anything to do after which a lane looks whether its shards are still in the store as it left them."""
@@ -112,6 +116,9 @@ class Lane:
         self._done: dict[Partition, int] = {}
         self._times: dict[int, int] = {}
         """Shard -> the time before which it has published all."""
+        self._taken = 0
+        """How often in a row others have taken a shard while it was opened."""
+        self._causes: dict[object, str] = {}
 
     async def run(self, stop: asyncio.Event | None = None) -> None:
         """Turn until `stop` is set, then settle: whoever opens these shards next has nothing left to publish.
@@ -160,9 +167,10 @@ class Lane:
         if self._member.generation != self._generation:
             try:
                 await self._open(self._member)
-            except Fenced:
-                self._generation = -1
+            except Fenced as error:
+                await self._opened_elsewhere(error)
                 return True
+            self._taken = 0
         batches = await self._patient(lambda: self._member.read(self.max_records, wait))  # type: ignore[union-attr]
         if self._member.generation != self._generation:
             return True
@@ -205,6 +213,17 @@ class Lane:
         self._logger.info("fenced", shard=number, meaning=meaning)  # ordinary in a swap; a loss is told when it is opened
         self._meters.fenced.inc()
         self._generation = -1
+
+    async def _opened_elsewhere(self, cause: Fenced) -> None:
+        """Somebody has taken shards while they were opened here: the next turn opens them anew."""
+        self._meters.fenced.inc()
+        self._generation, self._taken = -1, self._taken + 1
+        if self._taken < OFTEN:
+            self._logger.info("taken", cause=str(cause), meaning="another process opens the same; opening them anew")
+            return
+        meaning = f"taken {self._taken} times in a row while they were opened: do two processes run the same under one name?"
+        self._logger.warning("taken", cause=str(cause), meaning=meaning)
+        await asyncio.sleep(RETRY_SECONDS[min(self._taken - OFTEN, len(RETRY_SECONDS) - 1)])
 
     async def _work(self, number: int, held: Held, batches: list[Batch], before: Awaitable[object] | None) -> Effects | None:
         keys = held.shard.take(batches, now())
@@ -282,7 +301,24 @@ class Lane:
             await self._past.begin(member, self._shared, {p: at for found in positions.values() for p, at in found.items()})
 
     async def _patient(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        return await patiently(attempt, self._logger, self._meters.waits.inc)
+        waiting = object()
+
+        async def tried() -> T:
+            try:
+                return await attempt()
+            except (LogError, StoreError, OSError) as error:
+                self._causes[waiting] = str(error)
+                raise
+
+        try:
+            return await patiently(tried, self._logger, self._meters.waits.inc)
+        finally:
+            self._causes.pop(waiting, None)
+
+    @property
+    def waiting(self) -> str:
+        """What it waits for: a log or a store that is away, in words; empty where nothing is."""
+        return next(iter(self._causes.values()), "")
 
     @property
     def ready(self) -> bool:

@@ -39,7 +39,7 @@ def refusal(error: BaseException) -> Failed:
         case TooLarge():
             return Failed(413, str(error))
         case LogError():
-            return Failed(503, f"the log does not answer: {error}", SOON)
+            return Failed(503, f"Kafka does not answer: {error}", SOON)
         case StoreError():
             return Failed(503, f"the online store does not answer: {error}", SOON)
     structlog.get_logger().error("request failed", exc_info=error)

@@ -21,7 +21,7 @@ from penstock import local
 from penstock.cli import processes, supervising
 from penstock.errors import PenstockError
 from penstock.local import kafka, port
-from penstock.local.process import group
+from penstock.local.process import end_group, group, launch
 from penstock.settings import SERVICES
 from penstock.settings import load as load_settings
 
@@ -78,12 +78,13 @@ def test_up_without_java_or_redis_says_what_to_install(cli: Cli, monkeypatch: py
     assert said.stderr.strip().split("\n") == ["no Java 17", "-> apt-get install java"]
 
 
-def test_status_says_what_to_restart_after_a_swap(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_says_what_to_restart_after_a_swap_and_what_is_waited_for(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     class Shadow(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/generation" else 404)
+            said = {"/generation": {"generation": "8ec64891", "in_charge": "ef3818a4"}, "/readyz": {"waiting": "Kafka is silent"}}
+            self.send_response(200 if self.path in said else 404)
             self.end_headers()
-            self.wfile.write(b'{"generation":"8ec64891","in_charge":"ef3818a4"}')
+            self.wfile.write(json.dumps(said.get(self.path)).encode())
 
         def log_message(self, *words: Any) -> None:
             pass
@@ -94,7 +95,9 @@ def test_status_says_what_to_restart_after_a_swap(cli: Cli, monkeypatch: pytest.
         monkeypatch.setattr("penstock.local.status", lambda folder: [runs])
         said = cli("status")
         assert "ef3818a4 of the views is in charge" in said.stderr and "penstock down, then penstock up" in said.stderr
+        assert "Kafka is silent" in said.stderr.split("\n")
         assert cli.json("status")["views"] == {"generation": "8ec64891", "in_charge": "ef3818a4"}
+        assert cli.json("status")["waiting"] == {"feature_store": "Kafka is silent"}
         server.shutdown()
 
 
@@ -258,6 +261,22 @@ class Outside:
 @pytest.fixture
 def outside(here: Path, kafka_bootstrap: str, redis_url: str) -> Outside:
     return Outside(here, kafka_bootstrap, redis_url)
+
+
+def test_down_ends_what_builds_a_generation_here_and_nowhere_else(cli: Cli, here: Path) -> None:
+    kinds = [(here / ".penstock", "backfill"), (here / "other" / ".penstock", "backfill"), (here / ".penstock", "backfill.py")]
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)", "penstock.services"]  # looks like one, and does nothing
+    argv = [[*sleeps, name] for _, name in kinds]
+    envs = [{"PENSTOCK_DATA": str(folder)} for folder, _ in kinds]
+    children = [launch(words, log=here / "said", env=env) for words, env in zip(argv, envs, strict=True)]
+    try:
+        until(lambda: all(b"\0penstock.services\0" in Path(f"/proc/{c.pid}/cmdline").read_bytes() for c in children))
+        assert cli.json("down")["ended"] == ["backfill"]
+        assert [child.poll() is None for child in children] == [False, True, True]
+        assert cli.json("down")["ended"] == []
+    finally:
+        for child in children:
+            end_group(child.pid, 1.0)
 
 
 def test_up_starts_all_in_the_background_and_down_leaves_nothing(cli: Cli, here: Path, outside: Outside) -> None:

@@ -122,12 +122,13 @@ def test_answers_that_were_worse_than_doing_nothing_are_said_to_be() -> None:
         auc={"served": 0.6, "first_model": 0.6, "prior": 0.5}, log_loss={"served": 0.7, "first_model": 0.6, "prior": 0.5}
     )
     assert worse(found) == [
-        "log loss served 0.7000 is worse than first model 0.6000",
-        "log loss served 0.7000 is worse than prior 0.5000",
+        "the answers served are worse than the first model, kept unchanged: log loss 0.7000, and 0.6000 by it",
+        "the answers served are worse than the recent rate of positive labels alone: log loss 0.7000, and 0.5000 by it",
     ]
-    assert "area under the curve served 0.6000 is not better than first model 0.6000" in worse(found, demanding=True)
+    said = "the answers served are not better than the first model, kept unchanged: area under the curve 0.6000, and 0.6000 by it"
+    assert said in worse(found, demanding=True)
     assert worse(Audit()) == []
     assert worse(Audit(), demanding=True) == [
-        "area under the curve of served could not be computed",
-        "log loss of served could not be computed",
+        "area under the curve of the answers served could not be computed",
+        "log loss of the answers served could not be computed",
     ]
