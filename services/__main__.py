@@ -86,7 +86,7 @@ def feature_store(machine: Machine) -> None:
     machine.tasks.append(partial(kept.run, machine.stop))
     views = [view.name for hop in topics.project.topology.hops for view in hop.views]
     online = OnlineFeatures(topics, machine.store)
-    missing = [ready, surveyed, kept.missing, machine.beside(online.warm, "reads are being compiled")]
+    missing = [ready, surveyed, kept.missing, machine.beside(partial(online.warm, streams=True), "reads are being compiled")]
     machine.app = api.app(
         online,
         views,

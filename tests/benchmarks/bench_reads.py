@@ -127,7 +127,7 @@ def serve(url: str, port: int) -> None:
 
     gc.set_threshold(100_000, 50, 100)  # as services/__main__.py does
     online = OnlineFeatures(Topics(PROJECT, PARTITIONS), RedisStore(url, PROJECT.name))
-    online.warm()
+    online.warm(streams=True)
     uvicorn.run(app(online, ["Newest", "Windows"], str), host=ports.LOOPBACK, port=port, log_level="error")
 
 

@@ -17,8 +17,6 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from starlette.middleware import Middleware
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from penstock.codec import MAX_BYTES
 from penstock.log import Log
@@ -34,7 +32,7 @@ from ..meters import Meters
 from ..open_inference.protocol import Limits, OpenInference
 from ..open_inference.tally import Tallies
 from ..sessions import Sessions
-from . import ingest, manual, predict
+from . import ingest, manual
 from .inferences import Inferences
 from .ingest import Ingest
 from .onduty import OnDuty
@@ -128,12 +126,8 @@ def gateway(
 
     app.router.lifespan_context = lifespan
     app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS), record=inferences.record)
-    ahead = {
-        "/v2": app.state.open_inference,
-        predict.PREFIX: Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share)),
-        ingest.PREFIX: Ingest(topics, events),
-    }
-    app.user_middleware.append(Middleware(_Ahead, of=ahead))  # within all others: those count, and guard the doors
+    answering = Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share))
+    app.put_ahead(v2=app.state.open_inference, predict=answering, events=Ingest(topics, events))
     manual.describe(app, topics.project)
     return app
 
@@ -154,23 +148,3 @@ def _traced(topics: Topics, tracing: Tracing | None, share: float) -> Callable[[
         return begun
 
     return traced
-
-
-class _Ahead:
-    """Answers what has an application of its own ahead of FastAPI, whose routing takes longer than a model does."""
-
-    def __init__(self, app: ASGIApp, of: dict[str, Any]) -> None:
-        self._app, self._protocol = app, of.pop("/v2")
-        self._of = of
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            path: str = scope["path"]
-            for prefix, application in self._of.items():
-                if path.startswith(prefix):
-                    await application(scope, receive, send)
-                    return
-            if path == "/v2" or path.startswith("/v2/"):
-                await self._protocol(scope, receive, send)
-                return
-        await self._app(scope, receive, send)

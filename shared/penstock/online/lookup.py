@@ -228,7 +228,7 @@ class _Part:
     def compute(
         self, heads: Sequence[bytes], tails: Sequence[bytes], index: Ints, moments: Ints, event: Event, decoded: Sequence[Any]
     ) -> tuple[Ints, Ints, Codes, Floats]:
-        """When the windows of each row end (n,), by view its newest event and how it stands (n, views), the values (n, columns)."""
+        """When the windows of a row end (n,), by view its newest event and how it stands (n, views), its values (n, columns)."""
         if len(index) != len(heads):  # some rows are about the same entity, or about nobody
             heads, tails = [*heads, b""], [*tails, b""] if self.tailed else []
         try:

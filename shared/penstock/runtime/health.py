@@ -8,7 +8,8 @@ traceback goes to the log, never out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
@@ -25,7 +26,7 @@ from ..store import StoreError
 from .documentation import page
 from .refusals import Failed, refusal
 
-__all__ = ["application"]
+__all__ = ["Application", "application"]
 
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5)
 _ERROR: dict[str, Any] = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
@@ -50,7 +51,7 @@ _METRICS: dict[int | str, dict[str, Any]] = {
 
 def application(
     title: str, ready: Callable[[], str], *meters: CollectorRegistry, waiting: Callable[[], str] = lambda: ""
-) -> FastAPI:
+) -> Application:
     """A FastAPI application with the health routes. `ready` says in words what is missing; empty: nothing. `waiting` says what it
     waits for and cannot mend, such as a broker that is away: it is ready all the same, or it would be sent no more questions that
     it can answer.
@@ -58,8 +59,9 @@ def application(
     /metrics shows the process's own registry, what was asked of this application, and `meters`.
     """
     requests = CollectorRegistry()
-    app = _Application(title=title, docs_url=None, redoc_url=None, redirect_slashes=False, responses=_RESPONSES)
-    app.add_middleware(_Guard, registry=requests)
+    app = Application(title=title, docs_url=None, redoc_url=None, redirect_slashes=False, responses=_RESPONSES)
+    app.tally = _Tally(requests)
+    app.add_middleware(_Guard, tally=app.tally)
     for kind in (HTTPException, RequestValidationError, Failed, Refused, StoreError, LogError):
         app.add_exception_handler(kind, _refused)
 
@@ -103,7 +105,22 @@ def application(
     return app
 
 
-class _Application(FastAPI):
+class Application(FastAPI):
+    """FastAPI behind bare applications, for what is asked so often that its way to a route would take longer than the answer."""
+
+    tally: _Tally
+    _ahead: Mapping[str, ASGIApp] = MappingProxyType({})
+
+    def put_ahead(self, **applications: ASGIApp) -> None:
+        """Have paths that begin with /<name> answered by these, counted and guarded as all others."""
+        self._ahead = {name: _Guard(application, self.tally) for name, application in applications.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (ahead := self._ahead.get(scope["path"][1:].partition("/")[0])) is not None:
+            await ahead(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
     def openapi(self) -> dict[str, Any]:
         return secured(super().openapi())
 
@@ -125,15 +142,30 @@ async def _refused(_: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"error": str(failed)}, failed.status, failed.headers)
 
 
-class _Guard:
-    """Counts requests, and answers what no handler caught."""
+class _Tally:
+    """How many requests there were, and how long they took."""
 
-    def __init__(self, app: ASGIApp, registry: CollectorRegistry) -> None:
-        self._app = app
+    def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter("penstock_http_requests_total", "HTTP requests.", ["route", "status"], registry=registry)
         self._seconds = Histogram(
             "penstock_http_seconds", "Seconds to answer a request.", ["route"], buckets=_SECONDS, registry=registry
         )
+        self._of: dict[tuple[str, int], tuple[Counter, Histogram]] = {}
+        """Found once: to ask for a label costs more than to count."""
+
+    def note(self, route: str, status: int, seconds: float) -> None:
+        found = self._of.get((route, status))
+        if found is None:
+            found = self._of[route, status] = self._requests.labels(route, str(status)), self._seconds.labels(route)
+        found[0].inc()
+        found[1].observe(seconds)
+
+
+class _Guard:
+    """Counts requests, and answers what no handler caught."""
+
+    def __init__(self, app: ASGIApp, tally: _Tally) -> None:
+        self._app, self._tally = app, tally
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -156,5 +188,4 @@ class _Guard:
             await refused(scope, receive, noted)
         finally:
             route = getattr(scope.get("route"), "path", "other")
-            self._requests.labels(route, str(status)).inc()
-            self._seconds.labels(route).observe(time.perf_counter() - began)
+            self._tally.note(route, status, time.perf_counter() - began)

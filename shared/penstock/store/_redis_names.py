@@ -70,7 +70,7 @@ class _Packed(dict[Place, bytes]):
 
 
 class Gathering:
-    """One read of many places: an MGET for each block of them (`commands`, as they travel), and how the answers are put together."""
+    """One read of many places: its MGETs as they travel (`commands`), and how their answers are put together."""
 
     def __init__(self, names: Names, places: Sequence[Place], tailed: int) -> None:
         self._count, self._tailed = len(places), tailed
