@@ -50,6 +50,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "windows": Bench("tests.benchmarks.bench_windows", 900),
     "reads": Bench("tests.benchmarks.bench_reads", 300),
     "serve": Bench("tests.benchmarks.bench_serve", 300),
+    "rpc": Bench("tests.benchmarks.bench_rpc", 200),
     "attacks": Bench("tests.benchmarks.bench_attacks", 400),
     "gateway": Bench("tests.benchmarks.bench_gateway", 600),
     "predictions": Bench("tests.benchmarks.bench_predictions", 120),

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import json
 import re
+import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests import secure
 from tests.services import graphs
 from tests.services.test_serving import asking, tensor, word
 
@@ -28,12 +30,12 @@ HEAD = b"POST /v2/models/double/infer HTTP/1.1\r\nHost: localhost\r\nContent-Len
 Talk = Callable[[int, Crowd], Awaitable[None]]
 
 
-def run(folder: Path, talk: Talk, most: int = 1000, app: Any = None) -> None:
+def run(folder: Path, talk: Talk, most: int = 1000, app: Any = None, tls: ssl.SSLContext | None = None) -> None:
     async def whole() -> None:
         repository = Repository([named(word(folder, "double", graphs.scaled(2.0)))])
         await repository.open()
         server, crowd = running(app or Serve(repository, Limits(), False), lifespan=False), Crowd(most)
-        server.config.http_protocol_class = partial(Connection, crowd=crowd)
+        server.config.http_protocol_class = partial(Connection, crowd=crowd, tls=tls)
         with bound("127.0.0.1", 0) as taken:
             serving = asyncio.create_task(server.serve(sockets=[taken]))
             while not server.started:
@@ -247,6 +249,71 @@ def test_of_what_stands_beside_a_body_no_more_is_read_than_a_head_may_be_long(tm
         writer.close()
 
     run(tmp_path, talk)
+
+
+@pytest.fixture
+def hands(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """Two ends of TLS, the server's first."""
+    if why := secure.available():
+        pytest.skip(why)
+    keys = secure.certify(tmp_path)
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context(cafile=str(keys / "cert.pem"))
+    server.load_cert_chain(keys / "cert.pem", keys / "key.pem")
+    client.check_hostname = False
+    return server, client
+
+
+def test_over_tls_requests_are_answered_as_ever(tmp_path: Path, hands: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        for _ in range(20):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=hands[1])
+            writer.write((HEAD + b"\r\n" + BODY) * 3)
+            assert [scores((await answer(reader))[2]) for _ in range(3)] == [[2.0, 4.0, 6.0]] * 3
+            writer.close()
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await writer.wait_closed()
+        while crowd.asking or crowd.greeting:
+            await asyncio.sleep(0.001)
+
+    run(tmp_path, talk, tls=hands[0])
+
+
+def test_those_who_never_shake_hands_are_bounded_and_make_room(
+    tmp_path: Path, hands: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(12)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=hands[1])
+        writer.write(HEAD + b"\r\n" + BODY)
+        assert scores((await answer(reader))[2]) == [2.0, 4.0, 6.0]
+        assert len(crowd.greeting) <= 4
+        for longest, _ in silent[:8]:
+            with contextlib.suppress(ConnectionError):
+                assert await longest.read() == b""
+        crowd.cut(asyncio.get_running_loop().time() + WHOLE + 1)
+        for other, _ in silent[8:]:
+            with contextlib.suppress(ConnectionError):
+                assert await other.read() == b""
+        assert not crowd.greeting
+        for _, one in silent:
+            one.close()
+        writer.close()
+
+    run(tmp_path, talk, most=4, tls=hands[0])
+
+
+def test_what_is_no_handshake_ends_that_connection_alone(tmp_path: Path, hands: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    async def talk(port: int, crowd: Crowd) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(HEAD + b"\r\n" + BODY)
+        with contextlib.suppress(ConnectionError):
+            assert b"HTTP" not in await reader.read()
+        secret, safe = await asyncio.open_connection("127.0.0.1", port, ssl=hands[1])
+        safe.write(HEAD + b"\r\n" + BODY)
+        assert scores((await answer(secret))[2]) == [2.0, 4.0, 6.0]
+        safe.close()
+
+    run(tmp_path, talk, tls=hands[0])
 
 
 def test_one_who_does_not_read_the_answer_is_cut_off(tmp_path: Path) -> None:

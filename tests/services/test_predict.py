@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,13 +13,14 @@ import httpx
 import msgspec
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
-from tests.services.air import EVENT, TOPICS, Door, client_of, late, said_wrong
+from tests.services.air import EVENT, TOPICS, Door, client_of, late, said_wrong, talking
 from tests.services.test_explainers import explaining as decided
 
 from penstock.log import Send as Record
 from penstock.records import Artefact, Prediction
 from penstock.services.inference.gateway import predictor
 from penstock.services.inference.sessions import OnnxScorer
+from penstock.services.monitoring.ledger import Answer, Ledger
 
 
 def events(n: int, **changes: Any) -> list[dict[str, Any]]:
@@ -109,7 +112,43 @@ class TestLists:
         door.run(talk)
 
 
+class TestSlowModels:
+    def test_many_rows_of_a_slow_model_hold_up_nobody_else(self, door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
+        plain, where = OnnxScorer.score, list[tuple[int, bool]]()
+
+        def slow(scorer: OnnxScorer, X: Any) -> Any:  # noqa: N803
+            where.append((len(X), threading.current_thread() is threading.main_thread()))
+            time.sleep(0.005 * len(X))  # what the model takes
+            return plain(scorer, X)
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            monkeypatch.setattr(OnnxScorer, "score", slow)
+            for round_ in ("a", "b"):
+                asked = [{**one, "flight": f"{round_}{one['flight']}"} for one in events(20)]
+                said = (await client.post("/predict/late", json=asked)).json()
+                assert [one["id"] for one in said] == [one["flight"] for one in asked]
+            assert where == [(20, True), (20, False)]  # how slow it is shows the first time
+            assert len(door.recorded) == 40
+
+        door.run(talk, door.said("champion", "v1"))
+
+
 class TestAgain:
+    def test_two_processes_may_answer_an_id_each_and_one_answer_counts(self, door: Door) -> None:
+        async def talk(one: httpx.AsyncClient) -> None:
+            async with talking(door.app()) as other:
+                await one.post("/predict/late", json=EVENT)
+                await other.post("/predict/late", json=EVENT)
+            told = [(record.key, *(dict(record.headers)[name] for name in ("ce_source", "ce_id"))) for record in door.recorded]
+            assert told == [(b"f1", b"/air/gateway", b"f1")] * 2  # of one partition, and known as the same
+            ledger = Ledger("late", 10**9, None)
+            values = [record.value or b"" for record in door.recorded]
+            new = [ledger.answer(0, 0, msgspec.json.decode(value, type=Answer), value) for value in values]
+            assert new == [True, False]
+            assert (ledger.counts["predictions"], ledger.counts["duplicate"]) == (1, 1)
+
+        door.run(talk, door.said("champion", "v1"))
+
     def test_an_id_asked_again_has_the_first_answer_and_one_record(self, door: Door) -> None:
         async def talk(client: httpx.AsyncClient) -> None:
             first = (await client.post("/predict/late", json=EVENT)).json()

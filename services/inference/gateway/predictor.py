@@ -39,7 +39,7 @@ from penstock.store import StoreError
 from ..desk import Desk
 from ..explainers import Explainers
 from ..meters import Meters
-from ..open_inference.batching import Overloaded
+from ..open_inference.batching import LONG, Overloaded
 from ..rows import Values, matrix
 from ..sessions import Member
 from .onduty import LATER, nobody
@@ -134,6 +134,8 @@ class Predictor:
         self._waiting: list[_Waiting] = []
         self._turns: set[asyncio.Future[None]] = set()
         self._begun = self._looking = 0
+        self._pace = 0.0
+        """Seconds a row, of late."""
         self._asked_again = 0.0
         """When the store may be asked again (clock)."""
         self._known: OrderedDict[str, tuple[bytes, bool, asyncio.Future[Told]]] = OrderedDict()
@@ -214,7 +216,7 @@ class Predictor:
     async def _answer(self, batch: list[_Waiting], values: npt.NDArray[np.float64], statuses: dict[str, list[str]]) -> None:
         questions = [one.question for one in batch]
         rows, entities = _rows(values), [question.entity for question in questions]
-        scored = self._desk.score(rows, entities)
+        scored = await self._scored(rows, entities)
         found = [self._told(question, at, scored, statuses) for at, question in enumerate(questions)]
         records = self._desk.records(
             [question.id for question in questions], entities, [question.moment for question in questions], rows, scored,
@@ -240,6 +242,16 @@ class Predictor:
             with_it = await asyncio.to_thread(self._with_explanation, told, row, weights)
             if not one.told.done():
                 one.told.set_result(with_it)
+
+    async def _scored(self, rows: list[Values], entities: list[str]) -> Scored:
+        """The answers; by a thread where a model that is slow of late would hold up whoever else is served."""
+        began, expected = self._clock(), self._pace * len(rows)
+        if expected > LONG:
+            scored = await asyncio.to_thread(self._desk.score, rows, entities)
+        else:
+            scored = self._desk.score(rows, entities)
+        self._pace += 0.2 * ((self._clock() - began) / len(rows) - self._pace)
+        return scored
 
     def _fail(self, one: _Waiting, error: Exception) -> None:
         """An answer that was not given may be asked for again."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 
 from ..inputs import Floats, Matrix, squashed
+from ..scoring.scorers import Logits
 from .seen import Seen
 
 __all__ = ["Linear"]
@@ -57,15 +58,8 @@ class Squashed(Linear):
     was taught, of which the scaler keeps the means; without a scaler it is a row of zeros."""
 
     def __init__(self, model: Any, names: Sequence[str]) -> None:
-        *before, learner = model.steps.values() if hasattr(model, "steps") else [model]
-        weights = np.array([learner.weights.get(name, 0.0) for name in names], np.float64)
-        intercept, means = float(learner.intercept), np.zeros(len(names))
-        for scaler in before:
-            means = np.array([scaler.means.get(name, 0.0) for name in names], np.float64)
-            if scaler.with_std:
-                variances = np.array([scaler.vars.get(name, 0.0) for name in names], np.float64)
-                weights = np.divide(weights, np.sqrt(variances), out=np.zeros_like(weights), where=variances > 0)
-        super().__init__(weights, intercept - float(weights @ means), means, _SQUASHED)
+        means, factors, intercept = Logits.of_river(model, names)
+        super().__init__(factors, intercept - float(factors @ means), means, _SQUASHED)
 
 
 class _Squash(Seen):

@@ -2,12 +2,15 @@
 
 An answer leaves in one call of the system, where uvicorn makes two (a call costs a tenth of what a small answer does). A client
 that is slow to ask, or to read the answer, is cut off, so that it cannot hold a connection; when there are too many, the one
-that has let us wait longest makes room. What is no HTTP is refused in the same form as everything else, `{"error": "..."}`.
+that has let us wait longest makes room. That holds from the moment that a connection is there, before the handshake of TLS as
+well: asyncio alone would let any number of clients take a minute for it. What is no HTTP is refused in the same form as
+everything else, `{"error": "..."}`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -35,6 +38,8 @@ class Crowd:
         self.most = most
         self.asking: dict[Connection, float] = {}
         """Since when (loop's clock) no whole request has come, the longest first."""
+        self.greeting: dict[Connection, asyncio.Transport] = {}
+        """Those in the handshake of TLS, each with what is below it; they wait in `asking`, too."""
         self.reading: dict[Connection, float] = {}
         """Since when an answer is stuck, or a connection that was closed waits for the rest to be read, the longest first."""
 
@@ -57,10 +62,12 @@ class Crowd:
 
     def _leave(self, connection: Connection) -> None:
         del self.asking[connection]
-        if connection.transport.get_write_buffer_size():
+        if (below := self.greeting.pop(connection, None)) is not None:
+            below.abort()
+        elif connection.transport.get_write_buffer_size():
             connection.transport.abort()
-            return
-        connection.refuse(b"408 Request Timeout", b"the request did not come in %d s" % WHOLE)
+        else:
+            connection.refuse(b"408 Request Timeout", b"the request did not come in %d s" % WHOLE)
 
 
 class _Corked:
@@ -89,25 +96,64 @@ class _Corked:
 
 
 class Connection(HttpToolsProtocol):
-    """Given to uvicorn as its `http`, with the server's `crowd`."""
+    """Given to uvicorn as its `http`, with the server's `crowd`, and its side of TLS where that is spoken."""
 
-    def __init__(self, *uvicorns: Any, crowd: Crowd, **own: Any) -> None:
+    def __init__(self, *uvicorns: Any, crowd: Crowd, tls: ssl.SSLContext | None = None, **own: Any) -> None:
         super().__init__(*uvicorns, **own)
-        self._crowd, self._beside = crowd, 0
+        self._crowd, self._beside, self._tls, self._early = crowd, 0, tls, b""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
-        if self._crowd.room(len(self.connections)):
+        room = self._crowd.room(len(self.connections) + len(self._crowd.greeting) + 1)
+        if self._tls is None:
+            self._begin(transport)
+            if room:
+                self._crowd.asking[self] = self.loop.time()
+            else:
+                self.refuse(b"503 Service Unavailable", b"all connections are busy")
+        elif room:
             self._crowd.asking[self] = self.loop.time()
+            self._crowd.greeting[self] = transport
+            self._greeting = asyncio.ensure_future(self._greet(transport, self._tls))
+            transport.pause_reading()  # what comes now is for TLS
         else:
-            self.refuse(b"503 Service Unavailable", b"all connections are busy")
+            transport.abort()  # there is no saying why before the handshake
+
+    def _begin(self, transport: Any) -> None:
+        super().connection_made(_Corked(transport))  # type: ignore[arg-type]
+
+    async def _greet(self, plain: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        """Shake hands, then go on as over a plain connection."""
+        secret = None
+        try:
+            if not plain.is_closing():
+                secret = await self.loop.start_tls(plain, self, tls, server_side=True, ssl_handshake_timeout=WHOLE)
+        except OSError:  # ssl.SSLError is one; who does not shake hands is not talked to
+            plain.abort()
+        finally:
+            self._crowd.greeting.pop(self, None)
+        if secret is None or secret.is_closing():
+            self._crowd.asking.pop(self, None)
+            return
+        self._begin(secret)
+        early, self._early = self._early, b""
+        if early:
+            self.data_received(early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._crowd.asking.pop(self, None)
+        if self.transport is None:  # it went as soon as hands were shaken
+            return
         self._crowd.reading.pop(self, None)
         super().connection_lost(exc)
 
+    def eof_received(self) -> None:
+        if self.transport is not None:
+            super().eof_received()
+
     def data_received(self, data: bytes) -> None:
+        if self.transport is None:  # it came with the last of the handshake
+            self._early += data
+            return
         self._beside += len(data)
         super().data_received(data)
         if self._beside > HEAD and not self.transport.is_closing():

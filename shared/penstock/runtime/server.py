@@ -51,7 +51,7 @@ def server(app: Any, host: str = "127.0.0.1", port: int = 0, transport: Transpor
         crowd.cut(asyncio.get_running_loop().time())
 
     config: Any = uvicorn.Config(
-        app, host, port, loop="asyncio", http=partial(Connection, crowd=crowd), ws="none",  # type: ignore[arg-type]
+        app, host, port, loop="asyncio", http="httptools", ws="none",
         lifespan="on" if lifespan else "off", log_level="error", access_log=False, server_header=False, proxy_headers=False,
         headers=[NOSNIFF, *([HSTS] if secure else [])], timeout_graceful_shutdown=SETTLING,
         callback_notify=cut, timeout_notify=1,
@@ -62,6 +62,8 @@ def server(app: Any, host: str = "127.0.0.1", port: int = 0, transport: Transpor
         config.load()
     except OSError as error:  # ssl.SSLError is one
         raise SettingError(f"HTTPS cannot be spoken: {error}", "give the PEM files of a certificate and its own key") from None
+    config.http_protocol_class = partial(Connection, crowd=crowd, tls=config.ssl)
+    config.ssl = None  # the connection's own, so that handshakes are bounded as well
     made = uvicorn.Server(config)
     # uvicorn would take the signals and, once HTTP has ended, raise them again: the process would end before its work has
     made.capture_signals = nullcontext  # type: ignore[assignment, method-assign]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ from penstock.snapshot import load_river
 
 from .graph import Graph
 
-__all__ = ["Member", "OnnxScorer", "RiverScorer", "Scorer", "columns_of", "opened"]
+__all__ = ["Logits", "Member", "OnnxScorer", "RiverScorer", "Scorer", "columns_of", "opened"]
 
 
 class Scorer(Protocol):
@@ -63,11 +63,16 @@ class OnnxScorer:
         return np.concatenate(found).astype(np.float64) if found else np.empty(0)
 
 
-class RiverScorer:
-    """River's LogisticRegression, with or without StandardScaler before it, on columns: the numbers that
-    `predict_proba_one` gives row by row, to 1e-9, and the same bits whatever rows come together."""
+class Logits(NamedTuple):
+    """Log-odds that are `intercept` + (squashed input - `means`) . `factors`."""
 
-    def __init__(self, model: Any, names: Sequence[str]) -> None:
+    means: Floats
+    factors: Floats
+    intercept: float
+
+    @classmethod
+    def of_river(cls, model: Any, names: Sequence[str]) -> Logits:
+        """Of LogisticRegression after at most one StandardScaler (without one, means are 0); PenstockError for another model."""
         from river.compose import Pipeline
         from river.linear_model import LogisticRegression
         from river.optim.losses import Log
@@ -78,13 +83,21 @@ class RiverScorer:
         if type(learner) is not LogisticRegression or type(learner.loss) is not Log or not plain or len(before) > 1:
             raise PenstockError("the River model is not LogisticRegression after at most one StandardScaler", "fit such a one")
         weights = np.array([learner.weights.get(name, 0.0) for name in names], np.float64)
-        self._means, self._factors, self._intercept = np.zeros(len(names)), weights, float(learner.intercept)
+        means, factors = np.zeros(len(names)), weights
         for scaler in before:
-            self._means = np.array([scaler.means.get(name, 0.0) for name in names], np.float64)
+            means = np.array([scaler.means.get(name, 0.0) for name in names], np.float64)
             if scaler.with_std:
                 variances = np.array([scaler.vars.get(name, 0.0) for name in names], np.float64)
-                scales = np.where(variances > 0, 1.0 / np.sqrt(np.where(variances > 0, variances, 1.0)), 0.0)
-                self._factors = weights * scales
+                factors = weights * np.where(variances > 0, 1.0 / np.sqrt(np.where(variances > 0, variances, 1.0)), 0.0)
+        return cls(means, factors, float(learner.intercept))
+
+
+class RiverScorer:
+    """River's LogisticRegression, with or without StandardScaler before it, on columns: the numbers that
+    `predict_proba_one` gives row by row, to 1e-9, and the same bits whatever rows come together."""
+
+    def __init__(self, model: Any, names: Sequence[str]) -> None:
+        self._means, self._factors, self._intercept = Logits.of_river(model, names)
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
         logits = np.full(len(X), self._intercept)
