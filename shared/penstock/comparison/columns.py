@@ -93,7 +93,10 @@ def _texts(series: pd.Series[Any]) -> Values:
 def _levels(codes: npt.NDArray[np.int64], found: list[Any]) -> Values:
     """Values that are written alike (1 and "1") are one level."""
     names = [value if isinstance(value, str) else str(value) for value in found]
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # half a surrogate pair is no text
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:  # half a surrogate pair is no text
+        names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
     places: dict[str, int] = {}
     place = [places.setdefault(name, len(places)) for name in names]
     if len(places) < len(names):
