@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def test_the_word_drift_still_declares_a_monitor() -> None:
 
 
 MISSING = [None] * N
+DAYS = pd.date_range("2026-01-01", periods=N)
+SCRIPTS = pd.Series(["日本", "ö", "o\u0308", "", " ", "\x00", "\ud800"] * 300, dtype=object)
 ODD: dict[str, tuple[Any, Any, str, str]] = {
     "one constant": ([7.0] * N, [7.0] * 300, "steady", "moved by 0.000"),
     "another constant": ([7.0] * N, [8.0] * 300, "drift", "moved by 1.000"),
@@ -66,13 +69,13 @@ ODD: dict[str, tuple[Any, Any, str, str]] = {
     "integers beyond float64": ([10**400, 1] * 1_000, [10**400, 1] * 100, "steady", "moved"),
     "truth values beside numbers": ([True, False] * 1_000, [1.0, 0.0] * 200, "steady", "moved"),
     "truth values that turn": ([True] * N, [False] * 300, "drift", "moved"),
-    "text in all scripts": (pd.Series(["日本", "ö", "o\u0308", "", " ", "\x00", "\ud800"] * 300, dtype=object), ["日本", "ö"] * 200, "drift", "moved by"),
+    "text in all scripts": (SCRIPTS, ["日本", "ö"] * 200, "drift", "moved by"),
     "a new text": (["a", "b"] * 1_000, ["a", "b", "c"] * 100, "drift", "new levels: 33.33% of rows, 0.00% before"),
     "lists": ([[1], [2]] * 1_000, [[1], [2]] * 100, "steady", "moved"),
     "names of rows": ([f"r{i}" for i in range(N)], ["r1"] * 300, "unknown", "it names rows: 2,000 different values"),
     "numbers of rows": (range(N), range(N, N + 300), "unknown", "it rises from row to row"),
-    "times": (pd.date_range("2026-01-01", periods=N), pd.date_range("2030-01-01", periods=9), "unknown", "times move by themselves"),
-    "decimals": ([__import__("decimal").Decimal(i % 9) for i in range(N)], [1.0, 5.0] * 200, "drift", "moved"),
+    "times": (DAYS, DAYS[:9], "unknown", "times move by themselves"),
+    "decimals": ([Decimal(i % 9) for i in range(N)], [1.0, 5.0] * 200, "drift", "moved"),
 }  # fmt: skip
 
 
