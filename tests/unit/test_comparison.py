@@ -106,7 +106,7 @@ def test_columns_on_one_side_and_of_two_kinds_and_what_is_not_there() -> None:
         ({"floor": 1.5}, "shares lie between 0 and 1"),
     ):
         with pytest.raises(ps.PenstockError, match=said):
-            ps.drift.compare(then, now, **options)  # type: ignore[arg-type]
+            ps.drift.compare(then, now, **options)
     with pytest.raises(ps.PenstockError, match="the reference is a list, no table"):
         ps.drift.compare([1], now)  # type: ignore[arg-type]
     with pytest.raises(ps.PenstockError, match="two columns called 'a'"):

@@ -26,7 +26,7 @@ from .result import Comparison
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .drift import Rows
+    from ..drift import Rows
 
 __all__ = ["compare"]
 

@@ -43,7 +43,7 @@ def told_apart(columns: Mapping[str, tuple[pd.Series[Any], pd.Series[Any]]], alp
     the odd ones by the test of Mann and Whitney (1947), which is valid as it has seen none of them."""
     from scipy import stats
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     sides = [_matrix(columns, side) for side in (0, 1)]
     rows = [len(side) for side in sides]
