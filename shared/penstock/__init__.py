@@ -25,8 +25,8 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
-from .comparison.drift import drift
 from .compression import float16, int8
+from .drift import drift
 from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event

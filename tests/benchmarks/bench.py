@@ -59,6 +59,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "tables": Bench("tests.benchmarks.bench_tables", 600),
     "backfill": Bench("tests.benchmarks.bench_backfill", 600),
     "profile": Bench("tests.benchmarks.bench_profile", 300),
+    "drift": Bench("tests.benchmarks.bench_drift", 300),
     "log": Bench("tests.benchmarks.bench_log", 300),
 }
 

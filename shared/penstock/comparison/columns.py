@@ -87,18 +87,21 @@ def _texts(series: pd.Series[Any]) -> Values:
         codes, found = pd.factorize(series)
     except TypeError:  # lists, dicts: no hash
         codes, found = pd.factorize(series.map(str, na_action="ignore"))
-    return _levels(np.asarray(codes, np.int64), list(found))
+    return _levels(np.asarray(codes, np.int64), np.asarray(found, object).tolist())
 
 
 def _levels(codes: npt.NDArray[np.int64], found: list[Any]) -> Values:
     """Values that are written alike (1 and "1") are one level."""
     names = [value if isinstance(value, str) else str(value) for value in found]
-    names = [name.encode("utf-8", "backslashreplace").decode() for name in names]  # half a surrogate pair is no text
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:  # half a surrogate pair is no text
+        names = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    if len(set(names)) == len(names):
+        return Values("levels", _NO_NUMBERS, codes, tuple(names))
     places: dict[str, int] = {}
     place = [places.setdefault(name, len(places)) for name in names]
-    if len(places) < len(names):
-        codes = np.array([*place, -1], np.int64)[codes]
-    return Values("levels", _NO_NUMBERS, codes, tuple(places))
+    return Values("levels", _NO_NUMBERS, np.array([*place, -1], np.int64)[codes], tuple(places))
 
 
 def common(one: Kind, other: Kind) -> Kind | None:

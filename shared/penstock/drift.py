@@ -7,25 +7,26 @@ from functools import update_wrapper
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeAlias
 
-from .. import policy
+from . import policy
 
-if TYPE_CHECKING:  # `import penstock` stays light
-    import pandas as pd
+if TYPE_CHECKING:
+    from .comparison.result import Comparison
 
-    from .result import Comparison
-
-__all__ = ["Rows", "Tabular", "drift"]
+__all__ = ["Frame", "Rows", "drift"]
 
 P = ParamSpec("P")
 
 
-class Tabular(Protocol):
-    """What can become a pandas frame, such as a pyarrow Table."""
+class Frame(Protocol):
+    """A pandas DataFrame, or what can become one (`to_pandas`): a pyarrow Table. No name of theirs is needed to check types."""
 
-    def to_pandas(self) -> Any: ...
+    @property
+    def columns(self) -> Any: ...
+
+    def __len__(self) -> int: ...
 
 
-Rows: TypeAlias = "pd.DataFrame | Tabular | str | PathLike[str]"
+Rows: TypeAlias = Frame | str | PathLike[str]
 """A frame, a table, or the path of a .parquet or .csv file."""
 
 
@@ -55,7 +56,7 @@ class _Drift(Generic[P]):
         least distance of a distribution that matters (0 to 1); without it, what the reference does to itself, and 0.05 at
         least. `multivariate`: also whether a classifier can tell the two apart by all columns together (needs scikit-learn).
         """
-        from .compare import compare
+        from .comparison.compare import compare
 
         return compare(
             reference, current, columns=columns, like=like, alpha=alpha, floor=floor, multivariate=multivariate
