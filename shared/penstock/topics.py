@@ -162,7 +162,8 @@ class Topics:
 
     def groups(self) -> dict[str, list[str]]:
         """The consumer groups, and the topics of which each commits positions. What else a service reads, every process of it
-        reads whole; and data quality is surveyed in the gaps of other work, so nobody waits for it."""
+        reads whole; and data quality is surveyed in the gaps of other work, so nobody waits for it, nor where there is no model for
+        who tells people of its alarms: that need not run."""
         hops, models = self.project.topology.hops, self.project.models
         statistics = [self.statistics(model.name) for model in models]
         found = {
@@ -174,7 +175,7 @@ class Topics:
             "trainer": [*statistics, self.commands],
             "registry": [self.candidates, *statistics, self.commands],
         }
-        return {self.group(name): read for name, read in found.items() if models or name in ("feature_store", "notifier")}
+        return {self.group(name): read for name, read in found.items() if models or name == "feature_store"}
 
     def group(self, service: str) -> str:
         """The consumer group of a service; of the feature store, that of this generation."""

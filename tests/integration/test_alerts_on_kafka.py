@@ -18,7 +18,7 @@ from penstock.records import Alarm
 from penstock.services.monitoring import courier as courier_module
 from penstock.services.monitoring.courier import Courier
 from penstock.services.monitoring.service import lanes
-from penstock.settings import Settings
+from penstock.settings import load as settings
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
 
@@ -43,7 +43,7 @@ def test_each_message_arrives_though_processes_end_and_a_server_is_down(
         """A process, until the server has had so many posts."""
         log, store = KafkaLog(kafka_bootstrap, "penstock-monitoring"), RedisStore(redis_url, "alerts")
         notifier, stop = lanes(project, topics, log, store)[-1], asyncio.Event()
-        (route,) = routes_of(Settings(alert_webhook=url))  # type: ignore[arg-type]
+        (route,) = routes_of(settings(alert_webhook=url))
         courier = Courier(route, topics, log, store, lambda: bool(notifier.holds))
         tasks = [asyncio.create_task(work(stop)) for work in (notifier.run, notifier.watch, courier.run)]
         try:

@@ -24,7 +24,7 @@ from penstock.alerts.routes import Delayed, Route, Undeliverable, routes_of
 from penstock.errors import SettingError
 from penstock.local import port as ports
 from penstock.records import Alarm, Notice
-from penstock.settings import Settings
+from penstock.settings import load as settings
 
 KEY = "whsec_" + base64.b64encode(b"twenty-four bytes or more").decode()
 
@@ -39,7 +39,7 @@ MESSAGE = message_of("flights", [notice(1, inputs=[{"input": "delay <b>", "ks": 
 
 
 def route(**said: str) -> Route:
-    (found,) = routes_of(Settings(**{f"alert_{name}": value for name, value in said.items()}))  # type: ignore[arg-type]
+    (found,) = routes_of(settings(**{f"alert_{name}": value for name, value in said.items()}))
     return found
 
 
@@ -257,5 +257,5 @@ def test_a_route_that_cannot_be_is_refused_in_words(said: dict[str, str], words:
 
 
 def test_no_route_is_declared_unless_somebody_does() -> None:
-    assert routes_of(Settings()) == []
+    assert routes_of(settings()) == []
     assert mail.SCHEMES["smtps"] == 465

@@ -108,7 +108,7 @@ def test_it_ends_with_its_standard_input_and_has_said_how_far_it_is(
     with os.fdopen(ours) as parent:
         monkeypatch.setattr(sys, "stdin", parent)
         asyncio.run(asyncio.wait_for(work(), 60))
-    assert '{"missing":"","read":0,"written":0,"behind":10}' in capfd.readouterr().out
+    assert '{"missing":"","read":0,"written":0,"behind":10,"cpu":' in capfd.readouterr().out
 
 
 def test_how_far_it_is_can_be_asked_while_it_opens_its_tables(tmp_path: Path) -> None:

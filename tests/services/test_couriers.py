@@ -21,7 +21,7 @@ from penstock.records import Alarm, Notice, Silence
 from penstock.runtime.deadletter import cause_of, revived
 from penstock.services.monitoring.courier import ASKED, GATHER, PATIENCE, Courier
 from penstock.services.monitoring.service import lanes
-from penstock.settings import Settings
+from penstock.settings import load as settings
 from penstock.store import Change, Fenced
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
@@ -101,7 +101,7 @@ async def held(log: Log, topic: str) -> list[tuple[int, bytes | None, bytes | No
 def test_a_storm_of_alarms_is_one_message_for_each_cause() -> None:
     async def story(scene: Scene) -> None:
         with web_server() as web:
-            (route,) = routes_of(Settings(alert_webhook=web.url))  # type: ignore[arg-type]
+            (route,) = routes_of(settings(alert_webhook=web.url))
             courier = scene.courier(route)
             assert not await courier.turn()
             rules = [alarm(1, signal=f"quality/trips/rule {n}", model="") for n in range(30)]
@@ -157,7 +157,7 @@ def test_what_does_not_get_through_for_a_day_is_dead_lettered_and_can_be_sent_ag
         assert 2 * PATIENCE * 0.9 < scene.now < 2 * PATIENCE + 2 * ASKED
         letters = await held(scene.log, TOPICS.dead_letters(TOPICS.notices))
         assert [cause_of(headers)["dlq.error"] for *_, headers in letters] == ["email: down"] * 2
-        assert [msgspec.json.decode(value, type=Notice).cause for _, _, value, _ in letters] == ["drift", "skill"]
+        assert [msgspec.json.decode(value or b"", type=Notice).cause for _, _, value, _ in letters] == ["drift", "skill"]
         down.mishaps.clear()
         place = Partition(TOPICS.dead_letters(TOPICS.notices), 0)
         await scene.log.send([revived(place, *letter) for letter in letters])
@@ -172,7 +172,7 @@ def test_what_does_not_get_through_for_a_day_is_dead_lettered_and_can_be_sent_ag
 def test_what_will_never_get_through_is_dead_lettered_at_once_and_holds_up_nothing(status: int) -> None:
     async def story(scene: Scene) -> int:
         with web_server([Answer(status)]) as web:
-            (route,) = routes_of(Settings(alert_slack=web.url))  # type: ignore[arg-type]
+            (route,) = routes_of(settings(alert_slack=web.url))
             courier = scene.courier(route)
             await courier.turn()
             await scene.say(alarm(1), alarm(1, signal="skill"))
@@ -296,7 +296,7 @@ def test_it_ends_when_it_is_to_stop_while_a_route_is_down() -> None:
         courier = scene.courier(route := Stopping())
         await courier.turn()
         await scene.say(alarm(1))
-        courier._progress = msgspec.structs.replace(courier._progress, until=1)  # type: ignore[type-var]
+        courier._progress = msgspec.structs.replace(courier._progress, until=1)
         async with asyncio.timeout(10):
             await courier.run(stop)
         return route.attempts

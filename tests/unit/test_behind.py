@@ -10,19 +10,21 @@ from penstock.runtime import behind as behind_module
 from penstock.runtime.behind import Behind
 
 PLACES = [Partition("trips", 0), Partition("trips", 1)]
-LOOKS = st.lists(
-    st.tuples(st.integers(1, 9), *(st.tuples(st.integers(0, 4), st.integers(0, 5)) for _ in PLACES)), min_size=1, max_size=30
-)
+MOVES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 5)), min_size=len(PLACES), max_size=len(PLACES))
+LOOKS = st.lists(st.tuples(st.integers(1, 9), MOVES), min_size=1, max_size=30)
+"""Seconds until the next look, and of each partition the records that came and those that were read."""
 
 
 @given(LOOKS)
-def test_the_seconds_are_those_since_a_look_first_saw_the_oldest_record_that_is_left(looks: list[tuple[object, ...]]) -> None:
+def test_the_seconds_are_those_since_a_look_first_saw_the_oldest_record_that_is_left(
+    looks: list[tuple[int, list[tuple[int, int]]]],
+) -> None:
     behind, now = Behind(), 1000.0
     came: dict[Partition, list[float]] = {place: [] for place in PLACES}
     done = dict.fromkeys(PLACES, 0)
-    for step, *moves in looks:
-        now += step  # type: ignore[operator]
-        for place, (new, read) in zip(PLACES, moves, strict=True):  # type: ignore[misc]
+    for step, moves in looks:
+        now += step
+        for place, (new, read) in zip(PLACES, moves, strict=True):
             came[place] += [now] * new
             done[place] = min(done[place] + read, len(came[place]))
         left = [time for place in PLACES for time in came[place][done[place] :]]

@@ -168,7 +168,10 @@ def test() -> None:
 def export(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where to write them.")] = Path("monitoring"),
 ) -> None:
-    """Write Prometheus rules and Grafana dashboards for this version."""
+    """Write rules for Prometheus and dashboards for Grafana.
+
+    They are those of this version; labels and bounds are yours to change.
+    """
     import shutil
     from importlib import resources
 
