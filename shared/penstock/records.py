@@ -24,6 +24,7 @@ __all__ = [
     "Described",
     "Frequent",
     "LateEvent",
+    "Measure",
     "Met",
     "Outcome",
     "Partial",
@@ -157,6 +158,14 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     bins_true: list[int] = []
     """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these."""
     bins_false: list[int] = []
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
