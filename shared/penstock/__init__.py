@@ -32,13 +32,14 @@ from .event import EventTime, Id, Key, event
 from .expect import expect
 from .feature import Derived, derived, features
 from .frames.expectations import expectations
-from .label import label
+from .label import label, sources
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import canary, drift, every, incremental, no_worse, on_alarm, shadow, skill
+from .policy import canary, drift, every, incremental, labels, no_worse, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
+from .value import value
 
 if _typing.TYPE_CHECKING:
     from .frames.asof import as_of
@@ -80,6 +81,7 @@ __all__ = [
     "incremental",
     "int8",
     "label",
+    "labels",
     "last",
     "last_k",
     "load_model",
@@ -97,10 +99,12 @@ __all__ = [
     "shadow",
     "since_last",
     "skill",
+    "sources",
     "std",
     "sum",
     "top",
     "training_set",
+    "value",
     "var",
 ]
 

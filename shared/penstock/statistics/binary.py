@@ -17,7 +17,7 @@ these hold for all of them together.
     value               worth of an answer, see `penstock.value`
 
 Where no formula is at hand the interval is that of 200 multinomial draws with a fixed seed, of the confusion matrix or of the
-counts in the 20 bands: the same sums give the same bits. Nothing is ever not a number: a measure that says nothing of a window is absent.
+counts in the 20 bands: the same sums give the same bits. Nothing is ever not a number: what says nothing of a window is absent.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _curves(quality: Quality, counts: npt.NDArray[np.int64]) -> dict[str, Measur
     if auc is None:
         return found
     false, true = counts.astype(np.float64)
-    n, m = true.sum(), false.sum()
+    n, m = float(true.sum()), float(false.sum())
     above = (np.cumsum(false) - false / 2) / m  # of a true outcome in each step: the share of false ones below it
     below = (n - np.cumsum(true) + true / 2) / n
     spread = sum(
@@ -230,12 +230,12 @@ def _worth(cells: tuple[int, int, int, int], value: Value) -> Measure:
     """Mean worth of an answer."""
     worth = np.array([value.true_positive, value.false_positive, value.true_negative, value.false_negative])
     counts = np.array(cells)
-    return _normal(float(counts @ worth) / counts.sum(), counts, worth)
+    return _normal(float(counts @ worth) / sum(cells), counts, worth)
 
 
 def _normal(mean: float, counts: npt.NDArray[np.int64], costs: Floats) -> Measure:
     """A mean of costs per cell, with the interval of its standard error."""
-    n = counts.sum()
+    n = int(counts.sum())
     rough = float((counts * costs).sum() / n)
     half = Z * sqrt(float((counts * (costs - rough) ** 2).sum()) / n / n)
     return Measure(value=mean, low=mean - half, high=mean + half)
