@@ -17,6 +17,7 @@ from penstock.statistics.loss import log_loss
 
 __all__ = ["Mixture"]
 
+
 @dataclass
 class Mixture:
     """Faded losses of both members. One addition after the other: the same outcomes in the same order give the same
