@@ -38,7 +38,7 @@ class Book:
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
         self._counting = Counting(Cohorting.of(model, self.length), model.label.sources)
-        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise)
+        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits)
         self.window: Window | None = None
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}

@@ -19,8 +19,8 @@ processed at t + w or before. What becomes of each record, and the word under wh
     unexplained   an answer of the sample that could not be explained
 
 When an outcome counts. Without a meaning of silence, when its label comes; a correction then takes back what it
-replaces. With one, when the horizon has passed, whoever answered how soon: until then the labels known are those that
-somebody hurried to tell, mostly of one kind, and quality and training on these would be of another world.
+replaces. With one, when the horizon has passed, whoever answered how soon (`waits`): until then the labels known are those
+that somebody hurried to tell, mostly of one kind, and quality and training on these would be of another world.
 
 An answer is kept for two horizons (in the second its id alone), a parked label for one: so at most the answers of two
 horizons and the labels of one, however long labels are wrong or missing. What cannot be read is not kept. An answer is
@@ -103,15 +103,16 @@ class _Entry(msgspec.Struct, gc=False):
 
 
 class Ledger:
-    """Joins by id. `settled` is to be published, `due` to be counted (the same where silence means nothing); `unanswered` has the
+    """Joins by id. `settled` is to be published, `due` to be counted (the same unless labels wait); `unanswered` has the
     times of answers about which nothing is known; these, `counts` and `table` collect what happened until the caller takes
     them.
 
     Before a record of time `now` comes `expire(now)`.
     """
 
-    def __init__(self, model: str, within: int, otherwise: bool | None) -> None:
+    def __init__(self, model: str, within: int, otherwise: bool | None, waits: bool | None = None) -> None:
         self.within, self._otherwise = within, otherwise
+        self._waits = otherwise is not None if waits is None else waits
         self._answers: dict[str, _Entry] = {}
         self._parked: dict[str, tuple[int, int, int]] = {}
         self._agenda = _Agenda()
@@ -171,7 +172,7 @@ class Ledger:
         scored = entry.deadline - self.within
         found = Settled(_decode(entry.value), bool(said & STATE), labelled, True, corrects, scored, said >> RANK, rank)
         self.settled.append(found)
-        if self._otherwise is None:
+        if not self._waits:
             self.due.append(found)
 
     def _park(self, now: int, time: int, name: str, said: int) -> None:
@@ -211,20 +212,20 @@ class Ledger:
 
     def _close(self, entry: _Entry) -> None:
         """The horizon of an answer has passed."""
-        scored, silent = entry.deadline - self.within, entry.state == PENDING
-        if self._otherwise is None:
-            if silent:
-                self.counts["unanswered"] += 1
-                self.unanswered.append(scored)
-            return
-        answer = _decode(entry.value)
-        if silent:
+        scored = entry.deadline - self.within
+        if entry.state != PENDING:
+            if self._waits:
+                label, rank = bool(entry.state & STATE), entry.state >> RANK
+                self.due.append(Settled(_decode(entry.value), label, entry.deadline, True, None, scored, rank))
+        elif self._otherwise is None:
+            self.counts["unanswered"] += 1
+            self.unanswered.append(scored)
+        else:
             self.counts["silent"] += 1
+            answer = _decode(entry.value)
             found = Settled(answer, self._otherwise, to_micros(answer.time) + self.within, False, None, scored)
             self.settled.append(found)
-        else:
-            found = Settled(answer, bool(entry.state & STATE), entry.deadline, True, None, scored, entry.state >> RANK)
-        self.due.append(found)
+            self.due.append(found)
 
     def restore(self, table: Iterable[tuple[bytes, bytes]]) -> None:
         """Take over what was saved; fields of other models are passed by."""

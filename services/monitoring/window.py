@@ -1,6 +1,6 @@
 """The window under way of one model on one partition: what has been counted in it so far, and how it is reported.
 
-Outcomes count in the window in which their label became known (where silence means something: in which their horizon passed, see
+Outcomes count in the window in which their label became known (where labels wait: in which their horizon passed, see
 ledger.py), inputs in the window of their event. Both run on the merged stream time, so there is one window at a time, aligned to
 the epoch. An outcome counts once more in the cohort of its answer (cohorts.py), and apart from the others when its source has a
 cap: the judge takes as many of these as the whole allows.

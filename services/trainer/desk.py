@@ -87,7 +87,7 @@ class Desk:
     ) -> None:
         self.model = model
         label = model.label
-        horizon = None if label.otherwise is None else label.within
+        horizon = label.within if label.waits else None
         self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {})
         self.triggers, self.numbers = Triggers(), Numbers()
         self._project, self._artefacts, self._clock = project, artefacts, clock

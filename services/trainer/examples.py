@@ -1,7 +1,7 @@
 """Examples: all outcomes of a model as columns, in the order in which they count.
 
-An outcome counts when its label became known; where silence means something, when its horizon has passed, with the label that it
-has then (before, the labels known are those that somebody hurried to tell). What is learned at time T are the outcomes that count
+An outcome counts when its label became known; where labels wait (`Label.waits`), when its horizon has passed, with the label that
+it has then. What is learned at time T are the outcomes that count
 before T, so that reading further ahead changes nothing, and partitions may come interleaved in any way: rows are kept sorted by
 (when they count, id). A correction is a second row of the same id; at T the newest row that counts before T counts. Labels beyond
 the cap of their source are left out.
@@ -95,8 +95,8 @@ class Rows:
 
 
 class Examples:
-    """The outcomes of one model. `add` takes batches as they are read, `known` sorts in what a job may see. `horizon`: where silence
-    means something."""
+    """The outcomes of one model. `add` takes batches as they are read, `known` sorts in what a job may see. `horizon`: where
+    labels wait for it (`Label.waits`)."""
 
     def __init__(
         self, inputs: Sequence[str], horizon: int | None = None, caps: Mapping[str, float] = MappingProxyType({})

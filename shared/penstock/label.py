@@ -66,13 +66,20 @@ class Label:
     def event(self) -> Event:
         return self.column.event
 
+    @property
+    def waits(self) -> bool:
+        """Whether a label counts only when the horizon of its event has passed: where silence means something, as before that the
+        labels known are those that somebody hurried to tell; and where sources are declared, as a more trusted one may yet
+        contradict."""
+        return self.otherwise is not None or self.sources is not None
+
 
 def label(column: bool | float, within: str, otherwise: bool | None = None, sources: Sources | None = None) -> Label:
     """The truth about a scored event: a yes/no column of the event that answers it.
 
     With `otherwise`, silence until the horizon `within` is an answer, and then every label counts when the horizon of its event
     has passed, in quality and in training alike: before, only those would be known that somebody hurried to tell. The outcome
-    itself is published as soon as it is known. `sources`: who may label, see `ps.sources`.
+    itself is published as soon as it is known. `sources`: who may label, see `ps.sources`; with them labels wait, too.
     """
     found = column_of(column)
     if found.type is not bool:

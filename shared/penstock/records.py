@@ -209,7 +209,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     """That met their answer in this window."""
     positives: int = 0
     due: int = 0
-    """That were to be counted in this window: the same, or where silence means something those whose horizon passed."""
+    """That were to be counted in this window: the same, or where labels wait for their horizon those for which it passed."""
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -332,8 +332,8 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int
     """Answers whose horizon passed, and nothing is known."""
     quality: dict[str, Quality]
-    """By version; `served` is what was answered. Where silence means something, of those answers alone whose horizon has
-    passed, as what comes earlier is one-sided; without labels that exceed the cap of their source."""
+    """By version; `served` is what was answered. Where silence means something or sources are declared, of those answers alone
+    whose horizon has passed, as what comes earlier is one-sided; without labels that exceed the cap of their source."""
     measures: dict[str, dict[str, Measure]]
     """As in Statistic; the prior and the last label are those of when the cohort began."""
     delays: list[int]
