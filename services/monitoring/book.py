@@ -48,7 +48,7 @@ class Book:
 
     def answer(self, now: int, item: Item) -> None:
         answer = item.record
-        if not self.ledger.answer(now, item.time, answer, item.raw):
+        if not self.ledger.answer(now, item.time, answer):
             return
         assert self.window is not None
         self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
