@@ -16,10 +16,11 @@ from penstock.records import Outcome
 from penstock.topics import Topics
 
 from .bins import Binner
+from .cohorts import Cohorting
 from .explaining import Explaining, drawn
 from .intake import Item
 from .ledger import Ledger, Settled
-from .window import Window, length_of
+from .window import Counting, Window, length_of
 
 __all__ = ["MOST_EMPTY", "Book"]
 
@@ -36,7 +37,8 @@ class Book:
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
-        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise)
+        self._counting = Counting(Cohorting.of(model, self.length), model.label.sources)
+        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits)
         self.window: Window | None = None
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}
@@ -46,7 +48,11 @@ class Book:
 
     def answer(self, now: int, item: Item) -> None:
         answer = item.record
-        if self.ledger.answer(now, item.time, answer, item.raw) and answer.digest:
+        if not self.ledger.answer(now, item.time, answer):
+            return
+        assert self.window is not None
+        self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
+        if answer.digest:
             self._unbinned.setdefault(answer.version, []).append(answer.inputs)
             if self._share and drawn(self.name, answer.id, self._share):
                 self._drawn.setdefault(answer.version, []).append(answer.inputs)
@@ -56,7 +62,9 @@ class Book:
         if label is None:
             self.ledger.counts["blank"] += 1
         else:
-            self.ledger.label(now, item.time, str(getattr(item.record, self._column.event.key.name)), label)
+            sources = self._counting.sources
+            rank = sources.rank(getattr(item.record, sources.column.name)) if sources else 0
+            self.ledger.label(now, item.time, str(getattr(item.record, self._column.event.key.name)), label, rank)
 
     def elapse(self, now: int) -> None:
         """Close the windows that end by `now`, and let the deadlines before it pass."""
@@ -76,9 +84,15 @@ class Book:
         ledger, window = self.ledger, self.window
         assert window is not None
         for settled in ledger.settled:
-            window.judge(settled)
+            window.meet(settled, self._counting)
             self._publish(settled)
+        for due in ledger.due:
+            window.judge(due, self._counting)
+        for scored in ledger.unanswered:
+            window.cohort(scored, self._counting).unanswered += 1
         ledger.settled.clear()
+        ledger.due.clear()
+        ledger.unanswered.clear()
         for version, rows in self._unbinned.items():
             binner = self.references.get(version)
             if binner is not None:
@@ -120,6 +134,7 @@ class Book:
             version=answer.version,
             variant=answer.variant,
             corrects=settled.corrects,
+            source=sources.name(settled.rank) if (sources := self._counting.sources) else "",
         )
         headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
         topic = self._topics.outcomes(self.name)

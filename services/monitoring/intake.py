@@ -58,7 +58,7 @@ class Feed:
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """A record on its way. `record` is an Answer or a decoded label event, None where it could not be read; `raw` is
-    the value of an answer, and of what could not be read its key, value, headers and cause."""
+    of what could not be read its key, value, headers and cause."""
 
     feed: Feed
     offset: int
@@ -162,10 +162,9 @@ class Intake:
             feed.last = time
             if record.digest:
                 versions.add(record.version)
-            if value and (trace := trace_of(head)):  # kept with the answer until its truth is known, however long that takes
-                value = b'%s,"traceparent":"%s"}' % (value[: value.rindex(b"}")], trace.encode())
-                record = decode(value)
-            heappush(staged, (time, record.id, offset, Item(feed, offset, time, record, value)))
+            if trace := trace_of(head):  # kept with the answer until its truth is known, however long that takes
+                record = msgspec.structs.replace(record, traceparent=trace)
+            heappush(staged, (time, record.id, offset, Item(feed, offset, time, record, None)))
 
     def _labels(self, feed: Feed, decoder: EventDecoder, batch: Batch, now: float) -> None:
         name, moment = decoder.event.key.name, decoder.event.time.name

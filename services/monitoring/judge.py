@@ -7,6 +7,7 @@ whose period ends with it gives a verdict, which raises, holds or clears an alar
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -14,16 +15,20 @@ import structlog
 from penstock.alarm import Watch, alarm
 from penstock.duration import DAY, spoken
 from penstock.event import from_micros
+from penstock.label import Sources
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
-from penstock.policy import Drift, Skill
-from penstock.records import Alarm, Contributed, Paired, Partial, Quality, Shift, Statistic
+from penstock.policy import Drift, Labels, Monitor, Skill
+from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.statistics.quality import added, area, mean_loss, prior_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
+from .cohorts import Cohorting, Cohorts, Known, measures_of
+from .punctuality import Custom
+from .sources import capping, excess
 from .verdict import PRIOR_LEAST, Habits, Past, Period, Verdict, answers, drift, incomparable, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 
@@ -31,6 +36,10 @@ __all__ = ["PRIOR_OVER", "JudgeShard"]
 
 PRIOR_OVER = 7 * DAY
 """The prior answers with the label rate of the outcomes that became known in this long before a window."""
+
+
+SOURCES = -2
+"""The place of the sources of labels among the monitors."""
 
 
 class _Open(msgspec.Struct):
@@ -43,14 +52,28 @@ class _Open(msgspec.Struct):
     bins: dict[str, dict[str, list[int]]] = {}
     baseline: dict[str, dict[str, list[int]]] = {}
     contributions: dict[str, Contributed] = {}
+    cohorts: dict[int, dict[str, Quality]] = {}
+    scored: dict[int, Scored] = {}
+    sources: dict[str, Mix] = {}
+    capped: dict[str, dict[int, Tally]] = {}
 
     def add(self, partial: Partial) -> None:
-        for name in ("quality", "paired", "counts", "contributions"):
+        for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.bins = added(self.bins, {partial.reference: partial.inputs})
         if partial.baseline:
             self.baseline[partial.reference] = partial.baseline
+
+    def cap(self, sources: Sources) -> dict[str, int]:
+        """Add what counts of the sources with a cap; returns how many labels of each do not."""
+        tally, left = capping(sources, self.sources, self.capped)
+        self.quality = added(self.quality, tally.quality)
+        self.paired = added(self.paired, tally.paired)
+        self.cohorts = added(self.cohorts, tally.cohorts)
+        if left:
+            self.counts = added(self.counts, {"capped": sum(left.values())})
+        return left
 
 
 class _State(msgspec.Struct):
@@ -62,6 +85,16 @@ class _State(msgspec.Struct):
     periods: dict[int, Period] = {}
     habits: dict[int, Habits] = {}
     watches: dict[str, Watch] = {}
+    cohorts: dict[int, Known] = {}
+    customs: dict[int, Custom] = {}
+
+
+class Closed(NamedTuple):
+    """What is said when a window is closed."""
+
+    statistic: Statistic
+    alarms: list[Alarm]
+    cohorts: list[Cohort]
 
 
 class Case:
@@ -70,14 +103,18 @@ class Case:
     def __init__(self, model: Model, state: _State | None = None) -> None:
         self.name, self.length = model.name, length_of(model)
         self.state = state or _State()
-        self._monitors = dict(enumerate(model.monitors))
+        self._monitors: dict[int, Monitor | Sources] = dict(enumerate(model.monitors))
+        if model.label.sources is not None:
+            self._monitors[SOURCES] = model.label.sources
+        self._sources, self._value = model.label.sources, model.value
+        self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
         self._over = next((m.over for m in model.monitors if isinstance(m, Skill)), PRIOR_OVER)
         overs = [m.over for m in model.monitors if isinstance(m, Skill)]
         self._memory = max([PRIOR_OVER, *overs]) + self.length
 
-    def hear(self, partial: Partial) -> list[tuple[Statistic, list[Alarm]]]:
+    def hear(self, partial: Partial) -> list[Closed]:
         """Add a shard's report; returns the windows that it closes."""
         state = self.state
         if partial.end - partial.start <= self.length:  # else a jump over empty windows
@@ -90,12 +127,15 @@ class Case:
         due = sorted(start for start, window in state.open.items() if window.end <= until)
         return [self._close(start, state.open.pop(start)) for start in due]
 
-    def _close(self, start: int, window: _Open) -> tuple[Statistic, list[Alarm]]:
-        state, served = self.state, window.quality.get(SERVED, Quality())
+    def _close(self, start: int, window: _Open) -> Closed:
+        state, left = self.state, window.cap(self._sources) if self._sources else {}
+        served = window.quality.get(SERVED, Quality())
         before = window.quality.get(NOBODY, Quality())
         labels, positives = served.n + before.n, served.positives + before.positives
         prior, known = prior_of(state.past, start - PRIOR_OVER)
         loss = None if prior is None else prior_loss(prior, served.n, served.positives)
+        last = next((2 * p.positives > p.labels for p in reversed(state.past) if p.labels > 0), None)
+        self._cohorts.take(window.cohorts, window.scored, prior, last)
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labels, positives))
         recent = [p for p in state.past if p.start >= window.end - self._over]
@@ -107,7 +147,7 @@ class Case:
             missing["prior_loss"] = incomparable([state.past[-1]])
         if value is None:
             missing["skill"] = f"{incomparable(recent)} (of the last {spoken(self._over)})"
-        shifts, verdicts = self._verdicts(start, window)
+        shifts, verdicts = self._verdicts(start, window, left)
         alarms = self._alarms(window.end, verdicts)
         statistic = Statistic(
             id=f"{self.name}/{from_micros(start).isoformat()}",
@@ -127,14 +167,23 @@ class Case:
             missing=missing,
             alarms=[alarm.id for alarm in alarms],
             contributions=window.contributions,
+            measures=measures_of(served, prior, last, self._value),
+            sources=window.sources,
         )
-        return statistic, alarms
+        return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
-    def _verdicts(self, start: int, window: _Open) -> tuple[dict[str, Shift], dict[int, Verdict]]:
+    def _verdicts(self, start: int, window: _Open, left: Mapping[str, int]) -> tuple[dict[str, Shift], dict[int, Verdict]]:
         """What the monitors say whose period ends with this window."""
         shifts: dict[str, Shift] = {}
         verdicts: dict[int, Verdict] = {}
         for place, monitor in self._monitors.items():
+            if isinstance(monitor, Sources):
+                verdicts[place] = Verdict(*excess(monitor, window.sources, left))
+                continue
+            if isinstance(monitor, Labels):
+                custom = self.state.customs.setdefault(place, Custom())
+                verdicts[place] = Verdict(*self._cohorts.punctual(place, monitor, custom, window.end))
+                continue
             ends = window.end % monitor.every == 0
             if isinstance(monitor, Skill):
                 if ends:
@@ -218,10 +267,12 @@ class JudgeShard:
         sends: list[Send] = []
         for partial in self._taken:
             case = self._cases.get(partial.model)
-            for statistic, alarms in case.hear(partial) if case else ():
+            for statistic, alarms, cohorts in case.hear(partial) if case else ():
                 start = statistic.start.isoformat().encode()
                 sends.append(Send(self._topics.statistics(partial.model), start, self._encode(statistic)))
                 sends += [Send(self._topics.alarms, a.model.encode(), self._encode(a)) for a in alarms]
+                topic = self._topics.cohorts(partial.model)
+                sends += [Send(topic, c.start.isoformat().encode(), self._encode(c)) for c in cohorts]
         self._taken.clear()
         states = {name: case.state for name, case in self._cases.items()}
         position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, states))

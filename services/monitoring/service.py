@@ -10,10 +10,11 @@ follows   <p>.clock                                    which times are closed
 writes    <p>.outcomes.<model>                         an answer and its truth, as soon as it is known
           <p>.hops.statistics                          each shard's counts of each window (Partial)
           <p>.statistics.<model>                       closed windows, merged over the shards
+          <p>.cohorts.<model>                          the answers of a span of time, restated as labels come
           <p>.alarms                                   raised, held, cleared, with evidence
           <p>.notices                                  which of them people are told of
 state     a shard: answers and labels that wait (table), windows under way and positions (position)
-          the judge: windows that wait for a shard, the last weeks' sums, habits of inputs, alarms under way
+          the judge: windows that wait for a shard, the last weeks' sums, cohorts under way, habits, alarms
           the notifier: what people know, and want not to hear; a courier: how far it is
 
 predictions + labels -> PairingShard -> outcomes, partials -> JudgeShard -> statistics, alarms
@@ -88,7 +89,7 @@ def lanes(
             store,
             shard=lambda number: JudgeShard(models, topics),
             shared=[topics.partials],
-            writes=[topics.alarms, *(topics.statistics(model.name) for model in models)],
+            writes=[topics.alarms, *(name(model.name) for model in models for name in (topics.statistics, topics.cohorts))],
             group=f"{topics.prefix}.judge",
         ),
         notifier,

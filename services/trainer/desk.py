@@ -86,7 +86,9 @@ class Desk:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.model = model
-        self.examples = Examples(model.inputs)
+        label = model.label
+        horizon = label.within if label.waits else None
+        self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {})
         self.triggers, self.numbers = Triggers(), Numbers()
         self._project, self._artefacts, self._clock = project, artefacts, clock
         self._threads, self._seed = threads, seed
@@ -134,6 +136,8 @@ class Desk:
         rows = self.examples.window(job.at, job.window)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
         fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads, self._seed)
+        if left_out := self.examples.left_out(job.at):
+            work.data["left_out"] = left_out
         if fitted.empty:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}

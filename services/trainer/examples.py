@@ -1,17 +1,21 @@
-"""Examples: all outcomes of a model as columns, in the order in which their labels became known.
+"""Examples: all outcomes of a model as columns, in the order in which they count.
 
-What is learned at time T are the outcomes whose label was known before T, so that reading further ahead changes
-nothing, and partitions may come interleaved in any way: rows are kept sorted by (labelled, id). A correction is a
-second row of the same id; at T the newest row known before T counts.
+An outcome counts when its label became known; where labels wait (`Label.waits`), when its horizon has passed, with the label that
+it has then. What is learned at time T are the outcomes that count
+before T, so that reading further ahead changes nothing, and partitions may come interleaved in any way: rows are kept sorted by
+(when they count, id). A correction is a second row of the same id; at T the newest row that counts before T counts. Labels beyond
+the cap of their source are left out.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -23,13 +27,16 @@ from penstock.event import to_micros
 from penstock.inputs import InputsDecoder, Matrix
 from penstock.log import Batch
 from penstock.runtime.lane import Redelivered
+from penstock.statistics.quota import Quota
 
 __all__ = ["Examples", "Rows"]
 
 FOREVER = (1 << 63) - 1
 
-Order = tuple[int, str, bool]
-"""When the label became known, the id, and whether it corrects."""
+Order = tuple[int, str, int, bool]
+"""When it counts, the id, when the label became known, and whether it corrects."""
+Pending = tuple[Order, str, tuple[Any, ...]]
+"""Its place, the source of its label, and the values of its row."""
 
 
 class _Read(msgspec.Struct):
@@ -43,6 +50,7 @@ class _Read(msgspec.Struct):
     scores: dict[str, float]
     version: str
     corrects: bool | None = None
+    source: str = ""
 
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
@@ -87,14 +95,19 @@ class Rows:
 
 
 class Examples:
-    """The outcomes of one model. `add` takes batches as they are read, `known` sorts in what a job may see."""
+    """The outcomes of one model. `add` takes batches as they are read, `known` sorts in what a job may see. `horizon`: where
+    labels wait for it (`Label.waits`)."""
 
-    def __init__(self, inputs: Sequence[str]) -> None:
+    def __init__(
+        self, inputs: Sequence[str], horizon: int | None = None, caps: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
+        self._horizon, self._quota = horizon, Quota(caps)
+        self._left_out: list[tuple[int, str]] = []
         self._inputs = InputsDecoder(inputs)
         self._table = np.empty(0, _layout(self._inputs.width))
         self._size = 0
         self._newest: dict[str, int] = {}
-        self._pending: list[tuple[Order, tuple[Any, ...]]] = []
+        self._pending: list[Pending] = []
         self._redelivered = Redelivered()
 
     def __len__(self) -> int:
@@ -123,18 +136,31 @@ class Examples:
         read = _DECODE(b"[" + b",".join(batch.values[at] or b"null" for at in which) + b"]")
         inputs = self._inputs.matrix([row.inputs for row in read])
         for at, row, vector in zip(which, read, inputs, strict=True):
-            order = to_micros(row.labelled), row.id, row.corrects is not None
+            time, labelled = to_micros(row.time), to_micros(row.labelled)
+            counts = labelled if self._horizon is None else max(labelled, time + self._horizon)
+            order = counts, row.id, labelled, row.corrects is not None
             place = batch.partition.number, batch.offsets[at]
-            values = vector, row.label, to_micros(row.time), order[0], FOREVER, *_members(row), *place
-            self._pending.append((order, values))
+            self._pending.append((order, row.source, (vector, row.label, time, counts, FOREVER, *_members(row), *place)))
 
     def known(self, before: int) -> slice:
         """The rows whose label was known before a time, as a slice of everything sorted in so far."""
         ready = sorted((p for p in self._pending if p[0][0] < before), key=lambda p: p[0])
         if ready:
             self._pending = [p for p in self._pending if p[0][0] >= before]
-            self._append(ready)
+            newest = {p[0][:2]: p for p in ready}  # of what counts at one time, the last word
+            self._append([p for p in newest.values() if self._taken(p)])
         return slice(0, int(np.searchsorted(self._table["labelled"][: self._size], before, "left")))
+
+    def _taken(self, row: Pending) -> bool:
+        (counts, *_), source, _ = row
+        if not source or self._quota.take(source):
+            return True
+        self._left_out.append((counts, source))
+        return False
+
+    def left_out(self, before: int) -> dict[str, int]:
+        """How many labels of each source were left out up to a time, because it had said more than its share."""
+        return dict(sorted(Counter(source for counts, source in self._left_out if counts < before).items()))
 
     def rows(self, span: slice) -> Rows:
         """Rows of a span, corrected ones twice: for what learns one by one."""
@@ -150,17 +176,19 @@ class Examples:
             keep &= table["time"] >= before - length
         return Rows.of(table[keep])
 
-    def _append(self, ready: list[tuple[Order, tuple[Any, ...]]]) -> None:
+    def _append(self, ready: list[Pending]) -> None:
+        if not ready:
+            return
         first, self._size = self._size, self._size + len(ready)
         if self._size > len(self._table):
             grown = np.empty(max(self._size, 2 * len(self._table), 1024), self._table.dtype)
             grown[:first] = self._table[:first]
             self._table = grown
         new, labelled = self._table[first : self._size], self._table["labelled"]
-        new[:] = [values for _, values in ready]
+        new[:] = [values for _, _, values in ready]
         if first:  # earlier than what a job has learned already (monitoring promises that there is none): learned next
             new["labelled"] = np.maximum(new["labelled"], labelled[first - 1])
-        for index, ((_, name, _), _) in enumerate(ready, first):
+        for index, ((_, name, *_), _, _) in enumerate(ready, first):
             before = self._newest.get(name)
             if before is not None:
                 self._table["replaced"][before] = labelled[index]

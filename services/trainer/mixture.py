@@ -13,18 +13,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["Mixture", "log_loss"]
+from penstock.statistics.loss import log_loss
 
-_LEAST = 1e-15
-
-
-def log_loss(score: float, label: bool) -> float:
-    """-ln of the probability that was given to what happened, which is held within [1e-15, 1].
-
-    >>> log_loss(0.5, True) == math.log(2), log_loss(0.0, False)
-    (True, -0.0)
-    """
-    return -math.log(max(score if label else 1.0 - score, _LEAST))
+__all__ = ["Mixture"]
 
 
 @dataclass

@@ -12,9 +12,10 @@ from typing import Any
 
 from penstock.inputs import squashed
 from penstock.model import OnlineLearner
+from penstock.statistics.loss import log_loss
 
 from .examples import Rows
-from .mixture import Mixture, log_loss
+from .mixture import Mixture
 
 __all__ = ["School"]
 

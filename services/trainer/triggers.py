@@ -3,7 +3,8 @@
 The clock is the end of the newest closed window. A schedule is due at origin + first + k x period, where the origin is
 the start of the first window; however many of these moments a window passes, it starts one job. An alarm is heard before
 the window that it is about is taken, at any time before; it is answered once, by the first window that finds the cool-down
-over, if it still stands then and no full fit came since.
+over, if it still stands then and no full fit came since. Alarms about labels start nothing: what is wrong is what would be
+learned.
 
     (triggers, model, Statistic | Command) -> (triggers, jobs)
 
@@ -16,11 +17,15 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 from penstock.event import to_micros
+from penstock.label import Sources
 from penstock.model import Model
-from penstock.policy import Every, Incremental, OnAlarm
+from penstock.policy import Every, Incremental, Labels, OnAlarm
 from penstock.records import Alarm, Command, Run, Statistic
 
 __all__ = ["Job", "Triggers"]
+
+
+OF_LABELS = frozenset({Labels.signal, Sources.signal})
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,8 @@ class Triggers:
         return replace(self, origin=start if self.origin is None else min(start, self.origin))
 
     def _heard(self, alarm: Alarm) -> Triggers:
+        if alarm.signal in OF_LABELS:
+            return self
         at, known = to_micros(alarm.at), self.alarms
         if alarm.state == "raised" and alarm.id not in {a.id for a in known}:
             known = tuple(sorted((*known, Standing(alarm.id, alarm.signal, at)), key=lambda a: (a.at, a.id)))

@@ -34,13 +34,14 @@ from .expect import expect
 from .feature import Derived, derived, features
 from .frames.expectations import expectations
 from .function import function
-from .label import label
+from .label import label, sources
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import canary, every, incremental, no_worse, on_alarm, shadow, skill
+from .policy import canary, every, incremental, labels, no_worse, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
+from .value import value
 
 if _typing.TYPE_CHECKING:
     from .frames.asof import as_of
@@ -83,6 +84,7 @@ __all__ = [
     "incremental",
     "int8",
     "label",
+    "labels",
     "last",
     "last_k",
     "load_model",
@@ -100,10 +102,12 @@ __all__ = [
     "shadow",
     "since_last",
     "skill",
+    "sources",
     "std",
     "sum",
     "top",
     "training_set",
+    "value",
     "var",
 ]
 

@@ -1,14 +1,52 @@
-"""Labels: which later event answers a scored event, until when, and what silence means."""
+"""Labels: which later event answers a scored event, until when, what silence means, and whose word counts how much."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 from . import duration
 from .event import Column, Event, column_of
 from .mistake import mistake
 
-__all__ = ["Label", "label"]
+__all__ = ["OTHERS", "Label", "Sources", "label", "sources"]
+
+OTHERS = "others"
+"""All sources that are not declared, together: whoever invents names gains nothing by it."""
+MOST = 61
+"""So many sources may be named, as the ledger of monitoring has six bits for them."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`column` of the label event says who labelled. `caps`: the greatest share of the labels that count which may be each
+    source's, by trust, the most trusted first; the last is OTHERS.
+
+    A source has a rank: its place in `caps`, from 1 on. Rank 0 is silence, and every label where no sources are declared.
+    """
+
+    column: Column
+    caps: tuple[tuple[str, float], ...]
+    signal: ClassVar[str] = "sources"
+
+    @cached_property
+    def _ranks(self) -> dict[str, int]:
+        return {name: rank for rank, (name, _) in enumerate(self.caps, 1)}
+
+    def rank(self, name: object) -> int:
+        """The rank of a source as a label event names it; that of OTHERS where it is not declared, or missing."""
+        return self._ranks.get(name if isinstance(name, str) else OTHERS, len(self.caps))
+
+    def name(self, rank: int) -> str:
+        """The source of a rank; "" of silence."""
+        return self.caps[rank - 1][0] if rank else ""
+
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """The caps of those that have one."""
+        return {name: cap for name, cap in self.caps if cap < 1}
 
 
 @dataclass(frozen=True)
@@ -22,15 +60,54 @@ class Label:
     column: Column
     within: int
     otherwise: bool | None
+    sources: Sources | None = None
 
     @property
     def event(self) -> Event:
         return self.column.event
 
+    @property
+    def waits(self) -> bool:
+        """Whether a label counts only when the horizon of its event has passed: where silence means something, as before that the
+        labels known are those that somebody hurried to tell; and where sources are declared, as a more trusted one may yet
+        contradict."""
+        return self.otherwise is not None or self.sources is not None
 
-def label(column: bool | float, within: str, otherwise: bool | None = None) -> Label:
-    """The truth about a scored event: a yes/no column of the event that answers it."""
+
+def label(column: bool | float, within: str, otherwise: bool | None = None, sources: Sources | None = None) -> Label:
+    """The truth about a scored event: a yes/no column of the event that answers it.
+
+    With `otherwise`, silence until the horizon `within` is an answer, and then every label counts when the horizon of its event
+    has passed, in quality and in training alike: before, only those would be known that somebody hurried to tell. The outcome
+    itself is published as soon as it is known. `sources`: who may label, see `ps.sources`; with them labels wait, too.
+    """
     found = column_of(column)
     if found.type is not bool:
         mistake(f"label({found!r}): the column holds {found.type.__name__}", "a label is a bool column")
-    return Label(found, duration.micros(within), otherwise)
+    if sources is not None and sources.column.event is not found.event:
+        mistake(f"label({found!r}): {sources.column!r} is a column of another event", "name a column of the label event")
+    return Label(found, duration.micros(within), otherwise, sources)
+
+
+def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05) -> Sources:
+    """Who may label: `column` of the label event names the source; `caps` is the greatest share of the labels that count which
+    may come from each, the most trusted first; `others` that of all sources not named, together, which are trusted least.
+
+        sources=ps.sources(Chargeback.reporter, {"bank": 1, "support": 0.3, "merchant": 0.1})
+
+    Where sources contradict each other, the more trusted one is right, whoever came first; of equals the newer. What exceeds a
+    cap (of the answered labels of a window, and of a training set) is left out, counted, and raises the alarm `sources`.
+    """
+    found = column_of(column)
+    said = f"sources({found!r})"
+    if found.type is not str:
+        mistake(f"{said}: the column holds {found.type.__name__}", "a source is named by a str column")
+    if not caps or len(caps) > MOST or OTHERS in caps:
+        mistake(f"{said}: {len(caps)} sources", f'name 1 to {MOST}, none of them "{OTHERS}"')
+    if not all(0 <= cap <= 1 for cap in (*caps.values(), others)):
+        mistake(f"{said}: a cap is a share", "write numbers between 0 and 1, such as 0.2")
+    elif not any(cap == 1 for cap in caps.values()):
+        mistake(
+            f"{said}: every source has a cap, so that one alone would never count", "write 1 for the source that you trust most"
+        )
+    return Sources(found, (*caps.items(), (OTHERS, others)))

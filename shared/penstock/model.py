@@ -22,7 +22,8 @@ from .event import Column, Event, event_of
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, together
-from .policy import Drift, Gate, Incremental, Monitor, Retrain, Stage
+from .policy import Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .value import Value
 
 __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
 
@@ -79,6 +80,7 @@ class Model:
     rollout: tuple[Stage, ...] = ()
     explain: float = 0.0
     """Share of the answers whose contributions are published with the statistics."""
+    value: Value | None = None
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -100,7 +102,9 @@ class Model:
             "label": [repr(self.label.column), self.label.within, self.label.otherwise],
             "policy": repr((self.monitors, self.retrain, self.gates, self.rollout)),
             "code": inspect.getsource(self.build),
+            **({"sources": [repr(self.label.sources.column), self.label.sources.caps]} if self.label.sources else {}),
             **({"explain": self.explain} if self.explain else {}),
+            **({"value": repr(self.value)} if self.value else {}),
         }
 
 
@@ -114,11 +118,12 @@ def model(
     gates: Sequence[Gate] = (),
     rollout: Sequence[Stage] = (),
     explain: float = 0.0,
+    value: Value | None = None,
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
     `explain` is the share of answers (0 to 1) that monitoring explains: what moves them is published with the statistics of each
-    window. An answer of 100 trees takes it 2 ms.
+    window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -147,6 +152,9 @@ def model(
                 mistake(f"{said}: drift watches {name}, which is no input of the model", "add it to features, or leave it out")
             if event.id is None:
                 mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")
+            for monitor in monitors:
+                if isinstance(monitor, Labels) and monitor.within > label.within:
+                    mistake(f"{said}: labels(within=...) is longer than the horizon of the label", "shorten it, or leave it out")
             if not 0 <= explain <= 1:
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             shares = [stage.share for stage in rollout]
@@ -154,7 +162,7 @@ def model(
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value,
         )  # fmt: skip
 
     return declare

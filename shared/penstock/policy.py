@@ -1,6 +1,6 @@
 """What to watch, when to retrain, what a candidate must show, and how it is rolled out: all in stream time, all values.
 
-monitors   drift(...), skill(...)                 raise alarms
+monitors   drift(...), skill(...), labels(...)    raise alarms
 retrain    on_alarm(...) | every(...) | incremental(...)
 gates      no_worse(...)                          judged on labels, paired with the champion
 rollout    shadow(...), canary(...)               stages, in order
@@ -21,6 +21,7 @@ __all__ = [
     "Every",
     "Gate",
     "Incremental",
+    "Labels",
     "Monitor",
     "OnAlarm",
     "Retrain",
@@ -30,6 +31,7 @@ __all__ = [
     "drift",
     "every",
     "incremental",
+    "labels",
     "no_worse",
     "on_alarm",
     "shadow",
@@ -65,7 +67,19 @@ class Skill:
     signal: ClassVar[str] = "skill"
 
 
-Monitor = Drift | Skill
+@dataclass(frozen=True)
+class Labels:
+    """Do labels come as they used to? Of the answers of each cohort the share labelled `within` microseconds of their event (0:
+    the model's horizon), and how long labels took. Alarms when labels come later or fewer, by more than chance would have it
+    (`false_alarms_per_month`), than `material`, and than they usually vary."""
+
+    within: int
+    material: float
+    false_alarms_per_month: float
+    signal: ClassVar[str] = "labels"
+
+
+Monitor = Drift | Skill | Labels
 
 
 def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarms_per_month: float = 1.0) -> Drift:
@@ -84,6 +98,19 @@ def skill(floor: float, over: str = "7d", every: str = "1d", least: int = 500) -
     if not -1 <= floor < 1:
         mistake(f"skill(floor={floor})", "the floor lies between -1 and 1; 0 is as good as the prior")
     return Skill(floor, duration.micros(over), duration.micros(every), least)
+
+
+def labels(within: str | None = None, material: float = 0.1, false_alarms_per_month: float = 1.0) -> Labels:
+    """Watch whether labels come, and how soon: a feed that has stopped looks like a world in which nothing happens.
+
+    `within` is at most the model's horizon, which it is by default. An alarm of this monitor starts no refit.
+    """
+    if not 0 < material < 1 or false_alarms_per_month <= 0:
+        mistake(
+            f"labels(material={material}, false_alarms_per_month={false_alarms_per_month})",
+            "material lies between 0 and 1, false_alarms_per_month above 0",
+        )
+    return Labels(duration.micros(within) if within else 0, material, false_alarms_per_month)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ __all__ = [
     "Artefact",
     "Candidate",
     "Clock",
+    "Cohort",
     "Command",
     "Commit",
     "Compressed",
@@ -25,7 +26,9 @@ __all__ = [
     "Frequent",
     "Inference",
     "LateEvent",
+    "Measure",
     "Met",
+    "Mix",
     "Notice",
     "Outcome",
     "Partial",
@@ -34,9 +37,11 @@ __all__ = [
     "Quality",
     "Row",
     "Run",
+    "Scored",
     "Shift",
     "Silence",
     "Statistic",
+    "Tally",
     "Tensor",
     "Weighed",
 ]
@@ -176,6 +181,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     variant: str
     corrects: bool | None = None
+    source: str = ""
+    """Who said so, where sources are declared; then a more trusted one that says the same repeats the id, too."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -190,6 +197,14 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     bins_true: list[int] = []
     """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these."""
     bins_false: list[int] = []
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,6 +222,37 @@ class Contributed(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 0
     absolute: dict[str, float] = {}
     signed: dict[str, float] = {}
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What labels of one kind add to the sums of a window."""
+
+    labels: int = 0
+    """Answered ones."""
+    quality: dict[str, Quality] = {}
+    paired: dict[str, dict[str, Paired]] = {}
+    cohorts: dict[int, dict[str, Quality]] = {}
+    """Start of the cohort (microseconds) -> quality of it that became known in this window."""
+
+
+class Mix(msgspec.Struct, frozen=True, kw_only=True):
+    """The labels of one source."""
+
+    labels: int = 0
+    """That met their answer in this window."""
+    positives: int = 0
+    due: int = 0
+    """That were to be counted in this window: the same, or where labels wait for their horizon those for which it passed."""
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a window adds to the counts of a cohort: the answers given in one span of time."""
+
+    answers: int = 0
+    silent: int = 0
+    unanswered: int = 0
+    delays: list[int] = []
+    """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,6 +281,13 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
     contributions: dict[str, Contributed] = {}
     """By version that answered; of the share that the model says (`explain`)."""
+    cohorts: dict[int, dict[str, Quality]] = {}
+    """As in Tally."""
+    scored: dict[int, Scored] = {}
+    """By start of the cohort (microseconds)."""
+    sources: dict[str, Mix] = {}
+    capped: dict[str, dict[int, Tally]] = {}
+    """Labels of sources with a cap, which are in none of the sums above: by source and level (see statistics/quota.py)."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -278,11 +331,48 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     matter which of the two topics comes first."""
     contributions: dict[str, Contributed] = {}
     """As in Partial."""
+    measures: dict[str, dict[str, Measure]] = {}
+    """Of what was `served`, and on the same outcomes of answering with the `prior`, and with the label that was usual in the
+    window before (`last`); what each measure is says shared/penstock/statistics/binary.py."""
+    sources: dict[str, Mix] = {}
+    """Where sources of labels are declared."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
         turned = self.paired.get(other, {}).get(version, Paired())
         return self.paired.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
+
+
+class Cohort(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers given in one span of time, and what was known of them at another: published again while more becomes known.
+
+    The newest of a start is what is known now; that with the greatest `known_until` up to a time is what was known then.
+    """
+
+    id: str
+    model: str
+    start: datetime
+    end: datetime
+    """Of the scored events, end exclusive."""
+    known_until: datetime
+    complete: bool
+    """Whether the horizon of all answers has passed, so that nothing changes any more."""
+    answers: int
+    labels: int
+    """Answers that somebody labelled."""
+    silent: int
+    """Answers whose horizon passed, and silence was taken as declared."""
+    unanswered: int
+    """Answers whose horizon passed, and nothing is known."""
+    quality: dict[str, Quality]
+    """By version; `served` is what was answered. Where silence means something or sources are declared, of those answers alone
+    whose horizon has passed, as what comes earlier is one-sided; without labels that exceed the cap of their source."""
+    measures: dict[str, dict[str, Measure]]
+    """As in Statistic; the prior and the last label are those of when the cohort began."""
+    delays: list[int]
+    """Labels that took up to each of `edges`, and longer than the edge before."""
+    edges: list[float]
+    """Seconds."""
 
 
 class Alarm(msgspec.Struct, frozen=True, kw_only=True):
@@ -291,7 +381,7 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     model: str
     signal: str
-    """drift, skill, or quality/<topic>/<expectation> (then `model` is empty)."""
+    """drift, skill, labels, sources, or quality/<topic>/<expectation> (then `model` is empty)."""
     state: str
     at: datetime
     evidence: dict[str, Any]

@@ -83,6 +83,9 @@ class Topics:
     def statistics(self, model: str) -> str:
         return f"{self.prefix}.statistics.{model}"
 
+    def cohorts(self, model: str) -> str:
+        return f"{self.prefix}.cohorts.{model}"
+
     @staticmethod
     def dead_letters(topic: str) -> str:
         return f"{topic}.dlq"
@@ -115,6 +118,7 @@ class Topics:
                 _contract(self.predictions(name), n, "event id", records.Prediction, "inference", "monitoring feature_store you"),
                 _contract(self.outcomes(name), n, "event id", records.Outcome, "monitoring", "trainer feature_store you"),
                 _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
+                _contract(self.cohorts(name), 1, "cohort", records.Cohort, "monitoring", "you"),
             ]
         alarming = "feature_store monitoring" if self.project.models else "feature_store"
         heard = "trainer monitoring dashboard you" if self.project.models else "monitoring you"
@@ -128,7 +132,7 @@ class Topics:
         if self.project.models:
             found += [
                 _contract(self.inferences, n, "request id", records.Inference, "inference", "you"),
-                _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring"),
+                _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring", max_bytes=4 << 20),
                 _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
                 _contract(

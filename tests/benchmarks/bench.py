@@ -55,6 +55,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "gateway": Bench("tests.benchmarks.bench_gateway", 600),
     "predictions": Bench("tests.benchmarks.bench_predictions", 120),
     "memory": Bench("tests.benchmarks.bench_memory", 300),
+    "labels": Bench("tests.benchmarks.bench_labels", 600),
     "frames": Bench("tests.benchmarks.bench_frames", 600),
     "tables": Bench("tests.benchmarks.bench_tables", 600),
     "backfill": Bench("tests.benchmarks.bench_backfill", 600),

@@ -20,7 +20,7 @@ from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros, to_micros
 from penstock.log import Headers, Partition, Send, partition_of
 from penstock.log.memory import MemoryLog
-from penstock.records import Alarm, Artefact, Candidate, Clock, Decision, Outcome, Partial, Prediction, Statistic
+from penstock.records import Alarm, Artefact, Candidate, Clock, Cohort, Decision, Outcome, Partial, Prediction, Statistic
 from penstock.runtime.lane import FROM, SEQUENCE, Lane
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change
@@ -180,6 +180,11 @@ class Result:
     alarms: list[bytes]
     dead: int = 0
     passed: int = 0
+    cohorts: list[bytes] = field(default_factory=list)
+
+    @property
+    def restated(self) -> list[Cohort]:
+        return [msgspec.json.decode(value, type=Cohort) for value in self.cohorts]
 
     @property
     def windows(self) -> list[Statistic]:
@@ -200,7 +205,8 @@ class Result:
 
     def __eq__(self, other: object) -> bool:
         assert isinstance(other, Result)
-        return (self.outcomes, self.statistics, self.alarms) == (other.outcomes, other.statistics, other.alarms)
+        mine = (self.outcomes, self.statistics, self.alarms, self.cohorts)
+        return mine == (other.outcomes, other.statistics, other.alarms, other.cohorts)
 
 
 def run(
@@ -341,7 +347,8 @@ async def read(log: MemoryLog, topics: Topics, passed: int) -> Result:
     reports = Counter((p.shard, p.start, p.part) for p in partials)
     assert max(reports.values(), default=1) == 1, "a shard reported a window twice"
     dead = await values(topics.dead_letters(topics.predictions("late")))
-    return Result(outcomes, await values(topics.statistics("late")), await values(topics.alarms), len(dead), passed)
+    statistics, alarms, cohorts = [await values(t) for t in (topics.statistics("late"), topics.alarms, topics.cohorts("late"))]
+    return Result(outcomes, statistics, alarms, len(dead), passed, cohorts)
 
 
 WORLD = world()

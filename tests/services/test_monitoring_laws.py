@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -15,7 +16,7 @@ from tests.services.shop import EDGES, END, LENGTH, REFERENCE, START, WHOLE, WIT
 from penstock.duration import DAY
 from penstock.event import to_micros
 from penstock.inputs import counted
-from penstock.records import Paired, Prediction
+from penstock.records import Cohort, Paired, Prediction, Quality
 
 
 @dataclass
@@ -67,28 +68,42 @@ def _one(found: Expected, answer: Prediction | None, labels: list[tuple[int, boo
     if answer is None:
         return
     now: bool | None = None
+    met: list[tuple[int, Prediction, bool, int]] = []
     if parked is not None:
-        now = _learn(found, answer, None, parked[1], parked[0], time)
+        now = _learn(found, met, answer, None, parked[1], parked[0], time)
     for moment, label in [label for label in labels if label[0] >= time]:
         if moment > time + WITHIN:
             found.say(moment, "late" if moment <= time + 2 * WITHIN else "parked")
         elif now == label:
             found.say(moment, "duplicate")
         else:
-            now = _learn(found, answer, now, label, moment, moment)
+            now = _learn(found, met, answer, now, label, moment, moment)
     if now is None:
         found.say(time + WITHIN, "unanswered" if otherwise is None else "silent")
         if otherwise is not None:
             found.outcomes[answer.id, None] = (otherwise, False, time + WITHIN)
-            found.known.append((time + WITHIN, answer, otherwise, 1))
+            now = otherwise
+    if otherwise is None:
+        found.known += met
+    else:  # all labels count when the horizon has passed, the last one
+        assert now is not None
+        found.known.append((time + WITHIN, answer, now, 1))
 
 
-def _learn(found: Expected, answer: Prediction, was: bool | None, label: bool, labelled: int, moment: int) -> bool:
+def _learn(
+    found: Expected,
+    met: list[tuple[int, Prediction, bool, int]],
+    answer: Prediction,
+    was: bool | None,
+    label: bool,
+    labelled: int,
+    moment: int,
+) -> bool:
     found.say(moment, "outcomes" if was is None else "corrected")
     found.outcomes[answer.id, was] = (label, True, labelled)
     if was is not None:
-        found.known.append((moment, answer, was, -1))
-    found.known.append((moment, answer, label, 1))
+        met.append((moment, answer, was, -1))
+    met.append((moment, answer, label, 1))
     return label
 
 
@@ -143,6 +158,39 @@ def test_statistics_are_what_the_brute_force_finds(otherwise: bool | None) -> No
         assert s.prior == (pytest.approx(prior) if prior is not None else None)
         shown = {"prior": s.prior, "prior_loss": s.prior_loss, "skill": s.skill}
         assert s.missing.keys() == {name for name, number in shown.items() if number is None}, "what is missing has its reason"
+
+
+@pytest.mark.parametrize("otherwise", [False, None])
+def test_cohorts_are_what_was_known_of_their_answers_at_each_time(otherwise: bool | None) -> None:
+    result, wanted = run(WORLD, 4, otherwise=otherwise), expected(WORLD, otherwise)
+    answers = {p.id: p for p in reversed(WORLD.predictions)}
+    seen: dict[int, list[Cohort]] = {}
+    for c in result.restated:
+        start, end, until = to_micros(c.start), to_micros(c.end), to_micros(c.known_until)
+        assert end - start == LENGTH, "as long as a window, as the horizon is short"
+        seen.setdefault(start, []).append(c)
+        assert c.answers == sum(start <= to_micros(p.time) < end for p in answers.values() if to_micros(p.time) < until)
+        inside = [k for k in wanted.known if start <= to_micros(k[1].time) < end and k[0] < until]
+        silent = sum(
+            start <= to_micros(answers[i].time) < end
+            for (i, _), (_, said, at) in wanted.outcomes.items()
+            if not said and at < until
+        )
+        assert (c.silent, c.complete) == (silent, until >= end + WITHIN)
+        for version in ("served", "v1", "v2"):
+            asked = [(a.scores.get(version, a.score), label, sign) for _, a, label, sign in inside if a.scores]
+            quality = c.quality.get(version, Quality())
+            assert quality.n == sum(sign for _, _, sign in asked)
+            assert quality.positives == sum(sign * label for _, label, sign in asked)
+            assert quality.loss == pytest.approx(sum(sign * _loss(p, label) for p, label, sign in asked), abs=1e-5)
+        if c.complete:
+            assert c.answers == c.labels + c.silent + c.unanswered
+    assert seen.keys() == {to_micros(p.time) // LENGTH * LENGTH for p in answers.values()}
+    for said in seen.values():
+        times = [c.known_until for c in said]
+        assert times == sorted(set(times)), "each time once, in order"
+        assert [c.complete for c in said] == [False] * (len(said) - 1) + [True]
+    assert any(a.quality != b.quality for said in seen.values() for a, b in pairwise(said)), "history was restated"
 
 
 def test_drift_counts_are_those_of_all_answers_of_the_version() -> None:

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from penstock.services.trainer.mixture import Mixture, log_loss
+from penstock.services.trainer.mixture import Mixture
+from penstock.statistics.loss import log_loss
 
 
 def drawn(seed: int, n: int = 500) -> tuple[list[float], list[float], list[bool]]:

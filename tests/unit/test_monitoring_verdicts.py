@@ -15,7 +15,8 @@ from penstock.inputs import counted, edges_of
 from penstock.policy import Drift, Skill
 from penstock.records import Quality
 from penstock.services.monitoring.verdict import Habits, Past, Period, drift, prior_of, skill, skill_of
-from penstock.statistics.measures import CLIP, auc
+from penstock.statistics.loss import CLIP
+from penstock.statistics.measures import auc
 from penstock.statistics.quality import BINS, Sums, added, area, loss_of, mean_loss
 from penstock.statistics.shift import alpha_of, distance, habit_of, shift_of
 

@@ -1,14 +1,15 @@
-"""quality: how good the days of a stream were."""
+"""quality: how good the days of a stream were, and the answers of a model."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Final
 
 import typer
 
 from ..log import Log
 from ..records import DataQuality
-from . import broker, screen
+from . import broker, cohorts, screen
 from .options import project_settings, topics_of
 
 __all__ = ["quality"]
@@ -18,14 +19,21 @@ DAYS: Final = 14
 
 
 def quality(
-    event: Annotated[str | None, typer.Argument(help="The topic of an event; default: all.", show_default=False)] = None,
-    days: Annotated[int, typer.Option("--days", min=1, help="At most so many of each event, the newest.")] = DAYS,
+    name: Annotated[
+        str | None, typer.Argument(help="The topic of an event, or a model; default: all events.", show_default=False)
+    ] = None,
+    days: Annotated[int, typer.Option("--days", min=1, help="At most so many (of a model: cohorts), the newest.")] = DAYS,
+    as_known: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Of a model: as it was known then, such as 2026-02-01T00:00Z.")
+    ] = None,
 ) -> None:
-    """Show how good the days of each event were.
+    """Show how good events, or the answers of a model, were.
 
-    Accuracy, completeness, consistency, timeliness, and the expectations that were not met.
+    Of an event: accuracy, completeness, consistency, timeliness, and the expectations that were not met. A day is shown when it
+    is over in stream time, in all partitions. Shares are of all records of the day.
 
-    A day is shown when it is over in stream time, in all partitions. Shares are of all records of the day.
+    Of a model: its answers by when they were given, with the labels known by now (or --as-known), beside what was known first and
+    the prior. Measures have 95 % intervals; --json has more of them, and the sums that they were computed from.
     """
     import msgspec
 
@@ -34,9 +42,16 @@ def quality(
 
     settings = project_settings()
     topics = topics_of(settings)
-    names = [found.topic for found in topics.project.events]
+    names, models = [found.topic for found in topics.project.events], [model.name for model in topics.project.models]
+    event = name
+    if name in models and name not in names:
+        cohorts.show(settings, topics.cohorts(name), name, days, _moment(as_known))
+        return
     if event is not None and event not in names:
-        raise PenstockError(f"{topics.prefix} has no event {event}", nearest(event, names))
+        kinds = "event or model" if models else "event"
+        raise PenstockError(f"{topics.prefix} has no {kinds} {event}", nearest(event, [*names, *models]))
+    if as_known is not None:
+        raise PenstockError("--as-known goes with a model", f"penstock quality MODEL --as-known TIME   ({', '.join(models)})")
 
     async def work(log: Log) -> list[DataQuality]:
         broker.known(topics.quality, await log.describe())
@@ -60,6 +75,19 @@ def quality(
     }
     for name, example in examples.items():
         screen.note(f"  {name}, such as {example}")
+
+
+def _moment(said: str | None) -> datetime | None:
+    if said is None:
+        return None
+    from ..errors import PenstockError
+    from ..event import moment_of
+
+    try:
+        return moment_of(said)
+    except ValueError as error:
+        what, _, fix = str(error).partition(": ")
+        raise PenstockError(f"--as-known {what}", fix) from None
 
 
 def _line(record: DataQuality) -> tuple[str, ...]:

@@ -139,7 +139,9 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.statistics += len(statistics)
         closed = max((to_micros(s.end) for s in statistics), default=0)
         counted = sum(s.quality["served"].n for s in statistics if "served" in s.quality)
-        due_there = sum(to_micros(max(o.labelled, o.time)) < closed and o.version != "none" for o in outcomes)
+        held = model.label.within if model.label.waits else None
+        due_there = sum(_counts_from(o, held) < closed and o.version != "none" for o in outcomes)
+        counted += sum(s.counts.get("capped", 0) for s in statistics)
         found.lose(max(due_there - counted, 0), f"outcomes of {model.name} in no statistic")
         found.double(max(counted - due_there, 0), f"outcomes of {model.name} in statistics")
         mine = {d.id: d for d in decisions if d.model == model.name}.values()
@@ -151,6 +153,11 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.retrains = len(fits)
         found.retrains_by_alarm = sum(cause.startswith("alarm:") for cause in fits.values())
     return found
+
+
+def _counts_from(outcome: Outcome, held: int | None) -> int:
+    """When an outcome counts: when it is known, or (where labels wait) when its horizon `held` has passed."""
+    return to_micros(max(outcome.labelled, outcome.time)) if held is None else to_micros(outcome.time) + held
 
 
 class _Id(msgspec.Struct):

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CLIP", "auc", "log_loss"]
+from .loss import log_losses
 
-CLIP = 1e-6
-"""Probabilities are kept this far from 0 and 1, so that one confident error costs at most 13.8 nats."""
+__all__ = ["auc", "log_loss"]
 
 
 def auc(label: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float | None:
@@ -27,10 +26,9 @@ def auc(label: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float |
 
 
 def log_loss(label: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> float:
-    """Mean negative log likelihood in nats.
+    """Mean log loss in nats.
 
     >>> round(log_loss(np.array([True]), np.array([0.5])), 4)
     0.6931
     """
-    p = np.clip(score, CLIP, 1 - CLIP)
-    return float(-np.mean(np.where(label, np.log(p), np.log1p(-p))))
+    return float(np.mean(log_losses(label, score)))

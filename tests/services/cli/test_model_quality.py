@@ -1,0 +1,73 @@
+"""`penstock quality MODEL`: its answers by cohort, as known then or now, beside what was known first."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from tests.services import shop
+
+from penstock.event import from_micros
+from penstock.log import Send
+from penstock.log.memory import MemoryLog
+from penstock.topics import Topics
+
+from .conftest import Cli
+
+FOUND = shop.run(shop.WORLD, otherwise=None)
+
+
+@pytest.fixture
+def project(log: MemoryLog, tmp_path: Path) -> str:
+    path = tmp_path / "shop.py"
+    path.write_text("from tests.services.shop import declared\nproject = declared(None)\n")
+    topics = Topics(shop.declared(None))
+
+    async def staged() -> None:
+        await log.create(topics.all())
+        await log.send([Send(topics.cohorts("late"), b"late", value) for value in FOUND.cohorts])
+
+    asyncio.run(staged())
+    return str(path)
+
+
+def test_the_newest_cohorts_are_shown_with_intervals_and_the_prior(cli: Cli, project: str) -> None:
+    ran = cli("quality", "late", "--project", project)
+    assert ran.exit_code == 0, ran.output
+    lines = ran.stdout.splitlines()
+    assert lines[0].split() == ["scored", "from", "known", "until", "answers", "settled", "auc", "log", "loss", "accuracy",
+                                "calibration", "error", "prior"]  # fmt: skip
+    starts = sorted({cohort.start for cohort in FOUND.restated})
+    assert len(lines) == 1 + min(14, len(starts))
+    assert all(" to " in line or " – " in line for line in lines[1:])
+    assert " -> " in ran.stdout, "what was said first"
+
+
+def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> None:
+    whole: dict[str, Any] = cli.json("quality", "late", "--project", project, "--days", "99")
+    newest = {each["known"]["start"]: each["known"] for each in whole["cohorts"]}
+    assert all(each["complete"] for each in newest.values())
+    for hours in (18, 30, 60):
+        then = from_micros(shop.START) + timedelta(hours=hours)
+        said = cli.json("quality", "late", "--project", project, "--days", "99", "--as-known", then.isoformat())
+        expected = [c for c in FOUND.restated if c.known_until <= then]
+        known = {c.start: msgspec.to_builtins(c) for c in sorted(expected, key=lambda c: c.known_until)}
+        first = {c.start: msgspec.to_builtins(c) for c in sorted(expected, key=lambda c: c.known_until, reverse=True)}
+        assert [each["known"] for each in said["cohorts"]] == [known[start] for start in sorted(known)]
+        assert [each["first"] for each in said["cohorts"]] == [first[start] for start in sorted(first)]
+
+
+def test_what_cannot_be_shown_is_said(cli: Cli, project: str) -> None:
+    early = cli("quality", "late", "--project", project, "--as-known", "2020-01-01T00:00Z")
+    assert (early.exit_code, early.stdout) == (0, "")
+    assert "no quality of late was known by 2020-01-01T00:00:00+00:00" in early.stderr
+    wrong = cli("quality", "lste", "--project", project)
+    assert wrong.exit_code == 1 and wrong.stderr == "shop has no event or model lste\n-> did you mean late?\n"
+    odd = cli("quality", "late", "--project", project, "--as-known", "yesterday")
+    assert odd.exit_code == 1 and odd.stderr.startswith("--as-known 'yesterday' is no moment\n-> write 2013-02-01")
+    event = cli("quality", "orders", "--project", project, "--as-known", "2026-03-02T00:00Z")
+    assert event.exit_code == 1 and "--as-known goes with a model" in event.stderr
