@@ -35,6 +35,7 @@ from penstock.log.kafka import KafkaLog
 from penstock.log.security import PLAIN
 from penstock.offline import Location, Tables
 from penstock.picture import Picture
+from penstock.policy import Labels
 from penstock.project import Project
 from penstock.proof import audit as check
 from penstock.proof.audit import Audit
@@ -289,7 +290,8 @@ def keeps_up(picture: Picture, waiting: Waiting, closed: int) -> bool:
     project = picture.topics.project
     if not project.models:
         return picture.counts["scored"] - picture.counts["rows"] < MOST_LAG
-    window = max((monitor.every for model in project.models for monitor in model.monitors), default=DAY)
+    monitors = [monitor for model in project.models for monitor in model.monitors if not isinstance(monitor, Labels)]
+    window = max((monitor.every for monitor in monitors), default=DAY)
     if picture.now is None or to_micros(picture.now) < closed // window * window:
         return False
     decided = not any(waiting[f"{picture.topics.prefix}.{name}"] for name in ("trainer", "registry"))

@@ -12,6 +12,7 @@ from string import Template
 from penstock.duration import spoken
 from penstock.model import Model
 from penstock.picture import stages
+from penstock.policy import Labels
 from penstock.policy import Every, Incremental, OnAlarm
 from penstock.topics import Topics
 
@@ -99,7 +100,10 @@ def _due(model: Model) -> str:
 def _watched(model: Model, alarms: str) -> str:
     """What may raise an alarm, as HTML."""
     if model.monitors:
-        watched = "; ".join(f"{monitor.signal} every {spoken(monitor.every)}" for monitor in model.monitors)
+        watched = "; ".join(
+            monitor.signal if isinstance(monitor, Labels) else f"{monitor.signal} every {spoken(monitor.every)}"
+            for monitor in model.monitors
+        )
         return f"None open. Watched: {watched}. Earlier ones: <code>penstock topics tail {escape(alarms)} --from-beginning</code>"
     add = "<code>monitors=[ps.drift()]</code> to <code>@ps.model(...)</code>, then type <code>penstock check</code>"
     return f"Nothing is watched: add {add}."

@@ -205,14 +205,14 @@ async def _stream_now(log: Log, topics: Topics) -> datetime:
     import msgspec
 
     from ..event import from_micros
-    from ..records import Alarm
+    from ..records import Alarm, Clock
     from ..runtime.telemetry import ENDED
     from . import broker
-    from .standing import closed_of
 
-    closed = [at for name, at in (await closed_of(log, topics)).items() if name.startswith("feature_store.") and 0 < at < ENDED]
+    said = [msgspec.json.decode(found.value or b"", type=Clock) async for found in broker.held(log, topics.clock)]
+    closed = {one.publisher: one.before for one in said if one.publisher.startswith("feature_store.") and 0 < one.before < ENDED}
     if closed:
-        return from_micros(min(closed))
+        return from_micros(min(closed.values()))
     alarms = [msgspec.json.decode(found.value or b"", type=Alarm).at async for found in broker.held(log, topics.alarms)]
     return max(alarms, default=_wall())
 
