@@ -12,8 +12,7 @@ from string import Template
 from penstock.duration import spoken
 from penstock.model import Model
 from penstock.picture import stages
-from penstock.policy import Labels
-from penstock.policy import Every, Incremental, OnAlarm
+from penstock.policy import Every, Incremental, Labels, OnAlarm
 from penstock.topics import Topics
 
 from .flow import Flow
