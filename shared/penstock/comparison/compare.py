@@ -9,18 +9,18 @@ itself. In no order they are all alike, and teach nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import PenstockError
 from ..mistake import nearest
-from ..statistics.drift import ALPHA, FLOORS, Column, Counted, Floors, judged, learnt
-from ..statistics.reference import Cells, Levels, Numbers, Reference
+from ..statistics.drift import ALPHA, FLOORS, Column, Counted, judged, learnt
+from ..statistics.reference import Levels, Numbers, Reference
 from .columns import Kind, Values, as_kind, common, values_of
 from .likeness import Likeness
+from .past import Past
 from .result import Comparison
 
 if TYPE_CHECKING:
@@ -30,14 +30,16 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-FEWEST_PARTS: Final = 8
-MOST_PARTS: Final = 20
-"""Of the reference, from which its habit is learnt: fewer say nothing, more only cost time."""
 IDENTIFIES: Final = 0.5
 """Different levels per row from which on a column of texts names its rows, so that no two tables are alike."""
 WORDS: Final = {"numbers": "numbers", "levels": "texts", "bool": "truth values", "times": "times"}
 FEW: Final = 20
 """So few different levels are never taken for names of rows."""
+
+
+class _Pair(NamedTuple):
+    then: Values
+    now: Values
 
 
 def compare(
@@ -74,21 +76,23 @@ def compare(
     for name in likes:
         if name not in then.columns or name not in now.columns:
             raise PenstockError(f"like={name!r}: only one of the tables has it", "name a column that both have")
-    sides = _Sides(then, now, Likeness(then, now, likes) if likes and len(then) and len(now) else None)
+    likeness = Likeness(then, now, likes) if likes and len(then) and len(now) else None
+    past = Past(len(then), len(now), likeness)
     settled = dict[str, Column]()
-    counted = dict[str, Counted]()
+    pairs = dict[str, _Pair]()
     for name in names:
-        found = _counted(name, sides, floor) if name not in likes else _unknown(name, "levels", "the rows are compared within it")
+        found = _pair(name, then, now) if name not in likes else _unknown(name, "levels", "the rows are compared within it")
         if isinstance(found, Column):
             settled[name] = found
         else:
-            counted[name] = found
+            pairs[name] = found
+    counted = {name: _counted(name, pair, past, floor) for name, pair in pairs.items()}
     settled |= {column.name: column for column in judged(list(counted.values()), alpha)}
     together = None
     if multivariate:
         from .together import told_apart
 
-        together = told_apart({name: (sides.then[name], sides.now[name]) for name in counted}, alpha)
+        together = told_apart([(pair.then, pair.now) for pair in pairs.values()], alpha)
     return Comparison(
         columns=tuple(settled[name] for name in names),
         counted=counted,
@@ -125,42 +129,37 @@ def _frame(rows: Any, side: str) -> pd.DataFrame:
     return made
 
 
-class _Sides(NamedTuple):
-    then: pd.DataFrame
-    now: pd.DataFrame
-    likeness: Likeness | None
-
-
-def _counted(name: str, sides: _Sides, floor: float | None) -> Counted | Column:
-    """The column counted on both sides, or what there is to say instead."""
-    if name not in sides.now.columns:
+def _pair(name: str, then: pd.DataFrame, now: pd.DataFrame) -> _Pair | Column:
+    """Both sides of a column as of one kind, or what there is to say instead."""
+    if name not in now.columns:
         return Column(name=name, kind="gone", verdict="drift", why="the current table has no such column")
-    if name not in sides.then.columns:
+    if name not in then.columns:
         return Column(name=name, kind="new", verdict="unknown", why="the reference has no such column")
-    then, now = values_of(sides.then[name]), values_of(sides.now[name])
-    kind = common(then.kind, now.kind)
+    past, present = values_of(then[name]), values_of(now[name])
+    kind = common(past.kind, present.kind)
     if kind is None:
-        return Column(name=name, kind=now.kind, verdict="drift", why=f"it was of {WORDS[then.kind]}, and is of {WORDS[now.kind]}")
+        why = f"it was of {WORDS[past.kind]}, and is of {WORDS[present.kind]}"
+        return Column(name=name, kind=present.kind, verdict="drift", why=why)
     if kind == "times":
         return _unknown(name, kind, "times move by themselves: compare an hour, a weekday or an age instead")
     if kind == "empty":
         kind = "numbers"
-    then, now = as_kind(then, kind), as_kind(now, kind)
-    names_rows = _names_rows(then, kind)
-    if names_rows:
-        return _unknown(name, kind, names_rows)
-    reference, cells_then, cells_now, used = _cells(then, now, kind)
-    before = reference.own.astype(np.float64)
-    if sides.likeness is not None:
-        slots = sides.likeness.then[used]
-        before = _vector(reference, cells_then, then, used, sides.likeness.weights(slots, sides.likeness.now))
-    floors: Floors = FLOORS
-    if floor is not None:
-        floors = {**FLOORS, "distribution": floor}
-    elif len(cells_now):
-        floors = learnt(reference, _parts(reference, cells_then, then, used, len(cells_now), sides.likeness))
-    now_counts = reference.count(now.numbers) if isinstance(reference, Numbers) else reference.count_codes(now.codes, now.levels)
-    return Counted(name, reference, now_counts, before, floors)
+    pair = _Pair(as_kind(past, kind), as_kind(present, kind))
+    names_rows = _names_rows(pair.then, kind)
+    return _unknown(name, kind, names_rows) if names_rows else pair
+
+
+def _counted(name: str, pair: _Pair, past: Past, floor: float | None) -> Counted:
+    then, now = pair
+    reference: Reference
+    if then.kind == "numbers":
+        reference = Numbers.of(then.numbers)
+        counts = reference.count(now.numbers)
+    else:
+        reference = Levels.of_codes(then.codes, then.levels)
+        counts = reference.count_codes(now.codes, now.levels)
+    floors = learnt(reference, past.went(reference, then)) if floor is None else {**FLOORS, "distribution": floor}
+    return Counted(name, reference, counts, past.counts(reference, then), floors)
 
 
 def _unknown(name: str, kind: str, why: str) -> Column:
@@ -179,44 +178,3 @@ def _names_rows(values: Values, kind: Kind) -> str:
     if distinct > max(FEW, IDENTIFIES * there):
         return f"it names rows: {distinct:,} different values in {there:,} rows"
     return ""
-
-
-def _cells(then: Values, now: Values, kind: Kind) -> tuple[Reference, npt.NDArray[np.intp], npt.NDArray[np.intp], slice]:
-    """The reference, the cell of each of its rows and of the current ones, and which rows of the reference these are."""
-    if kind == "numbers":
-        numbers = Numbers.of(then.numbers)
-        return numbers, numbers.cells(then.numbers), numbers.cells(now.numbers), slice(None)
-    levels = Levels.of_codes(then.codes, then.levels)
-    used = levels.rows
-    return levels, levels.cells(then.codes[used], then.levels), levels.cells(now.codes, now.levels), used
-
-
-def _vector(
-    reference: Reference, cells: npt.NDArray[np.intp], values: Values, used: slice, weights: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Weighted counts in the layout of the reference; sums of values are left out."""
-    made = np.zeros(reference.width)
-    made[: reference.missing_cell + 1] = np.bincount(cells, weights, reference.missing_cell + 1)
-    if isinstance(reference, Numbers):
-        made[-3] = float(weights[np.isinf(values.numbers[used])].sum())
-    return made
-
-
-def _parts(
-    reference: Reference, cells: npt.NDArray[np.intp], values: Values, used: slice, window: int, likeness: Likeness | None
-) -> Iterator[tuple[Cells, Cells]]:
-    """Parts of the reference from its second third on, each with all that came before it, weighted to be like the part: what the
-    reference would have shown on the way. A trend shows in it, which leaving a part out of the middle would hide."""
-    rows = len(cells)
-    parts = int(np.clip(rows // max(window, 1), FEWEST_PARTS, MOST_PARTS))
-    if rows < parts:
-        return
-    part_of = np.arange(rows) * parts // rows
-    for part in range(parts // 3, parts):
-        inside, before = part_of == part, part_of < part
-        weights = before.astype(np.float64)
-        if likeness is not None:
-            slots = likeness.then[used]
-            weights[before] = likeness.weights(slots[before], slots[inside])
-        now = _vector(reference, cells, values, used, inside.astype(np.float64))
-        yield now, _vector(reference, cells, values, used, weights)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from ..statistics.drift import ALPHA, Verdict
-from .columns import as_kind, common, values_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from .columns import Values
 
 __all__ = ["FLOOR", "Together", "told_apart"]
 
@@ -38,7 +35,7 @@ class Together(msgspec.Struct, frozen=True, kw_only=True):
     """On which it was judged: none of those that it learnt from."""
 
 
-def told_apart(columns: Mapping[str, tuple[pd.Series[Any], pd.Series[Any]]], alpha: float = ALPHA) -> Together:
+def told_apart(columns: Sequence[tuple[Values, Values]], alpha: float = ALPHA) -> Together:
     """A domain classifier (Ben-David et al. 2007; Lopez-Paz, Oquab 2017), boosted trees: learns on the even rows, is judged on
     the odd ones by the test of Mann and Whitney (1947), which is valid as it has seen none of them."""
     from scipy import stats
@@ -51,9 +48,7 @@ def told_apart(columns: Mapping[str, tuple[pd.Series[Any], pd.Series[Any]]], alp
         return Together(verdict="unknown", why=f"{rows[1]:,} and {rows[0]:,} rows are too few to learn from")
     x, y = np.concatenate(sides), np.repeat([0, 1], rows)
     learns = np.concatenate([np.arange(n) % 2 == 0 for n in rows])
-    texts = [
-        at for at, (then, now) in enumerate(columns.values()) if common(values_of(then).kind, values_of(now).kind) == "levels"
-    ]
+    texts = [at for at, (then, _) in enumerate(columns) if then.kind == "levels"]
     model = HistGradientBoostingClassifier(
         max_iter=60,
         max_leaf_nodes=8,
@@ -73,20 +68,18 @@ def told_apart(columns: Mapping[str, tuple[pd.Series[Any], pd.Series[Any]]], alp
     return Together(verdict=verdict, why=why, auc=auc, p=p, rows=len(score))
 
 
-def _matrix(columns: Mapping[str, tuple[pd.Series[Any], pd.Series[Any]]], side: int) -> npt.NDArray[np.float64]:
-    """(rows, columns), NaN where missing; levels by their rank in the reference."""
+def _matrix(columns: Sequence[tuple[Values, Values]], side: int) -> npt.NDArray[np.float64]:
+    """(rows, columns), NaN where missing or infinite; levels by their rank in the reference."""
     made = []
-    for then, now in columns.values():
-        kind = common(values_of(then).kind, values_of(now).kind) or "empty"
-        values = as_kind(values_of((then, now)[side]), kind)
-        if kind in ("numbers", "empty"):
+    for pair in columns:
+        then, values = pair[0], pair[side]
+        if then.kind == "numbers":
             found = np.where(np.isfinite(values.numbers), values.numbers, np.nan)
         else:
-            before = as_kind(values_of(then), kind)
-            often = np.bincount(before.codes[before.codes >= 0], minlength=len(before.levels))
-            ranked = [before.levels[at] for at in np.argsort(-often, kind="stable")[:LEVELS].tolist()]
+            often = np.bincount(then.codes[then.codes >= 0], minlength=len(then.levels))
+            ranked = [then.levels[at] for at in np.argsort(-often, kind="stable")[:LEVELS].tolist()]
             rank = {level: float(at) for at, level in enumerate(ranked)}
             found = np.array([*(rank.get(level, float(LEVELS)) for level in values.levels), np.nan])[values.codes]
-        step = np.linspace(0, len(found) - 1, min(len(found), MOST_ROWS)).astype(np.int64) if len(found) else slice(0)
-        made.append(found[step])
+        chosen = np.linspace(0, max(len(found) - 1, 0), min(len(found), MOST_ROWS)).astype(np.int64)
+        made.append(found[chosen])
     return np.column_stack(made) if made else np.zeros((0, 0))
