@@ -160,8 +160,8 @@ class Topics:
 
     def groups(self) -> dict[str, list[str]]:
         """The consumer groups, and the topics of which each commits positions. What else a service reads, every process of it
-        reads whole; and data quality is surveyed in the gaps of other work, so nobody waits for it. Nor for who tells people of its
-        alarms, where there is no model: that need not run."""
+        reads whole; and data quality is surveyed in the gaps of other work, so nobody waits for it. Nor, where there is no model,
+        for who tells people of its alarms: that need not run."""
         hops, models = self.project.topology.hops, self.project.models
         statistics = [self.statistics(model.name) for model in models]
         found = {
