@@ -157,7 +157,7 @@ class Courier:
             attempt += 1
             try:
                 said = await self.route.send(message)
-            except (Delayed, Undeliverable) as error:
+            except Exception as error:  # whatever a library may raise: one message must not end what watches the models
                 _FAILED.labels(self.route.name).inc()
                 wait = delay(attempt, error.after) if isinstance(error, Delayed) else 0.0
                 if isinstance(error, Delayed) and self._clock() + wait <= progress.began + PATIENCE:
@@ -165,7 +165,8 @@ class Courier:
                         self._logger.warning("waiting", cause=str(error), message=message.title)
                     await self._pause(wait)
                     continue
-                await self._give_up(message, found, str(error))
+                known = isinstance(error, Delayed | Undeliverable)
+                await self._give_up(message, found, str(error) if known else f"{type(error).__name__}: {error}")
                 return True
             _SENT.labels(self.route.name).inc()
             self._logger.info("sent", message=message.title, id=message.id, answer=said)

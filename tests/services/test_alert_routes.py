@@ -196,6 +196,17 @@ def test_a_name_with_a_line_break_makes_no_header() -> None:
     assert b"\nBcc:" not in postman.letters[0][1]
 
 
+def test_names_and_values_may_be_in_any_script() -> None:
+    postman, words = Postman(), "verspätet ✈ 遅延"
+    with mail_server(postman) as port, web_server() as web:
+        said = message_of("flights", [notice(1, subject=words, example=words)])
+        sent(by_mail(port), said)
+        sent(route(slack=web.url), said)
+    letter = email.message_from_bytes(postman.letters[0][1], policy=email.policy.default)
+    assert letter["Subject"] == f"[flights] {words}: drift alarm" and words in letter.get_content()
+    assert words in json.loads(web.posts[0].body)["text"]
+
+
 @pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # the server knows TLS by STARTTLS only
 @pytest.mark.parametrize("implicit", [False, True])
 def test_login_goes_over_tls_only(keys: Path, implicit: bool) -> None:

@@ -184,6 +184,19 @@ def test_what_will_never_get_through_is_dead_lettered_at_once_and_holds_up_nothi
     assert played(story) == 2
 
 
+def test_a_library_that_raises_what_nobody_expected_costs_one_message_and_not_the_service() -> None:
+    async def story(scene: Scene) -> list[str]:
+        courier = scene.courier(route := Told(UnicodeError("surrogates not allowed")))
+        await courier.turn()
+        await scene.say(alarm(1), alarm(1, signal="skill"))
+        await courier.turn()
+        ((*_, headers),) = await held(scene.log, TOPICS.dead_letters(TOPICS.notices))
+        assert cause_of(headers)["dlq.error"] == "told: UnicodeError: surrogates not allowed"
+        return [message.cause for message in route.said]
+
+    assert played(story) == ["skill"]
+
+
 class Killed(BaseException):
     pass
 
