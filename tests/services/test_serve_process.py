@@ -251,3 +251,56 @@ def test_it_is_told_to_end_in_the_middle_of_requests_and_answers_them(tmp_path: 
 
     with serving(tmp_path, word(tmp_path, "double", graphs.scaled(2.0))) as said:
         asyncio.run(whole(int(said["url"].rpartition(":")[2]), said["pid"]))
+
+
+STEPS = """
+import numpy as np
+import penstock as ps
+
+print("loaded")  # does not disturb what --json says
+
+@ps.function(takes={"kilometres": "FP64[*]"}, gives={"x": "FP32[*, 3]"})
+def prepare(kilometres):
+    return {"x": np.stack([kilometres, kilometres * 2, kilometres * 3], axis=1).astype(np.float32)}
+
+@ps.function(takes={"y": "FP32[*, 3]"}, gives={"sum": "FP64[*]"})
+def finish(y):
+    return {"sum": y.sum(axis=1, dtype=np.float64)}
+"""
+
+
+def workers(of: int) -> list[int]:
+    """The processes of functions of a server."""
+    children = [int(pid) for place in Path(f"/proc/{of}/task").iterdir() for pid in (place / "children").read_text().split()]
+    return [pid for pid in children if b"penstock.scoring.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_functions_are_served_between_the_steps_of_a_model_and_end_with_their_server(tmp_path: Path, how: signal.Signals) -> None:
+    triton = pytest.importorskip("tritonclient.http")
+    (tmp_path / "steps.py").write_text(STEPS)
+    model = put(tmp_path / "double.onnx", graphs.scaled(2.0))
+    chain = f"far={tmp_path}/steps.py:prepare+{model}+{tmp_path}/steps.py:finish"
+    out = tmp_path / "out.txt"
+    process = launch([*COMMAND, chain, "--port", "0", "--json"], log=out)
+    try:
+        until = time.monotonic() + 60
+        while not (said := [line for line in out.read_text().splitlines() if line.startswith("{")] if out.exists() else []):
+            assert process.poll() is None and time.monotonic() < until, out.read_text()
+            time.sleep(0.01)
+        told = json.loads(said[0])
+        assert [t["name"] for t in told["models"][0]["inputs"]] == ["kilometres"]
+        client = triton.InferenceServerClient(told["url"].removeprefix("http://"))
+        given = triton.InferInput("kilometres", [2], "FP64")
+        given.set_data_from_numpy(np.array([1.0, 10.0]))
+        assert client.infer("far", [given]).as_numpy("sum").tolist() == [12.0, 120.0]
+        running = workers(process.pid)
+        assert len(running) == 2
+        process.send_signal(how)
+        process.wait(20)
+        while any(Path(f"/proc/{pid}").exists() for pid in running):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        assert "Traceback" not in out.read_text()
+    finally:
+        end_group(process.pid, 5.0)
