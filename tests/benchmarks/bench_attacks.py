@@ -102,7 +102,7 @@ async def attack(kind: str, port: int, body: bytes) -> None:
 def run(quick: bool) -> Iterator[Figure]:
     if shutil.which("wrk") is None:
         raise RuntimeError("there is no wrk here: apt-get install wrk")
-    rounds, seconds = (1, 1.0) if quick else (5, 1.0)
+    rounds, seconds = 1 if quick else 5, 1
     with tempfile.TemporaryDirectory() as name:
         folder, random = Path(name), Random(0)
         model, script, held = folder / "model.onnx", folder / "post.lua", folder / "keys.json"
