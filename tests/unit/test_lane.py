@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from penstock.log import Batch, Partition, Send, Topic
+from penstock.log import Batch, LogError, Partition, Send, Topic
 from penstock.log.memory import MemoryLog
 from penstock.runtime.lane import Effects, Lane, stamped
 from penstock.runtime.merge import NEVER
@@ -167,3 +168,29 @@ def test_a_lane_tells_what_it_waits_for_as_long_as_it_does() -> None:
         return [*said, lane.waiting]
 
     assert asyncio.run(scenario()) == ["Redis at here:1 does not answer", ""]
+
+
+def test_a_broker_that_does_not_take_a_position_is_waited_for() -> None:
+    class Hanging(MemoryLog):
+        async def join(self, group: str, shared: Sequence[str], follows: Sequence[str] = ()) -> Any:
+            member = await super().join(group, shared, follows)
+            commit, tries = member.commit, iter([LogError("committing: Kafka at here:1 gave no answer"), None])
+
+            async def hanging(positions: Mapping[Partition, int]) -> None:
+                if (error := next(tries, None)) is not None:
+                    raise error
+                await commit(positions)
+
+            member.commit = hanging  # type: ignore[method-assign]
+            return member
+
+    async def scenario() -> int:
+        log, store = Hanging(), MemoryStore()
+        await log.create([Topic("trips", 1)])
+        await log.send([Send("trips", None, b"{}")] * 3)
+        lane = Lane("counting", log, store, lambda _: Counting(), ["trips"])
+        while await lane.turn(0):
+            pass
+        return log.committed["counting", TRIPS]
+
+    assert asyncio.run(scenario()) == 3

@@ -263,8 +263,8 @@ class Lane:
             self._times[number] = effects.closed
             self._meters.closed(min(self._times.values()))
             await self._outlet.close(effects.closed, *(effects.closing or (held.name, self._closes)))
-        if effects.positions and self._member is not None:
-            await self._member.commit(effects.positions)
+        if effects.positions and (member := self._member) is not None:
+            await self._patient(lambda: member.commit(effects.positions))
         return True
 
     def _trace(self, sends: list[Send], began: float) -> None:
