@@ -66,7 +66,7 @@ def test_a_sound_model_and_the_examples_are_warned_of_nothing() -> None:
         (model(gates=[]), "a rollout without gates lets every candidate pass"),
         (model(retrain=ps.every("90d") | ps.on_alarm("60d"), monitors=[ps.drift()]), "replaces the candidate in shadow"),
         (model(retrain=None), "nothing ever fits it"),
-        (model(retrain=ps.every("90d", first="59d")), "first fit comes after 59d, and labels count after 30d, so it learns from 29d"),
+        (model(retrain=ps.every("90d", first="59d")), "fit comes after 59d, and labels count after 30d, so it learns from 29d"),
         (model(retrain=ps.every("90d", on="59d")), 'on="59d" keeps events so new'),
         (model(retrain=ps.every("90d") | ps.on_alarm("90d")), "ps.on_alarm waits for alarms, and no monitor raises any"),
         (model(monitors=[ps.skill(floor=0.0, over="1d", every="7d")]), "skill looks at the last 1d once in 7d"),
