@@ -1,14 +1,14 @@
 """Traps: what a model may declare and yet will hardly do what was meant. `penstock check` warns of them.
 
-A label comes at any time until `within`, and silence counts only then (`otherwise=`). So with `otherwise=` what is known of
-the newest answers is one-sided, and a span of time is judged fairly when it is at least twice `within`: then half of its
-answers have had their whole time. The rules:
+A label comes at any time until `within`. Where silence means something or sources are declared, labels count only then
+(`Label.waits`): a stage of a rollout begins with the first that count, and of a span of time that is twice `within` half can be
+learned from. The rules:
 
-    rollout    the first stage is that long; where silence means nothing, `within` fits into the longest that a stage with too
-               few labels is extended to. Later stages go on with its evidence
+    rollout    where labels do not wait, `within` fits into the longest that a first stage with too few labels is extended to.
+               Later stages go on with its evidence
     rollout    a candidate in shadow is replaced by the next fit, so shadow is shorter than the time between fits
     rollout    stages without gates, and gates without stages, decide nothing
-    retrain    the first fit is due, and `on=` reaches back, after that long
+    retrain    the first fit is due, and `on=` reaches back, after `within`, where labels wait after twice that
     retrain    what learns has a trigger, what triggers has a learner, alarms have a monitor
     monitors   what is judged every week is judged over a week
 """
@@ -31,7 +31,7 @@ def traps(model: Model, learner: Learner | None = None) -> list[str]:
 
 
 def _rollout(model: Model) -> Iterator[str]:
-    within, silence, stages = model.label.within, model.label.otherwise, model.rollout
+    within, stages = model.label.within, model.rollout
     if bool(stages) != bool(model.gates):
         yield (
             "a rollout without gates lets every candidate pass; add gates=[ps.no_worse(by=0.01)]"
@@ -41,12 +41,7 @@ def _rollout(model: Model) -> Iterator[str]:
     if not stages:
         return
     first, horizon = spoken(stages[0].lasts), spoken(within)
-    if silence is not None and stages[0].lasts < 2 * within:
-        yield (
-            f"the first stage of the rollout is over after {first}, and silence counts as {silence} only after {horizon}, so "
-            f'candidates are judged on quick labels; begin with ps.shadow("{spoken(2 * within)}"), or shorten within='
-        )
-    elif stages[0].lasts * LONGEST < within:
+    if not model.label.waits and stages[0].lasts * LONGEST < within:
         yield (
             f"the first stage of the rollout gives up after {LONGEST} times {first}, and labels may take {horizon}; "
             f'begin with ps.shadow("{horizon}"), or shorten within='
@@ -61,18 +56,18 @@ def _rollout(model: Model) -> Iterator[str]:
 
 
 def _retrain(model: Model) -> Iterator[str]:
-    within, silence = model.label.within, model.label.otherwise
+    within, waits = model.label.within, model.label.waits
     full = [trigger for trigger in model.retrain.triggers if not isinstance(trigger, Incremental)]
     if not model.retrain.triggers:
         yield 'nothing ever fits it, so it never answers; add retrain=ps.every("7d")'
     if any(isinstance(t, OnAlarm) for t in full) and not model.monitors:
         yield "ps.on_alarm waits for alarms, and no monitor raises any; add monitors=[ps.drift(), ps.skill(floor=0.0)]"
     first = min((t.first for t in full if isinstance(t, Every)), default=min((t.period for t in full), default=2 * within))
-    enough = within if silence is None else 2 * within
-    if silence is not None and first < enough:
+    enough = 2 * within if waits else within
+    if waits and first < enough:
         yield (
-            f"the first fit comes after {spoken(first)}, and silence counts as {silence} after {spoken(within)}, so it learns "
-            f'from quick labels; write ps.every(..., first="{spoken(enough)}")'
+            f"the first fit comes after {spoken(first)}, and labels count after {spoken(within)}, so it learns from "
+            f'{spoken(first - within) if first > within else "nothing"}; write ps.every(..., first="{spoken(enough)}")'
         )
     for window in sorted({t.window for t in full if 0 < t.window < enough}):
         yield (

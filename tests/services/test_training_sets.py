@@ -210,7 +210,7 @@ def test_truths_are_those_of_the_ledger(
             if kind:
                 ledger.label(t, t, str(name), label)
             else:
-                ledger.answer(t, t, Answer(str(name), "", from_micros(t), msgspec.Raw(), 0.5, {}, "v", "s"), b"")
+                ledger.answer(t, t, Answer(str(name), "", from_micros(t), msgspec.Raw(b"{}"), 0.5, {}, "v", "s"))
     ledger.expire(before)
     for settled in ledger.settled:
         meant[int(settled.answer.id)] = settled.label, settled.labelled, settled.answered

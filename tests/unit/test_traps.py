@@ -61,13 +61,12 @@ def test_a_sound_model_and_the_examples_are_warned_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("declared", "said"),
     [
-        (model(rollout=[ps.shadow("59d")]), "over after 59d, and silence counts as False only after 30d"),
         (model(otherwise=None, rollout=[ps.shadow("9d")]), "gives up after 3 times 9d, and labels may take 30d"),
         (model(rollout=[]), "gates are looked at in a rollout, and there is none"),
         (model(gates=[]), "a rollout without gates lets every candidate pass"),
         (model(retrain=ps.every("90d") | ps.on_alarm("60d"), monitors=[ps.drift()]), "replaces the candidate in shadow"),
         (model(retrain=None), "nothing ever fits it"),
-        (model(retrain=ps.every("90d", first="59d")), "the first fit comes after 59d, and silence counts as False after 30d"),
+        (model(retrain=ps.every("90d", first="59d")), "fit comes after 59d, and labels count after 30d, so it learns from 29d"),
         (model(retrain=ps.every("90d", on="59d")), 'on="59d" keeps events so new'),
         (model(retrain=ps.every("90d") | ps.on_alarm("90d")), "ps.on_alarm waits for alarms, and no monitor raises any"),
         (model(monitors=[ps.skill(floor=0.0, over="1d", every="7d")]), "skill looks at the last 1d once in 7d"),
@@ -96,6 +95,10 @@ def test_triggers_and_learners_must_fit_each_other(retrain: Any, learner: ps.Lea
 def test_where_silence_means_nothing_a_stage_may_be_shorter_than_the_horizon() -> None:
     """Flights land after hours, though they are waited for two days; a stage is extended while labels are few."""
     assert traps(model(otherwise=None, rollout=[ps.shadow("10d")])) == []
+
+
+def test_where_labels_wait_a_stage_begins_with_the_first_that_count_and_may_have_any_length() -> None:
+    assert traps(model(rollout=[ps.shadow("1d")])) == []
 
 
 def test_check_prints_warnings_and_still_succeeds(tmp_path: Path) -> None:
