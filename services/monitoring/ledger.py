@@ -24,7 +24,7 @@ that somebody hurried to tell, mostly of one kind, and quality and training on t
 
 An answer is kept for two horizons (in the second its id alone), a parked label for one: so at most the answers of two
 horizons and the labels of one, however long labels are wrong or missing. What cannot be read is not kept. An answer is
-kept packed (see packing.py), and read when its truth is there: a million of 8 inputs take 250 MB, of 20 inputs 340.
+kept packed (see packing.py), and read when its truth is there: a million of 8 inputs take 280 MB, of 20 inputs 370.
 """
 
 from __future__ import annotations
