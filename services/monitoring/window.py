@@ -17,6 +17,7 @@ from penstock.model import Model
 from penstock.records import Contributed, Paired, Partial
 from penstock.statistics.quality import Sums, added, pair
 
+from .bins import Binner
 from .ledger import Settled
 
 __all__ = ["NOBODY", "SERVED", "Window", "length_of"]
@@ -34,12 +35,14 @@ def length_of(model: Model) -> int:
 
 
 class Window(msgspec.Struct):
-    """Counts of one window, also as they are saved. `bins` are by version and input; the rest is as in Partial."""
+    """Counts of one window, also as they are saved. `bins` are by version and input, `parts` are answers by version and part of
+    the week; the rest is as in Partial."""
 
     start: int
     quality: dict[str, Sums] = {}
     paired: dict[str, dict[str, Paired]] = {}
     bins: dict[str, dict[str, list[int]]] = {}
+    parts: dict[str, dict[int, int]] = {}
     counts: dict[str, int] = {}
     contributions: dict[str, Contributed] = {}
 
@@ -66,19 +69,18 @@ class Window(msgspec.Struct):
             found = self.quality[version] = Sums()
         return found
 
-    def bin(self, version: str, counts: dict[str, list[int]]) -> None:
+    def bin(self, version: str, counts: dict[str, list[int]], parts: dict[int, int]) -> None:
         """Add inputs answered by a version, counted against its reference."""
         self.bins[version] = added(self.bins.get(version, {}), counts)
+        self.parts[version] = added(self.parts.get(version, {}), parts)
 
     def explain(self, version: str, contributed: Contributed) -> None:
         """Add what moved answers of a version."""
         self.contributions[version] = added(self.contributions.get(version, Contributed()), contributed)
 
-    def partials(
-        self, model: str, end: int, shard: int, shards: int, baselines: Mapping[str, dict[str, list[int]]]
-    ) -> list[Partial]:
+    def partials(self, model: str, end: int, shard: int, shards: int, references: Mapping[str, Binner]) -> list[Partial]:
         """The report: one record, or one per reference when several versions answered; only the first has the sums.
-        `baselines` are the references' own counts, by version."""
+        `references` are by version."""
         versions = sorted(self.bins) or [""]
         first = Partial(
             model=model,
@@ -95,13 +97,20 @@ class Window(msgspec.Struct):
             contributions=dict(sorted(self.contributions.items())),
         )
         other = msgspec.structs.replace(first, quality={}, paired={}, counts={}, contributions={})
-        return [
-            msgspec.structs.replace(
-                other if part else first,
-                part=part,
-                inputs=self.bins.get(version, {}),
-                reference=version,
-                baseline=baselines.get(version, {}),
+        found = []
+        for part, version in enumerate(versions):
+            known = references.get(version)
+            expected, hours = known.expected(self.parts.get(version, {})) if known else ({}, {})
+            found.append(
+                msgspec.structs.replace(
+                    other if part else first,
+                    part=part,
+                    inputs=self.bins.get(version, {}),
+                    reference=version,
+                    baseline=known.reference if known and not expected else {},
+                    expected=expected,
+                    hours=hours,
+                    spread=known.spread if known else {},
+                )
             )
-            for part, version in enumerate(versions)
-        ]
+        return found

@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["BINS", "Floats", "InputsDecoder", "Matrix", "counted", "edges_of", "squashed"]
+__all__ = ["BINS", "Floats", "InputsDecoder", "Matrix", "counted", "edges_of", "places_of", "squashed"]
 
 Matrix = npt.NDArray[np.float32]
 Floats = npt.NDArray[np.float64]
@@ -96,14 +96,19 @@ def _heaps(counts: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
         heaps |= found
 
 
-def counted(values: npt.NDArray[np.floating[Any]], edges: Sequence[float]) -> list[int]:
-    """How many values fall to each bin: with edges e0 < e1 < ..., x falls to bin i where e(i-1) <= x < e(i), ends open;
-    the last count is of the missing.
+def places_of(values: npt.NDArray[np.floating[Any]], edges: Sequence[float] | Floats) -> npt.NDArray[np.int64]:
+    """The bin of each value: with edges e0 < e1 < ..., x falls to bin i where e(i-1) <= x < e(i), ends open; what is missing to one
+    more at the end."""
+    wide = np.asarray(values, np.float64)
+    places = np.searchsorted(np.asarray(edges, np.float64), wide, "right")
+    places[np.isnan(wide)] = len(edges) + 1
+    return places
+
+
+def counted(values: npt.NDArray[np.floating[Any]], edges: Sequence[float] | Floats) -> list[int]:
+    """How many values fall to each bin; the last count is of the missing.
 
     >>> counted(np.array([-5.0, 0.0, 0.5, 9.0, np.nan]), [0.0, 1.0])
     [1, 2, 1, 1]
     """
-    wide = np.asarray(values, np.float64)
-    places = np.searchsorted(np.asarray(edges, np.float64), wide, "right")
-    places[np.isnan(wide)] = len(edges) + 1
-    return np.bincount(places, minlength=len(edges) + 2).tolist()  # type: ignore[no-any-return]
+    return np.bincount(places_of(values, edges), minlength=len(edges) + 2).tolist()  # type: ignore[no-any-return]
