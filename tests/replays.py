@@ -53,7 +53,7 @@ class Watched:
         """One period that ends then."""
         by = {"v1": counts} if isinstance(counts, Counts) else dict(counts)
         verdict, _ = drift(self.monitor, Period(0, by), self.habits, self.watch.active)
-        if verdict.bad is not None and (word := self.watch.hear({0: verdict.bad}, end)):
+        if verdict.bad is not None and (word := self.watch.hear({0: verdict.bad}, end, verdict.again)):
             self.said.append((word, end, verdict.evidence))
             if word == "cleared":
                 self.habits.forget()

@@ -1,5 +1,5 @@
-"""Bins: how often each input fell where, against one version's reference edges (see penstock.inputs.counted), and what the reference
-makes expect of the same answers.
+"""Bins: how often each input fell where, against one version's reference edges (see penstock.inputs.counted), and what the
+reference makes expect of the same answers.
 
 Counts add across partitions and batches exactly.
 """
@@ -61,7 +61,8 @@ class Binner:
         return dict(zip(parts.tolist(), n.tolist(), strict=True))
 
     def expected(self, parts: Mapping[int, int]) -> tuple[dict[str, list[int]], dict[int, tuple[int, int]]]:
-        """What is expected of so many answers in each part of the week, and how many rows of the reference say so (see Partial)."""
+        """What is expected of so many answers in each part of the week, and how many rows of the reference say so (see
+        Partial)."""
         if self._hours is None or not parts:
             return {}, {}
         places, n = np.fromiter(parts.keys(), np.int64), np.fromiter(parts.values(), np.int64)

@@ -1,12 +1,13 @@
 """Drifting: what a drift monitor makes of its periods. Pure; state goes in as values.
 
-Two keys. An input has drifted when its distance from the reference is both significant (beyond chance and its own custom, within the
-budget of false alarms over all inputs: see penstock.statistics.shift) and material (above the monitor's floor, higher for an input
-that moves the answers less than its share). The newest 1, 2, 4, 8 and 16 periods are judged as one, so that a great shift shows at
-once and a small one when it has lasted.
+Two keys. An input has drifted when its distance from the reference is both significant (beyond chance and its own custom, within
+the budget of false alarms over all inputs: see penstock.statistics.shift) and material (above the monitor's floor, higher for an
+input that moves the answers less than its share). The newest 1, 2, 4, 8 and 16 periods are judged as one, so that a great shift
+shows at once and a small one when it has lasted.
 
 While the alarm stands, the span that raised it is judged alone and by RELAXED limits; when it is cleared, what lies before is
-forgotten, so one cause raises one alarm.
+forgotten, so one cause raises one alarm. Inputs that join it within SAME_CAUSE periods belong to the cause; such as drift later,
+in the newest period alone, are another, and raise the alarm anew.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import numpy.typing as npt
 
 from penstock.policy import Drift
 from penstock.records import Contributed, Partial, Shift
-from penstock.statistics.hours import SHARE
 from penstock.statistics.quality import added
 from penstock.statistics.shift import (
     LEAST_VALUES,
@@ -45,8 +45,11 @@ MOST_EVIDENCE = 10
 """An alarm names this many inputs, those first that exceed their limits most."""
 RELAXED = 0.8
 """An alarm stands while an input is above this share of its limits: what hovers about them does not come and go."""
+SAME_CAUSE = 2
+"""A storm is seen in the wind, a day later in the delays of the last 24 hours, and both are one cause."""
 LEAST_SHARE = 0.25
-"""An input that hardly moves the answers has four times the material floor, no more: contributions are of what was seen so far."""
+"""An input that hardly moves the answers has four times the material floor, no more: contributions are of what was seen so
+far."""
 
 UNWEIGHTED = "not weighed: no answer is explained (see explain= of the model)"
 
@@ -109,12 +112,16 @@ class Habits(msgspec.Struct):
     """The newest periods, at most as many as the longest span; none from before an alarm was cleared."""
     span: int = 1
     """How many periods raised the alarm that stands."""
+    named: list[str] = []
+    """The inputs that have had a part in the alarm that stands."""
+    age: int = 0
+    """Periods since it was raised."""
     contributed: Contributed = Contributed()
     """What has moved the answers of the reference."""
 
     def forget(self) -> None:
         """An alarm was cleared."""
-        self.spans, self.span = [], 1
+        self.spans, self.span, self.named, self.age = [], 1, [], 0
 
 
 def answers(inputs: Mapping[str, list[int]]) -> int:
@@ -126,6 +133,7 @@ class _Judged(NamedTuple):
 
     periods: int
     distance: Floats
+    psi: Floats
     noise: Floats
     raised: Floats
     n: Floats
@@ -148,6 +156,7 @@ class _Inputs:
         self.now = _table(names, [span.inputs for span in habits.spans])
         then = _table(names, [span.reference for span in habits.spans])
         self.then = then * (self.now.sum(-1) / np.maximum(then.sum(-1), 1))[..., None]
+        self._widths = np.array([len(habits.spans[-1].inputs[name]) for name in names])
         declared = habits.spans[-1].spread
         self.spread = np.array([max(declared.get(n, 0.0), spread_of(habits.earlier.get(n, ()))) for n in names])
         self.influence = _influence(names, habits.contributed)
@@ -159,14 +168,13 @@ class _Inputs:
         noise = 1 / np.maximum(n, 1) + _sampling(self._spans[-periods:], self.names)
         p = chance(distance, noise, self.spread, raised)
         critical = critical_of(discovered(p, self.level)[0], noise, self.spread, raised)
-        return _Judged(periods, distance, noise, raised, n, p, critical, distance / np.maximum(critical, self.floor))
+        psi = stability(now, then, self._widths)
+        return _Judged(periods, distance, psi, noise, raised, n, p, critical, distance / np.maximum(critical, self.floor))
 
     def shift(self, judged: _Judged, at: int) -> Shift:
-        width = len(self._spans[-1].inputs[self.names[at]])
-        now, then = (table[-judged.periods :].sum(0)[at, :width] for table in (self.now, self.then))
         return Shift(
             ks=float(judged.distance[at]),
-            psi=stability(now, then),
+            psi=float(judged.psi[at]),
             critical=float(judged.critical[at]),
             n=int(judged.n[at]),
             floor=float(self.floor[at]),
@@ -174,9 +182,9 @@ class _Inputs:
             spread=float(self.spread[at]),
         )
 
-    def ranked(self, judged: _Judged) -> list[dict[str, Any]]:
-        """Evidence: those first that exceed their limits most."""
-        order = sorted(range(len(self.names)), key=lambda at: (-judged.excess[at], self.names[at]))
+    def ranked(self, judged: _Judged, before: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Evidence: those first that exceed their limits most; `before` them what is news."""
+        order = sorted(range(len(self.names)), key=lambda at: (self.names[at] not in before, -judged.excess[at], self.names[at]))
         return [
             {
                 "input": self.names[at],
@@ -212,20 +220,30 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         spans = (inputs.over(k) for k in SPANS if k <= len(habits.spans))
         judged = next((span for span in spans if span.worst > 1), alone)
         habits.span = judged.periods
+    limit = RELAXED if active else 1.0
+    shifted = [name for name, excess in zip(names, judged.excess.tolist(), strict=True) if excess > limit]
+    new = sorted({name for name, excess in zip(names, alone.excess.tolist(), strict=True) if excess > 1} - set(habits.named))
+    again = active and habits.age > SAME_CAUSE and bool(habits.named and new)
+    if again:
+        judged, habits.span, shifted = alone, 1, new
+    if shifted:
+        habits.age = 0 if again or not active else habits.age + 1
+        habits.named = sorted({*habits.named, *shifted, *new})
+    else:
+        habits.age += 1
     own = beyond(alone.distance, alone.noise, alone.raised)
     for name, n, spread in zip(names, alone.n.tolist(), own.tolist(), strict=True):
         if n >= LEAST_VALUES:
             habits.earlier[name] = [*habits.earlier.get(name, ()), round(spread, 6)][-MOST_WINDOWS:]
-    limit = RELAXED if active else 1.0
     evidence = {
         "reference": version,
         "tested": len(names),
-        "shifted": int((judged.excess > limit).sum()),
+        "shifted": len(shifted),
         "periods": judged.periods,
         "influence": f"of {habits.contributed.n} explained answers" if habits.contributed.n else UNWEIGHTED,
-        "inputs": inputs.ranked(judged),
+        "inputs": inputs.ranked(judged, shifted if again else ()),
     }
-    return Verdict(judged.worst > limit, evidence), {name: inputs.shift(alone, at) for at, name in enumerate(names)}
+    return Verdict(bool(shifted), evidence, again), {name: inputs.shift(alone, at) for at, name in enumerate(names)}
 
 
 def _comparable(now: Sequence[int] | None, then: Sequence[int] | None) -> bool:
@@ -235,12 +253,8 @@ def _comparable(now: Sequence[int] | None, then: Sequence[int] | None) -> bool:
 def _table(names: Sequence[str], columns: Sequence[Mapping[str, Sequence[int]]]) -> Floats:
     """(periods, inputs, bins), with empty bins behind those of inputs that have fewer."""
     width = max(len(columns[-1][name]) for name in names)
-    found = np.zeros((len(columns), len(names), width))
-    for row, column in zip(found, columns, strict=True):
-        for place, name in zip(row, names, strict=True):
-            counts = column.get(name, ())
-            place[: len(counts)] = counts
-    return found
+    padding = [0] * width
+    return np.array([[[*column.get(name, ()), *padding][:width] for name in names] for column in columns], np.float64)
 
 
 def _sampling(spans: Sequence[Counts], names: Sequence[str]) -> Floats:

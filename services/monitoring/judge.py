@@ -160,12 +160,13 @@ class Case:
             if not said:
                 continue
             watch = self.state.watches.setdefault(signal, Watch())
-            word = watch.hear({place: bool(verdict.bad) for place, verdict in said.items()}, at)
+            again = any(verdict.again for verdict in said.values())
+            word = watch.hear({place: bool(verdict.bad) for place, verdict in said.items()}, at, again)
             if word == "cleared":
                 for place in said:
                     self.state.habits.get(place, Habits()).forget()
             if word is not None:
-                worst = next((v for v in said.values() if v.bad), next(iter(said.values())))
+                worst = max(said.values(), key=lambda v: (v.again, v.bad))
                 found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))
         return found
 

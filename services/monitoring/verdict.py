@@ -1,4 +1,5 @@
-"""Verdicts: what monitors make of the windows that have closed, and the verdict of a skill monitor. Pure; state goes in as values.
+"""Verdicts: what monitors make of the windows that have closed, and the verdict of a skill monitor. Pure; state goes in as
+values.
 
 A verdict is True (bad), False (clean) or None (nothing can be said: no reference, too few outcomes).
 """
@@ -21,6 +22,8 @@ PRIOR_LEAST = 30
 class Verdict(NamedTuple):
     bad: bool | None
     evidence: dict[str, Any]
+    again: bool = False
+    """Bad for another cause than that for which an alarm stands."""
 
 
 class Past(msgspec.Struct, frozen=True, array_like=True):

@@ -1,4 +1,5 @@
-"""The reference of a version: how its training rows fall at each hour of the week, and how much each input moves by its own custom.
+"""The reference of a version: how its training rows fall at each hour of the week, and how much each input moves by its own
+custom.
 
 Monitoring holds answers against it; like with like (see penstock.statistics.hours).
 """

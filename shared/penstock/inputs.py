@@ -97,8 +97,8 @@ def _heaps(counts: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
 
 
 def places_of(values: npt.NDArray[np.floating[Any]], edges: Sequence[float] | Floats) -> npt.NDArray[np.int64]:
-    """The bin of each value: with edges e0 < e1 < ..., x falls to bin i where e(i-1) <= x < e(i), ends open; what is missing to one
-    more at the end."""
+    """The bin of each value: with edges e0 < e1 < ..., x falls to bin i where e(i-1) <= x < e(i), ends open; what is missing to
+    one more at the end."""
     wide = np.asarray(values, np.float64)
     places = np.searchsorted(np.asarray(edges, np.float64), wide, "right")
     places[np.isnan(wide)] = len(edges) + 1

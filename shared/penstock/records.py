@@ -221,8 +221,8 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The distance that chance and the input's own custom exceed as often as the false-alarm budget allows."""
     n: int
     floor: float | None = None
-    """The distance below which the shift is not material: the monitor's, more for inputs that have less than an equal share of the
-    influence on the answers. An input alarms when `ks` is above both `critical` and this; absent in records older than it."""
+    """The distance below which the shift is not material: the monitor's, more for inputs that have less than an equal share of
+    the influence on the answers. An input alarms when `ks` is above both `critical` and this; absent in records older than it."""
     p: float | None = None
     """How rarely chance and the input's own custom give a distance as great; absent in records older than the field."""
     spread: float = 0.0
@@ -358,8 +358,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hours: Artefact | None = None
     """Its reference by hour of the week (npz, see statistics/hours.py); null for snapshots and for versions older than these."""
     spread: dict[str, float] = {}
-    """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does not
-    explain, from windows of the training rows against the others. Inputs that do not are left out."""
+    """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does
+    not explain, from windows of the training rows against the others. Inputs that do not are left out."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

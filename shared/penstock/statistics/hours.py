@@ -29,13 +29,14 @@ Ints = npt.NDArray[np.int64]
 
 WEEK: Final = 168
 SHARE: Final = 1 << 20
-LEAST_DAYS, LEAST_ROWS = 4, 50
+LEAST_DAYS = 4
 LARGEST = 1 << 28
 """Bytes of a file, unpacked: 168 hours of 10,000 inputs."""
 
 _HOUR = np.arange(WEEK)
 LEVELS: Final = (_HOUR, 24 * (_HOUR >= 120) + _HOUR % 24, _HOUR % 24, 0 * _HOUR)
-"""The part of the week that an hour belongs to, from the finest: hour of week, hour of weekdays or of weekends, hour of day, all."""
+"""The part of the week that an hour belongs to, from the finest: hour of week, hour of weekdays or of weekends, hour of day,
+all."""
 
 
 def hour_of_week(times: Ints) -> Ints:
@@ -49,8 +50,8 @@ def hour_of_week(times: Ints) -> Ints:
 
 @dataclass(frozen=True, eq=False)
 class Hours:
-    """`group` (168,) says which part of the week an hour is compared with; `rows` (groups,) how many rows of the reference that part
-    has, `counts` (groups, bins) how they fall, by input."""
+    """`group` (168,) says which part of the week an hour is compared with; `rows` (groups,) how many rows of the reference that
+    part has, `counts` (groups, bins) how they fall, by input."""
 
     group: Ints
     rows: Ints
@@ -94,7 +95,8 @@ class Hours:
 
 
 def hours_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int]) -> Hours:
-    """The reference by hours, of rows at `times` (microseconds) whose values fall to bins `places`, of `widths` bins, by input."""
+    """The reference by hours, of rows at `times` (microseconds) whose values fall to bins `places`, of `widths` bins, by
+    input."""
     parts = _parts(times)
     group = np.zeros(WEEK, np.int64)
     for number, (_, hours) in enumerate(parts):
@@ -139,7 +141,7 @@ def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int
         width = widths[name]
         now = np.bincount(window[inside] * width + places[name][inside], minlength=windows * width).reshape(windows, width)
         spreads = beyond(distances(now, expected[name]), noise, raised_by(expected[name]))[told]
-        if spread := spread_of(spreads):
+        if spread := spread_of(spreads.tolist()):
             found[name] = round(spread, 4)
     return found
 
@@ -155,7 +157,7 @@ def _parts(times: Ints) -> list[tuple[Ints, Ints]]:
         for number in np.unique(level[left]):
             member = np.flatnonzero(level[hour] == number)
             lasted = len(np.unique(days[level[hours] == number]))
-            if coarse or (lasted >= LEAST_DAYS and len(member) >= LEAST_ROWS):
+            if coarse or lasted >= LEAST_DAYS:
                 mine = left & (level == number)
                 left &= ~mine
                 found.append((member, np.flatnonzero(mine)))

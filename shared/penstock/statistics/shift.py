@@ -9,8 +9,9 @@ Chance     p = 2 exp(-D^2 / (noise / 2)), the asymptotic tail of Kolmogorov's di
 Custom     rows of one hour are not independent, and weather moves: an input has a `spread`, the standard deviation of the part of
            its distance that sampling does not explain, from windows of the reference against the rest of the reference
            and from the windows since. p = 2 exp(-D^2 / (noise / 2 + 2 spread^2)): variance proxies of independent parts add
-Discovery  of many inputs those are shifted that Benjamini & Hochberg (1995) find at the level of the window; with no drift anywhere
-           this raises as many false alarms as the level says (Simes 1986), and finds more than Bonferroni when much has moved
+Discovery  of many inputs those are shifted that Benjamini & Hochberg (1995) find at the level of the window; with no drift
+           anywhere this raises as many false alarms as the level says (Simes 1986), and finds more than Bonferroni when much has
+           moved
 Budget     level of one window = false alarms a month / windows a month: expectations add, so a month of windows raises as
            many as it may, whenever one stops to look
 Index      population stability index with half a count added to each bin; information only, since without any drift it
@@ -38,21 +39,23 @@ MOST_LEVEL = 0.5
 """A budget so generous that every window may alarm is held here: beyond, `critical` means nothing."""
 SPANS = (1, 2, 4, 8, 16)
 """How many of the newest windows are judged as one: a great shift shows in one, a small one in the sum of many."""
-COST = 2.5
-"""Judging five spans in every window raises alarms as often as 2.5 independent tests do (see the simulated year in the tests)."""
+COST = 2.0
+"""Judging five spans in every window raises alarms about as often as two independent tests do (see the simulated year in the
+tests)."""
 
 LEAST_WINDOWS, MOST_WINDOWS = 5, 365
 """How many windows a custom needs, and how many are remembered."""
-LEAST_VALUES = 50
+LEAST_VALUES = 10
 """A window of fewer values tells nothing of a custom: its distance is mostly chance."""
-USUAL = 0.75
-"""A custom is read off at this quantile: a quarter of the windows may be storms, or drift, and it does not follow."""
+USUAL = 0.9
+"""A custom is read off at this quantile: a tenth of the windows may be storms, or drift, and it does not follow."""
 HALF_NORMAL = NormalDist().inv_cdf((1 + USUAL) / 2)
 SAMPLING = log(2 / (1 - USUAL)) / 2
 """The quantile USUAL of what spread alone, and the square of that of what sampling alone (with the correction), would give."""
+WIDER = 3
 SURE = 1.1
-"""Sampling is held to explain a tenth more than it does: the quantile of 60 windows errs by as much, and what is no custom would dull
-the test."""
+"""Sampling is held to explain a tenth more than it does: the quantile of 60 windows errs by as much, and what is no custom would
+dull the test."""
 MOST_COARSE = 0.125
 """The correction counts no bin as wider than this: half of the values in one bin leave nothing between edges to miss."""
 CONTINUITY = 0.5826
@@ -72,18 +75,26 @@ def level_of(false_alarms_per_month: float, every: int) -> float:
 
 
 def distances(now: npt.NDArray[np.generic], reference: npt.NDArray[np.generic]) -> Floats:
-    """The greatest distance between two distribution functions over the same bins (the last axis), 0 to 1; 0 where one is empty."""
+    """The greatest distance between two distribution functions over the same bins (the last axis), 0 to 1; 0 where one is
+    empty."""
     a, b = np.cumsum(now, -1, np.float64), np.cumsum(reference, -1, np.float64)
     of_a, of_b = a[..., -1:], b[..., -1:]
     apart = np.abs(a / np.maximum(of_a, 1) - b / np.maximum(of_b, 1)).max(-1)
     return np.where((of_a > 0) & (of_b > 0), apart[..., None], 0.0)[..., 0]
 
 
-def stability(now: Sequence[int], reference: Sequence[int]) -> float:
-    """Population stability index, sum (p - q) ln(p / q), on counts plus one half."""
-    a, b = np.asarray(now, np.float64) + 0.5, np.asarray(reference, np.float64) + 0.5
-    p, q = a / a.sum(), b / b.sum()
-    return float(np.sum((p - q) * np.log(p / q)))
+def stability(now: Floats, reference: Floats, widths: npt.NDArray[np.int64]) -> Floats:
+    """Population stability index, sum (p - q) ln(p / q), on counts plus one half; of arrays (inputs, bins), where an input has so
+    many bins as `widths` says.
+
+    >>> stability(np.array([[9.5, 29.5, 0.0]]), np.array([[19.5, 19.5, 0.0]]), np.array([2])).round(4)
+    array([0.2747])
+    """
+    there = np.arange(now.shape[-1]) < widths[:, None]
+    a, b = np.where(there, now + 0.5, 0.0), np.where(there, reference + 0.5, 0.0)
+    p, q = a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
+    terms = (p - q) * np.log(np.where(there, p, 1.0) / np.where(there, q, 1.0))
+    return np.asarray(terms.sum(-1), np.float64)
 
 
 def raised_by(reference: npt.NDArray[np.generic]) -> Floats:
@@ -106,7 +117,7 @@ def critical_of(level: float, noise: Floats, spread: Floats, raised: Floats) -> 
     correction = raised * np.sqrt(noise)
     sampling = np.sqrt(far * noise / 2) - correction
     both = np.sqrt(far * (noise / 2 + 2 * spread**2)) - correction
-    return np.asarray(np.maximum(sampling, np.minimum(both, (1 + np.minimum(spread * HALF_NORMAL, 1)) / 2)), np.float64)
+    return np.asarray(np.maximum(sampling, np.minimum(both, (1 + np.minimum(spread * HALF_NORMAL, 0.98)) / 2)), np.float64)
 
 
 def discovered(chances: Floats, level: float) -> tuple[float, int]:
@@ -128,10 +139,15 @@ def beyond(distance: Floats, noise: Floats, raised: Floats) -> Floats:
     return np.asarray(np.sqrt(np.maximum(corrected**2 - SURE * SAMPLING * noise, 0.0)) / HALF_NORMAL, np.float64)
 
 
-def spread_of(earlier: Sequence[float] | Floats) -> float:
-    """The spread that an input's windows speak for; 0 while there are too few to know.
+def spread_of(earlier: Sequence[float]) -> float:
+    """The spread that an input's windows speak for; 0 while there are too few to know. Few windows know it badly: it is widened
+    about as Student's t is at one in a thousand.
 
-    >>> spread_of([0.1] * 4), spread_of([0.1] * 4 + [0.9])
-    (0.0, 0.1)
+    >>> spread_of([0.1] * 4), round(spread_of([0.1] * 30), 3)
+    (0.0, 0.11)
     """
-    return float(np.quantile(np.asarray(earlier), USUAL)) if len(earlier) >= LEAST_WINDOWS else 0.0
+    if len(earlier) < LEAST_WINDOWS:
+        return 0.0
+    ordered, at = sorted(earlier), USUAL * (len(earlier) - 1)
+    low = ordered[int(at)]
+    return float((1 + WIDER / len(earlier)) * (low + (at - int(at)) * (ordered[min(int(at) + 1, len(ordered) - 1)] - low)))
