@@ -46,7 +46,7 @@ class Watched:
             width = len(self.edges[name]) + 2
             inputs[name] = np.bincount(places_of(window[:, i], self.edges[name]), minlength=width).tolist()
             expected[name] = (n @ self.shares[name][parts]).tolist()
-        hours = {int(part): (int(k), int(self.hours.rows[part])) for part, k in zip(parts, n, strict=True)}
+        hours = {int(part): [int(k), int(self.hours.rows[part])] for part, k in zip(parts, n, strict=True)}
         return Counts(inputs, expected, hours, {}, self.spread)
 
     def see(self, counts: Mapping[str, Counts] | Counts, end: int) -> None:

@@ -60,14 +60,14 @@ class Binner:
         parts, n = np.unique(self._hours.group[hour_of_week(times)], return_counts=True)
         return dict(zip(parts.tolist(), n.tolist(), strict=True))
 
-    def expected(self, parts: Mapping[int, int]) -> tuple[dict[str, list[int]], dict[int, tuple[int, int]]]:
+    def expected(self, parts: Mapping[int, int]) -> tuple[dict[str, list[int]], dict[int, list[int]]]:
         """What is expected of so many answers in each part of the week, and how many rows of the reference say so (see
         Partial)."""
         if self._hours is None or not parts:
             return {}, {}
         places, n = np.fromiter(parts.keys(), np.int64), np.fromiter(parts.values(), np.int64)
         expected = {name: (n @ shares[places]).tolist() for name, shares in self._shares.items()}
-        return expected, {part: (count, int(self._hours.rows[part])) for part, count in sorted(parts.items())}
+        return expected, {part: [count, int(self._hours.rows[part])] for part, count in sorted(parts.items())}
 
     def _fits(self, row: Any) -> bool:
         try:

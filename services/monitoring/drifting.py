@@ -61,7 +61,7 @@ class Counts(msgspec.Struct):
 
     inputs: dict[str, list[int]] = {}
     expected: dict[str, list[int]] = {}
-    hours: dict[int, tuple[int, int]] = {}
+    hours: dict[int, list[int]] = {}
     baseline: dict[str, list[int]] = {}
     spread: dict[str, float] = {}
     contributed: Contributed = Contributed()
@@ -70,7 +70,7 @@ class Counts(msgspec.Struct):
         self.inputs = added(self.inputs, other.inputs)
         self.expected = added(self.expected, other.expected)
         known = self.hours
-        self.hours = dict(sorted({**known, **{h: (n + known.get(h, (0, 0))[0], m) for h, (n, m) in other.hours.items()}}.items()))
+        self.hours = dict(sorted({**known, **{h: [n + known.get(h, [0, 0])[0], m] for h, (n, m) in other.hours.items()}}.items()))
         self.baseline, self.spread = other.baseline or self.baseline, other.spread or self.spread
         if isinstance(other, Counts):
             self.contributed = added(self.contributed, other.contributed)

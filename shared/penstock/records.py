@@ -205,7 +205,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     expected: dict[str, list[int]] = {}
     """What the reference makes expect at the hours of these answers: for each answer the distribution of its part of the week, in
     units of 2**-20, added up. Empty where the reference has no hours; then `baseline` is what is expected."""
-    hours: dict[int, tuple[int, int]] = {}
+    hours: dict[int, list[int]] = {}
     """Part of the week -> answers in it, and rows of the reference that they are compared with."""
     spread: dict[str, float] = {}
     """As in Candidate, of the reference."""

@@ -153,7 +153,9 @@ def test_the_budget_is_shared_among_inputs_and_windows() -> None:
     assert level_of(1.0, DAY) * COST == pytest.approx(1 / 30)
     assert level_of(1.0, HOUR) * COST == pytest.approx(1 / 720)
     assert level_of(1e9, DAY) == 0.5
-    assert discovered(np.ones(20), 0.1) == (pytest.approx(0.005), 0)
+    threshold, found = discovered(np.ones(20), 0.1)
+    assert threshold == pytest.approx(0.005)
+    assert found == 0
     zero = np.zeros(1)
     critical = [critical_of(0.01, np.array([2 / n]), zero, zero)[0] for n in (10, 100, 1000, 10_000)]
     assert all(a > b for a, b in pairwise(critical))

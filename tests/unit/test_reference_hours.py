@@ -66,7 +66,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
     edges = {name: edges_of(values[:, i]) for i, name in enumerate(names)}
     hours, spread = reference(names, values, times, edges, DAY)
     counts = {
-        name: np.bincount(places_of(X[:, i], edges[name]), minlength=len(edges[name]) + 2).tolist()
+        name: np.bincount(places_of(values[:, i], edges[name]), minlength=len(edges[name]) + 2).tolist()
         for i, name in enumerate(names)
     }
     rows = [msgspec.Raw(json.dumps(dict(zip(names, row, strict=True))).encode()) for row in values[:2_000].tolist()]
