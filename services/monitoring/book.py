@@ -43,7 +43,7 @@ class Book:
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
-        self._unbinned: dict[str, list[Any]] = {}
+        self._unbinned: dict[str, tuple[list[Any], list[int]]] = {}
         self._share, self._drawn = model.explain, dict[str, list[Any]]()
 
     def answer(self, now: int, item: Item) -> None:
@@ -53,7 +53,9 @@ class Book:
         assert self.window is not None
         self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
         if answer.digest:
-            self._unbinned.setdefault(answer.version, []).append(answer.inputs)
+            rows, times = self._unbinned.setdefault(answer.version, ([], []))
+            rows.append(answer.inputs)
+            times.append(item.time)
             if self._share and drawn(self.name, answer.id, self._share):
                 self._drawn.setdefault(answer.version, []).append(answer.inputs)
 
@@ -93,12 +95,12 @@ class Book:
         ledger.settled.clear()
         ledger.due.clear()
         ledger.unanswered.clear()
-        for version, rows in self._unbinned.items():
+        for version, (rows, times) in self._unbinned.items():
             binner = self.references.get(version)
             if binner is not None:
-                counts, unread = binner.count(rows)
+                counts, parts, unread = binner.count(rows, times)
                 ledger.counts["unread"] += unread
-                window.bin(version, counts)
+                window.bin(version, counts, parts)
         self._unbinned.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)
@@ -114,8 +116,8 @@ class Book:
         return window
 
     def _report(self, window: Window, end: int) -> None:
-        baselines = {version: binner.reference for version, binner in self.references.items() if binner}
-        for partial in window.partials(self.name, end, self._number, self._topics.partitions, baselines):
+        references = {version: binner for version, binner in self.references.items() if binner}
+        for partial in window.partials(self.name, end, self._number, self._topics.partitions, references):
             self._sends.append(Send(self._topics.partials, self.name.encode(), _encode(partial)))
 
     def _publish(self, settled: Settled) -> None:

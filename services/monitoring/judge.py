@@ -27,9 +27,10 @@ from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
+from .drifting import Counts, Habits, Period, drift
 from .punctuality import Custom
 from .sources import capping, excess
-from .verdict import PRIOR_LEAST, Habits, Past, Period, Verdict, answers, drift, incomparable, prior_of, skill, skill_of
+from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 
 __all__ = ["PRIOR_OVER", "JudgeShard"]
@@ -43,14 +44,13 @@ SOURCES = -2
 
 
 class _Open(msgspec.Struct):
-    """A window for which not every shard has reported; `bins` and `baseline` are by version."""
+    """A window for which not every shard has reported; `drift` is by version."""
 
     end: int
     quality: dict[str, Quality] = {}
     paired: dict[str, dict[str, Paired]] = {}
     counts: dict[str, int] = {}
-    bins: dict[str, dict[str, list[int]]] = {}
-    baseline: dict[str, dict[str, list[int]]] = {}
+    drift: dict[str, Counts] = {}
     contributions: dict[str, Contributed] = {}
     cohorts: dict[int, dict[str, Quality]] = {}
     scored: dict[int, Scored] = {}
@@ -61,9 +61,7 @@ class _Open(msgspec.Struct):
         for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
-            self.bins = added(self.bins, {partial.reference: partial.inputs})
-        if partial.baseline:
-            self.baseline[partial.reference] = partial.baseline
+            self.drift.setdefault(partial.reference, Counts()).add(partial)
 
     def cap(self, sources: Sources) -> dict[str, int]:
         """Add what counts of the sources with a cap; returns how many labels of each do not."""
@@ -147,6 +145,8 @@ class Case:
             missing["prior_loss"] = incomparable([state.past[-1]])
         if value is None:
             missing["skill"] = f"{incomparable(recent)} (of the last {spoken(self._over)})"
+        for version, counts in window.drift.items():
+            counts.contributed = window.contributions.get(version, counts.contributed)
         shifts, verdicts = self._verdicts(start, window, left)
         alarms = self._alarms(window.end, verdicts)
         statistic = Statistic(
@@ -163,7 +163,7 @@ class Case:
             skill=value,
             drift=shifts,
             counts=window.counts,
-            reference=max(window.bins, key=lambda v: (answers(window.bins[v]), v), default=""),
+            reference=Period(counts=window.drift).reference,
             missing=missing,
             alarms=[alarm.id for alarm in alarms],
             contributions=window.contributions,
@@ -192,9 +192,11 @@ class Case:
             period = self.state.periods.get(place)
             if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged
                 period = self.state.periods[place] = Period(start // monitor.every)
-            period.add(window.bins, window.baseline)
+            period.add(window.drift)
             if ends:
-                verdict, found = drift(monitor, period, self.state.habits.setdefault(place, Habits()))
+                watch = self.state.watches.get(monitor.signal)
+                habits = self.state.habits.setdefault(place, Habits())
+                verdict, found = drift(monitor, period, habits, active=watch is not None and watch.active)
                 shifts.update(found)
                 if place >= 0:
                     verdicts[place] = verdict
@@ -207,9 +209,13 @@ class Case:
             if not said:
                 continue
             watch = self.state.watches.setdefault(signal, Watch())
-            word = watch.hear({place: bool(verdict.bad) for place, verdict in said.items()}, at)
+            again = any(verdict.again for verdict in said.values())
+            word = watch.hear({place: bool(verdict.bad) for place, verdict in said.items()}, at, again)
+            if word == "cleared":
+                for place in said:
+                    self.state.habits.get(place, Habits()).forget()
             if word is not None:
-                worst = next((v for v in said.values() if v.bad), next(iter(said.values())))
+                worst = max(said.values(), key=lambda v: (v.again, v.bad))
                 found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))
         return found
 

@@ -13,9 +13,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import msgspec
+import structlog
 
 from penstock.artefact import Artefacts
-from penstock.errors import Refused
+from penstock.errors import PenstockError, Refused
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
 from penstock.records import Candidate, Decision
@@ -23,6 +24,7 @@ from penstock.runtime.deadletter import dead_letter
 from penstock.runtime.lane import Effects
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import Said
+from penstock.statistics.hours import Hours
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
@@ -156,7 +158,20 @@ class PairingShard:
                 continue
             if found.candidate is not None:
                 self._explain(found.candidate)
-                self._learn(found.model, found.version, Binner(found.candidate.edges, found.candidate.reference))
+                self._learn(found.model, found.version, self._binner(found.candidate))
+
+    def _binner(self, candidate: Candidate) -> Binner | None:
+        """The reference of a version. Where its hours cannot be read it is said, and all hours are compared with all of it."""
+        book, hours = self._books.get(candidate.model), None
+        if book is None or book.references.get(candidate.version) is not None:
+            return None
+        try:
+            if candidate.hours is not None and self._artefacts is not None:
+                hours = Hours.opened(self._artefacts.get(candidate.hours))
+        except PenstockError as error:
+            about = {"model": candidate.model, "version": candidate.version}
+            structlog.get_logger(service="monitoring").warning("reference without hours", **about, cause=str(error))
+        return Binner(candidate.edges, candidate.reference, hours, candidate.spread)
 
     def _explain(self, candidate: Candidate) -> None:
         """Be ready to explain a version's answers."""

@@ -18,8 +18,9 @@ import msgspec
 
 from penstock.policy import Labels
 from penstock.records import Scored
+from penstock.statistics.habit import habit_of
 from penstock.statistics.quality import added
-from penstock.statistics.shift import alpha_of, habit_of
+from penstock.statistics.shift import budget_of
 
 __all__ = ["Custom", "punctual"]
 
@@ -59,7 +60,7 @@ def punctual(
         m = sum(before)
         falls = [then / m - this / n for this, then in zip(accumulate(now), accumulate(before), strict=True)]
         distance = max(falls)
-        alpha = alpha_of(monitor.false_alarms_per_month, length, 1)
+        alpha = budget_of(monitor.false_alarms_per_month, length)
         critical = sqrt(-log(alpha) / 2 * (1 / n + 1 / m))
         floor = max(monitor.material, habit_of(custom.distances))
         bad = distance > max(critical, floor)

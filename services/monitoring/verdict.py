@@ -1,31 +1,29 @@
-"""Verdicts: what each monitor of a model makes of the windows that have closed. Pure; state goes in as values.
+"""Verdicts: what monitors make of the windows that have closed, and the verdict of a skill monitor. Pure; state goes in as
+values.
 
 A verdict is True (bad), False (clean) or None (nothing can be said: no reference, too few outcomes).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
-from penstock.policy import Drift, Skill
-from penstock.records import Shift
-from penstock.statistics.quality import added
-from penstock.statistics.shift import LEAST_VALUES, MOST_WINDOWS, alpha_of, habit_of, shift_of
+from penstock.policy import Skill
 
-__all__ = ["PRIOR_LEAST", "Habits", "Past", "Period", "Verdict", "drift", "incomparable", "prior_of", "skill", "skill_of"]
+__all__ = ["PRIOR_LEAST", "Past", "Verdict", "incomparable", "prior_of", "skill", "skill_of"]
 
 PRIOR_LEAST = 30
 """Fewer outcomes than this give no label rate: the prior would swing between sure and unsure."""
-MOST_EVIDENCE = 10
-"""An alarm names this many inputs, those first that exceed their threshold most."""
 
 
 class Verdict(NamedTuple):
     bad: bool | None
     evidence: dict[str, Any]
+    again: bool = False
+    """Bad for another cause than that for which an alarm stands."""
 
 
 class Past(msgspec.Struct, frozen=True, array_like=True):
@@ -38,72 +36,6 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
     """The summed loss of the prior on the same outcomes; None where there was no prior."""
     labels: int
     positives: int
-
-
-class Period(msgspec.Struct):
-    """The bins of one drift monitor since its period began, by version, with each version's reference."""
-
-    index: int = -1
-    bins: dict[str, dict[str, list[int]]] = {}
-    baseline: dict[str, dict[str, list[int]]] = {}
-
-    def add(self, bins: Mapping[str, dict[str, list[int]]], baseline: Mapping[str, dict[str, list[int]]]) -> None:
-        for version, inputs in bins.items():
-            self.bins[version] = added(self.bins.get(version, {}), inputs)
-            self.baseline[version] = baseline.get(version, {})
-
-    @property
-    def reference(self) -> str:
-        """The version that gave most of the answers; the greater name of equals; "" when there is none."""
-        return max(self.bins, key=lambda version: (answers(self.bins[version]), version), default="")
-
-
-class Habits(msgspec.Struct):
-    """Earlier distances by input, for one reference; another reference starts them anew."""
-
-    reference: str = ""
-    earlier: dict[str, list[float]] = {}
-
-
-def answers(inputs: Mapping[str, list[int]]) -> int:
-    """How many answers were counted: each input counts every one, missing values included."""
-    return max((sum(counts) for counts in inputs.values()), default=0)
-
-
-def drift(monitor: Drift, period: Period, habits: Habits) -> tuple[Verdict, dict[str, Shift]]:
-    """One window of a drift monitor: significant beyond the budget, and material, for at least one input.
-
-    The material floor of an input is the greater of the monitor's and its habit's (see shift.py).
-    """
-    version = period.reference
-    if version != habits.reference:
-        habits.reference, habits.earlier = version, {}
-    now, then = period.bins.get(version, {}), period.baseline.get(version, {})
-    names = sorted(name for name in (monitor.inputs or now) if name in now and name in then)
-    alpha = alpha_of(monitor.false_alarms_per_month, monitor.every, len(monitor.inputs) or len(now))
-    shifts: dict[str, Shift] = {}
-    ranked: list[tuple[float, str, dict[str, Any]]] = []
-    for name in names:
-        earlier = habits.earlier.setdefault(name, [])
-        floor = max(monitor.material, habit_of(earlier))
-        shift = shift_of(now[name], then[name], alpha, floor)
-        if shift is None:
-            continue
-        shifts[name] = shift
-        if shift.n >= LEAST_VALUES:
-            earlier.append(shift.ks)
-            del earlier[:-MOST_WINDOWS]
-        excess = shift.ks / max(shift.critical, floor)
-        numbers = {"ks": shift.ks, "critical": shift.critical, "floor": floor, "psi": shift.psi, "n": shift.n}
-        ranked.append((-excess, name, {"input": name, "excess": excess, **numbers}))
-    ranked.sort(key=lambda one: one[:2])
-    evidence = {
-        "reference": version,
-        "tested": len(ranked),
-        "shifted": sum(excess < -1 for excess, _, _ in ranked),
-        "inputs": [numbers for _, _, numbers in ranked[:MOST_EVIDENCE]],
-    }
-    return Verdict(ranked[0][0] < -1 if ranked else None, evidence), shifts
 
 
 def prior_of(past: Sequence[Past], since: int) -> tuple[float | None, int]:

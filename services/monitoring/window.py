@@ -23,6 +23,7 @@ from penstock.records import Contributed, Mix, Paired, Partial, Quality, Scored,
 from penstock.statistics.quality import Sums, added, pair
 from penstock.statistics.quota import level_of
 
+from .bins import Binner
 from .cohorts import Cohorting
 from .ledger import Settled
 
@@ -115,11 +116,13 @@ def _frozen(sums: Mapping[str, Sums]) -> dict[str, Quality]:
 
 
 class Window(msgspec.Struct):
-    """Counts of one window, also as they are saved. `bins` are by version and input; the rest is as in Partial."""
+    """Counts of one window, also as they are saved. `bins` are by version and input, `parts` are answers by version and part of
+    the week; the rest is as in Partial."""
 
     start: int
     tallied: Tallied = msgspec.field(default_factory=Tallied)
     bins: dict[str, dict[str, list[int]]] = {}
+    parts: dict[str, dict[int, int]] = {}
     counts: dict[str, int] = {}
     contributions: dict[str, Contributed] = {}
     scored: dict[int, Scoring] = {}
@@ -169,19 +172,18 @@ class Window(msgspec.Struct):
             found = self.sources[source] = Mixing()
         return found
 
-    def bin(self, version: str, counts: dict[str, list[int]]) -> None:
+    def bin(self, version: str, counts: dict[str, list[int]], parts: dict[int, int]) -> None:
         """Add inputs answered by a version, counted against its reference."""
         self.bins[version] = added(self.bins.get(version, {}), counts)
+        self.parts[version] = added(self.parts.get(version, {}), parts)
 
     def explain(self, version: str, contributed: Contributed) -> None:
         """Add what moved answers of a version."""
         self.contributions[version] = added(self.contributions.get(version, Contributed()), contributed)
 
-    def partials(
-        self, model: str, end: int, shard: int, shards: int, baselines: Mapping[str, dict[str, list[int]]]
-    ) -> list[Partial]:
+    def partials(self, model: str, end: int, shard: int, shards: int, references: Mapping[str, Binner]) -> list[Partial]:
         """The report: one record, or one per reference when several versions answered; only the first has the sums.
-        `baselines` are the references' own counts, by version."""
+        `references` are by version."""
         versions = sorted(self.bins) or [""]
         bare = Partial(
             model=model,
@@ -212,13 +214,20 @@ class Window(msgspec.Struct):
             sources={source: Mix(**asdict(found)) for source, found in sorted(self.sources.items())},
             capped=capped,
         )
-        return [
-            msgspec.structs.replace(
-                bare if part else first,
-                part=part,
-                inputs=self.bins.get(version, {}),
-                reference=version,
-                baseline=baselines.get(version, {}),
+        found = []
+        for part, version in enumerate(versions):
+            known = references.get(version)
+            expected, hours = known.expected(self.parts.get(version, {})) if known else ({}, {})
+            found.append(
+                msgspec.structs.replace(
+                    bare if part else first,
+                    part=part,
+                    inputs=self.bins.get(version, {}),
+                    reference=version,
+                    baseline=known.reference if known and not expected else {},
+                    expected=expected,
+                    hours=hours,
+                    spread=known.spread if known else {},
+                )
             )
-            for part, version in enumerate(versions)
-        ]
+        return found

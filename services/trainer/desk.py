@@ -22,6 +22,7 @@ from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.model import Model
+from penstock.policy import Drift
 from penstock.project import Project
 from penstock.records import Artefact, Candidate, Compressed, Run
 from penstock.snapshot import dump_river
@@ -31,6 +32,7 @@ from .compression import compressed
 from .examples import Examples, Rows
 from .explainer import explainer
 from .fitting import Unfit, answering, fit
+from .reference import reference
 from .school import School
 from .triggers import Job, Triggers
 
@@ -71,6 +73,8 @@ class _Work:
     compression: Compressed | None = None
     edges: dict[str, list[float]] = field(default_factory=dict)
     reference: dict[str, list[int]] = field(default_factory=dict)
+    hours: Artefact | None = None
+    spread: dict[str, float] = field(default_factory=dict)
 
 
 class Desk:
@@ -142,6 +146,9 @@ class Desk:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
+        every = min((m.every for m in self.model.monitors if isinstance(m, Drift)), default=duration.DAY)
+        hours, work.spread = reference(self.model.inputs, rows.X, rows.time, fitted.edges, every)
+        work.hours = self._artefacts.put(hours.dumped(), "npz")
         onnx = fitted.onnx
         if learner.compress is not None:
             onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
@@ -189,6 +196,8 @@ class Desk:
             run=run.id,
             fingerprint=self._project.fingerprint,
             explainer=work.explainer,
+            hours=work.hours,
+            spread=work.spread,
         )
 
     def _weights(self) -> dict[str, float]:

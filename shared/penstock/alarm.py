@@ -1,6 +1,7 @@
 """Alarms: one a model and signal, raised once, held while it lasts, cleared when it is over.
 
     quiet --bad--> raised --bad or one clean--> held --two clean in a row--> cleared
+                     <--------another cause--------
 
 A window that decides nothing (too few outcomes, no reference) changes nothing.
 """
@@ -28,8 +29,9 @@ class Watch(msgspec.Struct):
     since: int = 0
     latest: dict[int, bool] = {}
 
-    def hear(self, verdicts: dict[int, bool], at: int) -> str | None:
-        """Take verdicts (True: bad) as of `at`; returns raised, held, cleared, or None when there is nothing to say.
+    def hear(self, verdicts: dict[int, bool], at: int, again: bool = False) -> str | None:
+        """Take verdicts (True: bad) as of `at`; returns raised, held, cleared, or None when there is nothing to say. `again`: bad
+        for another cause, which raises an alarm that stands once more.
 
         >>> watch = Watch()
         >>> [watch.hear({0: bad}, at) for at, bad in enumerate([False, True, True, False, True, False, False, False])]
@@ -37,7 +39,7 @@ class Watch(msgspec.Struct):
         """
         self.latest = {**self.latest, **verdicts}
         bad = any(self.latest.values())
-        if bad and not self.active:
+        if bad and (again or not self.active):
             self.active, self.clean, self.since = True, 0, at
             return "raised"
         if not self.active:

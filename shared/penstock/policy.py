@@ -43,9 +43,10 @@ __all__ = [
 class Drift:
     """Do the inputs still look like those that the champion was fitted on? One verdict a window of `every`.
 
-    `inputs` are names of model inputs (none: all). A window alarms when some input's distribution differs both
-    significantly (so rarely by chance that it costs at most `false_alarms_per_month`, shared among all inputs and windows)
-    and materially (Kolmogorov-Smirnov distance above `material`).
+    `inputs` are names of model inputs (none: all). A window alarms when some input's distribution, against that of the same hours
+    of the week, differs both significantly (so rarely by chance and by the input's own custom that it costs about
+    `false_alarms_per_month`, over all inputs and windows) and materially (Kolmogorov-Smirnov distance above `material`, more for
+    inputs that hardly move the answers).
     """
 
     inputs: tuple[str, ...]

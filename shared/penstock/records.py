@@ -288,6 +288,13 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     sources: dict[str, Mix] = {}
     capped: dict[str, dict[int, Tally]] = {}
     """Labels of sources with a cap, which are in none of the sums above: by source and level (see statistics/quota.py)."""
+    expected: dict[str, list[int]] = {}
+    """What the reference makes expect at the hours of these answers: for each answer the distribution of its part of the week, in
+    units of 2**-20, added up. Empty where the reference has no hours; then `baseline` is what is expected."""
+    hours: dict[int, list[int]] = {}
+    """Part of the week -> answers in it, and rows of the reference that they are compared with."""
+    spread: dict[str, float] = {}
+    """As in Candidate, of the reference."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -297,11 +304,15 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Greatest distance between the distribution functions (0 to 1), missing values as a bin of their own."""
     psi: float
     critical: float
-    """The distance that chance alone exceeds as often as the false-alarm budget allows."""
+    """The distance that chance and the input's own custom exceed as often as the false-alarm budget allows."""
     n: int
     floor: float | None = None
-    """The distance below which the shift is not material: the monitor's, or what this input exceeds only rarely by its own
-    habit. An input alarms when `ks` is above both `critical` and this; absent in records older than the field."""
+    """The distance below which the shift is not material: the monitor's, more for inputs that have less than an equal share of
+    the influence on the answers. An input alarms when `ks` is above both `critical` and this; absent in records older than it."""
+    p: float | None = None
+    """How rarely chance and the input's own custom give a distance as great; absent in records older than the field."""
+    spread: float = 0.0
+    """The part of `ks` that is the input's own custom, as a standard deviation (see statistics/shift.py)."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
@@ -494,6 +505,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     fingerprint: str
     explainer: Artefact | None = None
     """What explains its answers; null for snapshots, which explain themselves, and for versions older than explanations."""
+    hours: Artefact | None = None
+    """Its reference by hour of the week (npz, see statistics/hours.py); null for snapshots and for versions older than these."""
+    spread: dict[str, float] = {}
+    """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does
+    not explain, from windows of the training rows against the others. Inputs that do not are left out."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

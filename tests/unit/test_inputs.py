@@ -18,6 +18,29 @@ def test_bins_hold_about_equal_counts(seed: int) -> None:
     assert max(abs(c - 500) for c in counts[:-1]) <= 1
 
 
+@pytest.mark.parametrize("share", [0.96, 0.9, 0.999])
+@pytest.mark.parametrize("heap", [0.0, 5.0, -5.0])
+def test_what_lies_beside_a_heap_of_equal_values_has_bins_of_its_own(share: float, heap: float) -> None:
+    """Nearly all values at the least, the greatest, or one in the middle: what is left is divided among the other bins."""
+    rng = np.random.default_rng(7)
+    rest = np.abs(rng.normal(size=20_000)) * (1 if heap <= 0 else -1) + (0 if heap else rng.choice([-1, 1], 20_000))
+    values = np.where(rng.random(20_000) < share, heap, rest)
+    counts = counted(values, edges_of(values))
+    assert len(counts) == min(BINS, len(np.unique(values))) + 1
+    assert max(counts) == np.sum(values == heap)
+    others = sorted(counts[:-1])[:-1]
+    assert min(others) > 0
+    assert max(others) <= 2 * np.sum(values != heap) / len(others) + 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_edges_separate_all_values_when_few_differ(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    levels = rng.integers(2, BINS // 2)
+    values = rng.choice(np.arange(levels) * 1.5, 5_000, p=rng.dirichlet(np.ones(levels)))
+    assert sorted(c for c in counted(values, edges_of(values)) if c) == sorted(np.unique(values, return_counts=True)[1].tolist())
+
+
 def test_no_edge_is_a_value_so_rounding_moves_nothing() -> None:
     """0.1 as float32 is above 0.1 as the JSON number; a heap of equal values must not change its bin."""
     exact = np.repeat([0.1, 0.2, 0.3, 0.7, 1 / 3], [500, 10, 300, 90, 100])

@@ -162,6 +162,24 @@ def test_drift_is_raised_once_held_while_it_lasts_and_cleared_after_two_clean_wi
     assert len({a.id for a in bench.alarms}) == len(bench.alarms)
 
 
+def test_another_cause_raises_the_alarm_that_stands_once_more() -> None:
+    def day(number: float, *moved: str) -> Partial:
+        inputs = {name: [800, 200, 0] if name in moved else [500, 500, 0] for name in ("Ask.size", "Ask.tone", "Ask.time")}
+        return partial(number, inputs=inputs, reference="v1", baseline={key: [5000, 5000, 0] for key in inputs})
+
+    @ps.model(scores=Ask, features=[Ask.size], label=ps.label(Reply.good, within="1h"), monitors=[ps.drift(every="1d")])
+    def good() -> ps.Learner:
+        raise NotImplementedError
+
+    bench = Bench(Topics(ps.Project("forum", [good]), 1))
+    size, both = ("Ask.size",), ("Ask.size", "Ask.tone")
+    for number, moved in enumerate([size, both, both, both, (*both, "Ask.time"), size]):
+        bench.hear(day(number, *moved))
+    assert [word for _, word, _ in bench.said] == ["raised", "held", "held", "held", "raised", "held"]
+    assert bench.alarms[4].evidence["inputs"][0]["input"] == "Ask.time", "what came with the first, a day later, is one cause"
+    assert bench.alarms[5].evidence["since"] == bench.alarms[4].at.isoformat()
+
+
 def test_windows_that_say_nothing_leave_an_alarm_as_it_is() -> None:
     bench = Bench(topics_of(ps.drift(every="1d")))
     for partial_ in (shifted(0, 0.8), partial(1), partial(2), partial(3), shifted(4, 0.5), shifted(5, 0.5)):
@@ -197,12 +215,13 @@ def test_a_shift_is_published_with_the_floor_that_the_alarm_holds_it_against() -
     bench = Bench(topics_of(ps.drift(every="1d", material=0.05)))
     for day in range(7):
         bench.hear(shifted(day, 0.6))
-    floors = [s.drift["Ask.size"].floor for s in bench.statistics]
-    assert floors == [0.05] * 5 + [pytest.approx(0.125)] * 2, "five windows make a habit"
-    for statistic in bench.statistics:
-        shift = statistic.drift["Ask.size"]
-        raised = [a for a in bench.alarms if a.at == statistic.end and a.evidence["shifted"]]
-        assert bool(raised) == (shift.ks > max(shift.critical, shift.floor or 0.0))
+    shifts = [s.drift["Ask.size"] for s in bench.statistics]
+    assert {shift.floor for shift in shifts} == {0.05}
+    assert [shift.spread > 0 for shift in shifts] == [False] * 5 + [True] * 2, "five windows make a custom"
+    assert shifts[0].critical < shifts[0].ks < shifts[6].critical, "which asks for more"
+    for statistic, shift in zip(bench.statistics, shifts, strict=True):
+        bad = [a for a in bench.alarms if a.at == statistic.end and a.evidence["shifted"]]
+        assert bool(bad) == (shift.ks > max(shift.critical, shift.floor or 0.0))
 
 
 def test_skill_compares_with_the_label_rate_of_the_week_before() -> None:

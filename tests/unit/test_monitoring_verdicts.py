@@ -8,23 +8,25 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import penstock as ps
 from penstock.duration import DAY, HOUR
 from penstock.inputs import counted, edges_of
 from penstock.policy import Drift, Skill
 from penstock.records import Quality
-from penstock.services.monitoring.verdict import Habits, Past, Period, drift, prior_of, skill, skill_of
+from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
+from penstock.services.monitoring.verdict import Past, prior_of, skill, skill_of
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc
 from penstock.statistics.quality import BINS, Sums, added, area, loss_of, mean_loss
-from penstock.statistics.shift import alpha_of, distance, habit_of, shift_of
+from penstock.statistics.shift import COST, chance, critical_of, discovered, distances, level_of, raised_by
 
 RNG = np.random.default_rng
 
 
 def period(now: dict[str, list[int]], then: dict[str, list[int]], version: str = "v1") -> Period:
-    return Period(0, {version: now}, {version: then})
+    return Period(0, {version: Counts(inputs=now, baseline=then)})
 
 
 def normals(n: int, inputs: int, seed: int, shift: float = 0.0) -> np.ndarray:
@@ -83,7 +85,7 @@ def test_distance_is_that_of_the_sorted_values_at_the_edges() -> None:
         a[rng.random(len(a)) < 0.2] = np.nan
         edges = edges_of(b)
         naive = max(abs(np.sum(a < e) / len(a) - np.sum(b < e) / len(b)) for e in [*edges, math.inf])
-        assert distance(counted(a, edges), counted(b, edges)) == pytest.approx(naive)
+        assert distances(np.array(counted(a, edges)), np.array(counted(b, edges))) == pytest.approx(naive)
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,14 @@ def test_only_the_named_inputs_are_watched() -> None:
 def test_an_input_that_moves_as_usual_is_no_news_until_it_moves_more() -> None:
     monitor, habits = Drift((), DAY, 0.05, 1.0), Habits()
     then = {"i": [5_000, 5_000, 0]}
-    days = [period({"i": [600 + k, 400 - k, 0]}, then) for k in (0, 5, 0, 10, 5, 0, 5, 200)]
+    days = [period({"i": [600 + k, 400 - k, 0]}, then) for k in (0, 5, 0, 10, 5, 0, 5, 250)]
     moves = [drift(monitor, day, habits)[0].bad for day in days]
     assert moves == [True, True, True, True, True, False, False, True]
 
 
 def test_no_habit_hides_that_everything_has_changed() -> None:
-    assert all(habit_of([usual] * 9) < 1 for usual in (0.7, 0.9, 0.99))
+    noise, raised = np.array([0.002]), np.array([0.1])
+    assert all(critical_of(1e-4, noise, np.array([usual]), raised)[0] < 1 for usual in (0.3, 0.7, 0.9, 0.99))
 
 
 def test_another_reference_starts_habits_anew() -> None:
@@ -143,17 +146,50 @@ def test_another_reference_starts_habits_anew() -> None:
 def test_thin_windows_make_no_habit() -> None:
     habits = Habits()
     for _ in range(9):
-        drift(Drift((), DAY, 0.05, 1.0), period({"i": [9, 1, 0]}, {"i": [5_000, 5_000, 0]}), habits)
-    assert habits.earlier == {"i": []}
-    assert habit_of([]) == 0.0
+        drift(Drift((), DAY, 0.05, 1.0), period({"i": [8, 1, 0]}, {"i": [5_000, 5_000, 0]}), habits)
+    assert habits.earlier == {}
 
 
 def test_the_budget_is_shared_among_inputs_and_windows() -> None:
-    assert alpha_of(1.0, DAY, 1) == pytest.approx(1 / 30)
-    assert alpha_of(1.0, HOUR, 20) == pytest.approx(1 / (720 * 20))
-    assert alpha_of(1e9, DAY, 1) == 0.5
-    crit = [shift.critical for n in (10, 100, 1000, 10_000) if (shift := shift_of([n, 0], [n, 0], 0.01))]
-    assert all(a > b for a, b in pairwise(crit))
+    assert level_of(1.0, DAY) * COST == pytest.approx(1 / 30)
+    assert level_of(1.0, HOUR) * COST == pytest.approx(1 / 720)
+    assert level_of(1e9, DAY) == 0.5
+    threshold, found = discovered(np.ones(20), 0.1)
+    assert threshold == pytest.approx(0.005)
+    assert found == 0
+    zero = np.zeros(1)
+    critical = [critical_of(0.01, np.array([2 / n]), zero, zero)[0] for n in (10, 100, 1000, 10_000)]
+    assert all(a > b for a, b in pairwise(critical))
+
+
+@pytest.mark.parametrize("level", [0.1, 0.01])
+@pytest.mark.parametrize("bins", [2, 8, 20, 80])
+def test_chance_is_as_rare_as_it_says(bins: int, level: float) -> None:
+    """Of few bins it is said to be less rare than it is; never more."""
+    rng, trials, shares = RNG(bins), 40_000, np.full(bins, 1 / bins)
+    for n, m in ((40, 300), (1_000, 20_000)):
+        now, then = rng.multinomial(n, shares, trials), rng.multinomial(m, shares, trials)
+        noise = np.full(trials, 1 / n + 1 / m)
+        p = chance(distances(now, then), noise, np.zeros(trials), raised_by(then))
+        share = float((p <= level).mean()) / level
+        assert share <= 1.15
+        assert share >= (0.85 if bins >= 8 else 0.3)
+
+
+def test_what_is_critical_has_the_chance_it_was_asked_for() -> None:
+    noise, spread, raised = np.array([0.01, 0.001]), np.array([0.0, 0.04]), np.array([0.13, 0.2])
+    for level in (0.3, 0.01, 1e-5):
+        assert chance(critical_of(level, noise, spread, raised), noise, spread, raised) == pytest.approx(level)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_discoveries_are_those_of_scipy(seed: int) -> None:
+    rng = RNG(seed)
+    p = rng.random(30) ** rng.choice([1, 3])
+    threshold, found = discovered(p, 0.1)
+    oracle = stats.false_discovery_control(p) <= 0.1
+    assert found == oracle.sum()
+    assert not found or ((p <= threshold) == oracle).all()
 
 
 # --- quality ----------------------------------------------------------------------------------------------------------

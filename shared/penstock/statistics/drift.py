@@ -20,8 +20,8 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 import msgspec
 
 from . import distances, tests
+from .habit import habit_of
 from .reference import Cells, Levels, Numbers, Reference
-from .shift import habit_of
 
 __all__ = [
     "ALPHA",
@@ -132,7 +132,7 @@ def _least(n: float, m: float) -> float:
 
 def learnt(reference: Reference, parts: Iterable[tuple[Cells, Cells]], floors: Floors = FLOORS) -> dict[Question, float]:
     """The floors of a column: what parts of its reference, each compared with other rows of it, exceed rarely
-    (`shift.habit_of`)."""
+    (`habit.habit_of`)."""
     effects: dict[Question, list[float]] = {question: [] for question in floors}
     count = 0
     for part, rest in parts:

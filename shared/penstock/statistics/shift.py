@@ -1,77 +1,162 @@
-"""Shift: how far an input has moved from its reference, and how far chance alone would move it.
+"""Shift: how far an input has moved from its reference, and how far chance and its own custom would move it.
 
 Distance   Kolmogorov-Smirnov over the bins, missing values as a last bin of their own (Smirnov 1948)
-Chance     critical = c(alpha) sqrt(1/n + 1/m), c(alpha) = sqrt(-ln(alpha / 2) / 2): the asymptotic two-sample bound,
-           which is conservative on binned data
-Budget     alpha of one input in one window = false alarms a month / (windows a month x inputs) (Bonferroni)
+Noise      1/n + 1/m: the sampling of n values now and m of the reference. Where each value is compared with the reference of its
+           own hours (see hours.py), 1/m is the sum of w^2 / m_h over groups of hours with shares w and reference rows m_h
+Chance     p = 2 exp(-D^2 / (noise / 2)), the asymptotic tail of Kolmogorov's distribution. A maximum over b bins misses what lies
+           between the edges: D is first raised by 0.5826 sqrt(noise / b) (the correction of Chernoff and Siegmund for
+           discretely watched Brownian motion: Broadie, Glasserman & Kou 1997). Without it a tenth of the budget is used
+Custom     rows of one hour are not independent, and weather moves: an input has a `spread`, the standard deviation of the part of
+           its distance that sampling does not explain, from windows of the reference against the rest of the reference
+           and from the windows since. p = 2 exp(-D^2 / (noise / 2 + 2 spread^2)): variance proxies of independent parts add
+Discovery  of many inputs those are shifted that Benjamini & Hochberg (1995) find at the level of the window; with no drift
+           anywhere this raises as many false alarms as the level says (Simes 1986), and finds more than Bonferroni when much has
+           moved
+Budget     level of one window = false alarms a month / windows a month: expectations add, so a month of windows raises as
+           many as it may, whenever one stops to look
 Index      population stability index with half a count added to each bin; information only, since without any drift it
            already lies near (bins - 1)(1/n + 1/m)
-Habit      an input that keeps moving (weather, seasons) tells nothing by moving as usual: its material floor is 1.25
-           times the 0.9 quantile of its earlier distances from the same reference, from five windows on (at most
-           half-way from that quantile to 1, the distance of distributions that have nothing in common)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log, sqrt
+from math import log
+from statistics import NormalDist
 
 import numpy as np
+import numpy.typing as npt
 
 from ..duration import DAY
-from ..records import Shift
 
-__all__ = ["LEAST_VALUES", "MONTH", "MOST_WINDOWS", "alpha_of", "distance", "habit_of", "shift_of", "stability"]
+__all__ = [
+    "COST", "LEAST_VALUES", "LEAST_WINDOWS", "MONTH", "MOST_WINDOWS", "SPANS", "beyond", "budget_of", "chance", "critical_of",
+    "discovered", "distances", "level_of", "raised_by", "spread_of", "stability",
+]  # fmt: skip
 
 MONTH = 30 * DAY
-MOST_ALPHA = 0.5
-"""A budget so generous that it would allow every test to fail is held here: beyond, `critical` means nothing."""
+MOST_LEVEL = 0.5
+"""A budget so generous that every window may alarm is held here: beyond, `critical` means nothing."""
+SPANS = (1, 2, 4, 8, 16)
+"""How many of the newest windows are judged as one: a great shift shows in one, a small one in the sum of many."""
+COST = 2.0
+"""Judging five spans in every window raises alarms about as often as two independent tests do (see the simulated year in the
+tests)."""
 
 LEAST_WINDOWS, MOST_WINDOWS = 5, 365
-"""How many earlier windows a habit needs, and how many are remembered."""
-LEAST_VALUES = 50
-"""A window of fewer values is not remembered: its distance is mostly chance, and would raise the floor."""
+"""How many windows a custom needs, and how many are remembered."""
+LEAST_VALUES = 10
+"""A window of fewer values tells nothing of a custom: its distance is mostly chance."""
+USUAL = 0.9
+"""A custom is read off at this quantile: a tenth of the windows may be storms, or drift, and it does not follow."""
+HALF_NORMAL = NormalDist().inv_cdf((1 + USUAL) / 2)
+SAMPLING = log(2 / (1 - USUAL)) / 2
+"""The quantile USUAL of what spread alone, and the square of that of what sampling alone (with the correction), would give."""
+WIDER = 3
+SURE = 1.1
+"""Sampling is held to explain a tenth more than it does: the quantile of 60 windows errs by as much, and what is no custom would
+dull the test."""
+MOST_COARSE = 0.125
+"""The correction counts no bin as wider than this: half of the values in one bin leave nothing between edges to miss."""
+CONTINUITY = 0.5826
+"""-zeta(1/2) / sqrt(2 pi)."""
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
-def alpha_of(false_alarms_per_month: float, every: int, inputs: int) -> float:
-    """The chance of a false alarm that one input in one window of `every` microseconds may have.
+def budget_of(false_alarms_per_month: float, every: int) -> float:
+    """The chance of a false alarm that one window of `every` microseconds may have.
 
-    >>> round(alpha_of(1.0, DAY, 10), 6)
-    0.003333
+    >>> round(budget_of(1.0, DAY), 6)
+    0.033333
     """
-    return min(MOST_ALPHA, false_alarms_per_month * every / (MONTH * max(inputs, 1)))
+    return min(MOST_LEVEL, false_alarms_per_month * every / MONTH)
 
 
-def distance(now: Sequence[int], reference: Sequence[int]) -> float:
-    """The greatest distance between two distribution functions over the same bins, 0 to 1. Both hold something."""
-    a, b = np.cumsum(now), np.cumsum(reference)
-    return float(np.max(np.abs(a / a[-1] - b / b[-1])))
+def level_of(false_alarms_per_month: float, every: int) -> float:
+    """That of one judgement of a window, over all inputs.
+
+    >>> round(level_of(1.0, DAY) * COST, 6)
+    0.033333
+    """
+    return budget_of(false_alarms_per_month / COST, every)
 
 
-def stability(now: Sequence[int], reference: Sequence[int]) -> float:
-    """Population stability index, sum (p - q) ln(p / q), on counts plus one half."""
-    a, b = np.asarray(now, np.float64) + 0.5, np.asarray(reference, np.float64) + 0.5
-    p, q = a / a.sum(), b / b.sum()
-    return float(np.sum((p - q) * np.log(p / q)))
+def distances(now: npt.NDArray[np.generic], reference: npt.NDArray[np.generic]) -> Floats:
+    """The greatest distance between two distribution functions over the same bins (the last axis), 0 to 1; 0 where one is
+    empty."""
+    a, b = np.cumsum(now, -1, np.float64), np.cumsum(reference, -1, np.float64)
+    of_a, of_b = a[..., -1:], b[..., -1:]
+    apart = np.abs(a / np.maximum(of_a, 1) - b / np.maximum(of_b, 1)).max(-1)
+    return np.where((of_a > 0) & (of_b > 0), apart[..., None], 0.0)[..., 0]
 
 
-def shift_of(now: Sequence[int], reference: Sequence[int], alpha: float, floor: float = 0.0) -> Shift | None:
-    """The shift of one input, material above `floor`; None where either side is empty or the bins differ, hence nothing
-    can be said."""
-    n, m = sum(now), sum(reference)
-    if n <= 0 or m <= 0 or len(now) != len(reference):
-        return None
-    critical = sqrt(-log(alpha / 2) / 2) * sqrt(1 / n + 1 / m)
-    return Shift(ks=distance(now, reference), psi=stability(now, reference), critical=critical, n=n, floor=floor)
+def stability(now: Floats, reference: Floats, widths: npt.NDArray[np.int64]) -> Floats:
+    """Population stability index, sum (p - q) ln(p / q), on counts plus one half; of arrays (inputs, bins), where an input has so
+    many bins as `widths` says.
+
+    >>> stability(np.array([[9.5, 29.5, 0.0]]), np.array([[19.5, 19.5, 0.0]]), np.array([2])).round(4)
+    array([0.2747])
+    """
+    there = np.arange(now.shape[-1]) < widths[:, None]
+    a, b = np.where(there, now + 0.5, 0.0), np.where(there, reference + 0.5, 0.0)
+    p, q = a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
+    terms = (p - q) * np.log(np.where(there, p, 1.0) / np.where(there, q, 1.0))
+    return np.asarray(terms.sum(-1), np.float64)
 
 
-def habit_of(earlier: Sequence[float]) -> float:
-    """The distance that this input exceeds by its own custom only rarely; 0 while there are too few windows to know.
+def raised_by(reference: npt.NDArray[np.generic]) -> Floats:
+    """What a distance is raised by, in units of sqrt(noise), for bins (the last axis) of this reference."""
+    shares = np.asarray(reference, np.float64)
+    shares = shares / np.maximum(shares.sum(-1, keepdims=True), 1)
+    return np.asarray(CONTINUITY * np.sqrt(np.minimum((shares * shares).sum(-1), MOST_COARSE)), np.float64)
 
-    >>> habit_of([0.1] * 4), habit_of([0.1] * 5)
-    (0.0, 0.125)
+
+def chance(distance: Floats, noise: Floats, spread: Floats, raised: Floats) -> Floats:
+    """How rarely chance and custom give a distance as great as this: a p-value each, at most 1."""
+    corrected = distance + raised * np.sqrt(noise)
+    return np.asarray(np.minimum(1.0, 2.0 * np.exp(-(corrected**2) / (noise / 2 + 2 * spread**2))), np.float64)
+
+
+def critical_of(level: float, noise: Floats, spread: Floats, raised: Floats) -> Floats:
+    """The distance that has this chance. Custom alone asks for no more than half-way from the usual distance to 1, so that no
+    custom hides that everything has changed."""
+    far = log(2 / level)
+    correction = raised * np.sqrt(noise)
+    sampling = np.sqrt(far * noise / 2) - correction
+    both = np.sqrt(far * (noise / 2 + 2 * spread**2)) - correction
+    return np.asarray(np.maximum(sampling, np.minimum(both, (1 + np.minimum(spread * HALF_NORMAL, 0.98)) / 2)), np.float64)
+
+
+def discovered(chances: Floats, level: float) -> tuple[float, int]:
+    """The p-value up to which an input counts as shifted (Benjamini & Hochberg), and how many are.
+
+    >>> threshold, found = discovered(np.array([0.001, 0.012, 0.9, 0.02]), 0.03)
+    >>> round(threshold, 4), found
+    (0.0225, 3)
+    """
+    ordered = np.sort(chances)
+    steps = level * np.arange(1, len(ordered) + 1) / len(ordered)
+    found = int(np.flatnonzero(ordered <= steps)[-1]) + 1 if (ordered <= steps).any() else 0
+    return float(steps[max(found, 1) - 1]), found
+
+
+def beyond(distance: Floats, noise: Floats, raised: Floats) -> Floats:
+    """The spread that one window would speak for, were its distance the usual one."""
+    corrected = distance + raised * np.sqrt(noise)
+    return np.asarray(np.sqrt(np.maximum(corrected**2 - SURE * SAMPLING * noise, 0.0)) / HALF_NORMAL, np.float64)
+
+
+def spread_of(earlier: Sequence[float]) -> float:
+    """The spread that an input's windows speak for; 0 while there are too few to know. Few windows know it badly: it is widened
+    about as Student's t is at one in a thousand.
+
+    >>> spread_of([0.1] * 4), round(spread_of([0.1] * 30), 3)
+    (0.0, 0.11)
     """
     if len(earlier) < LEAST_WINDOWS:
         return 0.0
-    usual = float(np.quantile(earlier, 0.9))
-    return min(1.25 * usual, (1.0 + usual) / 2)
+    ordered, at = sorted(earlier), USUAL * (len(earlier) - 1)
+    low = ordered[int(at)]
+    return float((1 + WIDER / len(earlier)) * (low + (at - int(at)) * (ordered[min(int(at) + 1, len(ordered) - 1)] - low)))
