@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -52,8 +53,13 @@ class Told(msgspec.Struct, frozen=True):
     """Bytes that it holds."""
 
 
-_CPU: Final = Counter("penstock_part_cpu_seconds_total", "CPU seconds of a part that has a process of its own.", ["part"])
-_MEMORY: Final = Gauge("penstock_part_memory_bytes", "Resident memory of such a part.", ["part"])
+@cache
+def _costs() -> tuple[Counter, Gauge]:
+    """Made when first used: a process has each name once."""
+    return (
+        Counter("penstock_part_cpu_seconds_total", "CPU seconds of a part that has a process of its own.", ["part"]),
+        Gauge("penstock_part_memory_bytes", "Resident memory of such a part.", ["part"]),
+    )
 
 
 class Archivist:
@@ -63,6 +69,8 @@ class Archivist:
         self._command = command
         self._told = Told(_STARTS, 0, 0, 0)
         self._meters = Meters(Archive.name)
+        cpu, memory = _costs()
+        self._cpu, self._memory = cpu.labels(Archive.name), memory.labels(Archive.name)
         self._logger = structlog.get_logger(service="feature_store", part=Archive.name)
 
     def missing(self) -> str:
@@ -111,8 +119,8 @@ class Archivist:
             self._meters.records_in.inc(told.read - self._told.read)
             self._meters.records_out.inc(told.written - self._told.written)
             self._meters.stands(time.monotonic(), {_ALL: told.read + told.behind}, {_ALL: told.read})
-            _CPU.labels(Archive.name).inc(max(told.cpu - self._told.cpu, 0.0))
-            _MEMORY.labels(Archive.name).set(told.memory)
+            self._cpu.inc(max(told.cpu - self._told.cpu, 0.0))
+            self._memory.set(told.memory)
             self._told = told
 
 

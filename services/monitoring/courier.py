@@ -20,7 +20,6 @@ from typing import Final
 
 import msgspec
 import structlog
-from prometheus_client import Counter, Gauge
 
 from penstock.alerts.message import Message, messages
 from penstock.alerts.routes import Delayed, Route, Undeliverable
@@ -30,6 +29,8 @@ from penstock.records import Notice
 from penstock.runtime.deadletter import dead_letter
 from penstock.store import Change, Fenced, Store, StoreError
 from penstock.topics import Topics
+
+from .meters import RouteMeters
 
 __all__ = ["ROUTE", "Courier", "delay"]
 
@@ -48,11 +49,6 @@ ASKED: Final = 3600.0
 """Seconds that a route may ask for at most."""
 PATIENCE: Final = 86_400.0
 """Seconds after which a message that does not get through is given up: an alarm of yesterday is for the page and the log."""
-
-_SENT = Counter("penstock_alerts_sent_total", "Messages about alarms that a route has taken.", ["route"])
-_FAILED = Counter("penstock_alert_attempts_failed_total", "Attempts at sending that failed; most are repeated.", ["route"])
-_GIVEN_UP = Counter("penstock_alerts_undelivered_total", "Messages about alarms that were given up.", ["route"])
-_WAITING = Gauge("penstock_alerts_waiting", "Notices that a route has not taken yet.", ["route"])
 
 
 class _Progress(msgspec.Struct):
@@ -102,8 +98,7 @@ class Courier:
         self._progress: _Progress | None = None
         self._version = 0
         self._logger = structlog.get_logger(service="monitoring", route=route.name)
-        for family in (_SENT, _FAILED, _GIVEN_UP, _WAITING):
-            family.labels(route.name)
+        self._meters = RouteMeters(route.name)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Carry until `stop` is set; an attempt that is under way then may be repeated."""
@@ -158,7 +153,7 @@ class Courier:
             try:
                 said = await self.route.send(message)
             except Exception as error:  # whatever a library may raise: one message must not end what watches the models
-                _FAILED.labels(self.route.name).inc()
+                self._meters.failed.inc()
                 wait = delay(attempt, error.after) if isinstance(error, Delayed) else 0.0
                 if isinstance(error, Delayed) and self._clock() + wait <= progress.began + PATIENCE:
                     if attempt == 1:
@@ -168,7 +163,7 @@ class Courier:
                 known = isinstance(error, Delayed | Undeliverable)
                 await self._give_up(message, found, str(error) if known else f"{type(error).__name__}: {error}")
                 return True
-            _SENT.labels(self.route.name).inc()
+            self._meters.sent.inc()
             self._logger.info("sent", message=message.title, id=message.id, answer=said)
             return True
         return False
@@ -184,7 +179,7 @@ class Courier:
                 if (f.notice.subject, f.notice.cause) == (message.subject, message.cause)
             ]
         )
-        _GIVEN_UP.labels(self.route.name).inc()
+        self._meters.given_up.inc()
 
     async def _open(self) -> _Progress:
         saved = await self._store.open(self._place)
@@ -204,7 +199,7 @@ class Courier:
 
     async def _there(self, progress: _Progress) -> bool:
         waiting = await self._end() - progress.next
-        _WAITING.labels(self.route.name).set(max(waiting, 0))
+        self._meters.waiting.set(max(waiting, 0))
         return waiting > 0
 
     async def _read(self, progress: _Progress) -> list[_Found]:

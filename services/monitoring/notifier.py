@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
 import msgspec
 import structlog
-from prometheus_client import Gauge
 
 from penstock.duration import DAY, HOUR
 from penstock.log import Batch, Partition, Send
@@ -17,11 +15,10 @@ from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
+from .meters import lasting
 from .notices import Board
 
 __all__ = ["NotifierShard"]
-
-_LASTING: Final = Gauge("penstock_alarms_lasting", "Alarms that are raised and not cleared.", ["subject", "cause"])
 
 
 class _Position(msgspec.Struct):
@@ -82,6 +79,6 @@ class NotifierShard:
             if said is not None
         ]
         for (subject, cause), number in self._board.lasting().items():
-            _LASTING.labels(subject, cause).set(number)
+            lasting().labels(subject, cause).set(number)
         position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, self._board))
         return Effects(Change(position), self._said.unsaid(sends), positions={self._at: self._next})
