@@ -122,7 +122,8 @@ def _narrow(definition: dict[str, Any], expectation: Expectation) -> None:
 def _field_docs() -> dict[tuple[str, str], str]:
     """(record, field) -> the docstring below the field, which Python itself does not keep."""
     found = {}
-    for record in ast.parse(inspect.getsource(records)).body:
+    modules = {inspect.getmodule(getattr(records, name)) for name in records.__all__}
+    for record in (part for module in modules if module for part in ast.parse(inspect.getsource(module)).body):
         for field, doc in itertools.pairwise(record.body if isinstance(record, ast.ClassDef) else ()):
             if isinstance(field, ast.AnnAssign) and isinstance(doc, ast.Expr) and isinstance(doc.value, ast.Constant):
                 found[record.name, ast.unparse(field.target)] = inspect.cleandoc(str(doc.value.value))  # type: ignore[attr-defined]

@@ -1,0 +1,51 @@
+"""What crosses the wire: one typed record per topic. The JSON Schemas in schemas/ are generated from these.
+
+Times are ISO-8601 UTC; probabilities are of the label being true; a missing number is null.
+"""
+
+from __future__ import annotations
+
+from .alarms import Alarm, Notice, Silence
+from .answers import Inference, Outcome, Prediction, Tensor
+from .features import Charge, Clock, LateEvent, Passed, Row
+from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
+from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from .tables import Commit, DataQuality, Described, Frequent, Met
+
+__all__ = [
+    "Alarm",
+    "Artefact",
+    "Candidate",
+    "Charge",
+    "Clock",
+    "Cohort",
+    "Command",
+    "Commit",
+    "Compressed",
+    "Contributed",
+    "DataQuality",
+    "Decision",
+    "Described",
+    "Frequent",
+    "Inference",
+    "LateEvent",
+    "Measure",
+    "Met",
+    "Mix",
+    "Notice",
+    "Outcome",
+    "Paired",
+    "Partial",
+    "Passed",
+    "Prediction",
+    "Quality",
+    "Row",
+    "Run",
+    "Scored",
+    "Shift",
+    "Silence",
+    "Statistic",
+    "Tally",
+    "Tensor",
+    "Weighed",
+]

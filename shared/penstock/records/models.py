@@ -1,0 +1,128 @@
+"""Models: how a version was made, what it is, what was decided about it, and what people ask for."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+__all__ = ["Artefact", "Candidate", "Command", "Compressed", "Decision", "Run", "Weighed"]
+
+
+class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file by claim check. Readers verify size and digest before they open it."""
+
+    uri: str
+    sha256: str
+    size: int
+    format: str
+    """onnx, river (a restricted snapshot), or npz (arrays: what explains a version)."""
+    signature: str = ""
+    """Ed25519 (base64) over digest, size and format, see `penstock.signing`; absent where nobody signs."""
+
+
+class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on the scales: bytes, and how it answers the rows that both were judged on."""
+
+    size: int
+    log_loss: float | None
+    """Null where it does not give a probability for every row."""
+    auc: float | None
+    latency: float | None
+    """Seconds for one row, the median of 100; null where nothing is timed (a replay)."""
+
+
+class Compressed(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a compression. The rows are of the training window, without those that calibration saw."""
+
+    method: str
+    """int8, int8_dynamic or float16."""
+    within: float
+    """By how much log loss was allowed to grow."""
+    served: bool
+    """Whether the compressed model is the one offered; else the original is."""
+    reason: str
+    rows: int
+    before: Weighed
+    after: Weighed | None
+    """Null where nothing could be compressed."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """One training job: what went in, what came out, and enough to repeat it."""
+
+    id: str
+    model: str
+    kind: str
+    """full or incremental."""
+    cause: str
+    at: datetime
+    parameters: dict[str, Any]
+    seed: int
+    data: dict[str, Any]
+    code: str
+    environment: dict[str, str]
+    metrics: dict[str, float]
+    seconds: float
+    version: str = ""
+    """What it offered; empty when it offered nothing, and then `data` says why (refused)."""
+    compression: Compressed | None = None
+    """Where the learner declares one."""
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A fitted version offered to the registry. `edges` and `reference` are the bins of its training inputs."""
+
+    id: str
+    model: str
+    version: str
+    kind: str
+    at: datetime
+    artefact: Artefact
+    inputs: list[str]
+    weights: dict[str, float]
+    """Mixture weights by member (batch, online) as of the data's end."""
+    edges: dict[str, list[float]]
+    reference: dict[str, list[int]]
+    metrics: dict[str, float]
+    run: str
+    fingerprint: str
+    explainer: Artefact | None = None
+    """What explains its answers; null for snapshots, which explain themselves, and for versions older than explanations."""
+    hours: Artefact | None = None
+    """Its reference by hour of the week (npz, see statistics/hours.py); null for snapshots and for versions older than these."""
+    spread: dict[str, float] = {}
+    """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does
+    not explain, from windows of the training rows against the others. Inputs that do not are left out."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """What the registry decided. The compacted topic of these is the registry's state and what every server follows."""
+
+    id: str
+    model: str
+    kind: str
+    """registered, snapshot, shadow, canary, champion, retired, rejected, rolled_back."""
+    version: str
+    at: datetime
+    actor: str
+    reason: str
+    share: float
+    expected: str
+    """The champion that the decision assumed; a decision on another one is refused."""
+    evidence: dict[str, Any]
+    candidate: Candidate | None = None
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """What a person asks: approve, promote, roll_back, retrain."""
+
+    id: str
+    model: str
+    action: str
+    at: datetime
+    actor: str
+    reason: str = ""
+    version: str = ""
+    expected: str = ""

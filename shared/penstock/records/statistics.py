@@ -1,0 +1,210 @@
+"""Statistics: what monitoring counts of answers, and what it makes of the counts."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+__all__ = ["Cohort", "Contributed", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift", "Statistic", "Tally"]
+
+
+class Quality(msgspec.Struct, frozen=True, kw_only=True):
+    """Sums over the outcomes of a window; they add across partitions and windows."""
+
+    n: int = 0
+    positives: int = 0
+    loss: float = 0.0
+    """Sum of log losses (natural logarithm)."""
+    squares: float = 0.0
+    """Sum of squared errors (Brier)."""
+    bins_true: list[int] = []
+    """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these."""
+    bins_false: list[int] = []
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Paired(msgspec.Struct, frozen=True, kw_only=True):
+    """Differences in log loss between two answers to the same events: sums that add across partitions and windows."""
+
+    n: int = 0
+    sum: float = 0.0
+    squares: float = 0.0
+
+
+class Contributed(msgspec.Struct, frozen=True, kw_only=True):
+    """What moved a sample of a version's answers: contributions by input, on the scale of its explainer (log-odds or probability,
+    as the run of the version says). Sums add across partitions and windows; absolute / n is the mean size of a contribution."""
+
+    n: int = 0
+    absolute: dict[str, float] = {}
+    signed: dict[str, float] = {}
+
+
+class Tally(msgspec.Struct, frozen=True, kw_only=True):
+    """What labels of one kind add to the sums of a window."""
+
+    labels: int = 0
+    """Answered ones."""
+    quality: dict[str, Quality] = {}
+    paired: dict[str, dict[str, Paired]] = {}
+    cohorts: dict[int, dict[str, Quality]] = {}
+    """Start of the cohort (microseconds) -> quality of it that became known in this window."""
+
+
+class Mix(msgspec.Struct, frozen=True, kw_only=True):
+    """The labels of one source."""
+
+    labels: int = 0
+    """That met their answer in this window."""
+    positives: int = 0
+    due: int = 0
+    """That were to be counted in this window: the same, or where labels wait for their horizon those for which it passed."""
+
+
+class Scored(msgspec.Struct, frozen=True, kw_only=True):
+    """What a window adds to the counts of a cohort: the answers given in one span of time."""
+
+    answers: int = 0
+    silent: int = 0
+    unanswered: int = 0
+    delays: list[int] = []
+    """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
+
+
+class Partial(msgspec.Struct, frozen=True, kw_only=True):
+    """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
+
+    model: str
+    start: int
+    end: int
+    """Window in microseconds, end exclusive; by the time the label became known (quality) or of the event (inputs)."""
+    shard: int
+    shards: int
+    quality: dict[str, Quality]
+    """By version; `served` is what was answered."""
+    paired: dict[str, dict[str, Paired]]
+    """Version -> each version of a greater name that was asked about the same event; the first minus the second."""
+    inputs: dict[str, list[int]]
+    """Counts per bin of the champion's reference edges; the last bin counts missing values."""
+    reference: str
+    """Version whose reference the bins belong to; empty when there is none yet."""
+    counts: dict[str, int]
+    """What became of predictions and labels; the words are explained in services/monitoring/ledger.py."""
+    part: int = 0
+    parts: int = 1
+    """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""
+    baseline: dict[str, list[int]] = {}
+    """The reference's own counts in the same bins, so that a verdict follows from partials alone."""
+    contributions: dict[str, Contributed] = {}
+    """By version that answered; of the share that the model says (`explain`)."""
+    cohorts: dict[int, dict[str, Quality]] = {}
+    """As in Tally."""
+    scored: dict[int, Scored] = {}
+    """By start of the cohort (microseconds)."""
+    sources: dict[str, Mix] = {}
+    capped: dict[str, dict[int, Tally]] = {}
+    """Labels of sources with a cap, which are in none of the sums above: by source and level (see statistics/quota.py)."""
+    expected: dict[str, list[int]] = {}
+    """What the reference makes expect at the hours of these answers: for each answer the distribution of its part of the week, in
+    units of 2**-20, added up. Empty where the reference has no hours; then `baseline` is what is expected."""
+    hours: dict[int, list[int]] = {}
+    """Part of the week -> answers in it, and rows of the reference that they are compared with."""
+    spread: dict[str, float] = {}
+    """As in Candidate, of the reference."""
+
+
+class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far one input has moved from its reference."""
+
+    ks: float
+    """Greatest distance between the distribution functions (0 to 1), missing values as a bin of their own."""
+    psi: float
+    critical: float
+    """The distance that chance and the input's own custom exceed as often as the false-alarm budget allows."""
+    n: int
+    floor: float | None = None
+    """The distance below which the shift is not material: the monitor's, more for inputs that have less than an equal share of
+    the influence on the answers. An input alarms when `ks` is above both `critical` and this; absent in records older than it."""
+    p: float | None = None
+    """How rarely chance and the input's own custom give a distance as great; absent in records older than the field."""
+    spread: float = 0.0
+    """The part of `ks` that is the input's own custom, as a standard deviation (see statistics/shift.py)."""
+
+
+class Statistic(msgspec.Struct, frozen=True, kw_only=True):
+    """A closed window of one model, merged over all shards."""
+
+    id: str
+    model: str
+    start: datetime
+    end: datetime
+    quality: dict[str, Quality]
+    paired: dict[str, dict[str, Paired]]
+    """As in Partial."""
+    log_loss: dict[str, float]
+    auc: dict[str, float | None]
+    prior: float | None
+    """The label rate of the windows before, which the prior answers with."""
+    prior_loss: float | None
+    """Mean log loss of the prior on the outcomes that were served."""
+    skill: float | None
+    drift: dict[str, Shift]
+    counts: dict[str, int]
+    reference: str
+    missing: dict[str, str] = {}
+    """Why `prior`, `prior_loss` or `skill` is null, in words."""
+    alarms: list[str] = []
+    """Ids of the alarms that were raised, held or cleared with it; who acts on them reads these first, so that it does not
+    matter which of the two topics comes first."""
+    contributions: dict[str, Contributed] = {}
+    """As in Partial."""
+    measures: dict[str, dict[str, Measure]] = {}
+    """Of what was `served`, and on the same outcomes of answering with the `prior`, and with the label that was usual in the
+    window before (`last`); what each measure is says shared/penstock/statistics/binary.py."""
+    sources: dict[str, Mix] = {}
+    """Where sources of labels are declared."""
+
+    def versus(self, version: str, other: str) -> Paired:
+        """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
+        turned = self.paired.get(other, {}).get(version, Paired())
+        return self.paired.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
+
+
+class Cohort(msgspec.Struct, frozen=True, kw_only=True):
+    """The answers given in one span of time, and what was known of them at another: published again while more becomes known.
+
+    The newest of a start is what is known now; that with the greatest `known_until` up to a time is what was known then.
+    """
+
+    id: str
+    model: str
+    start: datetime
+    end: datetime
+    """Of the scored events, end exclusive."""
+    known_until: datetime
+    complete: bool
+    """Whether the horizon of all answers has passed, so that nothing changes any more."""
+    answers: int
+    labels: int
+    """Answers that somebody labelled."""
+    silent: int
+    """Answers whose horizon passed, and silence was taken as declared."""
+    unanswered: int
+    """Answers whose horizon passed, and nothing is known."""
+    quality: dict[str, Quality]
+    """By version; `served` is what was answered. Where silence means something or sources are declared, of those answers alone
+    whose horizon has passed, as what comes earlier is one-sided; without labels that exceed the cap of their source."""
+    measures: dict[str, dict[str, Measure]]
+    """As in Statistic; the prior and the last label are those of when the cohort began."""
+    delays: list[int]
+    """Labels that took up to each of `edges`, and longer than the edge before."""
+    edges: list[float]
+    """Seconds."""
