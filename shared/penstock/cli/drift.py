@@ -1,4 +1,4 @@
-"""drift: has what is in a table moved away from a reference?"""
+"""drift: has what is in a table, or what a model is asked, moved away from a reference?"""
 
 from __future__ import annotations
 
@@ -8,12 +8,65 @@ from typing import Annotated
 import typer
 
 from ..errors import PenstockError
-from . import screen
-from .options import command
+from ..log import Log
+from ..records import Shift, Statistic
+from . import broker, screen
+from .options import command, project_settings, topics_of
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Drift: compare tables column by column.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Drift: of tables, and of what models are asked.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@command(app)
+def show(
+    model: Annotated[str | None, typer.Argument(help="A model; default: all.", show_default=False)] = None,
+) -> None:
+    """Show how far the inputs of models have moved.
+
+    Of the newest window that was compared with a reference: those first that exceed their limits most. An input drifts when its
+    distance is above both: what chance and its own custom would do, and what is material.
+    """
+    import msgspec
+
+    from ..mistake import nearest
+
+    settings = project_settings()
+    topics = topics_of(settings)
+    names = [each.name for each in topics.project.models]
+    if model is not None and model not in names:
+        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
+
+    async def newest(log: Log, topic: str) -> Statistic | None:
+        broker.known(topic, await log.describe())
+        said = [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
+        return max((each for each in said if each.drift), key=lambda each: each.end, default=None)
+
+    async def work(log: Log) -> dict[str, Statistic | None]:
+        return {name: await newest(log, topics.statistics(name)) for name in names if model in (None, name)}
+
+    found = broker.use(settings, work, f"reading the statistics of {topics.prefix}")
+    heads = ("model", "input", "distance", "chance", "material", "values", "")
+    table = [
+        (name, column, f"{s.ks:.3f}", f"{s.critical:.3f}", f"{s.floor or 0.0:.3f}", f"{s.n:,}", "drift" if _excess(s) > 1 else "")
+        for name, said in found.items()
+        if said is not None
+        for column, s in sorted(said.drift.items(), key=lambda item: (-_excess(item[1]), item[0]))
+    ]
+    windows = {
+        name: {"start": s.start, "end": s.end, "reference": s.reference, "drift": s.drift} for name, s in found.items() if s
+    }
+    screen.answer(windows, screen.rows([heads, *table]) if table else [])
+    for name, said in found.items():
+        if said is None:
+            screen.note(f"no window of {name} has been compared yet: that needs a fitted version, and a window that is over")
+        else:
+            screen.note(f"  {name}: {said.start:%Y-%m-%d %H:%M} to {said.end:%Y-%m-%d %H:%M}, against {said.reference}")
+
+
+def _excess(shift: Shift) -> float:
+    """The distance as a multiple of the greater of its limits."""
+    return shift.ks / max(shift.critical, shift.floor or 0.0, 1e-9)
 
 
 @command(app)
