@@ -23,8 +23,8 @@ STEADY, MOVED = Shift(ks=0.05, psi=0.1, critical=0.08, n=900, floor=0.1), Shift(
 def window(day: int, drift: dict[str, Shift]) -> Statistic:
     return Statistic(
         id=f"late/{day}", model="late", start=datetime(2026, 3, day, tzinfo=UTC), end=datetime(2026, 3, day + 1, tzinfo=UTC),
-        quality={}, paired={}, log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift=drift, counts={}, reference="v1",
-        missing={}, alarms=[],
+        quality={}, paired={}, log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift=drift, counts={},
+        reference="v1", missing={}, alarms=[],
     )  # fmt: skip
 
 
