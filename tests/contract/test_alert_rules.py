@@ -24,10 +24,10 @@ from penstock.cli import app
 from penstock.doors import door  # noqa: F401  # counts what it turns away
 from penstock.runtime import telemetry
 from penstock.runtime.health import application
-from penstock.services.feature_store import archivist  # noqa: F401  # tells what the archive costs
+from penstock.services.feature_store import archivist
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.open_inference.tally import Tallies, Tally
-from penstock.services.monitoring import courier, notifier  # noqa: F401  # count messages and alarms
+from penstock.services.monitoring import meters as alerting
 
 SCRAPED = {"job", "instance", "service"}
 """Labels that Prometheus adds."""
@@ -38,6 +38,9 @@ def shown() -> dict[str, set[str]]:
     nobody has counted in yet have labels, but no samples."""
     telemetry._families()
     telemetry.priced(1.0)
+    archivist._costs()
+    alerting._families()
+    alerting.lasting()
     meters = Meters()
     meters.registry.register(Tallies(lambda: {"late/1": Tally()}))
 
