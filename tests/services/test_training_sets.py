@@ -224,20 +224,39 @@ def outcome(settled: Settled) -> bytes:
     )  # fmt: skip
 
 
+Labels = list[tuple[int, int, bool, int, int]]
+"""When each came, about whom, what it says, the rank of its source, and how much earlier its own time is."""
+behind = [0, 0, 0, 1, 4]
+
+
 @given(
     answers=st.dictionaries(names, st.tuples(hours, st.integers(0, WITHIN)), min_size=1),
-    labels=st.lists(st.tuples(hours, names, st.booleans(), st.integers(1, 3), st.sampled_from([0, 0, 0, 1, 4])), max_size=24),
+    labels=st.lists(st.tuples(hours, names, st.booleans(), st.integers(1, 3), st.sampled_from(behind)), max_size=24),
     befores=st.lists(st.integers(10, 45), min_size=1, max_size=4),
     otherwise=st.none() | st.booleans(),
     sources=st.none() | st.just(SOURCES),
 )
 @settings(max_examples=400, deadline=None)
 def test_truths_are_those_of_the_ledger_and_what_the_trainer_learns(
-    answers: dict[int, tuple[int, int]],
-    labels: list[tuple[int, int, bool, int, int]],
-    befores: list[int],
-    otherwise: bool | None,
-    sources: Sources | None,
+    answers: dict[int, tuple[int, int]], labels: Labels, befores: list[int], otherwise: bool | None, sources: Sources | None
+) -> None:
+    agree(answers, labels, befores, otherwise, sources)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_a_flood_the_labels_that_count_are_those_that_the_trainer_takes(seed: int) -> None:
+    rng = random.Random(seed)
+    answers = {name: (rng.randrange(10, 35), rng.choice([0, 0, 0, 2, WITHIN])) for name in range(60)}
+    about = [rng.randrange(60) for _ in range(120)]
+    labels = [
+        (answers[name][0] + rng.randint(-2, WITHIN), name, rng.random() < 0.5, rng.choice([1, 1, 2, 2, 2, 3]), rng.choice(behind))
+        for name in about
+    ]
+    agree(answers, labels, [15, 20, 27, 36, 60], rng.choice([None, False]), SOURCES)
+
+
+def agree(
+    answers: dict[int, tuple[int, int]], labels: Labels, befores: list[int], otherwise: bool | None, sources: Sources | None
 ) -> None:
     """Labels of several sources, before their event, too late, out of order, contradicting and never, at several moments."""
     label = Label(SOURCES.column, WITHIN, otherwise, sources)
@@ -252,9 +271,9 @@ def test_truths_are_those_of_the_ledger_and_what_the_trainer_learns(
             now, kind, name, value, rank, time = stream[told]
             ledger.expire(now)
             if kind:
-                ledger.label(now, time, str(name), value, rank)
+                ledger.label(now, time, f"{name:03}", value, rank)
             else:
-                ledger.answer(now, time, Answer(str(name), "", from_micros(time), msgspec.Raw(b'{"x":1}'), 0.5, {}, "v", "s"))
+                ledger.answer(now, time, Answer(f"{name:03}", "", from_micros(time), msgspec.Raw(b'{"x":1}'), 0.5, {}, "v", "s"))
             told += 1
         ledger.expire(before)
         new = ledger.settled[len(published) :]
