@@ -33,8 +33,8 @@ __all__ = ["Examples", "Rows"]
 
 FOREVER = (1 << 63) - 1
 
-Order = tuple[int, str, int, bool]
-"""When it counts, the id, when the label became known, and whether it corrects."""
+Order = tuple[int, str, int]
+"""When it counts, the id, and the offset: the outcomes of an id lie in one partition, the last word last."""
 Pending = tuple[Order, str, tuple[Any, ...]]
 """Its place, the source of its label, and the values of its row."""
 
@@ -138,7 +138,7 @@ class Examples:
         for at, row, vector in zip(which, read, inputs, strict=True):
             time, labelled = to_micros(row.time), to_micros(row.labelled)
             counts = labelled if self._horizon is None else max(labelled, time + self._horizon)
-            order = counts, row.id, labelled, row.corrects is not None
+            order = counts, row.id, batch.offsets[at]
             place = batch.partition.number, batch.offsets[at]
             self._pending.append((order, row.source, (vector, row.label, time, counts, FOREVER, *_members(row), *place)))
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -23,9 +25,12 @@ import penstock as ps
 from penstock.event import from_micros, to_micros
 from penstock.examples import flights
 from penstock.examples.flights.data import events
-from penstock.frames.truth import Asked, Said, truths
+from penstock.frames.truth import Asked, Said, capped, truths
+from penstock.label import Label, Sources
+from penstock.log import Batch, Partition
 from penstock.services.embedded import slices
-from penstock.services.monitoring.ledger import Answer, Ledger
+from penstock.services.monitoring.ledger import Answer, Ledger, Settled
+from penstock.services.trainer.examples import Examples
 
 DAY = 86_400_000_000
 
@@ -173,8 +178,9 @@ def test_labels_are_corrected_repeated_blank_early_late_or_never_as_monitoring_h
     assert found["answered"].tolist() == [True, True, False, True, False, True, True, False, False]
     assert found.loc["p001", "labelled"] == START + timedelta(hours=2)
     agrees(ps.training_set(fraud, machine.tables), machine.outcomes("fraud"))
-    early = ps.training_set(fraud, machine.tables, known_before=START + timedelta(hours=3)).set_index("id")
-    assert early["label"].tolist() == [True, True, pd.NA]
+    early = ps.training_set(fraud, machine.tables, known_before=START + timedelta(hours=7.5)).set_index("id")
+    assert early["label"].tolist() == [False, True, *[pd.NA] * 6], "labels wait for the horizon, as silence does"
+    assert not early["answered"][early["label"].isna()].any()
 
 
 def test_silence_is_believed_only_as_far_as_the_tables_go(tmp_path: Path) -> None:
@@ -183,45 +189,112 @@ def test_silence_is_believed_only_as_far_as_the_tables_go(tmp_path: Path) -> Non
     assert found["label"].tolist() == [False, pd.NA, pd.NA]  # and without any label there is no table of them
 
 
-within = 5
-hours = st.integers(0, 20)
+WITHIN = 5
+"""Microseconds."""
+names, hours = st.integers(0, 7), st.integers(10, 35)
+
+
+@ps.event("reports")
+class Report:
+    payment_id: ps.Key[str]
+    fraudulent: bool
+    reporter: str | None
+    reported_at: ps.EventTime
+
+
+SOURCES = ps.sources(Report.reporter, {"bank": 1, "shop": 0.3}, others=0.2)
+
+
+class Known(NamedTuple):
+    """What is known of one event."""
+
+    label: bool
+    labelled: int
+    answered: bool
+    rank: int
+
+
+def outcome(settled: Settled) -> bytes:
+    answer, source = settled.answer, SOURCES.name(settled.rank)
+    return msgspec.json.encode(
+        {
+            "id": answer.id, "time": answer.time, "labelled": from_micros(settled.labelled), "label": settled.label,
+            "inputs": answer.inputs, "scores": {}, "version": "v", "corrects": settled.corrects, "source": source,
+        }
+    )  # fmt: skip
+
+
+Labels = list[tuple[int, int, bool, int, int]]
+"""When each came, about whom, what it says, the rank of its source, and how much earlier its own time is."""
+behind = [0, 0, 0, 1, 4]
 
 
 @given(
-    answers=st.dictionaries(st.integers(0, 4), hours, min_size=1),
-    labels=st.dictionaries(
-        st.integers(0, 5), st.lists(st.tuples(hours, st.booleans()), max_size=4, unique_by=lambda said: said[0])
-    ),
-    before=st.integers(0, 30),
+    answers=st.dictionaries(names, st.tuples(hours, st.integers(0, WITHIN)), min_size=1),
+    labels=st.lists(st.tuples(hours, names, st.booleans(), st.integers(1, 3), st.sampled_from(behind)), max_size=24),
+    befores=st.lists(st.integers(10, 45), min_size=1, max_size=4),
     otherwise=st.none() | st.booleans(),
+    sources=st.none() | st.just(SOURCES),
 )
 @settings(max_examples=400, deadline=None)
-def test_truths_are_those_of_the_ledger(
-    answers: dict[int, int], labels: dict[int, list[tuple[int, bool]]], before: int, otherwise: bool | None
+def test_truths_are_those_of_the_ledger_and_what_the_trainer_learns(
+    answers: dict[int, tuple[int, int]], labels: Labels, befores: list[int], otherwise: bool | None, sources: Sources | None
 ) -> None:
-    said = sorted((t, 1, name, label) for name, spoken in labels.items() for t, label in spoken)
-    early = {n: [t for t, _, name, _ in said if name == n and t < at] for n, at in answers.items()}
-    if any(len(times) > 1 for times in early.values()):
-        return  # of several early labels the ledger forgets all with the first
-    ledger, meant = Ledger("m", within, otherwise), dict[int, tuple[bool, int, bool]]()
-    for t, kind, name, label in sorted([*said, *((t, 0, n, False) for n, t in answers.items())]):
-        if t < before:
-            ledger.expire(t)
+    agree(answers, labels, befores, otherwise, sources)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_of_a_flood_the_labels_that_count_are_those_that_the_trainer_takes(seed: int) -> None:
+    rng = random.Random(seed)
+    answers = {name: (rng.randrange(10, 35), rng.choice([0, 0, 0, 2, WITHIN])) for name in range(60)}
+    about = [rng.randrange(60) for _ in range(120)]
+    labels = [
+        (answers[name][0] + rng.randint(-2, WITHIN), name, rng.random() < 0.5, rng.choice([1, 1, 2, 2, 2, 3]), rng.choice(behind))
+        for name in about
+    ]
+    agree(answers, labels, [15, 20, 27, 36, 60], rng.choice([None, False]), SOURCES)
+
+
+def agree(
+    answers: dict[int, tuple[int, int]], labels: Labels, befores: list[int], otherwise: bool | None, sources: Sources | None
+) -> None:
+    """Labels of several sources, before their event, too late, out of order, contradicting and never, at several moments."""
+    label = Label(SOURCES.column, WITHIN, otherwise, sources)
+    said = sorted((came, 1, name, yes, rank if sources else 0, came - behind) for came, name, yes, rank, behind in labels)
+    stream = sorted([*said, *((time + late, 0, name, False, 0, time) for name, (time, late) in answers.items())])
+    ledger = Ledger("m", WITHIN, otherwise, label.waits)
+    examples = Examples(["x"], WITHIN if label.waits else None, sources.limits if sources else {})
+    published, told = list[Settled](), 0
+    came, _, who, yes, ranks, times = (np.array(c) for c in zip(*said, strict=True)) if said else [np.empty(0, np.int64)] * 6
+    for before in sorted(befores):
+        while told < len(stream) and stream[told][0] < before:
+            now, kind, name, value, rank, time = stream[told]
+            ledger.expire(now)
             if kind:
-                ledger.label(t, t, str(name), label)
+                ledger.label(now, time, f"{name:03}", value, rank)
             else:
-                ledger.answer(t, t, Answer(str(name), "", from_micros(t), msgspec.Raw(b"{}"), 0.5, {}, "v", "s"))
-    ledger.expire(before)
-    for settled in ledger.settled:
-        meant[int(settled.answer.id)] = settled.label, settled.labelled, settled.answered
-    names, times = np.array(list(answers)), np.array(list(answers.values()))
-    inside = times < before
-    columns = [np.array(column) for column in zip(*said, strict=True)] or [np.empty(0, np.int64)] * 4
-    asked = Asked(names[inside], times[inside], times[inside])
-    found = truths(asked, Said(columns[2], columns[0], columns[0], columns[3].astype(bool)), within, otherwise, before)
-    for i, name in enumerate(names[inside].tolist()):
-        got = (bool(found.labels[i]), int(found.labelled[i]), bool(found.answered[i])) if found.labels[i] >= 0 else None
-        assert got == meant.get(name)
+                ledger.answer(now, time, Answer(f"{name:03}", "", from_micros(time), msgspec.Raw(b'{"x":1}'), 0.5, {}, "v", "s"))
+            told += 1
+        ledger.expire(before)
+        new = ledger.settled[len(published) :]
+        offsets = range(len(published), len(ledger.settled))
+        assert not examples.add(Batch(Partition("outcomes", 0), offsets, [b""] * len(new), [outcome(each) for each in new]))
+        published += new
+        if label.waits:
+            meant = [published[offset] for offset in examples.window(before, 0).offset.tolist()]
+        else:
+            meant = published  # the last of an id is kept
+        known = {int(s.answer.id): Known(s.label, s.labelled, s.answered, s.rank) for s in meant}
+
+        there = sorted((name, time, time + late) for name, (time, late) in answers.items() if time + late < before)
+        asked = Asked(*np.array(there, np.int64).reshape(-1, 3).T)
+        found = truths(asked, Said(who, times, came, yes.astype(bool), ranks), WITHIN, otherwise, before, label.waits)
+        found = capped(found, asked, WITHIN, sources) if sources else found
+        rows = zip(asked.whose.tolist(), *(column.tolist() for column in found), strict=True)
+        got = {name: Known(bool(value), *rest) for name, value, *rest in rows if value >= 0}
+        assert got == known
+        left = found.ranks[(found.labels < 0) & found.answered].tolist()
+        assert Counter(map(SOURCES.name, left)) == examples.left_out(before)
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------------

@@ -71,6 +71,9 @@ def create(
     written = _written(frame, manifest, out)
     said = name or manifest.id
     screen.answer({**_fact(said, manifest), "file": written}, _lines(said, manifest), [f"  written to {out}"] if out else [])
+    if "source" in frame and len(left := frame["source"][frame["label"].isna() & (frame["source"] != "")]):
+        told = ", ".join(f"{source} {n:,}" for source, n in left.value_counts(sort=False).sort_index().items())
+        screen.note(f"  labels beyond the caps of their sources are left out: {told}")
     if not manifest.rows:
         for reason in _why_empty(manifest):
             screen.note(f"{screen.paint('warning', 'yellow', sys.stderr)}  0 rows: {reason}")
@@ -196,6 +199,8 @@ def _lines(name: str, manifest: Manifest) -> list[str]:
     moments = f"from {asked.start or 'the first'} until {asked.end or 'the last'}"
     known = "as known now" if asked.as_known_now else f"as known before {asked.known_before or 'the versions below end'}"
     silence = "" if label["otherwise"] is None else f", silence means {label['otherwise']}"
+    caps = ", ".join(f"{source} {cap:g}" for source, cap in label.get("caps", []))
+    silence += f", sources {caps}" if caps else ""
     table = [
         ("dataset", f"{name}   id {manifest.id}"),
         ("content", f"{screen.count(manifest.rows, 'row')}, {len(manifest.columns)} columns, sha256 {manifest.sha256}"),

@@ -54,7 +54,7 @@ def create(
     PenstockError where another dataset has that name.
     """
     asked = Asked(
-        model=model.name, as_known_now=as_known_now, late=late,
+        model=model.name, as_known_now=as_known_now, late=late, waits=model.label.waits,
         start=_spoken(moment(start, "start")), end=_spoken(moment(end, "end")),
         known_before=_spoken(moment(known_before, "known_before")),
     )  # fmt: skip
@@ -122,7 +122,7 @@ def differences(
     pairs = {
         "project": (left.project["fingerprint"][:16], right.project["fingerprint"][:16]),
         **{f"query.{f}": (getattr(left.query, f), getattr(right.query, f)) for f in Asked.__struct_fields__},
-        **{f"label.{f}": (left.label.get(f), right.label.get(f)) for f in left.label},
+        **{f"label.{f}": (left.label.get(f), right.label.get(f)) for f in {**left.label, **right.label}},
         "inputs": (left.inputs, right.inputs),
         **{f"view {n}": (left.views.get(n), right.views.get(n)) for n in {**left.views, **right.views}},
     }
@@ -191,17 +191,19 @@ def _bytes(series: Any, kind: str) -> Iterator[Any]:
 
 
 def _definitions(model: Model) -> dict[str, Any]:
-    label = model.label
+    label, said = model.label, {}
+    if label.sources is not None:
+        said = {"source": repr(label.sources.column), "caps": [list(cap) for cap in label.sources.caps]}
     return {
         "inputs": list(model.inputs),
-        "label": {"column": repr(label.column), "within": label.within, "otherwise": label.otherwise},
+        "label": {"column": repr(label.column), "within": label.within, "otherwise": label.otherwise, **said},
         "views": {view.name: view.fingerprint for view in model.views},
     }
 
 
 def _query(asked: Asked, project: Project, model: Model) -> Query:
     start, end, before = (moment(said, "the moment") for said in (asked.start, asked.end, asked.known_before))
-    return Query(model, project.topology, start, end, before, asked.as_known_now, asked.late)
+    return Query(model, project.topology, start, end, before, asked.as_known_now, asked.late, asked.waits)
 
 
 def _told(label: dict[str, Any]) -> str:

@@ -43,6 +43,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     known_before: str | None
     as_known_now: bool
     late: bool = True
+    waits: bool = False
+    """Whether labels counted when the horizon had passed; false also in older manifests, whose labels counted when they came."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

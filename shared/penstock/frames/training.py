@@ -2,8 +2,8 @@
 
 Two clocks run through every join. An event has its own time, and it *arrived* at a position; what time it was then is the
 running maximum of time in its partition up to there (`frame.arrived`). The rows in the archive are what was served, so their
-features are those known at scoring time by themselves; a label counts as monitoring counts it (`truth`), and only what
-arrived before `known_before` is known. With `as_known_now` the features are computed anew from all archived events, and
+features are those known at scoring time by themselves; a label counts as monitoring and the trainer count it (`truth`), and only
+what arrived before `known_before` is known. With `as_known_now` the features are computed anew from all archived events, and
 everything counts by its own time, whenever it arrived.
 """
 
@@ -27,7 +27,7 @@ from ..place import PLACE, spelled
 from ..topology import Topology
 from . import columns as frames
 from .compute import compute
-from .truth import Asked, Said, Truths, truths
+from .truth import Asked, Said, Truths, capped, truths
 
 if TYPE_CHECKING:
     from ..project import Project
@@ -58,10 +58,16 @@ def training_set(
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
     Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, NA
-    where it is not known), `labelled` (when it became known, or the horizon passed) and `answered` (False where silence was
-    taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events of its entities,
-    see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row are archived;
-    `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own time.
+    where it is not known), `labelled` (the time of the label event, or when the horizon passed in silence) and `answered` (False
+    where silence was taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events
+    of its entities, see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row
+    are archived; `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own
+    time.
+
+    With `otherwise=` or `sources=` a label is known when the horizon of its event has passed, however early `labelled` is: the
+    trainer learns it at max(labelled, time + within). With sources the column `source` says whose word the label is ("" where
+    it is silence, or not known). A row with a source and no label is one whose label is beyond the cap and left out; caps are
+    met over all scored events in the tables, so that `start` and `end` choose rows and change none.
 
     `tables` is a folder or `s3://...` (see `penstock.offline`), `known_before` the knowledge that is used (default: all there
     is). Moments are datetimes with a zone, or texts such as "2013-02-01T00:00Z". `project` says whose rows they are where
@@ -75,8 +81,9 @@ def training_set(
     topology = project.topology if project else Topology([(model.scores, model.views)], [model.label.event])
     opened = tables if isinstance(tables, Tables) else Tables(tables)
     asked = Query(
-        model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now, late
-    )
+        model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now, late,
+        model.label.waits,
+    )  # fmt: skip
     return asked.run(asked.tables(opened, project.name if project else None))
 
 
@@ -119,6 +126,8 @@ class Query:
     as_known_now: bool = False
     late: bool = True
     """Whether late rows are in it."""
+    waits: bool = True
+    """Whether labels that wait are waited for; older datasets did not."""
 
     def tables(self, tables: Tables, project: str | None = None) -> list[Table]:
         """The tables that are read, as they are now. The rows come first, so that their events are there as a rule."""
@@ -137,13 +146,16 @@ class Query:
         columns = [item for item in self.model.items if isinstance(item, Column)]
         events = _events(tables, scored, (*_head(scored), *columns), "feature_store")
         events[CAME] = _came(events, scored)
-        found = self._inside(_met(events, self._rows(opened[0]), scored), scored)
+        found = _met(events, self._rows(opened[0]), scored)
+        known = self._truths(tables, found, int(events[CAME].max()) if len(events) else 0)
+        inside = self._inside(found, scored)
+        found, known = found.iloc[inside].reset_index(drop=True), known.at(inside)
         made = {repr(column): frames.numbers(found[column.name], column) for column in columns}
         if self.as_known_now:
             made |= self._computed(tables, found)
         else:
             made |= {name: found[name].to_numpy(np.float64, na_value=np.nan) for name in self._features()}
-        known = self._truths(tables, found, int(events[CAME].max()) if len(events) else 0)
+        sources = self.model.label.sources
         labelled = pd.Series(known.labelled.view("datetime64[us]")).where(known.labels >= 0).dt.tz_localize("UTC")
         return pd.DataFrame(
             {
@@ -154,6 +166,7 @@ class Query:
                 "label": pd.arrays.BooleanArray(known.labels == 1, known.labels < 0),
                 "labelled": labelled.array,
                 "answered": known.answered,
+                **({"source": pd.array([sources.name(rank) for rank in known.ranks.tolist()], "str")} if sources else {}),
                 "late": found[LATE].array,
             }
         )
@@ -186,7 +199,7 @@ class Query:
             rows[name] = source.field(part).cast("int64").to_numpy()
         return rows.sort_values(["partition", "offset"]).drop(columns=["partition", "offset"])
 
-    def _inside(self, found: pd.DataFrame, scored: Event) -> pd.DataFrame:
+    def _inside(self, found: pd.DataFrame, scored: Event) -> Ints:
         """Those asked for, in order."""
         times = _times(found, scored)
         end = min(FOREVER if moment is None else moment for moment in (self.end, self.known_before))
@@ -194,33 +207,35 @@ class Query:
         inside = np.flatnonzero((times >= (self.start or 0)) & (times < end) & wanted)
         found, times = found.iloc[inside], times[inside]
         ids = pd.factorize(_named(found[_id(scored).name]), sort=True)[0]
-        order = np.lexsort((found[OFFSET], found[PARTITION], ids, times))
-        return found.iloc[order].reset_index(drop=True)
+        return inside[np.lexsort((found[OFFSET], found[PARTITION], ids, times))]
 
     # --- labels --------------------------------------------------------------------------------------------------------
 
     def _truths(self, tables: Mapping[str, Readable], found: pd.DataFrame, reached: int) -> Truths:
         """`reached` is how far the scored events go; silence is believed up to there or to the newest label."""
-        scored, label = self.model.scores, self.model.label
+        scored, label, sources = self.model.scores, self.model.label, self.model.label.sources
         answers = pd.DataFrame({"whose": [], "value": []}, dtype=object)
-        times = came = np.empty(0, np.int64)
+        times = came = ranks = np.empty(0, np.int64)
         if label.event.topic in tables:
-            answers = _events(tables, label.event, (label.event.key, label.event.time, label.column), "monitoring")
+            named = (label.event.key, label.event.time, label.column, *([sources.column] if sources else []))
+            answers = _events(tables, label.event, named, "monitoring")
             answers = answers.sort_values([TOPIC, PARTITION, OFFSET], ignore_index=True)
             times, came = _times(answers, label.event), _came(answers, label.event)
             reached = max(reached, int(came.max(initial=0)))
             spoken = answers[label.column.name].notna().to_numpy()
-            answers = answers[spoken].rename(columns={label.event.key.name: "whose", label.column.name: "value"})
-            times, came = times[spoken], came[spoken]
+            answers, times, came = answers[spoken], times[spoken], came[spoken]
+            ranks = np.array([sources.rank(name) for name in answers[sources.column.name]] if sources else times * 0, np.int64)
+            answers = answers.rename(columns={label.event.key.name: "whose", label.column.name: "value"})
         asked_at, asked_came = _times(found, scored), found[CAME].to_numpy(np.int64)
         if self.as_known_now:
             came, asked_came = times, asked_at
         names = pd.concat([_named(found[_id(scored).name]), _named(answers["whose"])], ignore_index=True)
-        whose = pd.factorize(names)[0].astype(np.int64)
+        whose = pd.factorize(names, sort=sources is not None)[0].astype(np.int64)
         asked = Asked(whose[: len(found)], asked_at, asked_came)
-        said = Said(whose[len(found) :], times, came, answers["value"].to_numpy(bool))
+        said = Said(whose[len(found) :], times, came, answers["value"].to_numpy(bool), ranks)
         until = FOREVER if self.known_before is None else self.known_before
-        return truths(asked, said, label.within, label.otherwise, min(until, reached + 1))
+        known = truths(asked, said, label.within, label.otherwise, min(until, reached + 1), self.waits and label.waits)
+        return capped(known, asked, label.within, sources) if sources else known
 
     # --- features computed anew ----------------------------------------------------------------------------------------
 
