@@ -213,7 +213,7 @@ def test_a_dataset_of_before_labels_waited_is_made_again_as_it_was(machine: Mach
     assert dataset.differences(old, made)["query.waits"] == (False, True)
 
 
-def test_a_dataset_pins_who_may_label_and_how_much_of_it_counts(tmp_path: Path) -> None:
+def test_a_dataset_pins_who_may_label_and_how_much_of_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [payment(i, i) for i in range(9)] + [report(i, i + 0.5, True, "bank" if i % 2 else "shop") for i in range(8)]
     lines.sort(key=lambda said: said.get("paid_at") or said["reported_at"])
     project = judging()
@@ -221,6 +221,13 @@ def test_a_dataset_pins_who_may_label_and_how_much_of_it_counts(tmp_path: Path) 
     _, frame = dataset.create(machine.tables, project, project.model("judged"), "may")
     assert set(frame["source"][frame["label"].isna()]) >= {"shop"}
     pd.testing.assert_frame_equal(dataset.checkout(machine.tables, project, "may"), frame, check_exact=True)
+    monkeypatch.setenv("PENSTOCK_TABLES", machine.tables.location.root)
+    monkeypatch.setenv("PENSTOCK_PROJECT", "tests.services.chargebacks")
+    monkeypatch.setattr("tests.services.chargebacks.project", project)
+    said = CliRunner().invoke(app, ["dataset", "create", "judged", "--name", "june"])
+    left = (frame["label"].isna() & (frame["source"] == "shop")).sum()
+    assert f"beyond the caps of their sources are left out: shop {left}" in said.stderr, said.output
+    assert "silence means False, sources bank 1, shop 0.3, others 0.2" in said.stdout
     for caps in ({"bank": 1, "shop": 0.5}, {"shop": 0.3, "bank": 1}):  # another cap, another order of trust
         other = judging(ps.sources(Report.reporter, caps, others=0.2))
         with pytest.raises(
