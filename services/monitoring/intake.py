@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 
 from penstock.codec import EventDecoder
+from penstock.errors import Refused
 from penstock.event import Event, to_micros
 from penstock.log import Batch, Partition, partition_of
 from penstock.runtime.merge import NEVER, Frontiers, Merge, Released
@@ -58,7 +59,7 @@ class Feed:
 
 class Item(msgspec.Struct, frozen=True, gc=False):
     """A record on its way. `record` is an Answer or a decoded label event, None where it could not be read; `raw` is
-    of what could not be read its key, value, headers and cause."""
+    of what could not be read its key, value, headers and refusal."""
 
     feed: Feed
     offset: int
@@ -156,7 +157,7 @@ class Intake:
                 record = decode(value)  # type: ignore[arg-type]
                 time = to_micros(record.time)
             except UNREADABLE as error:
-                item = Item(feed, offset, feed.last, None, (key, value, head, str(error)))
+                item = Item(feed, offset, feed.last, None, (key, value, head, Refused("schema", str(error))))
                 heappush(staged, (feed.last, "", offset, item))
                 continue
             feed.last = time
@@ -168,17 +169,22 @@ class Intake:
 
     def _labels(self, feed: Feed, decoder: EventDecoder, batch: Batch, now: float) -> None:
         name, moment = decoder.event.key.name, decoder.event.time.name
-        decoded, _, _ = decoder.decode_all(batch.values, now)
+        decoded, _, refused = decoder.decode_all(batch.values, now)
         items, ids = [], []
-        for offset, key, record in zip(batch.offsets, batch.keys, decoded, strict=True):
+        for index, (offset, key, record) in enumerate(zip(batch.offsets, batch.keys, decoded, strict=True)):
             if not feed.track.read(offset, ()):
                 continue
             answers = str(getattr(record, name)) if record is not None else ""
-            if self._misplaced(key, answers):
-                record = None
-            if record is not None:
+            refusal = refused.get(index)
+            if refusal is None and self._misplaced(key, answers):
+                refusal = Refused("misplaced", f"{decoder.event.key!r} {answers!r} belongs to another partition")
+            raw = None
+            if refusal is None:
                 feed.last = to_micros(getattr(record, moment))
-            items.append(Item(feed, offset, feed.last, record, None))
+            else:
+                clean = Refused(refusal.reason, str(refusal))  # without its traceback, which holds the whole batch
+                record, raw = None, (key, batch.values[index], batch.headers[index] if batch.headers else (), clean)
+            items.append(Item(feed, offset, feed.last, record, raw))
             ids.append(answers)
         self._push(feed, ids, items)
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from penstock.artefact import Artefacts
-from penstock.errors import PenstockError, Refused
+from penstock.errors import PenstockError
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
 from penstock.records import Candidate, Decision
@@ -52,6 +52,8 @@ class PairingShard:
         self, number: int, models: Sequence[Model], topics: Topics, idle_after: float = 5.0, artefacts: Artefacts | None = None
     ) -> None:
         self._topics, self._now, self._artefacts = topics, 0.0, artefacts
+        self._elsewhere = {event.topic for hop in topics.project.topology.hops for event in hop.direct}
+        """Label events that a view takes, too: the feature store dead-letters those."""
         self._explained = {model.name for model in models if model.explain}
         self._sends: list[Send] = []
         self._said = Said()
@@ -140,9 +142,8 @@ class PairingShard:
                 book.label(time, item)
             if item.time < time:
                 book.ledger.counts["disordered"] += 1
-        if item.record is None and feed.decoder is None:  # label events are the feature store's to dead-letter
-            key, value, headers, cause = item.raw
-            refusal = Refused("schema", cause)
+        if item.record is None and feed.at.topic not in self._elsewhere:
+            key, value, headers, refusal = item.raw
             self._sends.append(dead_letter(feed.at, item.offset, key, value, headers, refusal, "monitoring"))
 
     def _follow(self, batch: Batch) -> None:

@@ -78,7 +78,7 @@ def lanes(
             writes=[
                 topics.partials,
                 *(topics.outcomes(model.name) for model in models),
-                *(topics.dead_letters(name) for name in predictions),
+                *map(topics.dead_letters, dict.fromkeys([*predictions, *labels])),
             ],
             tracing=tracing,
             group=f"{topics.prefix}.monitoring",

@@ -13,6 +13,7 @@ import pandas as pd
 
 import penstock as ps
 from penstock.event import event_of, to_micros
+from penstock.label import Sources
 from penstock.offline import Tables
 from penstock.publish import FOREVER
 from penstock.services.embedded import Embedded
@@ -34,6 +35,17 @@ class Chargeback:
     payment_id: ps.Key[str]
     fraudulent: bool | None
     reported_at: ps.EventTime
+
+
+@ps.event("reports")
+class Report:
+    payment_id: ps.Key[str]
+    fraudulent: bool
+    reporter: str | None
+    reported_at: ps.EventTime
+
+
+SOURCES = ps.sources(Report.reporter, {"bank": 1, "shop": 0.3}, others=0.2)
 
 
 @ps.features(by=Payment.card)
@@ -69,6 +81,10 @@ def chargeback(number: int, hours: float, fraudulent: bool | None = True) -> dic
     return {"payment_id": f"p{number:03}", "fraudulent": fraudulent, "reported_at": START + timedelta(hours=hours)}
 
 
+def report(number: int, hours: float, fraudulent: bool, reporter: str | None) -> dict[str, Any]:
+    return chargeback(number, hours, fraudulent) | {"reporter": reporter}
+
+
 class Machine:
     """The embedded services without those that learn, and the offline tables that they leave behind."""
 
@@ -80,7 +96,7 @@ class Machine:
     async def publish(self, said: Sequence[dict[str, Any]], before: int = FOREVER) -> None:
         lines = []
         for each in said:
-            event = event_of(Payment if "amount" in each else Chargeback)
+            event = event_of(Payment if "amount" in each else Report if "reporter" in each else Chargeback)
             lines.append(
                 (event.topic, each[event.key.name].encode(), msgspec.json.encode(each), to_micros(each[event.time.name]))
             )
@@ -95,8 +111,22 @@ class Machine:
         return found.sort_values(["partition", "offset"]).drop_duplicates("id", keep="last").set_index("id")
 
 
-def shopping(folder: Path, lines: Sequence[dict[str, Any]], before: int = FOREVER) -> Machine:
-    machine = Machine(shop, folder)
+def judging(caps: Sources = SOURCES) -> ps.Project:
+    """A shop in which several judge: who is right, and how much of it counts."""
+
+    @ps.model(
+        scores=Payment, features=[Payment.amount], label=ps.label(Report.fraudulent, within="6h", otherwise=False, sources=caps)
+    )
+    def judged() -> ps.Learner:
+        from river import linear_model
+
+        return ps.Learner(online=linear_model.LogisticRegression())
+
+    return ps.Project("shop", [judged])
+
+
+def shopping(folder: Path, lines: Sequence[dict[str, Any]], before: int = FOREVER, project: ps.Project = shop) -> Machine:
+    machine = Machine(project, folder)
 
     async def run() -> None:
         await machine.embedded.start()

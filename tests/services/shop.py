@@ -21,6 +21,7 @@ from penstock.event import from_micros, to_micros
 from penstock.log import Headers, Partition, Send, partition_of
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Artefact, Candidate, Clock, Cohort, Decision, Outcome, Partial, Prediction, Statistic
+from penstock.runtime.deadletter import cause_of
 from penstock.runtime.lane import FROM, SEQUENCE, Lane
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change
@@ -181,6 +182,8 @@ class Result:
     dead: int = 0
     passed: int = 0
     cohorts: list[bytes] = field(default_factory=list)
+    dead_labels: list[dict[str, str]] = field(default_factory=list)
+    """Their causes."""
 
     @property
     def restated(self) -> list[Cohort]:
@@ -348,7 +351,8 @@ async def read(log: MemoryLog, topics: Topics, passed: int) -> Result:
     assert max(reports.values(), default=1) == 1, "a shard reported a window twice"
     dead = await values(topics.dead_letters(topics.predictions("late")))
     statistics, alarms, cohorts = [await values(t) for t in (topics.statistics("late"), topics.alarms, topics.cohorts("late"))]
-    return Result(outcomes, statistics, alarms, len(dead), passed, cohorts)
+    labels = [cause_of(headers) for p in await log.ends([topics.dead_letters("paid")]) for headers in log._stores[p].headers]
+    return Result(outcomes, statistics, alarms, len(dead), passed, cohorts, labels)
 
 
 WORLD = world()

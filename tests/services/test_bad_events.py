@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -84,14 +85,16 @@ BAD: dict[str, tuple[bytes | None, str]] = {
 }
 
 
-async def published(values: list[bytes | None], partitions: int = 1, monkey: float = NOW.timestamp()) -> tuple[MemoryLog, Topics]:
-    topics = Topics(project, partitions)
+async def published(
+    values: Sequence[bytes | None], partitions: int = 1, of: ps.Project = project, topic: str = "taps"
+) -> tuple[MemoryLog, Topics]:
+    topics = Topics(of, partitions)
     log = MemoryLog()
     await log.create([replace(topic, max_bytes=32 << 20) for topic in topics.all()])
-    sends = [Send("taps", b"c", value, (("x", b"1"),)) for value in values]
+    sends = [Send(topic, b"c", value, (("x", b"1"),)) for value in values]
     await log.send(sends)
-    ends = {p.number: e for p, e in (await log.ends(["taps"])).items()}
-    said = Clock(publisher="test", before=1 << 60, ends={"taps": ends})
+    ends = {p.number: e for p, e in (await log.ends([topic])).items()}
+    said = Clock(publisher="test", before=1 << 60, ends={topic: ends})
     await log.send([Send(topics.clock, b"test", msgspec.json.encode(said))])
     lane = lanes(topics, log, MemoryStore(), None)[0]
     while await lane.turn(0):
@@ -115,6 +118,34 @@ def test_a_bad_event_is_dead_lettered_with_its_cause_and_its_neighbours_are_not(
     cause = cause_of(dead.headers[0])
     assert cause["dlq.reason"] == reason and cause["dlq.offset"] == "1" and cause["dlq.error"], f"{name}: {cause}"
     assert ("x", b"1") in dead.headers[0], "the original headers go along"
+
+
+@ps.event("closings")
+class Closing:
+    tap_id: ps.Key[str]
+    stolen: bool
+    at: ps.EventTime
+
+
+@ps.features(by=Closing.tap_id)
+class Closed:
+    times_1h = ps.count(Closing, over="1h")
+
+
+@ps.model(scores=Tap, features=[Card], label=ps.label(Closing.stolen, within="6h"))
+def stolen() -> ps.Learner:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("value", ["yes", 1, "true", None, [True]])
+def test_a_label_of_another_type_that_a_view_counts_is_dead_lettered_in_words(value: object) -> None:
+    said = msgspec.json.encode({"tap_id": "t", "stolen": value, "at": NOW})
+    right = msgspec.json.encode({"tap_id": "t", "stolen": True, "at": NOW})
+    log, _ = asyncio.run(published([said, right], of=ps.Project("metro", [stolen], rows={Closing: [Closed]}), topic="closings"))
+    dead = log._stores[Partition("closings.dlq", 0)]
+    assert dead.values == [said]
+    cause = cause_of(dead.headers[0])
+    assert cause["dlq.reason"] == "schema" and "Expected `bool`" in cause["dlq.error"] and "$.stolen" in cause["dlq.error"]
 
 
 def test_everything_at_once_keeps_every_good_event() -> None:

@@ -9,17 +9,33 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from tests.services.chargebacks import START, Card, Chargeback, Machine, Payment, chargeback, fraud, payment, shop, shopping
+from tests.services.chargebacks import (
+    START,
+    Card,
+    Chargeback,
+    Machine,
+    Payment,
+    Report,
+    chargeback,
+    fraud,
+    judging,
+    payment,
+    report,
+    shop,
+    shopping,
+)  # fmt: skip
 from typer.testing import CliRunner
 
 import penstock as ps
 from penstock.cli import app
 from penstock.event import to_micros
 from penstock.frames import dataset
-from penstock.frames.manifest import listed, load
+from penstock.frames.manifest import identified, keep, listed, load
+from penstock.frames.training import Query
 from penstock.offline import Tables
 from penstock.offline.upkeep import compact, vacuum
 
@@ -181,6 +197,43 @@ def test_other_definitions_are_named_and_not_computed_with(
     with pytest.raises(ps.PenstockError, match=f"made under other definitions: {said}") as error:
         dataset.checkout(machine.tables, change()[0], "may")
     assert shop.fingerprint[:16] in error.value.fix
+
+
+def test_a_dataset_of_before_labels_waited_is_made_again_as_it_was(machine: Machine) -> None:
+    made, frame = dataset.create(machine.tables, shop, fraud, "may")
+    hasty = Query(fraud, shop.topology, waits=False).run(Query(fraud, shop.topology).tables(machine.tables, "shop"))
+    assert hasty["label"].count() > frame["label"].count(), "it has labels whose horizon had not passed"
+    query = msgspec.structs.replace(made.query, waits=False)
+    old = identified(msgspec.structs.replace(made, query=query, sha256=dataset.content(hasty)))
+    assert b"waits" in msgspec.json.encode(made) and b"waits" not in msgspec.json.encode(old)
+    keep(machine.tables.location, "old", old)
+    later(machine)
+    pd.testing.assert_frame_equal(dataset.checkout(machine.tables, shop, "old"), hasty, check_exact=True)
+    pd.testing.assert_frame_equal(dataset.checkout(machine.tables, shop, "may"), frame, check_exact=True)
+    assert dataset.differences(old, made)["query.waits"] == (False, True)
+
+
+def test_a_dataset_pins_who_may_label_and_how_much_of_it_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [payment(i, i) for i in range(9)] + [report(i, i + 0.5, True, "bank" if i % 2 else "shop") for i in range(8)]
+    lines.sort(key=lambda said: said.get("paid_at") or said["reported_at"])
+    project = judging()
+    machine = shopping(tmp_path, lines, to_micros(START + timedelta(days=1)), project)
+    _, frame = dataset.create(machine.tables, project, project.model("judged"), "may")
+    assert set(frame["source"][frame["label"].isna()]) >= {"shop"}
+    pd.testing.assert_frame_equal(dataset.checkout(machine.tables, project, "may"), frame, check_exact=True)
+    monkeypatch.setenv("PENSTOCK_TABLES", machine.tables.location.root)
+    monkeypatch.setenv("PENSTOCK_PROJECT", "tests.services.chargebacks")
+    monkeypatch.setattr("tests.services.chargebacks.project", project)
+    said = CliRunner().invoke(app, ["dataset", "create", "judged", "--name", "june"])
+    left = (frame["label"].isna() & (frame["source"] == "shop")).sum()
+    assert f"beyond the caps of their sources are left out: shop {left}" in said.stderr, said.output
+    assert "silence means False, sources bank 1, shop 0.3, others 0.2" in said.stdout
+    for caps in ({"bank": 1, "shop": 0.5}, {"shop": 0.3, "bank": 1}):  # another cap, another order of trust
+        other = judging(ps.sources(Report.reporter, caps, others=0.2))
+        with pytest.raises(
+            ps.PenstockError, match=r"the label of judged is .*caps .*, and was .*caps \[\['bank', 1\], \['shop', 0.3\]"
+        ):
+            dataset.checkout(machine.tables, other, "may")
 
 
 def test_features_that_were_served_are_read_whatever_the_view_means_today(machine: Machine) -> None:

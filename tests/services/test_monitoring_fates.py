@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from tests.services.shop import LENGTH, START, WHOLE, WITHIN, WORLD, World, declared, prediction, run
 
 from penstock.duration import HOUR
-from penstock.event import to_micros
+from penstock.event import from_micros, to_micros
 from penstock.log import Send
 from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.topics import Topics
@@ -82,7 +83,32 @@ def test_bad_records_are_counted_and_nothing_else_is_lost() -> None:
     result = run(WORLD, extra=extra)
     assert result.outcomes == WHOLE.outcomes
     assert result.counts["malformed"] == len(extra)
-    assert result.dead == len(BAD), "predictions are dead-lettered here, label events by the feature store"
+    assert result.dead == len(result.dead_labels) == len(BAD)
+
+
+@pytest.mark.parametrize("score", [b"null", b"NaN", b"Infinity", b'"NaN"', b'"0.7"', b"true", b"1e999", b"[0.7]"])
+def test_an_answer_whose_score_is_no_number_is_dead_lettered_and_not_counted(score: bytes) -> None:
+    time = START + 24 * HOUR
+    good, odd = (prediction(name, "s", time, {"v1": 0.7}, "v1", {"Order.amount": 5.0}) for name in ("good", "odd"))
+    said = msgspec.json.encode(odd)
+    assert said.count(b'"score":0.7') == 1
+    topic = Topics(declared(False), 1).predictions("late")
+    bad = Send(topic, b"odd", said.replace(b'"score":0.7', b'"score":' + score))
+    result = run(World([good], [(time + HOUR, "good", True)]), extra=[bad])
+    assert result.counts == {"predictions": 1, "outcomes": 1, "malformed": 1} and result.dead == 1
+    assert [outcome.id for outcome in result.settled.values()] == ["good"]
+
+
+@pytest.mark.parametrize("value", ["yes", 1, "true", None, [True]])
+def test_a_label_of_another_type_is_dead_lettered_in_words_and_not_counted(value: object) -> None:
+    time = START + 24 * HOUR
+    said = msgspec.json.encode({"order_id": "o", "late": value, "at": from_micros(time + HOUR)})
+    answer = prediction("o", "s", time, {"v1": 0.7}, "v1", {"Order.amount": 5.0})
+    result = run(World([answer], [(time + 2 * HOUR, "o", False)]), extra=[Send("paid", b"o", said)])
+    assert result.counts == {"predictions": 1, "outcomes": 1, "malformed": 1}
+    (cause,) = result.dead_labels
+    assert (cause["dlq.reason"], cause["dlq.service"]) == ("schema", "monitoring")
+    assert "Expected `bool`" in cause["dlq.error"] and "$.late" in cause["dlq.error"]
 
 
 def test_inputs_that_cannot_be_read_are_counted_and_the_others_binned() -> None:

@@ -19,7 +19,19 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.services.chargebacks import START, Machine, Payment, chargeback, fraud, payment, shop, shopping
+from tests.services.chargebacks import (
+    SOURCES,
+    START,
+    Machine,
+    Payment,
+    chargeback,
+    fraud,
+    judging,
+    payment,
+    report,
+    shop,
+    shopping,
+)  # fmt: skip
 
 import penstock as ps
 from penstock.event import from_micros, to_micros
@@ -189,20 +201,28 @@ def test_silence_is_believed_only_as_far_as_the_tables_go(tmp_path: Path) -> Non
     assert found["label"].tolist() == [False, pd.NA, pd.NA]  # and without any label there is no table of them
 
 
+def test_of_several_sources_the_trusted_one_is_right_and_what_exceeds_a_cap_has_no_label(tmp_path: Path) -> None:
+    who = ["bank", "bank", "bank", "shop", "shop", "web", "bank", "shop", None]
+    lines = (
+        [payment(i, i) for i in range(11)] + [payment(11, 15.5)] + [report(i, i + 1, True, name) for i, name in enumerate(who)]
+    )
+    lines += [report(0, 3, False, "shop"), report(3, 2, False, "web"), report(7, 9, False, "bank")]
+    lines.sort(key=lambda said: said.get("paid_at") or said["reported_at"])
+    project = judging()
+    machine = shopping(tmp_path, lines, project=project)
+    found = ps.training_set(project.model("judged"), machine.tables)
+    labels = found["label"].astype(object).where(found["label"].notna(), None)
+    assert labels.tolist() == [True, True, True, True, None, None, True, False, True, False, None, None]
+    said = ["bank", "bank", "bank", "shop", "shop", "others", "bank", "bank", "others", "", "", ""]
+    assert found["source"].tolist() == said, "a source without a label: beyond its cap"
+    assert found["answered"].tolist() == [True] * 9 + [False] * 3
+    part = ps.training_set(project.model("judged"), machine.tables, start=START + timedelta(hours=4))
+    pd.testing.assert_frame_equal(part, found[4:].reset_index(drop=True))  # the first of the shop there, and still beyond its cap
+
+
 WITHIN = 5
 """Microseconds."""
 names, hours = st.integers(0, 7), st.integers(10, 35)
-
-
-@ps.event("reports")
-class Report:
-    payment_id: ps.Key[str]
-    fraudulent: bool
-    reporter: str | None
-    reported_at: ps.EventTime
-
-
-SOURCES = ps.sources(Report.reporter, {"bank": 1, "shop": 0.3}, others=0.2)
 
 
 class Known(NamedTuple):
