@@ -63,6 +63,12 @@ def test_measures_from_sums_are_those_of_the_outcomes_one_by_one(seed: int, thre
     assert found["calibration_error"].value == pytest.approx(sum(gaps) / 700)
 
 
+def test_a_score_on_the_threshold_says_yes() -> None:
+    for step in range(1, BINS):
+        for score, says in ((step / BINS, True), (math.nextafter(step / BINS, 0.0), False)):
+            assert sum(confusion(summed([score], [True]), step / BINS)[:2]) == says, score
+
+
 def test_kappa_temporal_is_0_for_who_says_the_last_label_and_below_for_who_is_worse() -> None:
     scores, labels = [0.1] * 10, [False] * 7 + [True] * 3
     assert measured(summed(scores, labels), last=False)["kappa_temporal"].value == 0.0
@@ -194,3 +200,15 @@ def test_what_is_no_number_is_counted_and_in_no_sum() -> None:
     errors = Errors.of([1.0, math.nan, 2.0], [1.5, 2.0, math.inf])
     assert (errors.n, errors.odd, errors.absolute) == (1, 2, 0.5)
     assert measured_errors(Errors.of([math.nan], [1.0])) == {}
+    found = measured_errors(Errors.of([1.0, 2.0], [1.0, 2.0], {"0.5": [math.nan, 0.0], "0.9": [math.nan, math.inf]}))
+    assert found["pinball_0.5"].value == 1.0, "the mean of those that are known"
+    assert "pinball_0.9" not in found
+
+
+def test_errors_of_any_size_have_finite_measures_in_their_bounds() -> None:
+    assert measured_errors(Errors.of([1.0, 2.0, 3.0], [9.0, 2.0, 3.0]))["r2"].high <= 1.0
+    for truth, answer in ((1e100, 0.0), (1e200, -1e200), (1.7e308, -1.7e308)):
+        errors = Errors.of([truth, 0.0], [answer, 0.0])
+        found = measured_errors(errors)
+        assert (errors.n, errors.odd) == (1, 1)
+        assert all(math.isfinite(x) for each in found.values() for x in (each.value, each.low, each.high)), found

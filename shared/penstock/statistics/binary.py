@@ -33,7 +33,7 @@ import numpy.typing as npt
 from ..records import Measure, Quality
 from ..value import Value
 from .loss import CLIP, clipped, log_losses
-from .quality import BINS, added, area, prior_loss
+from .quality import BINS, added, area, place_of, prior_loss
 
 __all__ = ["answering", "confusion", "measured", "wilson"]
 
@@ -81,7 +81,7 @@ def confusion(quality: Quality, threshold: float = 0.5) -> tuple[int, int, int, 
 def answering(rate: float, quality: Quality) -> Quality:
     """The sums that answering always with `rate` would have had on the same outcomes: a baseline."""
     rate, negatives = clipped(rate), quality.n - quality.positives
-    place = int(rate * BINS)
+    place = place_of(rate)
     return Quality(
         n=quality.n,
         positives=quality.positives,
