@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -100,6 +101,20 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(n: int) -> None:
             held[name] += measure.low <= truth[name].value <= measure.high
     del held["calibration_error"]  # chance adds to it: the smaller the window, the greater
     assert min(held.values()) >= 0.88 * 300, held
+
+
+@pytest.mark.parametrize("positives", [1, 2, 5])
+@pytest.mark.parametrize("auc", [0.6, 0.95])
+def test_a_few_outcomes_of_one_kind_leave_the_area_open(positives: int, auc: float) -> None:
+    """Normal scores: what one fraud in 200 answers says of the area is little, and DeLong alone held it in one window of ten."""
+    rng, apart, held = np.random.default_rng(3), NormalDist().inv_cdf(auc) * math.sqrt(2), 0
+    for _ in range(200):
+        scores = 1 / (1 + np.exp(-np.concatenate((rng.normal(apart, 1, positives), rng.normal(0, 1, 200)))))
+        bins = np.floor(scores * BINS).astype(int)
+        true, false = (np.bincount(each, minlength=BINS).tolist() for each in np.split(bins, [positives]))
+        found = measured(Quality(n=200 + positives, positives=positives, bins_true=true, bins_false=false))["auc"]
+        held += found.low <= auc <= found.high
+    assert held >= 0.9 * 200
 
 
 def test_sums_of_parts_measure_as_the_whole_does() -> None:

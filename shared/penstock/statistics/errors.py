@@ -20,8 +20,8 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
     """Sums over answers and their truths; `odd` counts pairs with a number that is missing, infinite or beyond 1e70, which are in
     no sum.
 
-    `fourth` is the sum of the fourth powers of errors, for the interval of the root mean square; `pinball` are by quantile, of the
-    `pinball_n` pairs in which it is known.
+    `fourth` is the sum of the fourth powers of errors, for the interval of the root mean square; `pinball` are by quantile, of
+    the `pinball_n` pairs in which it is known.
     """
 
     n: int = 0
