@@ -33,8 +33,10 @@ LEAST_COHORTS, LEAST_ANSWERS = 3, 50
 
 
 class Custom(msgspec.Struct):
-    """What a feed of labels is used to: the newest cohorts by delay, answers without a label last, and their distances."""
+    """What a feed of labels is used to: the newest cohorts by delay, answers without a label last, and their distances. `edges`
+    are those of the delays; under others, of a project that was changed, nothing is known yet."""
 
+    edges: list[int] = []
     cohorts: list[list[int]] = []
     distances: list[float] = []
     odd: list[list[int]] = []
@@ -47,6 +49,8 @@ def punctual(
     """Whether the labels of a cohort of `length` microseconds came later or fewer than is custom (None: nothing can be said),
     with the evidence; `edges` are of its bins of delays, up to the horizon. `custom` learns from it."""
     bins = sum(edge <= (monitor.within or edges[-1]) for edge in edges)
+    if custom.edges != list(edges[:bins]):
+        custom.edges, custom.cohorts, custom.distances, custom.odd = list(edges[:bins]), [], [], []
     labels = added(scored.delays, [0] * len(edges))[:bins]
     now = [*labels, max(scored.answers - sum(labels), 0)]
     n = sum(now)

@@ -69,7 +69,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         if statistic.end <= self.until:
             return self
         found = statistic.versus(self.subject, self.against)
-        if found.n <= 0:  # corrections alone may leave a window below 0
+        if self.since is None and found.n <= 0:  # corrections alone: of what was counted before
             found = Paired()
         begins = found.n > 0 and self.since is None
         return msgspec.structs.replace(

@@ -1,7 +1,7 @@
 """Examples: all outcomes of a model as columns, in the order in which they count.
 
-An outcome counts when its label became known; where labels wait (`Label.waits`), when its horizon has passed, with the label that
-it has then. What is learned at time T are the outcomes that count
+An outcome counts when its label became known, but not before its event; where labels wait (`Label.waits`), when its horizon has
+passed, with the label that it has then. What is learned at time T are the outcomes that count
 before T, so that reading further ahead changes nothing, and partitions may come interleaved in any way: rows are kept sorted by
 (when they count, id). A correction is a second row of the same id; at T the newest row that counts before T counts. Labels beyond
 the cap of their source are left out.
@@ -137,7 +137,7 @@ class Examples:
         inputs = self._inputs.matrix([row.inputs for row in read])
         for at, row, vector in zip(which, read, inputs, strict=True):
             time, labelled = to_micros(row.time), to_micros(row.labelled)
-            counts = labelled if self._horizon is None else max(labelled, time + self._horizon)
+            counts = max(labelled, time + (self._horizon or 0))
             order = counts, row.id, batch.offsets[at]
             place = batch.partition.number, batch.offsets[at]
             self._pending.append((order, row.source, (vector, row.label, time, counts, FOREVER, *_members(row), *place)))

@@ -17,7 +17,7 @@ from penstock.contributions.linear import Linear
 from penstock.contributions.trees import Trees
 from penstock.event import to_micros
 from penstock.records import Decision, Shift, Statistic
-from penstock.services.monitoring.explaining import drawn
+from penstock.services.monitoring.explaining import Explaining, drawn
 
 WEIGHTS, MEANS = np.array([0.3, -1.1]), np.array([20.0, 1.0])
 STUMP = {"feature": [0, -1, -1], "threshold": [20.0, 0, 0], "below": [1, 0, 0], "above": [2, 0, 0], "missing": [2, 0, 0]}
@@ -89,6 +89,18 @@ def test_an_answer_without_finite_contributions_is_counted_as_unexplained(explai
     missing = sum(weight is None for weight in answers.values())
     assert found.counts["unexplained"] == missing > 0
     assert sum(w.contributions["v1"].n for w in found.windows if "v1" in w.contributions) == len(answers) - missing
+
+
+def test_an_answer_that_cannot_be_read_costs_no_other_its_explanation(explained: dict[str, Any]) -> None:
+    """Else what is explained would depend on who was read with whom."""
+    candidate = msgspec.json.decode(explained["explained"]["v2"], type=Decision).candidate
+    assert candidate is not None
+    explaining = Explaining(explained["artefacts"], candidate)
+    good, bad = msgspec.Raw(b'{"Order.amount":30.0,"Order.weight":1.0}'), msgspec.Raw(b'{"Order.amount":"x"}')
+    alone, together, none = (explaining.sums(rows) for rows in ([good], [bad, good], [bad]))
+    assert alone is not None
+    assert (alone, 1) == (together, alone.n)
+    assert none is None or none.n == 0
 
 
 def test_what_cannot_be_explained_is_counted_and_statistics_go_on(explained: dict[str, Any]) -> None:

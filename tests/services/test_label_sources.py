@@ -14,12 +14,16 @@ from tests.services.shop import LENGTH, START, WITHIN, World, decision, predicti
 import penstock as ps
 from penstock.duration import DAY, MINUTE
 from penstock.event import from_micros, to_micros
+from penstock.label import MOST
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Clock, Cohort, Outcome, Statistic
+from penstock.services.monitoring.ledger import Answer, Settled
 from penstock.services.monitoring.service import lanes
+from penstock.services.monitoring.window import Tallied, Window
 from penstock.statistics.binary import measured
 from penstock.statistics.quality import Sums
+from penstock.statistics.quota import LEVELS
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
 
@@ -206,6 +210,21 @@ def test_what_counts_does_not_depend_on_the_number_of_partitions(otherwise: bool
 
 
 # --- silence ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_report_of_a_window_with_all_the_sources_that_may_be_named_fits_into_its_topic() -> None:
+    """Else monitoring would stop for good: what is too large stays so."""
+    topics = topics_of(None, 1)
+    limit = next(contract.topic.max_bytes for contract in topics.contracts() if contract.topic.name == topics.partials)
+    answer = Answer(
+        "o", "k", from_micros(0), msgspec.Raw(b"{}"), 0.5, dict.fromkeys(("v1", "v2", "online-1"), 0.5), "v1", "champion"
+    )
+    full = Tallied()
+    for cohort in (0, DAY):  # a horizon seldom ends with a window
+        full.judge(Settled(answer, True, 0, True, None, cohort, 1), True, cohort, 1)
+    window = Window(0, capped={f"source {rank}": dict.fromkeys(range(LEVELS), full) for rank in range(MOST)})
+    [partial] = window.partials("late", DAY, 0, 1, {})
+    assert 2 * len(msgspec.json.encode(partial)) < limit, "counts of four digits take more, but not twice as much"
 
 
 def test_what_is_known_before_the_horizon_is_not_taken_for_the_whole() -> None:

@@ -75,6 +75,10 @@ ODD: dict[str, tuple[Any, Any, str, str]] = {
     "names of rows": ([f"r{i}" for i in range(N)], ["r1"] * 300, "unknown", "it names rows: 2,000 different values"),
     "numbers of rows": (range(N), range(N, N + 300), "unknown", "it rises from row to row"),
     "times": (DAYS, DAYS[:9], "unknown", "times move by themselves"),
+    "one text": (["a"] * N, ["a"] * 300, "steady", "moved by 0.000"),
+    "one text and one row of it": (["a"] * N, ["a"], "unknown", "too few"),
+    "one truth value": ([True] * N, [True] * 300, "steady", "moved by 0.000"),
+    "two rows, and some missing before": ([*NORMAL, *[None] * 300], NORMAL[:2], "unknown", "too few"),
     "decimals": ([Decimal(i % 9) for i in range(N)], [1.0, 5.0] * 200, "drift", "moved"),
 }  # fmt: skip
 

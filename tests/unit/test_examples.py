@@ -60,6 +60,13 @@ def test_a_row_counts_from_when_its_label_was_known_and_as_long_as_its_event_is_
     assert examples.window(moment(12), moment(5) - moment(0)).time.min() == moment(7)
 
 
+def test_a_label_that_came_before_its_event_counts_from_the_event_on() -> None:
+    examples = Examples(NAMES)
+    examples.add(batch(0, [outcome(9, 4, True)]))
+    assert len(examples.window(moment(9), 0)) == 0, "there was no such row yet, and whether it was read follows from no log"
+    assert len(examples.window(moment(9.1), 0)) == 1
+
+
 def test_a_correction_replaces_the_label_from_when_it_came() -> None:
     examples = Examples(NAMES)
     examples.add(batch(0, [outcome(1, 2, True), outcome(2, 3, True), outcome(1, 5, False, corrects=True)]))

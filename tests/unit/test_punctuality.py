@@ -57,6 +57,18 @@ def test_fewer_or_later_labels_are_seen_and_nothing_else(share: float, typical: 
     assert evidence["labelled"] == pytest.approx(share, abs=0.08)
 
 
+@pytest.mark.parametrize("horizon", [3 * DAY, 5 * HOUR])
+@pytest.mark.parametrize("halvings", [20, 9])
+def test_a_custom_of_another_horizon_is_forgotten(horizon: int, halvings: int) -> None:
+    """The project was changed, and what is remembered was counted in other bins of delays."""
+    rng = np.random.default_rng(2)
+    custom, edges = settled(rng), tuple(sorted(horizon >> k for k in range(halvings)))
+    for known in range(4):
+        delays = np.bincount(rng.integers(0, len(edges), 300), minlength=len(edges)).tolist()
+        bad, _ = punctual(MONITOR, Scored(answers=400, delays=delays), edges, DAY, custom)
+        assert bad is (None if known < 3 else False)
+
+
 def test_only_what_had_its_time_counts() -> None:
     """At a quarter of a day a label that takes six hours longer is missing, which is no news over two days."""
     soon = Labels(within=12 * HOUR, material=0.1, false_alarms_per_month=1.0)

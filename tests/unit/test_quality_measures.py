@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from statistics import NormalDist
 
 import msgspec
 import numpy as np
@@ -63,6 +64,12 @@ def test_measures_from_sums_are_those_of_the_outcomes_one_by_one(seed: int, thre
     assert found["calibration_error"].value == pytest.approx(sum(gaps) / 700)
 
 
+def test_a_score_on_the_threshold_says_yes() -> None:
+    for step in range(1, BINS):
+        for score, says in ((step / BINS, True), (math.nextafter(step / BINS, 0.0), False)):
+            assert sum(confusion(summed([score], [True]), step / BINS)[:2]) == says, score
+
+
 def test_kappa_temporal_is_0_for_who_says_the_last_label_and_below_for_who_is_worse() -> None:
     scores, labels = [0.1] * 10, [False] * 7 + [True] * 3
     assert measured(summed(scores, labels), last=False)["kappa_temporal"].value == 0.0
@@ -94,6 +101,20 @@ def test_intervals_hold_the_truth_about_as_often_as_they_say(n: int) -> None:
             held[name] += measure.low <= truth[name].value <= measure.high
     del held["calibration_error"]  # chance adds to it: the smaller the window, the greater
     assert min(held.values()) >= 0.88 * 300, held
+
+
+@pytest.mark.parametrize("positives", [1, 2, 5])
+@pytest.mark.parametrize("auc", [0.6, 0.95])
+def test_a_few_outcomes_of_one_kind_leave_the_area_open(positives: int, auc: float) -> None:
+    """Normal scores: what one fraud in 200 answers says of the area is little, and DeLong alone held it in one window of ten."""
+    rng, apart, held = np.random.default_rng(3), NormalDist().inv_cdf(auc) * math.sqrt(2), 0
+    for _ in range(200):
+        scores = 1 / (1 + np.exp(-np.concatenate((rng.normal(apart, 1, positives), rng.normal(0, 1, 200)))))
+        bins = np.floor(scores * BINS).astype(int)
+        true, false = (np.bincount(each, minlength=BINS).tolist() for each in np.split(bins, [positives]))
+        found = measured(Quality(n=200 + positives, positives=positives, bins_true=true, bins_false=false))["auc"]
+        held += found.low <= auc <= found.high
+    assert held >= 0.9 * 200
 
 
 def test_sums_of_parts_measure_as_the_whole_does() -> None:
@@ -194,3 +215,15 @@ def test_what_is_no_number_is_counted_and_in_no_sum() -> None:
     errors = Errors.of([1.0, math.nan, 2.0], [1.5, 2.0, math.inf])
     assert (errors.n, errors.odd, errors.absolute) == (1, 2, 0.5)
     assert measured_errors(Errors.of([math.nan], [1.0])) == {}
+    found = measured_errors(Errors.of([1.0, 2.0], [1.0, 2.0], {"0.5": [math.nan, 0.0], "0.9": [math.nan, math.inf]}))
+    assert found["pinball_0.5"].value == 1.0, "the mean of those that are known"
+    assert "pinball_0.9" not in found
+
+
+def test_errors_of_any_size_have_finite_measures_in_their_bounds() -> None:
+    assert measured_errors(Errors.of([1.0, 2.0, 3.0], [9.0, 2.0, 3.0]))["r2"].high <= 1.0
+    for truth, answer in ((1e100, 0.0), (1e200, -1e200), (1.7e308, -1.7e308)):
+        errors = Errors.of([truth, 0.0], [answer, 0.0])
+        found = measured_errors(errors)
+        assert (errors.n, errors.odd) == (1, 1)
+        assert all(math.isfinite(x) for each in found.values() for x in (each.value, each.low, each.high)), found

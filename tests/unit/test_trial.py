@@ -57,6 +57,16 @@ def test_mean_and_error_are_those_of_the_differences_event_by_event(turned: bool
     assert trial.error == pytest.approx(math.sqrt(sum((g - mean) ** 2 for g in gaps)) / len(gaps))
 
 
+def test_a_window_of_corrections_alone_takes_back_what_it_corrects() -> None:
+    """A label that is corrected is taken back and counted anew: no more outcomes, other differences."""
+    trial = Trial(subject="v2", against="v1", until=START).grown(window(1, [{"v1": 0.1, "v2": 2.1}, {"v1": 0.5, "v2": 0.4}]))
+    corrected = window(2, [])
+    corrected.paired["v1"] = {"v2": Paired(n=0, sum=2.0 + 2.0, squares=0.0)}  # v1 - v2 was -2, is 2
+    assert trial.grown(corrected).mean == pytest.approx((-2.0 - 0.1) / 2)
+    early = Trial(subject="v2", against="v1", until=START).grown(window(1, [])).grown(corrected)
+    assert early.sum == 0.0, "what was counted before the trial is not taken back from it"
+
+
 def test_a_version_that_is_a_little_worse_is_caught_whatever_is_served_beside_it() -> None:
     made = events(random.Random(1), 1_000, 0.01)
     trial = Trial(subject="v2", against="v1", until=START)

@@ -66,7 +66,7 @@ def table(shown: Sequence[tuple[Cohort, Cohort]]) -> list[tuple[str, ...]]:
         served, before = last.measures.get("served", {}), first.measures.get("served", {})
         prior = last.measures.get("prior", {}).get("log_loss")
         over = last.labels + last.silent + last.unanswered
-        state = "all" if last.complete else f"{over / last.answers:.0%}" if last.answers else "–"
+        state = "all" if last.complete else f"{100 * over // last.answers}%" if last.answers else "–"
         found.append(
             (
                 f"{last.start:%Y-%m-%d %H:%M}",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Iterator
+from lzma import LZMAError
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from zipfile import BadZipFile
 
 from ..errors import PenstockError
 
@@ -50,11 +53,13 @@ def frames_of(path: Path, bad: list[Bad], rows: int) -> Iterator[pd.DataFrame]:
                 yield batch.to_pandas()
         elif ".csv" in path.suffixes:
             frame = pd.read_csv(path, low_memory=False)  # whole, so that no part of a column is taken for another kind
+            if not isinstance(frame.index, pd.RangeIndex):  # the first cells were taken for names of rows, all others moved
+                raise ValueError("its rows have more cells than its first line has names")
             bad += _mended(frame)
             yield frame
         else:
             raise PenstockError(f"{path.name} is neither .csv nor .parquet", "convert it, or pass a frame in Python")
-    except (ValueError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, OSError, EOFError, ImportError, zlib.error, LZMAError, BadZipFile) as error:
         raise PenstockError(f"{path} cannot be read: {error}", "is it really what its name says?") from None
 
 
@@ -98,7 +103,7 @@ def _mended(frame: pd.DataFrame) -> Iterator[Bad]:
         wrong = there & numbers.isna()
         if not wrong.any() or wrong.sum() > (1 - MOSTLY) * there.sum():
             continue
-        whole = texts[there & ~wrong].astype(str).str.fullmatch(r"\s*[+-]?\d+\s*").all()
+        whole = texts[there & ~wrong].astype(str).str.fullmatch(r"\s*[+-]?\d{1,18}\s*").all()  # what int64 holds
         first = texts[wrong].head(NAMED)
         named = {int(at) + 1: str(text)[:40] for at, text in zip(first.index, first, strict=True)}
         frame[name] = numbers.astype("Int64") if whole else numbers

@@ -1,10 +1,12 @@
-"""Measures of yes/no answers, from the sums of a window alone: each with its 95 % interval, whatever the window's size.
+"""Measures of yes/no answers, from the sums of a window alone, each with its 95 % interval. Shares and the area hold the truth
+about as often at any size; the others from some 20 outcomes on, as before the spread seen is less than there is.
 
 A Quality counts the scores of true and of false outcomes in 200 steps, so every confusion matrix at a threshold on a step, and
 every curve over thresholds, is exact up to the order of scores within one step. Sums of windows and partitions add, and then
 these hold for all of them together.
 
-    auc                 DeLong, DeLong and Clarke-Pearson 1988, from the counts (ties half)
+    auc                 DeLong, DeLong and Clarke-Pearson 1988, from the counts (ties half); at each end that or Newcombe 2006
+                        (method 5), whichever is wider: the former sees no spread in one or two outcomes of a kind
     average_precision   sum of precision times the gain in recall, from the highest score down
     log_loss, brier     the exact means; their errors from the counts at the middle of each step
     accuracy, precision, recall, specificity    Wilson 1927
@@ -33,7 +35,7 @@ import numpy.typing as npt
 from ..records import Measure, Quality
 from ..value import Value
 from .loss import CLIP, clipped, log_losses
-from .quality import BINS, added, area, prior_loss
+from .quality import BINS, added, area, place_of, prior_loss
 
 __all__ = ["answering", "confusion", "measured", "wilson"]
 
@@ -81,7 +83,7 @@ def confusion(quality: Quality, threshold: float = 0.5) -> tuple[int, int, int, 
 def answering(rate: float, quality: Quality) -> Quality:
     """The sums that answering always with `rate` would have had on the same outcomes: a baseline."""
     rate, negatives = clipped(rate), quality.n - quality.positives
-    place = int(rate * BINS)
+    place = place_of(rate)
     return Quality(
         n=quality.n,
         positives=quality.positives,
@@ -131,11 +133,31 @@ def _curves(quality: Quality, counts: npt.NDArray[np.int64]) -> dict[str, Measur
         for weights, part, size in ((true, above, n), (false, below, m))
     )
     half = Z * sqrt(spread) if spread else 3.0 / min(n, m)  # all in order: the rule of three of the rarer kind
+    low, high = _newcombe(auc, n, m)
     exact, rough = (float(_average_precision(cells[None])[0]) for cells in (counts, _banded(counts)))
     return found | {
-        "auc": Measure(value=auc, low=max(auc - half, 0.0), high=min(auc + half, 1.0)),
+        "auc": Measure(value=auc, low=max(min(auc - half, low), 0.0), high=min(max(auc + half, high), 1.0)),
         "average_precision": _drawn(exact, np.clip(_average_precision(draws) + (exact - rough), 0.0, 1.0)),
     }
+
+
+def _newcombe(auc: float, n: float, m: float) -> tuple[float, float]:
+    """The areas from which `auc` is Z standard errors away, these as of exponential scores (Hanley and McNeil 1982), their sizes
+    evened out (Newcombe 2006, method 5). By bisection."""
+    even = (n + m) / 2 - 1
+
+    def beyond(area: float) -> bool:
+        square = area * (1 - area) / (n * m) * (1 + even * (1 - area) / (2 - area) + even * area / (1 + area))
+        return (auc - area) ** 2 > Z * Z * square
+
+    found = []
+    for outer in (0.0, 1.0):
+        inner = auc
+        for _ in range(40):
+            middle = (outer + inner) / 2
+            outer, inner = (middle, inner) if beyond(middle) else (outer, middle)
+        found.append(outer)
+    return found[0], found[1]
 
 
 def _draws(counts: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -181,7 +181,8 @@ def _column(column: Counted, answers: list[Answer]) -> Column:
     reference, now, then = column.reference, column.now, column.then
     rows, past = (float(c[: reference.missing_cell + 1].sum()) for c in (now, then))
     verdicts = {answer.verdict for answer in answers}
-    verdict: Verdict = "drift" if "drift" in verdicts else "steady" if "steady" in verdicts else "unknown"
+    blind = any(a.question == "distribution" and a.verdict == "unknown" for a in answers)  # the others are no excuse for it
+    verdict: Verdict = "drift" if "drift" in verdicts else "steady" if "steady" in verdicts and not blind else "unknown"
     first = max((a for a in answers if a.verdict == verdict), key=lambda a: a.excess, default=None)
     both_missing = rows > 0 and past > 0 and reference.missing(now) == rows and reference.missing(then) == past
     if both_missing:

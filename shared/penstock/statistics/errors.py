@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite, sqrt
+from math import sqrt
 
 import msgspec
 
@@ -12,12 +12,16 @@ from ..records import Measure
 __all__ = ["Errors", "measured_errors"]
 
 Z = 1.959963984540054
+LIMIT = 1e70
+"""Beyond it, fourth powers leave float64."""
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over answers and their truths; `odd` counts pairs with a number that is missing or infinite, which are in no sum.
+    """Sums over answers and their truths; `odd` counts pairs with a number that is missing, infinite or beyond 1e70, which are in
+    no sum.
 
-    `fourth` is the sum of the fourth powers of errors, for the interval of the root mean square; `pinball` are by quantile.
+    `fourth` is the sum of the fourth powers of errors, for the interval of the root mean square; `pinball` are by quantile, of
+    the `pinball_n` pairs in which it is known.
     """
 
     n: int = 0
@@ -29,6 +33,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
     truth_squares: float = 0.0
     pinball: dict[str, float] = {}
     pinball_squares: dict[str, float] = {}
+    pinball_n: dict[str, int] = {}
     odd: int = 0
 
     @classmethod
@@ -41,12 +46,12 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
         >>> Errors.of([1.0, 3.0], [2.0, 1.0]).absolute, Errors.of([4.0], [0.0], {"0.9": [2.0]}).pinball
         (3.0, {'0.9': 1.8})
         """
-        pairs = [(y, x) for y, x in zip(truth, answer, strict=True) if isfinite(y) and isfinite(x)]
+        pairs = [(y, x) for y, x in zip(truth, answer, strict=True) if abs(y) <= LIMIT and abs(x) <= LIMIT]
         misses = [x - y for y, x in pairs]
         losses: dict[str, list[float]] = {}
         for name, values in (quantiles or {}).items():
             q = float(name)
-            known = [(y, v) for y, v in zip(truth, values, strict=True) if isfinite(y) and isfinite(v)]
+            known = [(y, v) for y, v in zip(truth, values, strict=True) if abs(y) <= LIMIT and abs(v) <= LIMIT]
             losses[name] = [max(q * (y - v), (q - 1) * (y - v)) for y, v in known]
         return cls(
             n=len(pairs),
@@ -58,6 +63,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True):
             truth_squares=sum(y * y for y, _ in pairs),
             pinball={name: sum(each) for name, each in losses.items()},
             pinball_squares={name: sum(loss * loss for loss in each) for name, each in losses.items()},
+            pinball_n={name: len(each) for name, each in losses.items()},
             odd=len(truth) - len(pairs),
         )
 
@@ -82,10 +88,11 @@ def measured_errors(errors: Errors) -> dict[str, Measure]:
     variance = errors.truth_squares / n - (errors.truths / n) ** 2
     if variance > 0:
         found["r2"] = Measure(
-            value=1 - square / variance, low=1 - (square + spread) / variance, high=1 - (square - spread) / variance
+            value=1 - square / variance, low=1 - (square + spread) / variance, high=min(1 - (square - spread) / variance, 1.0)
         )
     for name, total in errors.pinball.items():
-        found[f"pinball_{name}"] = _mean(total, errors.pinball_squares[name], n)
+        if known := errors.pinball_n[name]:
+            found[f"pinball_{name}"] = _mean(total, errors.pinball_squares[name], known)
     return found
 
 

@@ -6,6 +6,7 @@ rounding while the sum stays below 2**27 (some 10**8 outcomes a window), so one 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from itertools import accumulate, zip_longest
 from math import log
 from typing import Any, TypeVar
@@ -15,12 +16,13 @@ import msgspec
 from ..records import Paired, Quality
 from .loss import clipped, log_loss
 
-__all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "prior_loss"]
+__all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "place_of", "prior_loss"]
 
 T = TypeVar("T")
 
 BINS = 200
 GRAIN = float(1 << 26)
+_EDGES = [at / BINS for at in range(1, BINS)]
 
 
 def loss_of(score: float, label: bool) -> float:
@@ -30,6 +32,15 @@ def loss_of(score: float, label: bool) -> float:
     (0.693147, True)
     """
     return round(log_loss(score, label) * GRAIN) / GRAIN
+
+
+def place_of(score: float) -> int:
+    """The step of a score: one on the border between two is of the upper, as an answer says yes from its threshold on.
+
+    >>> place_of(0.29), int(0.29 * BINS)
+    (58, 57)
+    """
+    return bisect_right(_EDGES, score)
 
 
 class Sums(msgspec.Struct):
@@ -52,7 +63,7 @@ class Sums(msgspec.Struct):
         self.positives += sign * label
         self.loss += sign * loss
         self.squares += sign * (round(miss * miss * GRAIN) / GRAIN)
-        (self.bins_true if label else self.bins_false)[int(score * BINS)] += sign
+        (self.bins_true if label else self.bins_false)[place_of(score)] += sign
         return loss
 
     def frozen(self) -> Quality:

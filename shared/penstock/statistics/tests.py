@@ -64,8 +64,8 @@ def chi_square(now: Cells, then: Cells) -> Tested:
     if effect is None:
         return Tested(None, None)
     a, b = _pooled(np.asarray(now, np.float64), np.asarray(then, np.float64))
-    if len(a) < 2:
-        return Tested(effect, None)
+    if len(a) < 2:  # all in one cell: as alike as can be; else too thin
+        return Tested(effect, 1.0 if np.count_nonzero(now + then) == 1 else None)
     n, m = a.sum(), b.sum()
     both = a + b
     statistic = float(np.sum((a - both * (n / (n + m))) ** 2 / both) * (n + m) ** 2 / (n * m))

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 from tests.services import shop
 
+from penstock.cli.cohorts import table
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
@@ -59,6 +60,11 @@ def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> 
         first = {c.start: msgspec.to_builtins(c) for c in sorted(expected, key=lambda c: c.known_until, reverse=True)}
         assert [each["known"] for each in said["cohorts"]] == [known[start] for start in sorted(known)]
         assert [each["first"] for each in said["cohorts"]] == [first[start] for start in sorted(first)]
+
+
+def test_less_than_all_is_never_shown_as_100_percent() -> None:
+    late = msgspec.structs.replace(FOUND.restated[0], complete=False, answers=1_000, labels=996, silent=0, unanswered=0)
+    assert table([(late, late)])[1][3] == "99%"
 
 
 def test_what_cannot_be_shown_is_said(cli: Cli, project: str) -> None:
