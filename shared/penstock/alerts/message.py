@@ -106,6 +106,6 @@ def _plain(value: Any) -> str:
 
 
 def _line(text: str) -> str:
-    """On one line, and not longer than one."""
-    text = " ".join(text.split())
+    """On one line, not longer than one, and nothing in it that steers a terminal or that a mail server refuses."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
     return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
