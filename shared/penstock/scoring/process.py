@@ -110,6 +110,8 @@ class Function:
                     self._worker = _Worker(self._source, self._bounds)
                     self._logger.info("function started again", function=self.name, pid=self._worker.pid)
                 return self._worker.ask(call, self._bounds.seconds)
+            except ValueError as error:
+                raise self._failed(Fault(f"{self.name} cannot be given these values: {error}")) from None
             except TimeoutError:
                 self._end()
                 raise self._failed(Fault(f"{self.name} did not answer within {self._bounds.seconds:g} s")) from None
@@ -178,7 +180,8 @@ class _Worker:
 
 def _end(process: subprocess.Popen[bytes], ours: socket.socket) -> None:
     ours.close()
-    process.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads its session: what it started goes with it
     process.wait()
 
 
