@@ -7,20 +7,24 @@ import gc
 import os
 import select
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from tests.services import graphs
+from tests.services.air import late
 from tests.services.test_serving import put, run
 
 from penstock.errors import PenstockError, Refused
 from penstock.scoring import process, wire
 from penstock.scoring.graph import Graph
 from penstock.scoring.process import Bounds, Function, FunctionFailed
+from penstock.services.inference.gateway import onduty
 from penstock.services.inference.open_inference.repository import Repository
 
 PREPARE = '''
@@ -428,3 +432,33 @@ def test_a_chain_gives_what_its_steps_give_one_by_one(file: Path) -> None:
         assert given["said"] == expected["said"].tolist()
 
     run([f"{file}:prepare+{model}+{file}:finish"], talk)
+
+
+def test_a_gateway_that_ends_while_it_opens_its_functions_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, opened, closed = threading.Event(), threading.Event(), list[str](), list[str]()
+
+    class Slow:
+        def __init__(self, _: Path, name: str, module: str) -> None:
+            self.name = name
+            opened.append(name)
+            begun.set()
+            assert go.wait(10)
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    def before() -> None: ...
+
+    def after() -> None: ...
+
+    monkeypatch.setattr(onduty, "Function", Slow)
+    project: Any = SimpleNamespace(models=[late], chains={"chain": [before, late, after]})
+    follower: Any = None
+    tensors = onduty.OnDuty(project, follower)
+    opening = threading.Thread(target=tensors.open)
+    opening.start()
+    assert begun.wait(10)
+    tensors.close()
+    go.set()
+    opening.join(10)
+    assert opened == closed == ["before"]
