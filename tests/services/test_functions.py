@@ -193,6 +193,20 @@ def test_what_is_too_large_for_it_is_said_and_its_process_lives(file: Path, monk
     assert function.run(["said"], words("x"))[0].tolist() == ["x"] and function.pid == pid
 
 
+def test_what_cannot_be_started_again_fails_and_its_words_are_for_the_log(tmp_path: Path) -> None:
+    file, spoilt = tmp_path / "steps.py", tmp_path / "spoilt"
+    head = f"import os\nif os.path.exists({str(spoilt)!r}):\n    raise ValueError('secret inner words')\n"
+    file.write_text(head + PREPARE)
+    function = Function(file, "say")
+    spoilt.touch()
+    os.kill(function.pid or 0, signal.SIGKILL)
+    with pytest.raises(FunctionFailed, match="say cannot be started again") as raised:
+        function.run(["said"], words("x"))
+    assert "secret" not in str(raised.value)
+    spoilt.unlink()
+    assert function.run(["said"], words("x"))[0].tolist() == ["x"]
+
+
 def test_what_it_started_ends_with_it(file: Path, tmp_path: Path) -> None:
     function, place = Function(file, "say", Bounds(seconds=1.0)), tmp_path / "pid"
     with pytest.raises(FunctionFailed, match="did not answer"):

@@ -105,11 +105,9 @@ class Function:
 
     def _answer(self, call: Call) -> Message:
         for last in (False, True):
+            worker = self._worker or self._again()
             try:
-                if self._worker is None:
-                    self._worker = _Worker(self._source, self._bounds)
-                    self._logger.info("function started again", function=self.name, pid=self._worker.pid)
-                return self._worker.ask(call, self._bounds.seconds)
+                return worker.ask(call, self._bounds.seconds)
             except ValueError as error:
                 raise self._failed(Fault(f"{self.name} cannot be given these values: {error}")) from None
             except TimeoutError:
@@ -121,6 +119,14 @@ class Function:
                 if last:
                     raise self._failed(Fault(f"{self.name} died of these values: its process {ended}")) from None
         raise AssertionError
+
+    def _again(self) -> _Worker:
+        try:
+            worker = self._worker = _Worker(self._source, self._bounds)
+        except (PenstockError, OSError) as error:
+            raise self._failed(Fault(f"{self.name} cannot be started again; the server's log says why", str(error))) from None
+        self._logger.info("function started again", function=self.name, pid=worker.pid)
+        return worker
 
     def _failed(self, fault: Message) -> FunctionFailed:
         assert isinstance(fault, Fault), fault
