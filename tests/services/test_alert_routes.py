@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import hmac
 import json
+import logging
 import socket
 import threading
 import time
@@ -191,6 +192,21 @@ def test_a_server_that_repeats_the_path_does_not_give_the_secret_away(status: in
     with web_server([refusal]) as web, pytest.raises((Undeliverable, Delayed), match="Cannot POST") as told:
         sent(route(webhook=web.url))
     assert "secret" not in str(told.value)
+
+
+def test_the_url_is_in_no_log_however_much_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    with web_server() as web, caplog.at_level(logging.DEBUG):
+        sent(route(webhook=web.url))
+    assert "secret" not in caplog.text
+
+
+def test_what_a_server_says_steers_no_terminal() -> None:
+    with web_server([Answer(body=b"\x1b[2Jok\r\n\0")]) as web:
+        assert sent(route(webhook=web.url)).isprintable()
+    with mail_server(Postman(["554 \x1b[2Jno"])) as port, pytest.raises(Undeliverable, match="554") as told:
+        sent(by_mail(port))
+    assert str(told.value).isprintable()
 
 
 def test_headers_that_make_no_sense_change_nothing_about_the_answer() -> None:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..errors import SettingError
-from .message import Message
+from .message import Message, line_of
 from .routes import SECONDS, Delayed, Undeliverable
 
 __all__ = ["Slack", "Webhook", "key_of", "signature"]
@@ -84,6 +85,7 @@ class _Hook:
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> str:
         import httpx
 
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell the whole URL, which is a secret
         said = {"content-type": "application/json", "user-agent": "penstock", "accept-encoding": "identity", **headers}
         answer, found = None, bytearray()
         try:
@@ -122,7 +124,7 @@ class _Hook:
 
     def _words(self, said: bytearray) -> str:
         """The beginning of an answer, on a line; many a server repeats the path that it was asked, which is a secret."""
-        words = " ".join(said.decode("utf-8", "replace").split())
+        words = line_of(said.decode("utf-8", "replace"), READ)
         for secret in self._secrets:
             words = words.replace(secret, "...")
         return words[:SHOWN]

@@ -12,7 +12,7 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from typing import Final
 
-from .message import Message
+from .message import Message, line_of
 from .routes import SECONDS, Delayed, Undeliverable
 
 __all__ = ["SCHEMES", "Mail"]
@@ -112,4 +112,4 @@ class _Client(smtplib.SMTP):
 
 
 def _text(words: bytes | str) -> str:
-    return (words.decode("utf-8", "replace") if isinstance(words, bytes) else words)[:200]
+    return line_of(words.decode("utf-8", "replace") if isinstance(words, bytes) else words, 200)
