@@ -24,7 +24,7 @@ import structlog
 from penstock.alerts.message import Message, messages
 from penstock.alerts.routes import Delayed, Route, Undeliverable
 from penstock.errors import Refused
-from penstock.log import Headers, Log, LogError, Partition
+from penstock.log import Gap, Headers, Log, LogError, Partition
 from penstock.records import Notice
 from penstock.runtime.deadletter import dead_letter
 from penstock.store import Change, Fenced, Store, StoreError
@@ -116,6 +116,10 @@ class Courier:
                 told = ""
             except Fenced:  # another process carries now, or the store was wiped
                 self._progress = None
+            except Gap as gap:
+                self._logger.error("notices were deleted before they were carried", cause=str(gap))
+                self._progress = None
+                await pause(LOOK)
             except (LogError, StoreError) as error:
                 if str(error) != told:
                     told = str(error)
@@ -185,8 +189,11 @@ class Courier:
         saved = await self._store.open(self._place)
         self._version, end = saved.version, await self._end()
         progress = msgspec.msgpack.decode(saved.position, type=_Progress) if saved.position else _Progress(end, end)
+        begin = (await self._log.begins([self._at.topic]))[self._at]
         if progress.until > end:  # the topic was made anew
             progress = _Progress(end, end)
+        elif progress.next < begin:  # records were deleted
+            progress = _Progress(begin, begin)
         self._progress = progress
         await self._keep(progress)
         return progress

@@ -9,7 +9,7 @@ import structlog
 
 from penstock.duration import DAY, HOUR
 from penstock.log import Batch, Partition, Send
-from penstock.records import Alarm, Silence
+from penstock.records import Alarm, Notice, Silence
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
@@ -19,6 +19,10 @@ from .meters import lasting
 from .notices import Board
 
 __all__ = ["NotifierShard"]
+
+
+_LARGEST: Final = 2 << 20
+"""Bytes of a notice with all evidence, half of what its topic takes; each alarm has its own on the alarms topic."""
 
 
 class _Position(msgspec.Struct):
@@ -74,7 +78,7 @@ class NotifierShard:
         notices = [self._board.hear(alarm, self._window, self._repeat) for alarm in self._taken]
         self._taken.clear()
         sends = [
-            Send(self._topics.notices, f"{said.subject}/{said.cause}".encode(), msgspec.json.encode(said))
+            Send(self._topics.notices, f"{said.subject}/{said.cause}".encode(), _encoded(said))
             for said in notices
             if said is not None
         ]
@@ -82,3 +86,12 @@ class NotifierShard:
             lasting().labels(subject, cause).set(number)
         position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, self._board))
         return Effects(Change(position), self._said.unsaid(sends), positions={self._at: self._next})
+
+
+def _encoded(notice: Notice) -> bytes:
+    """The notice; where it would be larger than its topic takes, without evidence: that its alarms last is what people need."""
+    value = msgspec.json.encode(notice)
+    if len(value) <= _LARGEST:
+        return value
+    bare = [msgspec.structs.replace(each, evidence={"evidence": "too large to be told"}) for each in notice.alarms]
+    return msgspec.json.encode(msgspec.structs.replace(notice, alarms=bare))

@@ -273,7 +273,7 @@ class Rule(Expectation):
         try:
             self.body(record)
         except Exception as error:
-            return f"rule {self.said} raises {type(error).__name__}: {error} ({values})"
+            return f"rule {self.said} raises {type(error).__name__}: {_cut(str(error))} ({values})"
         return f"rule {self.said} is not met ({values})"
 
     def judge(self, records: Sequence[Any], columns: Columns | None = None) -> tuple[Bools, Bools]:
@@ -348,7 +348,10 @@ def _named(value: Hashable) -> int:
 
 
 def _short(value: Any) -> str:
-    text = value.isoformat() if isinstance(value, datetime) else repr(value)
+    return _cut(value.isoformat() if isinstance(value, datetime) else repr(value))
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 100 else f"{text[:90]}... ({len(text):,} characters)"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 from penstock.local import port as ports
 
-__all__ = ["Answer", "Post", "Postman", "Web", "mail_server", "web_server"]
+__all__ = ["Answer", "Post", "Postman", "Web", "mail_server", "scripted", "smtp", "web_server"]
 
 
 class Answer(NamedTuple):
@@ -125,3 +126,34 @@ def mail_server(
         yield port
     finally:
         controller.stop()
+
+
+@contextlib.contextmanager
+def scripted(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server that talks to one client after another as it is told. Yields its port."""
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                one, _ = server.accept()
+                with one, contextlib.suppress(OSError):
+                    talk(one)
+
+    with socket.create_server((ports.LOOPBACK, 0)) as server:
+        threading.Thread(target=serve, daemon=True).start()
+        yield server.getsockname()[1]
+
+
+def smtp(line: socket.socket, letters: list[bytes], farewell: bytes = b"221 bye") -> None:
+    """Take letters as a mail server that offers a login and says `farewell` to QUIT."""
+    with line.makefile("rwb", buffering=0) as lines:
+        lines.write(b"220 hello\r\n")
+        for said in lines:
+            word = said.split()[0].upper()
+            if word == b"QUIT":
+                lines.write(farewell + b"\r\n")
+                return
+            lines.write({b"DATA": b"354 go on\r\n", b"EHLO": b"250-ok\r\n250 AUTH PLAIN\r\n"}.get(word, b"250 ok\r\n"))
+            if word == b"DATA":
+                letters.append(b"".join(iter(lines.readline, b".\r\n")))
+                lines.write(b"250 ok\r\n")

@@ -6,17 +6,25 @@ import asyncio
 import base64
 import email
 import email.policy
+import gzip
 import hashlib
 import hmac
 import json
+import logging
+import socket
+import threading
+import time
+import tracemalloc
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from tests import secure
 from tests.conftest import missing
-from tests.services.letterbox import Answer, Postman, mail_server, web_server
+from tests.services.letterbox import Answer, Postman, mail_server, scripted, smtp, web_server
 
 from penstock.alerts import hooks, mail
 from penstock.alerts.message import Message, facts, message_of, messages
@@ -77,7 +85,8 @@ def test_the_id_of_a_message_follows_from_its_notices_alone() -> None:
 
 def test_whatever_evidence_holds_it_is_a_few_short_lines() -> None:
     monstrous: dict[str, Any] = {
-        "inputs": [{"input": "x" * 2_000, "nested": {"deep": [1, 2]}}] * 50, "example": "two\nlines\r\nBcc: all", "none": None,
+        "inputs": [{"input": "x" * 2_000, "nested": {"deep": [1, 2]}}] * 50, "example": "two\nlines\r\nBcc: \0all\x1b[2J",
+        "none": None,
     }  # fmt: skip
     lines = facts(monstrous)
     assert len(lines) <= 6 and all(len(line) <= 300 and line.isprintable() for line in lines)
@@ -148,6 +157,69 @@ def test_a_server_that_is_down_or_silent_is_one_to_come_back_to(monkeypatch: pyt
         sent(route(webhook=web.url))
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(headers={"content-encoding": "gzip"}, body=b"no gzip"),
+        Answer(headers={"content-length": "1000"}),
+        Answer(headers={"transfer-encoding": "chunked"}, body=b"no chunk\r\n"),
+    ],
+)
+def test_what_was_taken_is_not_sent_again_whatever_is_wrong_with_the_rest_of_the_answer(
+    answer: Answer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hooks, "SECONDS", 0.3)
+    with web_server([answer]) as web:
+        assert "answered 200" in sent(route(webhook=web.url))
+
+
+def test_an_answer_of_few_bytes_does_not_unfold_to_many() -> None:
+    folded = Answer(headers={"content-encoding": "gzip"}, body=gzip.compress(bytes(40 << 20)))
+    with web_server([Answer(), folded]) as web:
+        way = route(webhook=web.url)
+        sent(way)  # what is imported at first is not measured
+        tracemalloc.start()
+        try:
+            sent(way)
+            assert tracemalloc.get_traced_memory()[1] < 4 << 20
+        finally:
+            tracemalloc.stop()
+
+
+@pytest.mark.parametrize("status", [404, 503])
+def test_a_server_that_repeats_the_path_does_not_give_the_secret_away(status: int) -> None:
+    refusal = Answer(status, body=b"Cannot POST /hook/secret")
+    with web_server([refusal]) as web, pytest.raises((Undeliverable, Delayed), match="Cannot POST") as told:
+        sent(route(webhook=web.url))
+    assert "secret" not in str(told.value)
+
+
+def test_the_url_is_in_no_log_however_much_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("httpx").setLevel(logging.NOTSET)
+    with web_server() as web, caplog.at_level(logging.DEBUG):
+        sent(route(webhook=web.url))
+    assert "secret" not in caplog.text
+
+
+def test_what_a_server_says_steers_no_terminal() -> None:
+    with web_server([Answer(body=b"\x1b[2Jok\r\n\0")]) as web:
+        assert sent(route(webhook=web.url)).isprintable()
+    with mail_server(Postman(["554 \x1b[2Jno"])) as port, pytest.raises(Undeliverable, match="554") as told:
+        sent(by_mail(port))
+    assert str(told.value).isprintable()
+
+
+def test_headers_that_make_no_sense_change_nothing_about_the_answer() -> None:
+    answers = [
+        Answer(307, {"location": "http://["}), Answer(503, {"retry-after": "Thu, 01 Jan 1970 00:01:00 +99999999999999"}),
+    ]  # fmt: skip
+    with web_server(answers) as web:
+        with pytest.raises(Undeliverable, match="307"):
+            sent(route(webhook=web.url))
+        with pytest.raises(Delayed, match="503"):
+            sent(route(webhook=web.url))
+
+
 def test_a_certificate_that_nobody_vouches_for_gets_nothing_and_one_of_ours_does(keys: Path) -> None:
     with web_server(keys=keys) as web:
         with pytest.raises(Undeliverable, match="certificate"):
@@ -172,6 +244,13 @@ def test_slack_gets_a_text_and_blocks_within_its_limits_and_without_markup_of_ot
     assert [line for text in texts for line in text.strip("`").split("\n") if line] == [
         line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") for line in lines
     ]
+
+
+def test_what_somebody_sent_does_not_end_the_block_that_quotes_it() -> None:
+    with web_server() as web:
+        sent(route(slack=web.url), msgspec.structs.replace(MESSAGE, lines=["``` *all is well*", "drift raised"]))
+    (section,) = json.loads(web.posts[0].body)["blocks"][1:]
+    assert section["text"]["text"].count("```") == 2
 
 
 # -- E-mail ------------------------------------------------------------------------------------------------------------
@@ -245,6 +324,44 @@ def test_one_of_the_recipients_who_is_unknown_does_not_keep_it_from_the_others()
             sent(by_mail(port, to="bob@example.org"))
 
 
+def test_a_letter_that_was_taken_is_not_sent_again_whatever_is_said_to_quit() -> None:
+    letters = list[bytes]()
+    with scripted(partial(smtp, letters=letters, farewell=b"421 too busy for that")) as port:
+        assert sent(by_mail(port)).endswith("took the letter")
+    assert len(letters) == 1
+
+
+def test_a_login_that_mail_cannot_say_is_refused_without_being_quoted() -> None:
+    with scripted(partial(smtp, letters=[])) as port, pytest.raises(Undeliverable, match="not ASCII") as told:
+        sent(by_mail(port, user="ada:geh%C3%A4im@"))
+    assert "xe4" not in str(told.value) and "\u00e4" not in str(told.value)
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 70 + ".org"])
+def test_a_host_that_cannot_be_one_gets_nothing(host: str) -> None:
+    for said in ({"smtp": f"smtp+plain://{host}", "from": "a@b.c", "to": "a@b.c"}, {"webhook": f"http://{host}/"}):
+        with pytest.raises((Undeliverable, Delayed)):
+            sent(route(**said))
+
+
+@pytest.mark.parametrize("scheme", ["smtp+plain", "smtps"])
+def test_a_mail_server_that_never_comes_to_an_end_holds_no_thread(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mail, "SECONDS", 0.1)
+    ended = threading.Event()
+    threading.Timer(5.0, ended.set).start()
+
+    def talk(line: socket.socket) -> None:
+        line.send(b"\x16\x03\x03\x40\x00" if scheme == "smtps" else b"220-")  # the head of a long record, of many lines
+        while not ended.wait(0.02):
+            line.send(b"2")
+
+    began = time.monotonic()
+    with scripted(talk) as port, pytest.raises(Delayed):
+        sent(by_mail(port, scheme))  # asyncio.run waits for threads
+    assert time.monotonic() - began < 4
+    ended.set()
+
+
 # -- Settings ----------------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +370,10 @@ def test_one_of_the_recipients_who_is_unknown_does_not_keep_it_from_the_others()
     [
         ({"webhook": "ftp://x"}, "PENSTOCK_ALERT_WEBHOOK is no http"),
         ({"webhook": "https://x/", "webhook_key": "secret"}, "no key of Standard Webhooks"),
+        ({"webhook": "https://x:99999/secret"}, "PENSTOCK_ALERT_WEBHOOK is no http"),
+        ({"webhook": "https://[x/secret"}, "PENSTOCK_ALERT_WEBHOOK is no http"),
+        ({"slack": "https://x:secret/"}, "PENSTOCK_ALERT_SLACK is no http"),
+        ({"smtp": "smtp://u:secret/x@m:25", "from": "a@b.c", "to": "a@b.c"}, "no address of a mail server"),
         ({"slack": "hooks.slack.com/x"}, "PENSTOCK_ALERT_SLACK is no http"),
         ({"smtp": "mail.example.org"}, "no address of a mail server"),
         ({"smtp": "smtps://m", "from": "me"}, "PENSTOCK_ALERT_FROM is me"),

@@ -19,6 +19,7 @@ from penstock.log import Log, Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Notice, Silence
 from penstock.runtime.deadletter import cause_of, revived
+from penstock.services.monitoring import courier as module
 from penstock.services.monitoring.courier import ASKED, GATHER, PATIENCE, Courier
 from penstock.services.monitoring.service import lanes
 from penstock.settings import load as settings
@@ -328,3 +329,45 @@ def test_an_undeliverable_message_says_so_where_metrics_are_read() -> None:
 
     played(story)
     assert 'penstock_alerts_undelivered_total{route="lost"} 1.0' in generate_latest().decode()
+
+
+def test_alarms_whose_evidence_is_too_large_for_one_notice_are_told_without_it() -> None:
+    def monstrous(hour: float, signal: str) -> Send:
+        known = alarm(hour, signal=f"drift/{signal}")
+        return known._replace(value=msgspec.json.encode(
+            msgspec.structs.replace(msgspec.json.decode(known.value or b"", type=Alarm), evidence={"example": "x" * 900_000})
+        ))  # fmt: skip
+
+    async def story(scene: Scene) -> list[Notice]:
+        await scene.say(
+            silence(0, 10), *(monstrous(n, str(n)) for n in range(1, 7)), monstrous(11, "1"), alarm(12, model="fares")
+        )
+        return [msgspec.json.decode(value or b"", type=Notice) for _, _, value, _ in await held(scene.log, TOPICS.notices)]
+
+    large, after = played(story)
+    assert [each.signal for each in large.alarms] == [f"drift/{n}" for n in range(1, 7)]
+    assert "example" not in large.alarms[0].evidence
+    assert after.subject == "fares"
+
+
+def test_notices_that_were_deleted_before_they_were_carried_do_not_hold_up_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOK", 0.01)
+    monkeypatch.setattr(module, "GATHER", 0.0)
+
+    async def story(scene: Scene) -> list[str]:
+        stop = asyncio.Event()
+
+        class Last(Told):
+            async def send(self, message: Message) -> str:
+                stop.set()
+                return await super().send(message)
+
+        courier = scene.courier(way := Last())
+        await courier.turn()
+        await scene.say(alarm(1), alarm(30, signal="skill"))
+        scene.log.trim(Partition(TOPICS.notices, 0), 1)
+        async with asyncio.timeout(10):
+            await courier.run(stop)
+        return [message.cause for message in way.said]
+
+    assert played(story) == ["skill"]

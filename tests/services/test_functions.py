@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+import select
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from tests.services import graphs
+from tests.services.air import late
 from tests.services.test_serving import put, run
 
 from penstock.errors import PenstockError, Refused
+from penstock.scoring import process, wire
 from penstock.scoring.graph import Graph
 from penstock.scoring.process import Bounds, Function, FunctionFailed
+from penstock.services.inference.gateway import onduty
 from penstock.services.inference.open_inference.repository import Repository
 
 PREPARE = '''
 import os
+import subprocess
 import sys
 import time
 
@@ -78,6 +86,20 @@ def obey(do):
         if word == "none":
             return None
     return {"pid": np.full(len(do), os.getpid())}
+
+
+@ps.function(takes={"do": "BYTES[*]"}, gives={"said": "BYTES[*]"})
+def say(do):
+    """Says what cannot be said, or leaves it to another process."""
+    if do[0] == "half":
+        return {"said": np.array(["\\ud800"], object)}
+    if do[0] == "refuse":
+        raise ps.PenstockError("\\ud800")
+    if do[0] == "delegate":
+        with open(do[1], "w") as place:
+            place.write(str(subprocess.Popen(["sleep", "60"]).pid))
+        time.sleep(60)
+    return {"said": do}
 
 
 @ps.function(takes={"n": "INT64[1]"}, gives={"names": "BYTES[*]"})
@@ -151,6 +173,56 @@ def test_a_process_that_is_killed_from_outside_is_missed_by_nobody(obey: Functio
         os.kill(before, signal.SIGKILL)
         (after,) = obey.run(["pid"], words(""))[0].tolist()
         assert after != before
+
+
+@pytest.mark.parametrize("word", ["half", "refuse"])
+def test_what_it_says_in_no_unicode_is_its_fault_and_not_its_death(file: Path, word: str) -> None:
+    function = Function(file, "say")
+    pid = function.pid
+    with pytest.raises(FunctionFailed, match=r"say gave what cannot be passed on: .*surrogates"):
+        function.run(["said"], words(word))
+    assert function.pid == pid
+
+
+def test_what_is_too_large_for_it_is_said_and_its_process_lives(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    function = Function(file, "say")
+    pid = function.pid
+    monkeypatch.setattr(wire, "LARGEST", 1 << 20)
+    with pytest.raises(FunctionFailed, match="say cannot be given these values: 2 MiB are more than the 1 of a message"):
+        function.run(["said"], words("x" * (2 << 20)))
+    assert function.run(["said"], words("x"))[0].tolist() == ["x"] and function.pid == pid
+
+
+def test_what_cannot_be_started_again_fails_and_its_words_are_for_the_log(tmp_path: Path) -> None:
+    file, spoilt = tmp_path / "steps.py", tmp_path / "spoilt"
+    head = f"import os\nif os.path.exists({str(spoilt)!r}):\n    raise ValueError('secret inner words')\n"
+    file.write_text(head + PREPARE)
+    function = Function(file, "say")
+    spoilt.touch()
+    os.kill(function.pid or 0, signal.SIGKILL)
+    with pytest.raises(FunctionFailed, match="say cannot be started again") as raised:
+        function.run(["said"], words("x"))
+    assert "secret" not in str(raised.value)
+    spoilt.unlink()
+    assert function.run(["said"], words("x"))[0].tolist() == ["x"]
+
+
+def test_what_it_started_ends_with_it(file: Path, tmp_path: Path) -> None:
+    function, place = Function(file, "say", Bounds(seconds=1.0)), tmp_path / "pid"
+    with pytest.raises(FunctionFailed, match="did not answer"):
+        function.run(["said"], words("delegate", str(place)))
+    assert ends(int(place.read_text()))
+
+
+def ends(pid: int, within: float = 5.0) -> bool:
+    try:
+        watched = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([watched], [], [], within)[0])
+    finally:
+        os.close(watched)
 
 
 def test_it_refuses_in_its_own_words(file: Path) -> None:
@@ -328,6 +400,33 @@ def f(x):
     run([f"{file}:f"], talk)
 
 
+def test_a_chain_that_does_not_fit_any_more_leaves_no_processes_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = "import penstock as ps\n@ps.function(takes={'x': 'FP64[*]'}, gives={'x': 'FP64[*]'})\ndef f(x):\n    return {'x': x}\n"
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    first.write_text(step)
+    second.write_text(step)
+    opened, begin = list[int](), process._Worker.__init__
+
+    def noted(self: Any, *of: Any) -> None:
+        begin(self, *of)
+        opened.append(self.pid)
+
+    monkeypatch.setattr(process._Worker, "__init__", noted)
+
+    async def talk(client: httpx.AsyncClient, repository: Repository) -> None:
+        second.write_text(step.replace("(x)", "(y)").replace("takes={'x'", "takes={'y'").replace(": x}", ": y}"))
+        gc.disable()
+        try:
+            for _ in range(2):
+                await repository.look()
+            assert "no later step takes anything" in repository.index()[0]["reason"]
+            assert [ends(pid, 0.0) for pid in opened] == [False, False, True, True]
+        finally:
+            gc.enable()
+
+    run([f"chain={first}:f+{second}:f"], talk)
+
+
 def test_a_chain_gives_what_its_steps_give_one_by_one(file: Path) -> None:
     """Parity: functions called in this process, and the model by itself, against all of it behind the protocol."""
     drawn = np.random.default_rng(5)
@@ -347,3 +446,33 @@ def test_a_chain_gives_what_its_steps_give_one_by_one(file: Path) -> None:
         assert given["said"] == expected["said"].tolist()
 
     run([f"{file}:prepare+{model}+{file}:finish"], talk)
+
+
+def test_a_gateway_that_ends_while_it_opens_its_functions_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go, opened, closed = threading.Event(), threading.Event(), list[str](), list[str]()
+
+    class Slow:
+        def __init__(self, _: Path, name: str, module: str) -> None:
+            self.name = name
+            opened.append(name)
+            begun.set()
+            assert go.wait(10)
+
+        def close(self) -> None:
+            closed.append(self.name)
+
+    def before() -> None: ...
+
+    def after() -> None: ...
+
+    monkeypatch.setattr(onduty, "Function", Slow)
+    project: Any = SimpleNamespace(models=[late], chains={"chain": [before, late, after]})
+    follower: Any = None
+    tensors = onduty.OnDuty(project, follower)
+    opening = threading.Thread(target=tensors.open)
+    opening.start()
+    assert begun.wait(10)
+    tensors.close()
+    go.set()
+    opening.join(10)
+    assert opened == closed == ["before"]

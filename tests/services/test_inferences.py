@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from penstock.services.inference.gateway import inferences as module
 from penstock.services.inference.gateway import recorder as recorders
 from penstock.services.inference.gateway.spill import Spill
 from penstock.services.inference.open_inference.rpc import GRACE, served
+from penstock.services.inference.open_inference.tensors import Asked, Signature, Tensor
 
 INFER = "/v2/models/late/infer"
 WIDTH = len(late.inputs)
@@ -164,3 +166,31 @@ def test_by_grpc_it_is_the_same(door: Door) -> None:
             assert (found.id, found.outputs["score"].data) == ("g-1", answer.as_numpy("score").tolist())
 
     asyncio.run(whole())
+
+
+def test_a_long_id_is_kept_as_far_as_anybody_reads(door: Door) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        answer = await client.post(INFER, json=rows(ROW, id="i" * 900_000))
+        assert (answer.status_code, answer.json()["id"]) == (200, "i" * 900_000)
+        (found,) = read(door.log.sent)
+        assert found.id == "i" * 1_000 and door.log.sent[-1].key == b"i" * 1_000
+
+    door.run(talk, door.said("champion", "v1"))
+
+
+def test_requests_are_counted_by_what_they_ask(door: Door) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        await client.post(INFER, json=rows(ROW))
+        assert 'penstock_http_requests_total{route="/v2",status="200"} 1.0' in (await client.get("/metrics")).text
+
+    door.run(talk, door.said("champion", "v1"))
+
+
+def test_a_value_without_rows_is_recorded_whole_or_not_at_all() -> None:
+    wide, one = Tensor("X", "FP32", [1, -1]), Tensor("by", "FP32", [])
+    version: Any = SimpleNamespace(model="m", name="1", signature=Signature((wide, one), (wide,), False), parameters={})
+    for width, kept in ((4, [2.0]), (module.VALUES + 1, [])):
+        x = np.zeros((1, width), np.float32)
+        asked = Asked({"X": x, "by": np.array(2, np.float32)}, 1, ("X",), frozenset(), None)
+        found = msgspec.json.decode(module._record(version, asked, [x], "id", 0.0, ""), type=Inference)
+        assert (found.inputs["by"].shape, found.inputs["by"].data) == ([], kept)

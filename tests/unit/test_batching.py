@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -166,3 +167,18 @@ def test_a_long_run_leaves_the_loop_to_others() -> None:
         assert len(model.threads) == 2
 
     run(talk)
+
+
+def test_a_batch_for_which_no_thread_can_be_started_fails_and_the_next_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def whole() -> None:
+        batcher = Batcher(Model(), SIGNATURE, Tally(), apart=True)
+        with monkeypatch.context() as short:
+            short.setattr(ThreadPoolExecutor, "submit", none_left)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await asyncio.wait_for(batcher.ask(asked([1, 2])), 10)
+        assert await asyncio.wait_for(outcome(batcher, asked([1, 2])), 10) == [[3.0], [2.0]]
+
+    def none_left(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    asyncio.run(whole())

@@ -132,6 +132,21 @@ WHY: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+def test_a_record_makes_no_reason_long_also_where_a_rule_raises_with_it() -> None:
+    @ps.event("letters")
+    class Letter:
+        place: ps.Key[str]
+        text: str
+        at: ps.EventTime
+
+    @ps.expect
+    def is_a_number(now: Letter) -> bool:
+        return float(now.text) > 0
+
+    (rule,) = event_of(Letter).expectations
+    assert len(rule.why(Letter(place="a", text="x" * 65_536, at=NOON))) < 300
+
+
 @pytest.mark.parametrize("said", WHY)
 def test_what_is_refused_is_told_with_the_value_and_what_was_expected(said: str) -> None:
     with pytest.raises(Refused) as raised:

@@ -1,8 +1,9 @@
 """Answers to tensors as records: on `<p>.inferences`, safe like the answers of /predict before anyone has them.
 
 Tensors have no event that a label could answer, so these are for looking back: who asked what, which version answered what. An
-id of the request is kept; the record's own (`ce_id`) is the process's birth and a number, so that each answer is one record, and
-a replay of the spill recognises it. Values are bounded: of many rows the first are written down, and how many there were.
+id of the request is kept, as far as anybody reads; the record's own (`ce_id`) is the process's birth and a number, so that each
+answer is one record, and a replay of the spill recognises it. Values are bounded: of many rows the first are written down, and
+how many there were.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ VALUES: Final = 4_096
 BYTES: Final = 256 << 10
 """Of one record, a quarter of what its topic takes: where values are long texts, fewer rows are written down."""
 
+LONGEST: Final = 1_000
+"""Characters of an id that are kept."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,7 +64,7 @@ class Inferences:
         trace = next((traceparent(value.decode("latin-1")) for name, value in headers if name == b"traceparent"), "")
         record = _record(version, asked, found, id_.decode(), seconds, trace)
         said = (*self._head, (SEQUENCE, id_))
-        key = (asked.id or id_.decode()).encode()
+        key = (asked.id or id_.decode())[:LONGEST].encode()
         await self._recorder.record([Send(self._topic, key, record, (*said, ("traceparent", trace.encode())) if trace else said)])
 
 
@@ -72,7 +76,7 @@ def _record(version: Version, asked: Asked, found: Sequence[Array], id_: str, se
     while True:
         value = _encode(
             Inference(
-                id=asked.id or id_,
+                id=(asked.id or id_)[:LONGEST],
                 model=version.model,
                 version=version.name,
                 digest=str(version.parameters.get("sha256", "")),
@@ -92,5 +96,5 @@ def _record(version: Version, asked: Asked, found: Sequence[Array], id_: str, se
 
 def _tensor(array: Array, datatype: str, kept: int, rows: int) -> Tensor:
     """The first rows; where a tensor has no rows, all of it or nothing."""
-    some = array if kept == rows else array[:kept] if array.shape[:1] == (rows,) else array[..., :0]
+    some = array if kept == rows else array[:kept] if array.shape[:1] == (rows,) else array.ravel()[:0]
     return Tensor(datatype=datatype, shape=list(array.shape), data=to_json(some))

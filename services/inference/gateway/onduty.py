@@ -53,6 +53,7 @@ class OnDuty:
         for chain, links in project.chains.items():
             self._models[chain] = next(link for link in links if isinstance(link, Model))
         self._functions: dict[Callable[..., Any], Function] = {}
+        self._ending = False
         self._closed = "its functions are not open yet" if project.chains else ""
         self._bound: dict[str, tuple[Serving, dict[str | None, Version]]] = {}
         """What was asked for, by model, of those on duty now: others are let go."""
@@ -64,6 +65,9 @@ class OnDuty:
             try:
                 if link not in self._functions:
                     self._functions[link] = Function(Path(inspect.getfile(link)), link.__name__, module=link.__module__)
+                if self._ending:
+                    self._functions[link].close()
+                    return
             except PenstockError as error:
                 self._closed = f"function {link.__name__} cannot be served: {error}"
                 structlog.get_logger(service="inference").error("function not served", function=link.__name__, cause=str(error))
@@ -71,8 +75,9 @@ class OnDuty:
         self._closed = ""
 
     def close(self) -> None:
-        """End the processes of functions."""
-        for function in self._functions.values():
+        """End the processes of functions, and open no more; `open` may be under way in another thread."""
+        self._ending = True
+        for function in list(self._functions.values()):
             function.close()
 
     def waiting(self) -> str:

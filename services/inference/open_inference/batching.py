@@ -99,7 +99,11 @@ class Batcher:
             self._turning = False
             return
         if self._thread is not None or self._pace * rows > LONG:
-            running = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, batch)
+            try:
+                running = asyncio.get_running_loop().run_in_executor(self._thread, self._timed, batch)
+            except RuntimeError as error:  # no thread can be started now; the next batch may have one
+                self._answer(batch, rows, [error] * len(batch), self._clock(), 0.0)
+                return
             running.add_done_callback(lambda done: self._answer(batch, rows, *done.result()))
         else:
             self._answer(batch, rows, *self._timed(batch))

@@ -346,7 +346,13 @@ def _opened(named: Named, bounds: Bounds) -> tuple[_Opened, int]:
     if len(found) == 1:
         only = found[0]
         return _Opened(only, _ONNX if isinstance(only, Graph) else _PYTHON, only.sha256, size), taken
-    chain = Chain([(str(step), one) for step, one in zip(named.steps, found, strict=True)])
+    try:
+        chain = Chain([(str(step), one) for step, one in zip(named.steps, found, strict=True)])
+    except PenstockError:
+        for one in found:
+            if isinstance(one, Function):
+                one.close()  # the error holds this frame, and with it their processes, until the garbage is collected
+        raise
     together = hashlib.sha256("".join(one.sha256 for one in found).encode()).hexdigest()
     return _Opened(chain, _CHAIN, together, size), taken
 

@@ -1,6 +1,7 @@
 """By HTTP: a webhook that bears a signature (Standard Webhooks 1.0), and one that Slack and those compatible with it take.
 
-Redirects are not followed: what was meant for one address must not end at another.
+Redirects are not followed: what was meant for one address must not end at another. Once there is a status, it is the answer: what
+follows is read for its words alone, and whatever is wrong with that sends nothing twice.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +23,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..errors import SettingError
-from .message import Message
+from .message import Message, line_of
 from .routes import SECONDS, Delayed, Undeliverable
 
 __all__ = ["Slack", "Webhook", "key_of", "signature"]
@@ -77,39 +79,55 @@ class _Hook:
     def __init__(self, url: str, trusted: ssl.SSLContext) -> None:
         self._url, self._trusted = url, trusted
         found = urlsplit(url)
+        self._secrets = [part for part in (f"{found.path}?{found.query}", found.path, found.query) if len(part) > 1]
         self.place = f"{found.scheme}://{found.hostname}" + (f":{found.port}" if found.port else "")
 
     async def _post(self, body: bytes, headers: Mapping[str, str]) -> str:
         import httpx
 
-        said = {"content-type": "application/json", "user-agent": "penstock", **headers}
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it would tell the whole URL, which is a secret
+        said = {"content-type": "application/json", "user-agent": "penstock", "accept-encoding": "identity", **headers}
+        answer, found = None, bytearray()
         try:
             async with asyncio.timeout(3 * SECONDS), httpx.AsyncClient(verify=self._trusted, timeout=SECONDS) as client:
                 request = client.build_request("POST", self._url, content=body, headers=said)
                 answer = await client.send(request, stream=True, follow_redirects=False)
-                found = bytearray()
-                async for chunk in answer.aiter_bytes():
+                async for chunk in answer.aiter_raw():  # as it came: few bytes could unfold to many
                     found += chunk
                     if len(found) >= READ:
                         break
                 await answer.aclose()
-        except TimeoutError:
-            raise Delayed(f"{self.place} did not answer within {3 * SECONDS:.0f} s") from None
-        except httpx.InvalidURL as error:
-            raise Undeliverable(f"{self.place}: {error}") from None
-        except (httpx.HTTPError, OSError) as error:
-            if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
-                raise Undeliverable(f"the certificate of {self.place} is not to be trusted: {error}") from None
-            raise Delayed(f"{self.place} does not answer: {str(error) or type(error).__name__}") from None
-        words = " ".join(found.decode("utf-8", "replace").split())[:SHOWN]
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:  # TimeoutError is an OSError
+            if answer is None:
+                raise self._unheard(error) from None
+        words = self._words(found)
         told = f"{self.place} answered {answer.status_code}" + (f": {words}" if words else "")
         if answer.is_success:
             return told
         if answer.status_code in LATER or answer.status_code >= 500:
             raise Delayed(told, _asked(answer.headers.get("retry-after", ""), time.time))
         if answer.has_redirect_location:
-            told += f" -> {urlsplit(answer.headers['location']).hostname or 'another path'}, and redirects are not followed"
+            told += f" -> {_host(answer.headers['location'])}, and redirects are not followed"
         raise Undeliverable(told)
+
+    def _unheard(self, error: Exception) -> Delayed | Undeliverable:
+        """Why there is no answer."""
+        import httpx
+
+        if isinstance(error, TimeoutError):
+            return Delayed(f"{self.place} did not answer within {3 * SECONDS:.0f} s")
+        if isinstance(error, httpx.InvalidURL | UnicodeError):
+            return Undeliverable(f"{self.place}: {error}")
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+            return Undeliverable(f"the certificate of {self.place} is not to be trusted: {error}")
+        return Delayed(f"{self.place} does not answer: {str(error) or type(error).__name__}")
+
+    def _words(self, said: bytearray) -> str:
+        """The beginning of an answer, on a line; many a server repeats the path that it was asked, which is a secret."""
+        words = line_of(said.decode("utf-8", "replace"), READ)
+        for secret in self._secrets:
+            words = words.replace(secret, "...")
+        return words[:SHOWN]
 
 
 class Webhook(_Hook):
@@ -149,6 +167,7 @@ def _sections(lines: list[str]) -> Iterator[dict[str, Any]]:
     """Lines as verbatim text, cut between lines where a section is full."""
     parts = [""]
     for line in map(_escaped, lines):
+        line = line.replace("```", "'''")  # which would end the section, and have the rest read as markup
         if len(parts[-1]) + len(line) + 10 > SECTION:
             parts.append("")
         parts[-1] += f"{line}\n"
@@ -176,9 +195,16 @@ def _asked(said: str, clock: Callable[[], float]) -> float:
         return float(said)
     try:
         when = parsedate_to_datetime(said)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
     return max((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - clock(), 0.0)
+
+
+def _host(location: str) -> str:
+    try:
+        return urlsplit(location).hostname or "another path"
+    except ValueError:
+        return "nowhere"
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
+import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from typing import Final
 
-from .message import Message
+from .message import Message, line_of
 from .routes import SECONDS, Delayed, Undeliverable
 
 __all__ = ["SCHEMES", "Mail"]
@@ -32,9 +34,10 @@ class Mail:
         self.place = f"{scheme}://{host}:{port} for {', '.join(to)}"
 
     async def send(self, message: Message) -> str:
+        client = _Client(self._host, self._trusted if self._scheme == "smtps" else None)
         try:
-            async with asyncio.timeout(6 * SECONDS):  # a letter is half a dozen answers; the thread ends by its own limits
-                return await asyncio.to_thread(self._deliver, self.letter(message))
+            async with asyncio.timeout(6 * SECONDS):  # a letter is half a dozen answers
+                return await asyncio.to_thread(self._deliver, client, self.letter(message))
         except TimeoutError:
             raise Delayed(f"{self._host} did not take the letter within {6 * SECONDS:.0f} s") from None
         except smtplib.SMTPNotSupportedError as error:
@@ -49,8 +52,12 @@ class Mail:
             raise (Undeliverable if error.smtp_code >= 500 else Delayed)(what) from None
         except ssl.SSLCertVerificationError as error:
             raise Undeliverable(f"the certificate of {self._host} is not to be trusted: {error.verify_message}") from None
+        except UnicodeError:  # it would quote the password
+            raise Undeliverable(f"{self._host} is no name of a server, or its user or password is not ASCII") from None
         except (smtplib.SMTPException, OSError) as error:
             raise Delayed(f"{self._host}:{self._port} does not answer: {str(error) or type(error).__name__}") from None
+        finally:
+            client.cut()
 
     def letter(self, message: Message) -> EmailMessage:
         """The message as a letter."""
@@ -61,19 +68,48 @@ class Mail:
         found.set_content("\n".join([*message.lines, "", f"project {message.project}, times of the stream (UTC)"]) + "\n")
         return found
 
-    def _deliver(self, letter: EmailMessage) -> str:
-        if self._scheme == "smtps":
-            client: smtplib.SMTP = smtplib.SMTP_SSL(self._host, self._port, timeout=SECONDS, context=self._trusted)
-        else:
-            client = smtplib.SMTP(self._host, self._port, timeout=SECONDS)
-        with client:
+    def _deliver(self, client: _Client, letter: EmailMessage) -> str:
+        try:
+            code, words = client.connect(self._host, self._port)
+            if code != 220:
+                raise smtplib.SMTPConnectError(code, words)
             if self._scheme == "smtp":
                 client.starttls(context=self._trusted)
             if self._user:
                 client.login(self._user, self._password)
             refused = client.send_message(letter)
+            with suppress(smtplib.SMTPException, OSError):
+                client.quit()  # the letter is out, whatever is said to that
+        finally:
+            client.close()
         return f"{self._host} took the letter" + (f", but not for {', '.join(refused)}" if refused else "")
 
 
+class _Client(smtplib.SMTP):
+    """One connection, with TLS at once where that is given, which another thread can cut: smtplib bounds each read, but a server
+    that says a byte now and then would hold its thread, and with it the end of the process, for ever."""
+
+    def __init__(self, host: str, at_once: ssl.SSLContext | None) -> None:
+        super().__init__(timeout=SECONDS)
+        self._host, self._at_once = host, at_once  # the host is whose certificate STARTTLS asks for
+        self._line: socket.socket | None = None
+        self._over = False
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:  # smtplib's place for other sockets
+        plain = socket.create_connection((host, port), timeout)
+        self._line = plain.dup()  # TLS takes the other one
+        if self._over:
+            self.cut()
+        return plain if self._at_once is None else self._at_once.wrap_socket(plain, server_hostname=host)
+
+    def cut(self) -> None:
+        """End it, whatever waits for what."""
+        self._over, line = True, self._line
+        if line is not None:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+            line.close()
+
+
 def _text(words: bytes | str) -> str:
-    return (words.decode("utf-8", "replace") if isinstance(words, bytes) else words)[:200]
+    return line_of(words.decode("utf-8", "replace") if isinstance(words, bytes) else words, 200)

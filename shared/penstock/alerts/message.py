@@ -12,7 +12,7 @@ import msgspec
 
 from ..records import Alarm, Notice
 
-__all__ = ["Message", "facts", "message_of", "messages"]
+__all__ = ["Message", "facts", "line_of", "message_of", "messages"]
 
 ALARMS: Final = 20
 """Alarms that a message describes; of more it says the number."""
@@ -60,7 +60,7 @@ def message_of(project: str, notices: Sequence[Notice]) -> Message:
     digest = hashlib.sha256("\n".join(notice.id for notice in notices).encode()).hexdigest()
     return Message(
         id=f"penstock_{digest[:32]}",
-        title=_line(f"[{project}] {last.subject}: {last.cause} {_WORDS[state]}{number}"),
+        title=line_of(f"[{project}] {last.subject}: {last.cause} {_WORDS[state]}{number}"),
         lines=lines,
         project=project,
         subject=last.subject,
@@ -77,7 +77,7 @@ _WORDS: Final = {"raised": "alarm", "held": "alarm lasts", "cleared": "is over"}
 def _said(alarm: Alarm) -> Iterator[str]:
     since = alarm.evidence.get("since")
     lasts = f", since {since}" if since and alarm.state != "raised" else ""
-    yield _line(f"{alarm.signal} {alarm.state} at {alarm.at:%Y-%m-%d %H:%M} UTC{lasts}")
+    yield line_of(f"{alarm.signal} {alarm.state} at {alarm.at:%Y-%m-%d %H:%M} UTC{lasts}")
     if alarm.state != "cleared":
         yield from (f"  {fact}" for fact in facts(alarm.evidence))
 
@@ -92,7 +92,7 @@ def facts(evidence: Mapping[str, Any]) -> list[str]:
     rest = {name: value for name, value in evidence.items() if name not in lists and name != "since" and value is not None}
     lines = [_pairs(item) if isinstance(item, dict) else f"{name} {_plain(item)}" for name, v in lists.items() for item in v]
     lines = lines[: FACTS - bool(rest)] + ([_pairs(rest)] if rest else [])
-    return [_line(line) for line in lines]
+    return [line_of(line) for line in lines]
 
 
 def _pairs(values: Mapping[str, Any]) -> str:
@@ -105,7 +105,7 @@ def _plain(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _line(text: str) -> str:
-    """On one line, and not longer than one."""
-    text = " ".join(text.split())
-    return text if len(text) <= LINE else f"{text[: LINE - 3]}..."
+def line_of(text: str, most: int = LINE) -> str:
+    """On one line, not longer than one, and nothing in it that steers a terminal or that a mail server refuses."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return text if len(text) <= most else f"{text[: most - 3]}..."

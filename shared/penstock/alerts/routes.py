@@ -12,7 +12,7 @@ import re
 import ssl
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from ..errors import SettingError
 
@@ -68,11 +68,12 @@ def _routes(settings: Settings) -> Iterator[Route]:
     if url := settings.alert_smtp.get_secret_value():
         from .mail import SCHEMES, Mail
 
-        found = urlsplit(url)
-        if found.scheme not in SCHEMES or not found.hostname:
+        found = _split(url)
+        if found is None or found.scheme not in SCHEMES or not found.hostname:
             raise SettingError(
                 "PENSTOCK_ALERT_SMTP is no address of a mail server",
-                "smtp://USER:PASSWORD@HOST:587 (STARTTLS), smtps://... (TLS at once), or smtp+plain://127.0.0.1:25",
+                "smtp://USER:PASSWORD@HOST:587 (STARTTLS), smtps://... (TLS at once), or smtp+plain://127.0.0.1:25; "
+                "in a password write %2F for /, %40 for @",
             )
         to = [address.strip() for address in settings.alert_to.split(",") if address.strip()]
         for name, addresses in (("PENSTOCK_ALERT_FROM", [settings.alert_from]), ("PENSTOCK_ALERT_TO", to)):
@@ -92,9 +93,18 @@ _ADDRESS: Final = re.compile(r"[^\s@<>,;]+@[^\s@<>,;]+")
 
 
 def _http(url: str, name: str) -> None:
-    found = urlsplit(url)
-    if found.scheme not in ("http", "https") or not found.hostname or found.fragment:
+    found = _split(url)
+    if found is None or found.scheme not in ("http", "https") or not found.hostname or found.fragment:
         raise SettingError(f"{name} is no http(s) URL", f"export {name}=https://...")
+
+
+def _split(url: str) -> SplitResult | None:
+    """None for what is no URL; why not would quote it, and it holds secrets."""
+    try:
+        found = urlsplit(url)
+        return found if found.port is None or found.port else None
+    except ValueError:
+        return None
 
 
 def _trusted(authority: str) -> ssl.SSLContext:

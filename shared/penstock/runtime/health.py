@@ -113,7 +113,7 @@ class Application(FastAPI):
 
     def put_ahead(self, **applications: ASGIApp) -> None:
         """Have paths that begin with /<name> answered by these, counted and guarded as all others."""
-        self._ahead = {name: _Guard(application, self.tally) for name, application in applications.items()}
+        self._ahead = {name: _Guard(application, self.tally, f"/{name}") for name, application in applications.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (ahead := self._ahead.get(scope["path"][1:].partition("/")[0])) is not None:
@@ -162,10 +162,10 @@ class _Tally:
 
 
 class _Guard:
-    """Counts requests, and answers what no handler caught."""
+    """Counts requests, and answers what no handler caught. `route` is how those are counted that name none."""
 
-    def __init__(self, app: ASGIApp, tally: _Tally) -> None:
-        self._app, self._tally = app, tally
+    def __init__(self, app: ASGIApp, tally: _Tally, route: str = "other") -> None:
+        self._app, self._tally, self._route = app, tally, route
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -187,5 +187,5 @@ class _Guard:
                 raise
             await refused(scope, receive, noted)
         finally:
-            route = getattr(scope.get("route"), "path", "other")
+            route = getattr(scope.get("route"), "path", self._route)
             self._tally.note(route, status, time.perf_counter() - began)

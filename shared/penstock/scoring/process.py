@@ -105,11 +105,11 @@ class Function:
 
     def _answer(self, call: Call) -> Message:
         for last in (False, True):
+            worker = self._worker or self._again()
             try:
-                if self._worker is None:
-                    self._worker = _Worker(self._source, self._bounds)
-                    self._logger.info("function started again", function=self.name, pid=self._worker.pid)
-                return self._worker.ask(call, self._bounds.seconds)
+                return worker.ask(call, self._bounds.seconds)
+            except ValueError as error:
+                raise self._failed(Fault(f"{self.name} cannot be given these values: {error}")) from None
             except TimeoutError:
                 self._end()
                 raise self._failed(Fault(f"{self.name} did not answer within {self._bounds.seconds:g} s")) from None
@@ -119,6 +119,14 @@ class Function:
                 if last:
                     raise self._failed(Fault(f"{self.name} died of these values: its process {ended}")) from None
         raise AssertionError
+
+    def _again(self) -> _Worker:
+        try:
+            worker = self._worker = _Worker(self._source, self._bounds)
+        except (PenstockError, OSError) as error:
+            raise self._failed(Fault(f"{self.name} cannot be started again; the server's log says why", str(error))) from None
+        self._logger.info("function started again", function=self.name, pid=worker.pid)
+        return worker
 
     def _failed(self, fault: Message) -> FunctionFailed:
         assert isinstance(fault, Fault), fault
@@ -178,7 +186,8 @@ class _Worker:
 
 def _end(process: subprocess.Popen[bytes], ours: socket.socket) -> None:
     ours.close()
-    process.kill()
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)  # it leads its session: what it started goes with it
     process.wait()
 
 

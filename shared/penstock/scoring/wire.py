@@ -86,8 +86,11 @@ _decode: Any = msgspec.msgpack.Decoder(Message).decode
 
 
 def send(to: socket.socket, message: Message, until: float | None = None) -> None:
-    """Send a message. OSError where the other end is gone, TimeoutError when it is not through by `until` (monotonic)."""
+    """Send a message. OSError where the other end is gone, TimeoutError when it is not through by `until` (monotonic); ValueError
+    for what cannot be sent: then nothing of it was."""
     data = _encode(message)
+    if len(data) > LARGEST:
+        raise ValueError(f"{len(data) >> 20} MiB are more than the {LARGEST >> 20} of a message")
     to.settimeout(_left(until))
     to.sendall(_LENGTH.pack(len(data)) + data)
 

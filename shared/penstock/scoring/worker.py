@@ -56,7 +56,11 @@ def work(server: socket.socket) -> None:
         signal.alarm(seconds)  # the server has given up by then, or is no more
         answer = _called(source, function, tensors, call)
         signal.alarm(0)
-        send(server, answer)
+        try:
+            send(server, answer)
+        except (ValueError, MemoryError) as error:  # too large, or a text that is no Unicode
+            cause = str(error) or f"it needs more than the {source.memory >> 20} MiB that it has"
+            send(server, Fault(f"{source.name} gave what cannot be passed on: {cause}"[:_SAID]))
 
 
 def _loaded(source: Source) -> tuple[Callable[..., Any] | None, Message]:
