@@ -1,17 +1,23 @@
 """Punctuality: do labels come as they used to, as soon and as many? Pure.
 
 A cohort is judged once, when the monitor's time has passed for all its answers. Its answers are laid out by how long their
-label took, those without a label last, and compared with the cohorts before it: the distance is how far the share of answers
-labelled by some delay has fallen below theirs, at the delay where that is most (Smirnov 1948, one-sided). It alarms when the
-distance is above what chance gives as often as the budget allows, sqrt(-ln(alpha) / 2 (1/n + 1/m)), above the monitor's
-`material`, and above what this feed is used to (see `habit_of`). Labels that come sooner than before are no alarm.
+label took, those without a label last, and compared with the cohorts before it: at each delay, how far the share of answers
+labelled by then has fallen below theirs. It alarms where a fall is
+
+significant   beyond z(1 - alpha / delays) standard errors of a share (Bonferroni; few labels of many answers are as binding as
+              many, and the lower tail of a count is thinner than the normal's)
+material      as a part of all labels that should have come, above the monitor's `material` and what this feed is used to
+              (see `habit_of`)
+
+Labels that come sooner than before are no alarm. A feed from which nothing comes any more is never custom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from math import log, sqrt
+from math import sqrt
+from statistics import NormalDist
 from typing import Any
 
 import msgspec
@@ -59,29 +65,34 @@ def punctual(
     bad: bool | None = None
     evidence: dict[str, Any] = {}
     distance = 0.0
-    if len(custom.cohorts) >= LEAST_COHORTS:
-        before = [sum(each) for each in zip(*custom.cohorts, strict=True)]
-        m = sum(before)
-        falls = [then / m - this / n for this, then in zip(accumulate(now), accumulate(before), strict=True)]
-        distance = max(falls)
-        alpha = budget_of(monitor.false_alarms_per_month, length)
-        critical = sqrt(-log(alpha) / 2 * (1 / n + 1 / m))
+    before = [sum(each) for each in zip(*custom.cohorts, strict=True)] or [0]
+    m = sum(before)
+    if len(custom.cohorts) >= LEAST_COHORTS and before[-1] < m:
+        usually = 1 - before[-1] / m
         floor = max(monitor.material, habit_of(custom.distances))
-        bad = distance > max(critical, floor)
+        alpha = budget_of(monitor.false_alarms_per_month, length)
+        errors = NormalDist().inv_cdf(1 - alpha / bins) * sqrt(1 / n + 1 / m) / usually
+        falls = []
+        for this, then in zip(accumulate(labels), accumulate(before[:-1]), strict=True):
+            share = (then + 0.5) / (m + 1)
+            falls.append(((then / m - this / n) / usually, errors * sqrt(share * (1 - share))))
+        distance = max(fall for fall, _ in falls)
+        worst, critical = max(falls, key=lambda each: each[0] / max(each[1], floor))
+        bad = worst > max(critical, floor)
         evidence = {
             "labelled": sum(labels) / n,
-            "usually": 1 - before[-1] / m,
+            "usually": usually,
             "within_seconds": edges[bins - 1] / 1e6,
             "median_delay_seconds": _median(labels, edges),
             "usual_median_delay_seconds": _median(before[:-1], edges),
-            "distance": distance,
+            "distance": worst,
             "critical": critical,
             "floor": floor,
             "answers": n,
         }
     if bad:
-        custom.odd = [*custom.odd, now]
-        if len(custom.odd) == ENOUGH:
+        custom.odd = [*custom.odd, now][-ENOUGH:]
+        if len(custom.odd) == ENOUGH and all(sum(each[:-1]) for each in custom.odd):
             custom.cohorts, custom.distances, custom.odd = custom.odd, [], []
     else:
         custom.cohorts, custom.odd = [*custom.cohorts, now][-REMEMBERED:], []

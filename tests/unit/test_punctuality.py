@@ -57,6 +57,21 @@ def test_fewer_or_later_labels_are_seen_and_nothing_else(share: float, typical: 
     assert evidence["labelled"] == pytest.approx(share, abs=0.08)
 
 
+def test_a_feed_that_dies_is_seen_where_few_answers_are_ever_labelled_and_its_silence_is_never_custom() -> None:
+    rng, custom = np.random.default_rng(5), Custom()
+    for _ in range(5):  # before any label came
+        assert punctual(MONITOR, cohort(rng, 300, 0.0), EDGES, DAY, custom) == (None, {})
+    for _ in range(28):
+        bad, _ = punctual(MONITOR, cohort(rng, 300, 0.08), EDGES, DAY, custom)
+        assert not bad
+    for _ in range(60):
+        bad, evidence = punctual(MONITOR, cohort(rng, 300, 0.0), EDGES, DAY, custom)
+        assert bad
+        assert evidence["distance"] == pytest.approx(1)
+    bad, _ = punctual(MONITOR, cohort(rng, 300, 0.08), EDGES, DAY, custom)
+    assert not bad
+
+
 @pytest.mark.parametrize("horizon", [3 * DAY, 5 * HOUR])
 @pytest.mark.parametrize("halvings", [20, 9])
 def test_a_custom_of_another_horizon_is_forgotten(horizon: int, halvings: int) -> None:
