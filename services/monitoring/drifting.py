@@ -233,7 +233,7 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         habits.age += 1
     own = beyond(alone.distance, alone.noise, alone.raised)
     for name, n, spread in zip(names, alone.n.tolist(), own.tolist(), strict=True):
-        if n >= LEAST_VALUES:
+        if n >= LEAST_VALUES and not (shifted and name in habits.named):  # what an alarm stands for is not custom
             habits.earlier[name] = [*habits.earlier.get(name, ()), round(spread, 6)][-MOST_WINDOWS:]
     evidence = {
         "reference": version,

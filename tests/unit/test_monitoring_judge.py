@@ -217,8 +217,7 @@ def test_a_shift_is_published_with_the_floor_that_the_alarm_holds_it_against() -
         bench.hear(shifted(day, 0.6))
     shifts = [s.drift["Ask.size"] for s in bench.statistics]
     assert {shift.floor for shift in shifts} == {0.05}
-    assert [shift.spread > 0 for shift in shifts] == [False] * 5 + [True] * 2, "five windows make a custom"
-    assert shifts[0].critical < shifts[0].ks < shifts[6].critical, "which asks for more"
+    assert {shift.spread for shift in shifts} == {0.0}, "what an alarm stands for is not custom"
     for statistic, shift in zip(bench.statistics, shifts, strict=True):
         bad = [a for a in bench.alarms if a.at == statistic.end and a.evidence["shifted"]]
         assert bool(bad) == (shift.ks > max(shift.critical, shift.floor or 0.0))

@@ -122,12 +122,21 @@ def test_only_the_named_inputs_are_watched() -> None:
     assert list(shifts) == ["a"]
 
 
-def test_an_input_that_moves_as_usual_is_no_news_until_it_moves_more() -> None:
+def test_what_an_alarm_stands_for_does_not_become_custom() -> None:
+    """Else an alarm would end by itself while nothing is as it was."""
     monitor, habits = Drift((), DAY, 0.05, 1.0), Habits()
+    moves = [drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}), habits, active=day > 0) for day in range(30)]
+    assert all(verdict.bad for verdict, _ in moves)
+    assert habits.earlier == {}
+
+
+def test_an_input_that_moves_without_an_alarm_makes_a_custom_which_asks_for_more() -> None:
+    monitor, habits = Drift((), DAY, 0.1, 1.0), Habits()
     then = {"i": [5_000, 5_000, 0]}
-    days = [period({"i": [600 + k, 400 - k, 0]}, then) for k in (0, 5, 0, 10, 5, 0, 5, 250)]
-    moves = [drift(monitor, day, habits)[0].bad for day in days]
-    assert moves == [True, True, True, True, True, False, False, True]
+    quiet = [drift(monitor, period({"i": [590, 410, 0]}, then), habits) for _ in range(7)]
+    assert not any(verdict.bad for verdict, _ in quiet)
+    assert quiet[0][1]["i"].critical < quiet[6][1]["i"].critical, "five windows make a custom"
+    assert drift(monitor, period({"i": [850, 150, 0]}, then), habits)[0].bad
 
 
 def test_no_habit_hides_that_everything_has_changed() -> None:
@@ -136,11 +145,12 @@ def test_no_habit_hides_that_everything_has_changed() -> None:
 
 
 def test_another_reference_starts_habits_anew() -> None:
-    monitor, habits = Drift((), DAY, 0.05, 1.0), Habits()
+    monitor, habits = Drift((), DAY, 0.1, 1.0), Habits()
     for _ in range(6):
-        drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}), habits)
-    assert drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}), habits)[0].bad is False
-    assert drift(monitor, period({"i": [600, 400, 0]}, {"i": [5_000, 5_000, 0]}, "v2"), habits)[0].bad is True
+        drift(monitor, period({"i": [590, 410, 0]}, {"i": [5_000, 5_000, 0]}), habits)
+    assert len(habits.earlier["i"]) == 6
+    drift(monitor, period({"i": [590, 410, 0]}, {"i": [5_000, 5_000, 0]}, "v2"), habits)
+    assert len(habits.earlier["i"]) == 1
 
 
 def test_thin_windows_make_no_habit() -> None:

@@ -256,11 +256,12 @@ def _worth(cells: tuple[int, int, int, int], value: Value) -> Measure:
 
 
 def _normal(mean: float, counts: npt.NDArray[np.int64], costs: Floats) -> Measure:
-    """A mean of costs per cell, with the interval of its standard error."""
+    """A mean of costs per cell, with the interval of its standard error, which ends at the least and the greatest cost."""
     n = int(counts.sum())
     rough = float((counts * costs).sum() / n)
     half = Z * sqrt(float((counts * (costs - rough) ** 2).sum()) / n / n)
-    return Measure(value=mean, low=mean - half, high=mean + half)
+    low, high = min(float(costs.min()), mean), max(float(costs.max()), mean)
+    return Measure(value=mean, low=max(mean - half, low), high=min(mean + half, high))
 
 
 def _drawn(value: float, draws: Floats) -> Measure:
