@@ -94,9 +94,9 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     features_status: dict[str, str]
     trace: str
     explanation: Explanation | None = None
-    """Of the version that is named."""
+    """Of the version that counted most of those that can be explained; in a mixed answer it need not be the one that is named."""
     also: list[Explanation] = []
-    """Of the others that counted in a mixed answer, the weightiest first."""
+    """Of the others that counted in it, the weightiest first."""
     weights: dict[str, float] = {}
     """How much each that is explained counted, where there are several."""
     unexplained: str = ""
@@ -301,9 +301,8 @@ class Predictor:
     def _with_explanation(self, told: Told, row: Values, weights: Mapping[str, float]) -> Told:
         """The answer with the largest contributions to what each version that counted said, or with why there are none."""
         values = [None if value is None or value != value else value for value in row]
-        named, *others = sorted(weights, key=lambda version: (version != told.version, -weights[version]))
         found, whys = dict[str, Explanation](), list[str]()
-        for version in (named, *others):
+        for version in sorted(weights, key=lambda version: (-weights[version], version != told.version)):
             try:
                 made = self._explainers.explained(self._desk.duty, version, values)
                 found[version] = msgspec.structs.replace(made, contributions=made.contributions[:LARGEST])
@@ -313,8 +312,8 @@ class Predictor:
                 self._logger.error("explanation failed", model=self.model.name, version=version, exc_info=error)
                 whys.append(f"the explainer of {version} failed; its log says why")
         return msgspec.structs.replace(
-            told, explanation=found.get(named), also=[found[version] for version in others if version in found],
-            weights={version: weights[version] for version in found} if others else {}, unexplained="; ".join(whys),
+            told, explanation=next(iter(found.values()), None), also=list(found.values())[1:],
+            weights={version: weights[version] for version in found} if len(weights) > 1 else {}, unexplained="; ".join(whys),
         )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ Chance     p = 2 exp(-D^2 / (noise / 2)), the asymptotic tail of Kolmogorov's di
            between the edges: D is first raised by 0.5826 sqrt(noise / b) (the correction of Chernoff and Siegmund for
            discretely watched Brownian motion: Broadie, Glasserman & Kou 1997). Without it a tenth of the budget is used
 Custom     rows of one hour are not independent, and weather moves: an input has a `spread`, the standard deviation of the part of
-           its distance that sampling does not explain, from windows of the reference against the rest of the reference
-           and from the windows since in which no alarm stood for it. p = 2 exp(-D^2 / (noise / 2 + 2 spread^2)): variance proxies of independent parts add
+           its distance that sampling does not explain, from windows of the reference against the rest of the reference,
+           and from the windows since in which it had no part in an alarm. p = 2 exp(-D^2 / (noise / 2 + 2 spread^2)):
+           variance proxies of independent parts add
 Discovery  of many inputs those are shifted that Benjamini & Hochberg (1995) find at the level of the window; with no drift
            anywhere this raises as many false alarms as the level says (Simes 1986), and finds more than Bonferroni when much has
            moved
