@@ -15,7 +15,10 @@ from penstock.statistics.binary import wilson
 from penstock.statistics.quality import added
 from penstock.statistics.quota import allowed, taken
 
-__all__ = ["Capping", "capping", "excess"]
+__all__ = ["LEAST", "Capping", "capping", "excess"]
+
+LEAST = 30
+"""Labels of a window below which the shares of its sources say nothing: of one label some source always has all."""
 
 
 class Capping(NamedTuple):
@@ -40,9 +43,9 @@ def capping(sources: Sources, mixes: Mapping[str, Mix], capped: Mapping[str, Map
 
 def excess(sources: Sources, mixes: Mapping[str, Mix], left: Mapping[str, int]) -> tuple[bool | None, dict[str, Any]]:
     """Whether some source surely gave more than its share of a window's labels (the 95 % interval of its share lies above the
-    cap); None where there was none. And what each gave."""
+    cap); None where there were fewer labels than LEAST. And what each gave."""
     whole = sum(mix.labels for mix in mixes.values())
-    if whole <= 0:
+    if whole < LEAST:
         return None, {}
     found: list[dict[str, Any]] = []
     for name, cap in sources.limits.items():

@@ -96,7 +96,8 @@ def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05)
         sources=ps.sources(Chargeback.reporter, {"bank": 1, "support": 0.3, "merchant": 0.1})
 
     Where sources contradict each other, the more trusted one is right, whoever came first; of equals the newer. What exceeds a
-    cap (of the answered labels of a window, and of a training set) is left out, counted, and raises the alarm `sources`.
+    cap (of the answered labels of a window, and of a training set) is left out, counted, and raises the alarm `sources` (in
+    windows of 30 labels or more).
     """
     found = column_of(column)
     said = f"sources({found!r})"

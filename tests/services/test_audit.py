@@ -14,9 +14,11 @@ from tests.services.shop import START, Order, Paid
 import penstock as ps
 from penstock.duration import HOUR, MINUTE
 from penstock.event import from_micros
+from penstock.label import Label
 from penstock.log import Log, Send
 from penstock.proof.audit import Audit, audit, lines, read_all
 from penstock.publish import FOREVER
+from penstock.records import Statistic
 from penstock.services.embedded import Embedded
 from penstock.topics import Topics
 
@@ -26,8 +28,20 @@ class Shop:
     orders_1d = ps.count(Order, over="1d")
 
 
-def project() -> ps.Project:
-    @ps.model(scores=Order, features=[Order.amount, Shop], label=ps.label(Paid.late, within="6h"))
+@ps.event("paid")
+class Told:
+    order_id: ps.Key[str]
+    late: bool
+    teller: str
+    at: ps.EventTime
+
+
+PAID = ps.label(Paid.late, within="6h")
+CAPPED = ps.label(Told.late, within="6h", sources=ps.sources(Told.teller, {"bank": 1, "shop": 0.1}))
+
+
+def project(label: Label) -> ps.Project:
+    @ps.model(scores=Order, features=[Order.amount, Shop], label=label)
     def late() -> ps.Learner:
         from river.linear_model import LogisticRegression
 
@@ -42,14 +56,15 @@ def order(i: int) -> bytes:
 
 
 def paid(i: int) -> bytes:
-    return msgspec.json.encode({"order_id": f"o{i}", "late": i % 4 == 0, "at": from_micros(START + i * HOUR + 30 * MINUTE)})
+    at, teller = from_micros(START + i * HOUR + 30 * MINUTE), "bank" if i % 3 else "shop"
+    return msgspec.json.encode({"order_id": f"o{i}", "late": i % 4 == 0, "teller": teller, "at": at})
 
 
-def audited(tmp_path: Path, tamper: Callable[[Log, Topics], Any] | None = None) -> Audit:
+def audited(tmp_path: Path, tamper: Callable[[Log, Topics], Any] | None = None, label: Label = PAID) -> Audit:
     """Sixty orders and their labels, one event that cannot be read; then somebody tampers with the topics."""
 
     async def go() -> Audit:
-        machine = Embedded(project(), tmp_path, 2)
+        machine = Embedded(project(label), tmp_path, 2)
         await machine.start()
         events = [("orders", b"s%d" % (i % 3), order(i), START + i * HOUR) for i in range(60)]
         events += [("paid", b"o%d" % i, paid(i), START + i * HOUR + 30 * MINUTE) for i in range(60)]
@@ -70,6 +85,19 @@ def test_a_run_in_which_everything_happened_once_has_no_complaints(tmp_path: Pat
     assert (found.events_in, found.rows, found.predictions, found.outcomes, found.dead_lettered) == (121, 60, 60, 60, 1)
     assert found.statistics >= 2
     assert next(iter(lines(found))).startswith("events 121   rows 60")
+
+
+def test_labels_beyond_the_cap_of_their_source_are_counted_once_though_nobody_served_the_answer(tmp_path: Path) -> None:
+    capped = list[int]()
+
+    async def look(log: Log, topics: Topics) -> None:
+        found = [
+            msgspec.json.decode(value or b"", type=Statistic) for *_, value, _ in await read_all(log, topics.statistics("late"))
+        ]
+        capped.append(sum(statistic.counts.get("capped", 0) for statistic in found))
+
+    assert audited(tmp_path, look, CAPPED).complaints == []
+    assert capped[0] > 0
 
 
 async def another_event(log: Log, topics: Topics) -> None:
@@ -95,6 +123,10 @@ async def an_outcome_again(log: Log, topics: Topics) -> None:
     await again(log, topics.outcomes("late"))
 
 
+async def a_statistic_again(log: Log, topics: Topics) -> None:
+    await again(log, topics.statistics("late"), quality={"none": {"n": 7}})
+
+
 async def a_row_that_counts_too_much(log: Log, topics: Topics) -> None:
     await again(log, topics.rows(topics.project.models[0].scores), features={"Shop.orders_1d": 99})
 
@@ -106,6 +138,7 @@ async def a_row_that_counts_too_much(log: Log, topics: Topics) -> None:
         (another_label, ["lost: 1 orders events", "lost: 1 rows without", "lost: 1 labels of late that met their prediction"]),
         (a_prediction_again, ["counted twice: 1 predictions of late"]),
         (an_outcome_again, ["counted twice: 1 outcomes of late"]),
+        (a_statistic_again, ["counted twice: 7 outcomes of late in statistics"]),
         (a_row_that_counts_too_much, ["counted twice: 1 rows of orders", "counted twice: 1 events in Shop.orders_1d"]),
     ],
 )

@@ -17,9 +17,10 @@ from penstock.event import from_micros, to_micros
 from penstock.label import MOST
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Alarm, Clock, Cohort, Outcome, Statistic
+from penstock.records import Alarm, Clock, Cohort, Mix, Outcome, Statistic
 from penstock.services.monitoring.ledger import Answer, Settled
 from penstock.services.monitoring.service import lanes
+from penstock.services.monitoring.sources import LEAST, excess
 from penstock.services.monitoring.window import Tallied, Window
 from penstock.statistics.binary import measured
 from penstock.statistics.quality import Sums
@@ -197,6 +198,22 @@ def test_names_that_nobody_declared_share_one_cap() -> None:
     said = told(made, invented, START + 9 * DAY, sources=SOURCES)
     assert {name for w in said.windows for name in w.sources} == {"bank", "others"}
     assert {a.signal for a in said.alarms} == {"sources"}
+
+
+def test_a_window_of_few_labels_raises_no_alarm_and_clears_none() -> None:
+    def said(shop: int, bank: int) -> bool | None:
+        return excess(SOURCES, {"shop": Mix(labels=shop), "bank": Mix(labels=bank)}, {})[0]
+
+    assert [said(0, 0), said(1, 0), said(LEAST - 1, 0), said(20, 9)] == [None] * 4
+    assert [said(LEAST, 0), said(20, 10), said(LEAST, LEAST)] == [True] * 3
+    assert [said(0, LEAST), said(6, 24), said(8, 24)] == [False] * 3
+
+
+def test_few_labels_all_beyond_their_cap_are_left_out_without_an_alarm() -> None:
+    made, labels = flood(0.0)
+    made.predictions, few = made.predictions[::100], [(at, name, late, "shop") for at, name, late, _ in labels[::100]]
+    said = told(made, few, START + 9 * DAY, sources=SOURCES)
+    assert (said.counts("capped"), said.alarms) == (len(few), [])
 
 
 @pytest.mark.parametrize("otherwise", [None, False])

@@ -128,20 +128,19 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.double(len(predictions) - len(answered), f"predictions of {model.name}")
         found.lose(len(asked.keys() - answered), f"rows without a prediction of {model.name}")
         outcomes = [o for o in await distinct(topics.outcomes(model.name), Outcome) if o.corrects is None]
-        known = {outcome.id for outcome in outcomes}
+        known = {outcome.id: outcome for outcome in outcomes}
         found.outcomes += len(known)
         found.double(len(outcomes) - len(known), f"outcomes of {model.name}")
         label = model.label.event
         labelled = {str(getattr(e, label.key.name)): _time(label, e) for _, _, e in events.get(label, ())}
         due = {name for name, time in labelled.items() if name in asked and time <= asked[name] + model.label.within}
-        found.lose(len(due - known), f"labels of {model.name} that met their prediction nowhere")
+        found.lose(len(due - known.keys()), f"labels of {model.name} that met their prediction nowhere")
         statistics = await distinct(topics.statistics(model.name), Statistic)
         found.statistics += len(statistics)
         closed = max((to_micros(s.end) for s in statistics), default=0)
-        counted = sum(s.quality["served"].n for s in statistics if "served" in s.quality)
+        counted = sum(_counted(s) for s in statistics)
         held = model.label.within if model.label.waits else None
-        due_there = sum(_counts_from(o, held) < closed and o.version != "none" for o in outcomes)
-        counted += sum(s.counts.get("capped", 0) for s in statistics)
+        due_there = sum(_counts_from(o, held) < closed for o in known.values())
         found.lose(max(due_there - counted, 0), f"outcomes of {model.name} in no statistic")
         found.double(max(counted - due_there, 0), f"outcomes of {model.name} in statistics")
         mine = {d.id: d for d in decisions if d.model == model.name}.values()
@@ -153,6 +152,13 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.retrains = len(fits)
         found.retrains_by_alarm = sum(cause.startswith("alarm:") for cause in fits.values())
     return found
+
+
+def _counted(statistic: Statistic) -> int:
+    """The outcomes of a window: of answers that some version gave, of those given before there was one, and (of both kinds) those
+    beyond the cap of their source."""
+    judged = sum(quality.n for name, quality in statistic.quality.items() if name in ("served", "none"))
+    return judged + statistic.counts.get("capped", 0)
 
 
 def _counts_from(outcome: Outcome, held: int | None) -> int:
