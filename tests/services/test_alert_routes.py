@@ -75,7 +75,44 @@ def test_notices_of_one_cause_are_one_message_that_says_how_things_stand_by_now(
     assert [(m.subject, m.cause, m.state) for m in found] == [
         ("late", "drift", "cleared"), ("fares", "drift", "raised"), ("late", "skill", "raised"),
     ]  # fmt: skip
-    assert found[0].title == "[flights] late: drift is over"
+
+
+def test_what_began_and_ended_before_anybody_was_told_is_said_to_have_come_and_gone() -> None:
+    message = message_of("flights", [notice(1, skill=0.01), notice(3, state="held"), notice(5, state="cleared")])
+    assert (message.title, message.state) == ("[flights] late: drift came and went", "cleared")
+    assert message.lines == ["drift came and went: raised at 2013-02-08 01:00 UTC, over at 2013-02-08 05:00 UTC", "  skill 0.01"]
+    assert [(alarm.id, alarm.state) for alarm in message.alarms] == [("late/drift/1", "raised"), ("late/drift/5", "cleared")]
+
+
+def test_the_end_of_what_was_told_before_is_only_that() -> None:
+    message = message_of("flights", [notice(3, state="held"), notice(5, state="cleared", since="2013-02-08")])
+    assert message.title == "[flights] late: drift is over"
+    assert message.lines == ["drift cleared at 2013-02-08 05:00 UTC, since 2013-02-08"]
+
+
+def test_what_was_raised_and_still_lasts_is_said_as_raised_however_often_it_was_said_since() -> None:
+    message = message_of("flights", [notice(1), notice(3, state="held", skill=0.01)])
+    assert (message.title, message.state) == ("[flights] late: drift alarm", "raised")
+    assert message.lines == ["drift raised at 2013-02-08 01:00 UTC, held at 2013-02-08 03:00 UTC", "  skill 0.01"]
+
+
+def test_of_what_came_and_went_again_and_again_the_last_time_is_told_and_the_others_are_counted() -> None:
+    states = ("raised", "cleared", "raised", "cleared")
+    gone = message_of("flights", [notice(hour, state=state) for hour, state in enumerate(states)])
+    assert gone.lines == [
+        "drift came and went: raised at 2013-02-08 02:00 UTC, over at 2013-02-08 03:00 UTC",
+        "since the last message 1 more came and went",
+    ]
+    back = message_of("flights", [notice(hour, state=state) for hour, state in enumerate((*states, "raised"))])
+    assert (back.title, back.state) == ("[flights] late: drift alarm", "raised")
+    assert back.lines == ["drift raised at 2013-02-08 04:00 UTC", "since the last message 2 more came and went"]
+
+
+def test_an_input_that_moved_is_told_in_words() -> None:
+    moved = {"input": "usual_amount", "excess": 8.14, "influence": 1.0, "ks": 0.4071, "critical": 0.031, "floor": 0.05, "p": 0.0}
+    message = message_of("flights", [notice(1, inputs=[moved, {**moved, "input": "wind", "floor": None}])])
+    assert message.lines[1:] == ["  usual_amount moved by 0.407 (limit 0.05)", "  wind moved by 0.407 (limit 0.031)"]
+    assert message.alarms[0].evidence["inputs"][0] == moved
 
 
 def test_the_id_of_a_message_follows_from_its_notices_alone() -> None:
@@ -265,7 +302,7 @@ def test_a_letter_is_plain_text_with_an_id_that_is_the_same_at_every_attempt() -
     assert [who for who, _ in postman.letters] == [["ada@example.org", "bob@example.org"]] * 2
     assert {letter["Message-ID"] for letter in letters} == {f"<{MESSAGE.id}@example.org>"}
     assert letters[0]["Subject"] == "[flights] late: drift alarm"
-    assert letters[0].get_content().splitlines()[:2] == ["drift raised at 2013-02-08 01:00 UTC", "  input delay <b>, ks 0.314"]
+    assert letters[0].get_content().splitlines()[:2] == ["drift raised at 2013-02-08 01:00 UTC", "  delay <b> moved by 0.314"]
 
 
 def test_a_name_with_a_line_break_makes_no_header() -> None:

@@ -146,6 +146,21 @@ def test_a_route_that_is_down_is_tried_again_ever_more_seldom_and_then_gets_one_
     played(story)
 
 
+def test_an_alarm_that_is_over_before_its_message_goes_out_is_told_as_one_that_came_and_went() -> None:
+    async def story(scene: Scene) -> list[str]:
+        courier = scene.courier(route := Told())
+        await courier.turn()
+        await scene.say(alarm(1), alarm(2, "cleared"))
+        await courier.turn()
+        await scene.say(alarm(4))
+        await courier.turn()
+        await scene.say(alarm(5, "cleared"))
+        await courier.turn()
+        return [message.title.removeprefix("[shop] late: drift ") for message in route.said]
+
+    assert played(story) == ["came and went", "alarm", "is over"]
+
+
 def test_what_does_not_get_through_for_a_day_is_dead_lettered_and_can_be_sent_again_by_that_route() -> None:
     async def story(scene: Scene) -> None:
         down, up = Told(*[Delayed("down")] * 1_000, name="email"), Told(name="slack")

@@ -85,6 +85,8 @@ def obey(do):
             return {"other": np.zeros(len(do), np.int64)}
         if word == "none":
             return None
+        if word == "bare":
+            return np.zeros(len(do), np.int64)
     return {"pid": np.full(len(do), os.getpid())}
 
 
@@ -157,6 +159,7 @@ def test_it_runs_in_a_process_of_its_own(obey: Function) -> None:
         ("list", "obey gave pid as list, not as an array"),
         ("other", "obey gave other, where it declares pid"),
         ("none", "obey gave NoneType, where it declares pid"),
+        ("bare", r'obey gave ndarray, where it declares pid; return a dict: {"pid": \.\.\.}'),
     ],
 )
 def test_what_goes_wrong_is_said_and_the_next_call_is_answered(obey: Function, word: str, cause: str) -> None:
@@ -368,6 +371,29 @@ def test_while_it_hangs_others_are_answered(file: Path, tmp_path: Path) -> None:
         assert (await client.post("/v2/models/obey/infer", json={"inputs": [texts("do", "")]})).status_code == 200
 
     run([f"{file}:obey", str(model)], talk, bounds=Bounds(seconds=1.0))
+
+
+def test_two_functions_of_one_file_are_two_versions(tmp_path: Path) -> None:
+    text = """
+import penstock as ps
+
+@ps.function(takes={"a": "FP32[*, 3]"}, gives={"x": "FP32[*, 3]"})
+def one(a):
+    return {"x": a}
+
+@ps.function(takes={"a": "FP32[*, 3]"}, gives={"x": "FP32[*, 3]"})
+def two(a):
+    return {"x": a + a}
+"""
+    file, model = tmp_path / "steps.py", put(tmp_path / "double.onnx", graphs.scaled(2.0))
+    file.write_text(text)
+
+    async def talk(client: httpx.AsyncClient, _: Repository) -> None:
+        found = [(await client.get(f"/v2/models/{name}")).json() for name in ("a", "b", "c", "d")]
+        assert len({said["parameters"]["sha256"] for said in found}) == 4
+        assert len({said["versions"][0] for said in found}) == 4
+
+    run([f"a={file}:one", f"b={file}:two", f"c={file}:one+{model}", f"d={file}:two+{model}"], talk)
 
 
 def test_a_file_that_changes_takes_over_in_a_process_of_its_own(tmp_path: Path) -> None:

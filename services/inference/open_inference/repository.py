@@ -6,7 +6,7 @@
 
 A file that changes is opened beside the version in force, warmed, and takes over between two requests; whoever asked the
 version before still gets its answer. What cannot be opened never takes over. A version without a name is called by the first
-12 digits of the sha256 of its files, so that every answer says which bytes gave it.
+12 digits of the sha256 of its files (and the names of its functions), so that every answer says which bytes gave it.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ class _Opened(NamedTuple):
     step: Step
     platform: str
     sha256: str
-    """Of the file; of several the sha256 of theirs."""
+    """Of the file, and of a function its name; of several the sha256 of theirs."""
     bytes: int
 
 

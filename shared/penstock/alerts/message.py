@@ -6,7 +6,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from ..records import Alarm, Notice
 __all__ = ["Message", "facts", "line_of", "message_of", "messages"]
 
 ALARMS: Final = 20
-"""Alarms that a message describes; of more it says the number."""
+"""Signals whose alarms a message describes; of more it says the number."""
 FACTS: Final = 6
 """Lines of evidence for each."""
 LINE: Final = 300
@@ -32,9 +32,10 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     subject: str
     cause: str
     state: str
-    """raised, where people learn of something; else held or cleared."""
+    """raised, where people learn of something that lasts; else held or cleared."""
     at: datetime
     alarms: list[Alarm]
+    """The newest of each signal; where it came and went, the raised one before it."""
 
 
 def messages(project: str, notices: Sequence[Notice]) -> list[Message]:
@@ -46,53 +47,107 @@ def messages(project: str, notices: Sequence[Notice]) -> list[Message]:
 
 
 def message_of(project: str, notices: Sequence[Notice]) -> Message:
-    """The message of notices about one subject and cause, oldest first. Of an alarm that is over by now it says only that."""
+    """The message of notices about one subject and cause, oldest first: how things stand by now. What began and ended in them,
+    so that nobody was told of it, came and went."""
     last = notices[-1]
-    newest = {alarm.signal: (notice.state, alarm) for notice in notices for alarm in notice.alarms}
-    alarms, states = [alarm for _, alarm in newest.values()], {state for state, _ in newest.values()}
-    state = next((s for s in ("raised", "held") if s in states), "cleared")
-    number = "" if len(alarms) == 1 else f" ({len(alarms)} alarms)"
-    lines = list(itertools.chain.from_iterable(_said(alarm) for alarm in alarms[:ALARMS]))
-    if len(alarms) > ALARMS:
-        lines.append(f"and {len(alarms) - ALARMS} more: penstock alerts list")
-    if missed := sum(notice.missed for notice in notices):
+    courses, missed = _courses(notices)
+    word = next(word for word in _WORDS if any(course.word == word for course in courses))
+    number = "" if len(courses) == 1 else f" ({len(courses)} alarms)"
+    lines = list(itertools.chain.from_iterable(_said(course) for course in courses[:ALARMS]))
+    if len(courses) > ALARMS:
+        lines.append(f"and {len(courses) - ALARMS} more: penstock alerts list")
+    if missed:
         lines.append(f"since the last message {missed} more came and went")
     digest = hashlib.sha256("\n".join(notice.id for notice in notices).encode()).hexdigest()
     return Message(
         id=f"penstock_{digest[:32]}",
-        title=line_of(f"[{project}] {last.subject}: {last.cause} {_WORDS[state]}{number}"),
+        title=line_of(f"[{project}] {last.subject}: {last.cause} {_WORDS[word]}{number}"),
         lines=lines,
         project=project,
         subject=last.subject,
         cause=last.cause,
-        state=state,
+        state="cleared" if word == "gone" else word,
         at=last.alarms[-1].at,
-        alarms=alarms[:ALARMS],
+        alarms=[alarm for course in courses[:ALARMS] for alarm in course.alarms],
     )
 
 
-_WORDS: Final = {"raised": "alarm", "held": "alarm lasts", "cleared": "is over"}
+_WORDS: Final = {"raised": "alarm", "held": "alarm lasts", "cleared": "is over", "gone": "came and went"}
+"""What a title says; of several the first."""
 
 
-def _said(alarm: Alarm) -> Iterator[str]:
-    since = alarm.evidence.get("since")
-    lasts = f", since {since}" if since and alarm.state != "raised" else ""
-    yield line_of(f"{alarm.signal} {alarm.state} at {alarm.at:%Y-%m-%d %H:%M} UTC{lasts}")
-    if alarm.state != "cleared":
-        yield from (f"  {fact}" for fact in facts(alarm.evidence))
+class _Course(NamedTuple):
+    """What notices say of one signal: its newest alarm."""
+
+    last: Alarm
+    over: bool
+    known: bool
+    """People were told of the signal before these notices."""
+    began: Alarm | None
+    """Where these notices have its beginning."""
+
+    @property
+    def word(self) -> str:
+        if self.over:
+            return "cleared" if self.known else "gone"
+        return "held" if self.began is None else "raised"
+
+    @property
+    def alarms(self) -> list[Alarm]:
+        return [self.began, self.last] if self.over and self.began is not None else [self.last]
+
+
+def _courses(notices: Sequence[Notice]) -> tuple[list[_Course], int]:
+    """Of each signal how its newest alarm went; and how many others began and ended meanwhile."""
+    found, missed = dict[str, _Course](), sum(notice.missed for notice in notices)
+    for notice in notices:
+        for alarm in notice.alarms:
+            before = found.get(alarm.signal)
+            known = notice.state != "raised" if before is None else before.known
+            began = None if before is None else before.began
+            if before is not None and before.over:
+                missed += began is not None
+                began = None
+            if notice.state == "raised":
+                began = alarm
+            found[alarm.signal] = _Course(alarm, notice.state == "cleared", known, began)
+    return list(found.values()), missed
+
+
+def _said(course: _Course) -> Iterator[str]:
+    last, began = course.last, course.began
+    at = f"at {last.at:%Y-%m-%d %H:%M} UTC"
+    since = last.evidence.get("since")
+    if began is None or began is last:
+        lasts = f", since {since}" if since and last.state != "raised" else ""
+        yield line_of(f"{last.signal} {last.state} {at}{lasts}")
+    else:
+        first = f"raised at {began.at:%Y-%m-%d %H:%M} UTC"
+        yield line_of(f"{last.signal} came and went: {first}, over {at}" if course.over else f"{last.signal} {first}, held {at}")
+    if not course.over or began is not None:
+        yield from (f"  {fact}" for fact in facts((began if course.over and began is not None else last).evidence))
 
 
 def facts(evidence: Mapping[str, Any]) -> list[str]:
     """Evidence, whatever it holds, as a few lines.
 
-    >>> facts({"since": "2013", "skill": 0.01234, "inputs": [{"input": "delay", "ks": 0.31}, {"input": "wind", "ks": 0.2}]})
-    ['input delay, ks 0.31', 'input wind, ks 0.2', 'skill 0.0123']
+    >>> facts({"since": "2013", "skill": 0.01234, "inputs": [{"input": "delay", "ks": 0.31, "critical": 0.02, "floor": 0.05}]})
+    ['delay moved by 0.31 (limit 0.05)', 'skill 0.0123']
     """
     lists = {name: value for name, value in evidence.items() if isinstance(value, list) and value}
     rest = {name: value for name, value in evidence.items() if name not in lists and name != "since" and value is not None}
-    lines = [_pairs(item) if isinstance(item, dict) else f"{name} {_plain(item)}" for name, v in lists.items() for item in v]
+    lines = [_item(item) if isinstance(item, dict) else f"{name} {_plain(item)}" for name, v in lists.items() for item in v]
     lines = lines[: FACTS - bool(rest)] + ([_pairs(rest)] if rest else [])
     return [line_of(line) for line in lines]
+
+
+def _item(found: Mapping[str, Any]) -> str:
+    """An input that moved, in words; anything else by its names."""
+    moved = found.get("ks")
+    if "input" not in found or moved is None:
+        return _pairs(found)
+    limits = [limit for limit in (found.get("critical"), found.get("floor")) if isinstance(limit, int | float)]
+    return f"{found['input']} moved by {_plain(moved)}" + (f" (limit {_plain(max(limits))})" if limits else "")
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

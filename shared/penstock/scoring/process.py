@@ -64,7 +64,8 @@ class Function:
             text = file.read_bytes()
         except OSError as error:
             raise Unreachable(f"it cannot be read: {error.strerror or error}", "name a Python file that is there") from None
-        self.sha256, self.size = hashlib.sha256(text).hexdigest(), len(text)
+        self.sha256 = hashlib.sha256(text + b"\0" + name.encode()).hexdigest()  # a file has many functions, and no NUL
+        self.size = len(text)
         self.name, self._bounds = name, bounds
         path = [os.path.abspath(place) for place in sys.path]
         self._source = Source(str(file.absolute()), module or file.stem, path, name, text, bounds.memory, bounds.seconds)

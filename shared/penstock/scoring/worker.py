@@ -110,8 +110,12 @@ class _Wrong(Exception):
 def _checked(name: str, found: Any, tensors: Declared) -> dict[str, Array]:
     """What a function gave, in the order declared; _Wrong where it is something else. Nothing is coerced."""
     if not isinstance(found, Mapping) or set(found) != set(tensors.gives):
-        given = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
-        raise _Wrong(f"{name} gave {given or 'nothing'}, where it declares {', '.join(tensors.gives)}")
+        if isinstance(found, Mapping):
+            given, todo = ", ".join(map(str, found)) or "nothing", ""
+        else:
+            each = ", ".join(f'"{output}": ...' for output in tensors.gives)
+            given, todo = type(found).__name__, f"; return a dict: {{{each}}}"
+        raise _Wrong(f"{name} gave {given}, where it declares {', '.join(tensors.gives)}{todo}")
     for output, (datatype, shape) in tensors.gives.items():
         array = found[output]
         if not isinstance(array, np.ndarray):
