@@ -124,7 +124,7 @@ async def an_outcome_again(log: Log, topics: Topics) -> None:
 
 
 async def a_statistic_again(log: Log, topics: Topics) -> None:
-    await again(log, topics.statistics("late"), quality={"none": {"n": 7}})
+    await again(log, topics.statistics("late"), quality={"none": {"n": 1}})
 
 
 async def a_row_that_counts_too_much(log: Log, topics: Topics) -> None:
@@ -138,7 +138,7 @@ async def a_row_that_counts_too_much(log: Log, topics: Topics) -> None:
         (another_label, ["lost: 1 orders events", "lost: 1 rows without", "lost: 1 labels of late that met their prediction"]),
         (a_prediction_again, ["counted twice: 1 predictions of late"]),
         (an_outcome_again, ["counted twice: 1 outcomes of late"]),
-        (a_statistic_again, ["counted twice: 7 outcomes of late in statistics"]),
+        (a_statistic_again, ["counted twice: 1 outcomes of late in statistics"]),
         (a_row_that_counts_too_much, ["counted twice: 1 rows of orders", "counted twice: 1 events in Shop.orders_1d"]),
     ],
 )
