@@ -143,7 +143,7 @@ class TestAgain:
             assert told == [(b"f1", b"/air/gateway", b"f1")] * 2  # of one partition, and known as the same
             ledger = Ledger("late", 10**9, None)
             values = [record.value or b"" for record in door.recorded]
-            new = [ledger.answer(0, 0, msgspec.json.decode(value, type=Answer), value) for value in values]
+            new = [ledger.answer(0, 0, msgspec.json.decode(value, type=Answer)) for value in values]
             assert new == [True, False]
             assert (ledger.counts["predictions"], ledger.counts["duplicate"]) == (1, 1)
 
