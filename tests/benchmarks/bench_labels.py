@@ -33,6 +33,7 @@ from penstock.services.monitoring.pairing import PairingShard
 from penstock.store import Saved
 from penstock.topics import Topics
 
+from .bench_predictions import Chargeback, Payment
 from .figure import Figure
 
 START = to_micros(datetime(2026, 1, 1, tzinfo=UTC))
@@ -42,22 +43,7 @@ PART = 5_000
 _decode = msgspec.json.Decoder(Answer).decode
 
 
-@ps.event("payments")
-class Payment:
-    payment_id: ps.Id[str]
-    card: ps.Key[str]
-    amount: float
-    at: ps.EventTime
-
-
-@ps.event("chargebacks")
-class Chargeback:
-    payment_id: ps.Key[str]
-    fraudulent: bool
-    at: ps.EventTime
-
-
-@ps.model(scores=Payment, features=[Payment.amount], label=ps.label(Chargeback.fraudulent, within="7d"))
+@ps.model(scores=Payment, features=[Payment.amount], label=ps.label(Chargeback.fraud, within="7d"))
 def fraud() -> ps.Learner:
     raise NotImplementedError
 
@@ -136,7 +122,7 @@ def shard(n: int) -> float:
         values = answers(first, PART, 20, step)
         times = [START + (first + i) * step for i in range(PART)]
         labels = [
-            msgspec.json.encode({"payment_id": f"p-{first + i:012d}", "fraudulent": i % 3 == 0, "at": from_micros(t)})
+            msgspec.json.encode({"payment_id": f"p-{first + i:012d}", "fraud": i % 3 == 0, "at": from_micros(t)})
             for i, t in enumerate(times)
         ]
         keys = [f"p-{first + i:012d}".encode() for i in range(PART)]

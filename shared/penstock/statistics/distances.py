@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from .reference import Cells, Floats
+from .shift import stability
 
 __all__ = ["OF_CELLS", "OF_VALUES", "energy", "excess", "hellinger", "jensen_shannon", "ks", "largest", "psi", "total_variation",
            "wasserstein"]  # fmt: skip
@@ -81,9 +82,7 @@ def psi(now: Cells, then: Cells) -> float | None:
     """
     if _shares(now, then) is None:
         return None
-    p, q = now + 0.5, then + 0.5
-    p, q = p / p.sum(), q / q.sum()
-    return float(np.sum((p - q) * np.log(p / q)))
+    return float(stability(np.array([now], np.float64), np.array([then], np.float64), np.array([len(now)]))[0])
 
 
 def jensen_shannon(now: Cells, then: Cells) -> float | None:
