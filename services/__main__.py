@@ -27,6 +27,7 @@ from penstock.settings import SERVICES, Settings
 from penstock.settings import load as load_settings
 from penstock.store.redis import RedisStore
 from penstock.topics import Topics
+from penstock.windows.machine_code import without_blas
 
 __all__ = ["run"]
 
@@ -78,6 +79,7 @@ def feature_store(machine: Machine) -> None:
     from .feature_store import api, archivist, quality, rebuild, service
     from .feature_store.succession import Succession
 
+    without_blas()
     topics, idle_after = machine.topics, machine.settings.idle_after
     past, succession = rebuild.EventTables(Tables(machine.settings.offline)), Succession(topics, machine.log, machine.store)
     ready = machine.lanes(service.lanes(topics, machine.log, machine.store, idle_after, machine.tracing, past, succession))
@@ -121,6 +123,7 @@ def inference(machine: Machine) -> None:
     from .inference.open_inference.rpc_port import rpc_port
     from .inference.sessions import Sessions
 
+    without_blas()
     meters, settings = Meters(), machine.settings
     sessions, online = Sessions(machine.artefacts, meters), OnlineFeatures(machine.topics, machine.store)
     warming = machine.beside(online.warm, "reads are being compiled")

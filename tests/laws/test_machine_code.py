@@ -31,3 +31,12 @@ def test_two_kernels_that_two_processes_compiled_work_in_a_third(tmp_path: Path)
 
     apart = said("Account") + said("Habits")
     assert said("Account", "Habits") == apart
+
+
+def test_a_service_loads_no_linear_algebra_for_its_loops_and_takes_none_from_others() -> None:
+    said = (
+        "import sys; from penstock.windows.machine_code import without_blas; without_blas(); "
+        "assert 'numba' in sys.modules; assert 'scipy.linalg' not in sys.modules; "
+        "import scipy.linalg.cython_blas"
+    )
+    subprocess.run([sys.executable, "-c", said], check=True, timeout=120)

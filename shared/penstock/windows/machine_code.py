@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import Lock
 from types import FunctionType
-from typing import Any
+from typing import Any, cast
 
-__all__ = ["machine_code"]
+__all__ = ["machine_code", "without_blas"]
 
 _made: dict[tuple[str, ...], Callable[..., Any]] = {}
 _one_at_a_time = Lock()
@@ -29,6 +30,22 @@ def machine_code(whole: Callable[..., Any], signature: str, parts: Sequence[Call
         if key not in _made:
             _made[key] = _compiled(whole, signature, parts, names, repr(key))
         return _made[key]
+
+
+def without_blas() -> None:
+    """Load numba for a process whose loops multiply no matrices. For that numba would load scipy.linalg: 16 MB, and as much time
+    as for itself. Only for processes of our own: in a notebook it would be missing from the loops of others.
+    """
+    blas, modules = "scipy.linalg.cython_blas", cast(dict[str, Any], sys.modules)
+    if blas in modules:
+        return
+    modules[blas] = None  # importing it fails, as where there is no scipy
+    try:
+        import numba.np.arraymath  # asks for it, once
+    except ImportError:
+        return
+    finally:
+        del modules[blas]
 
 
 def _compiled(
