@@ -34,7 +34,7 @@ demo: $(READY) ## Real flights through the whole loop, with a dashboard (ARGS="-
 	$(BIN)/penstock demo $(ARGS)
 
 test: $(READY) ## The tests, without the slow ones (ARGS="-k drift" chooses)
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" --durations=15 --durations-min=5 $(ARGS)
 
 test-all: $(READY) ## All tests
 	$(BIN)/python -m pytest $(ARGS)

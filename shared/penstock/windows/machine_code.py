@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import FunctionType
@@ -41,7 +42,7 @@ def without_blas() -> None:
         return
     modules[blas] = None  # importing it fails, as where there is no scipy
     try:
-        import numba.np.arraymath  # asks for it, once
+        import_module("numba.np.arraymath")  # asks for it, once
     except ImportError:
         return
     finally:
