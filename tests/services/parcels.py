@@ -1,0 +1,141 @@
+"""Parcels: how many hours each will take, and by which door it will come in: a label that is a number, and one of three classes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+import penstock as ps
+from penstock.event import to_micros
+from penstock.publish import FOREVER
+from penstock.services.embedded import Embedded, Event
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+DOORS = ("front", "back", "gate")
+
+
+@ps.event("sent")
+class Sent:
+    parcel: ps.Id[str]
+    depot: ps.Key[str]
+    distance: float
+    weight: float | None
+    sent_at: ps.EventTime
+
+
+@ps.event("delivered")
+class Delivered:
+    parcel: ps.Key[str]
+    hours: float | None
+    door: str
+    at: ps.EventTime
+
+
+@ps.features(by=Sent.depot)
+class Depot:
+    parcels_24h = ps.count(Sent, over="24h")
+
+
+POLICY: dict[str, Any] = {
+    "scores": Sent,
+    "features": [Sent.distance, Sent.weight, Depot],
+    "monitors": [ps.skill(floor=0.0, over="3d", every="1d", least=50)],
+    "retrain": ps.every("4d", first="4d"),
+    "rollout": [ps.shadow("1d")],
+}
+
+
+@ps.model(label=ps.label(Delivered.hours, within="36h"), gates=[ps.no_worse(by=0.5, least=50)], **POLICY)  # type: ignore[arg-type]  # may be blank
+def hours() -> ps.Learner:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return ps.Learner(batch=HistGradientBoostingRegressor(max_iter=30, early_stopping=False))
+
+
+@ps.model(label=ps.label(Delivered.hours, within="36h", quantile=0.9), gates=[ps.no_worse(by=0.5, least=50)], **POLICY)  # type: ignore[arg-type]
+def at_most() -> ps.Learner:
+    from sklearn.ensemble import HistGradientBoostingRegressor
+
+    return ps.Learner(batch=HistGradientBoostingRegressor(loss="quantile", quantile=0.9, max_iter=30, early_stopping=False))
+
+
+@ps.model(label=ps.label(Delivered.door, within="36h", classes=DOORS), gates=[ps.no_worse(by=0.05, least=50)], **POLICY)
+def door() -> ps.Learner:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.impute import SimpleImputer
+
+    return ps.Learner(batch=make_pipeline(SimpleImputer(), LogisticRegression()))
+
+
+project = ps.Project("parcels", [hours, at_most, door])
+
+
+def history(days: int = 14, a_day: int = 120, seed: int = 0) -> list[Event]:
+    """Hours grow with distance, the door follows from distance and weight; one in twenty never arrives."""
+    rng, found = random.Random(seed), list[tuple[datetime, str, dict[str, Any]]]()
+    for number in range(days * a_day):
+        at, name = START + timedelta(days=number / a_day), f"p{number:05}"
+        distance, weight = rng.uniform(1, 50), rng.uniform(0, 10)
+        took = 1.0 + 0.3 * distance + rng.gauss(0, 1)
+        chosen = "gate" if weight > 7 else "front" if distance + rng.gauss(0, 5) < 25 else "back"
+        found.append((at, "sent", {
+            "parcel": name, "depot": f"d{number % 3}", "distance": distance,
+            "weight": None if number % 10 == 0 else weight, "sent_at": at,
+        }))  # fmt: skip
+        if rng.random() > 0.05:
+            came = at + timedelta(hours=max(took, 0.1))
+            found.append((came, "delivered", {"parcel": name, "hours": took, "door": chosen, "at": came}))
+    return lines(found)
+
+
+def lines(said: Sequence[tuple[datetime, str, dict[str, Any]]]) -> list[Event]:
+    """In order of time, as they are published."""
+    key = {"sent": "depot", "delivered": "parcel"}
+    ordered = sorted(said, key=lambda each: each[0])
+    return [(topic, each[key[topic]].encode(), msgspec.json.encode(each), to_micros(at)) for at, topic, each in ordered]
+
+
+def delivered(events: Sequence[Event], folder: Path, partitions: int = 1, project: ps.Project = project) -> Embedded:
+    """The services after all of it, day by day, so that a version that was fitted answers what comes later."""
+    from penstock.services.embedded import slices
+
+    embedded = Embedded(project, folder, partitions, tables=folder / "tables")
+
+    async def run() -> None:
+        await embedded.start()
+        for some, before in slices(events, 6 * 3_600_000_000):
+            await embedded.publish(some, before)
+            await embedded.settle()
+        assert embedded.archive is not None
+        await embedded.archive.flush()
+        await embedded.close()
+
+    asyncio.run(run())
+    return embedded
+
+
+def records(embedded: Embedded, topic: str, kind: type[Any]) -> list[Any]:
+    """What lies in a topic, over all its partitions."""
+
+    async def read() -> list[Any]:
+        from penstock.log import Partition
+
+        found = []
+        ends = await embedded.log.ends([topic])
+        reader = await embedded.log.reader(dict.fromkeys(ends, 0))
+        while batches := await reader.read(10_000, 0.0):
+            for batch in batches:
+                found += [msgspec.json.decode(value, type=kind) for value in batch.values if value is not None]
+        return found
+
+    return asyncio.run(read())
+
+
+assert FOREVER
