@@ -124,7 +124,9 @@ def fit(
     )
 
 
-def _measured(task: str, label: npt.NDArray[Any], some: npt.NDArray[Any], own: Floats, numbers: Sequence[int]) -> dict[str, float]:
+def _measured(
+    task: str, label: npt.NDArray[Any], some: npt.NDArray[Any], own: Floats, numbers: Sequence[int]
+) -> dict[str, float]:
     """Of the answers to `some` of the training rows; `numbers` are the classes of their columns."""
     if task == "regression":
         error = own - some

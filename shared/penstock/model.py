@@ -159,7 +159,9 @@ def model(
                 if isinstance(monitor, Labels) and monitor.within > label.within:
                     mistake(f"{said}: labels(within=...) is longer than the horizon of the label", "shorten it, or leave it out")
             if value is not None and label.task != "binary":
-                mistake(f"{said}: value= is of answers yes and no, and the label is not", "leave it out, or make the label a bool")
+                mistake(
+                    f"{said}: value= is of answers yes and no, and the label is not", "leave it out, or make the label a bool"
+                )
             if not 0 <= explain <= 1:
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             shares = [stage.share for stage in rollout]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -13,8 +14,15 @@ import msgspec
 
 import penstock as ps
 from penstock.event import to_micros
+from penstock.log import Send, partition_of
+from penstock.log.memory import MemoryLog
 from penstock.publish import FOREVER
-from penstock.services.embedded import Embedded, Event
+from penstock.records import Clock, Cohort, Prediction, Statistic
+from penstock.runtime.lane import FROM, SEQUENCE
+from penstock.services.embedded import Embedded, Event, slices
+from penstock.services.monitoring.service import lanes
+from penstock.store.memory import MemoryStore
+from penstock.topics import Topics
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DOORS = ("front", "back", "gate")
@@ -67,11 +75,12 @@ def at_most() -> ps.Learner:
 
 @ps.model(label=ps.label(Delivered.door, within="36h", classes=DOORS), gates=[ps.no_worse(by=0.05, least=50)], **POLICY)
 def door() -> ps.Learner:
+    from sklearn.impute import SimpleImputer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
-    from sklearn.impute import SimpleImputer
+    from sklearn.preprocessing import StandardScaler
 
-    return ps.Learner(batch=make_pipeline(SimpleImputer(), LogisticRegression()))
+    return ps.Learner(batch=make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()))
 
 
 project = ps.Project("parcels", [hours, at_most, door])
@@ -104,8 +113,6 @@ def lines(said: Sequence[tuple[datetime, str, dict[str, Any]]]) -> list[Event]:
 
 def delivered(events: Sequence[Event], folder: Path, partitions: int = 1, project: ps.Project = project) -> Embedded:
     """The services after all of it, day by day, so that a version that was fitted answers what comes later."""
-    from penstock.services.embedded import slices
-
     embedded = Embedded(project, folder, partitions, tables=folder / "tables")
 
     async def run() -> None:
@@ -123,19 +130,61 @@ def delivered(events: Sequence[Event], folder: Path, partitions: int = 1, projec
 
 def records(embedded: Embedded, topic: str, kind: type[Any]) -> list[Any]:
     """What lies in a topic, over all its partitions."""
-
-    async def read() -> list[Any]:
-        from penstock.log import Partition
-
-        found = []
-        ends = await embedded.log.ends([topic])
-        reader = await embedded.log.reader(dict.fromkeys(ends, 0))
-        while batches := await reader.read(10_000, 0.0):
-            for batch in batches:
-                found += [msgspec.json.decode(value, type=kind) for value in batch.values if value is not None]
-        return found
-
-    return asyncio.run(read())
+    return asyncio.run(_read(embedded.log, topic, kind))
 
 
-assert FOREVER
+async def _read(log: MemoryLog, topic: str, kind: type[Any]) -> list[Any]:
+    found = []
+    reader = await log.reader(dict.fromkeys(await log.ends([topic]), 0))
+    while batches := await reader.read(10_000, 0.0):
+        for batch in batches:
+            found += [msgspec.json.decode(value, type=kind) for value in batch.values if value is not None]
+    return found
+
+
+def monitored(answers: Sequence[Prediction], events: Sequence[Event], partitions: int, seed: int) -> dict[str, list[Any]]:
+    """Statistics and cohorts by model, when monitoring alone reads these answers and the labels among the events: in pieces of
+    any size, and started anew from its saved state after each."""
+    topics, rng = Topics(project, partitions), random.Random(seed)
+    log, store = MemoryLog(), MemoryStore()
+    writers = [f"inference.{number}" for number in range(partitions)]
+    waiting = sorted(
+        [(to_micros(p.time), p.key, p) for p in answers] + [(at, "", e) for *e, at in events if e[0] == "delivered"],
+        key=lambda each: each[0],
+    )
+    numbers = dict.fromkeys(writers, 0)
+
+    def sent(key: str, said: Any) -> Send:
+        if not isinstance(said, Prediction):
+            return Send(*said)
+        writer = writers[partition_of(key.encode(), partitions)]
+        numbers[writer] += 1
+        headers = ((FROM, writer.encode()), (SEQUENCE, b"%d" % numbers[writer]))
+        return Send(topics.predictions(said.model), said.id.encode(), msgspec.json.encode(said), headers)
+
+    async def go() -> dict[str, list[Any]]:
+        await log.create(topics.all())
+        while waiting:
+            size = rng.choice([3, 100, 700])
+            batch, waiting[:size] = waiting[:size], []
+            await log.send([sent(key, said) for _, key, said in batch])
+            before = waiting[0][0] if waiting else FOREVER
+            for publisher, read in [
+                ("users", ["delivered"]),
+                *((w, [topics.predictions(m.name) for m in project.models]) for w in writers),
+            ]:
+                ends: dict[str, dict[int, int]] = {}
+                for at, end in (await log.ends(read)).items():
+                    ends.setdefault(at.topic, {})[at.number] = end
+                clock = Clock(publisher=publisher, before=before, ends=ends)
+                await log.send([Send(topics.clock, publisher.encode(), msgspec.json.encode(clock))])
+            running = lanes(project, topics, log, store, math.inf)
+            while any([await lane.turn(0) for lane in running]):
+                pass
+            log._groups.clear()
+        return {
+            model.name: [*await _read(log, topics.statistics(model.name), Statistic), *await _read(log, topics.cohorts(model.name), Cohort)]
+            for model in project.models
+        }  # fmt: skip
+
+    return asyncio.run(go())

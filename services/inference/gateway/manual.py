@@ -75,7 +75,12 @@ def _list(of: Json) -> Json:
 
 def _answer() -> Json:
     share = _record({"input": _TEXT, "value": {"type": ["number", "null"]}, "contribution": _NUMBER}, error=_NUMBER)
-    scale = {"scale": {**_TEXT, "enum": [LOG_ODDS, PROBABILITY, NUMBER]}, "base": _NUMBER, "total": _NUMBER, "probability": _NUMBER}
+    scale = {
+        "scale": {**_TEXT, "enum": [LOG_ODDS, PROBABILITY, NUMBER]},
+        "base": _NUMBER,
+        "total": _NUMBER,
+        "probability": _NUMBER,
+    }
     explanation = _record({"version": _TEXT, "kind": _TEXT, **scale, "contributions": _list(share)})
     return _record(
         {

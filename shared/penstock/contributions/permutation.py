@@ -24,9 +24,7 @@ class Permutation:
 
     kind: Final = "permutation"
 
-    def __init__(
-        self, score: Callable[[Matrix], Floats], background: Matrix, seed: int = 0, scale: str = "probability"
-    ) -> None:
+    def __init__(self, score: Callable[[Matrix], Floats], background: Matrix, seed: int = 0, scale: str = "probability") -> None:
         self.scale = scale
         if background.ndim != 2 or len(background) < 2:
             raise ValueError("a background has two rows or more")

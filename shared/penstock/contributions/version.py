@@ -53,7 +53,9 @@ def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None
     if candidate.artefact.format == "river":
         return Squashed(load_river(artefacts.get(candidate.artefact)), candidate.inputs)
     if candidate.task == "multiclass":
-        raise PenstockError(f"{candidate.model} names a class, and such answers are not explained yet", "look at its probabilities")
+        raise PenstockError(
+            f"{candidate.model} names a class, and such answers are not explained yet", "look at its probabilities"
+        )
     if candidate.explainer is None:
         raise PenstockError(
             f"version {candidate.version} of {candidate.model} was fitted without an explainer",

@@ -53,9 +53,13 @@ class Member:
         fitted on an input that is gone, or on labels of another kind (`label`)."""
         wanted = label.task if label else candidate.task
         if candidate.task != wanted:
-            raise PenstockError(f"it answers {WORDS[candidate.task]}, and the label is {WORDS[wanted]}", "refit it on this project")
+            raise PenstockError(
+                f"it answers {WORDS[candidate.task]}, and the label is {WORDS[wanted]}", "refit it on this project"
+            )
         if label and (gone := [name for name in candidate.classes if name not in label.classes]):
-            raise PenstockError(f"it was fitted on the class {gone[0]}, which the label no longer has", "refit it on this project")
+            raise PenstockError(
+                f"it was fitted on the class {gone[0]}, which the label no longer has", "refit it on this project"
+            )
         columns, task = columns_of(candidate.inputs, inputs), wanted
         return cls(version, candidate.artefact.sha256, scorer, columns, task, tuple(candidate.classes))  # type: ignore[arg-type]
 

@@ -21,7 +21,7 @@ from ..records import Confusion, Errors, Measure, Paired, Quality
 from ..value import Value
 from .exact import add as add_exact
 from .exact import valued
-from .quality import Sums, pair, prior_loss
+from .quality import Sums, added, pair, prior_loss
 
 __all__ = ["YES_NO", "Baseline", "Kind", "kind_of"]
 
@@ -143,12 +143,13 @@ class _Numbers:
         return Paired(n=known.n + sign, exact=sums, exact_squares=squares)
 
     def told(self, quality: Quality) -> Quality:
-        errors = quality.errors or Errors()
+        errors = added(quality.errors or Errors(), Errors())  # in order of places
         loss = valued(errors.squares if self._quantile is None else errors.pinball)
-        return msgspec.structs.replace(quality, loss=loss, squares=valued(errors.squares))
+        return msgspec.structs.replace(quality, loss=loss, squares=valued(errors.squares), errors=errors)
 
     def paired(self, paired: Paired) -> Paired:
-        return msgspec.structs.replace(paired, sum=valued(paired.exact), squares=valued(paired.exact_squares))
+        found = added(paired, Paired())
+        return msgspec.structs.replace(found, sum=valued(found.exact), squares=valued(found.exact_squares))
 
     def labels(self, quality: Quality) -> Quality:
         errors = quality.errors or Errors()
