@@ -69,9 +69,9 @@ class Desk:
         """One record a row, keyed by the id of its event; who sends it adds CloudEvents' source and id. `traces` are W3C
         traceparent headers (empty: none) and passed on."""
         topic, model, head, inputs = self._topic, self.model.name, self._head, self._inputs
-        sends = []
-        for id_, key, time, value, served, scores, answer, bucket, trace in zip(
-            ids, keys, times, values, scored.score, scored.scores, scored.answers, scored.buckets, traces, strict=True
+        sends, many = [], scored.named
+        for at, (id_, key, time, value, served, scores, answer, bucket, trace) in enumerate(
+            zip(ids, keys, times, values, scored.score, scored.scores, scored.answers, scored.buckets, traces, strict=True)
         ):
             record = Prediction(
                 id=id_,
@@ -89,5 +89,7 @@ class Desk:
                 latency=latency,
                 trace=trace[3:35].decode("ascii", "replace"),
             )
+            if many:
+                record = msgspec.structs.replace(record, answer=many[at], probabilities=scored.probabilities[at])
             sends.append(Send(topic, id_.encode(), _encode(record), (*head, ("traceparent", trace)) if trace else head))
         return sends

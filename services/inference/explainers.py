@@ -51,6 +51,8 @@ class Explainers:
         """Why one of those on duty cannot be explained, in a sentence; empty: all can be. Looks at records, and opens nothing."""
         for version in duty.serving.members:
             candidate = _candidate(duty, version)
+            if candidate.task == "multiclass":
+                return f"{duty.model.name} names a class, and such answers are not explained yet"
             if candidate.explainer is None and candidate.artefact.format != "river":
                 return f"version {version} of {duty.model.name} was fitted without an explainer, so its answers are not explained"
         return ""

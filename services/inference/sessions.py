@@ -10,9 +10,10 @@ import structlog
 
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError, Unreachable
+from penstock.label import Label
 from penstock.records import Candidate, Decision
 from penstock.scoring.roster import ALIASES
-from penstock.scoring.scorers import Member, OnnxScorer, RiverScorer, Scorer, columns_of, opened
+from penstock.scoring.scorers import Member, OnnxScorer, RiverScorer, Scorer, opened
 
 from .meters import Meters
 
@@ -36,8 +37,9 @@ class Sessions:
         self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
 
-    def member(self, decision: Decision, inputs: Sequence[str]) -> Member | None:
-        """The version of a decision, ready to score rows of `inputs`; None when it cannot be served (said once).
+    def member(self, decision: Decision, inputs: Sequence[str], label: Label | None = None) -> Member | None:
+        """The version of a decision, ready to score rows of `inputs` for a model of `label`; None when it cannot be served (said
+        once).
 
         Raises Unreachable when its file cannot be read now, which may pass.
         """
@@ -45,12 +47,7 @@ class Sessions:
         try:
             if candidate is None:
                 raise PenstockError("its decision carries no candidate", "register it again")
-            return Member(
-                decision.version,
-                candidate.artefact.sha256,
-                self._scorer(candidate),
-                columns_of(candidate.inputs, inputs),
-            )
+            return Member.of(decision.version, candidate, self._scorer(candidate), inputs, label)
         except PenstockError as error:
             passing = isinstance(error, Unreachable)
             with self._saying:

@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
 from penstock.records import Outcome
+from penstock.statistics.kinds import kind_of
 from penstock.topics import Topics
 
 from .bins import Binner
+from .coding import Coding
 from .cohorts import Cohorting
 from .explaining import Explaining, drawn
 from .intake import Item
@@ -37,8 +40,9 @@ class Book:
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
-        self._counting = Counting(Cohorting.of(model, self.length), model.label.sources)
-        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits)
+        self._counting = Counting(Cohorting.of(model, self.length), model.label.sources, kind_of(model.label))
+        self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits, Coding(model.label))
+        self._binary = model.label.task == "binary"
         self.window: Window | None = None
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}
@@ -121,22 +125,27 @@ class Book:
             self._sends.append(Send(self._topics.partials, self.name.encode(), _encode(partial)))
 
     def _publish(self, settled: Settled) -> None:
-        answer = settled.answer
+        answer, valued = settled.answer, dict[str, Any]()
+        if not self._binary:
+            valued = {"truth": settled.label, "corrected": UNSET if settled.corrects is None else settled.corrects}
+        if answer.probabilities:
+            valued |= {"answer": answer.answer, "probabilities": answer.probabilities}
         outcome = Outcome(
             id=answer.id,
             key=answer.key,
             model=self.name,
             time=answer.time,
             labelled=from_micros(settled.labelled),
-            label=settled.label,
+            label=settled.label is True,
             answered=settled.answered,
             inputs=answer.inputs,
             score=answer.score,
             scores=answer.scores,
             version=answer.version,
             variant=answer.variant,
-            corrects=settled.corrects,
+            corrects=None if settled.corrects is None else settled.corrects is True,
             source=sources.name(settled.rank) if (sources := self._counting.sources) else "",
+            **valued,
         )
         headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
         topic = self._topics.outcomes(self.name)

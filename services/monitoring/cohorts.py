@@ -17,10 +17,11 @@ from typing import Any
 import msgspec
 
 from penstock.event import from_micros
+from penstock.label import Truth
 from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Cohort, Measure, Quality, Scored
-from penstock.statistics.binary import answering, measured
+from penstock.statistics.kinds import Baseline, Kind, kind_of
 from penstock.statistics.quality import added
 from penstock.value import Value
 
@@ -63,8 +64,8 @@ class Known(msgspec.Struct):
 
     quality: dict[str, Quality] = {}
     scored: Scored = Scored()
-    prior: float | None = None
-    last: bool | None = None
+    prior: Baseline | None = None
+    last: Truth | None = None
     changed: bool = True
     judged: list[int] = []
     """Places of the monitors of labels that have judged it."""
@@ -74,14 +75,14 @@ class Cohorts:
     """The cohorts of one model whose horizon has not passed, by start; `known` is all of its state."""
 
     def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known]) -> None:
-        self._model, self._cohorting, self.known = model, cohorting, known
+        self._model, self._cohorting, self.known, self._kind = model, cohorting, known, kind_of(model.label)
 
     def take(
         self,
         quality: Mapping[int, dict[str, Quality]],
         scored: Mapping[int, Scored],
-        prior: float | None,
-        last: bool | None,
+        prior: Baseline | None,
+        last: Truth | None,
     ) -> None:
         """Add what a closed window says. `prior` and `last` are the baselines of cohorts that begin with it."""
         for start in sorted(quality.keys() | scored.keys()):
@@ -117,7 +118,8 @@ class Cohorts:
         return found
 
     def _cohort(self, start: int, known: Known, until: int, complete: bool) -> Cohort:
-        name, scored = self._model.name, known.scored
+        name, scored, kind = self._model.name, known.scored, self._kind
+        quality = {version: kind.told(each) for version, each in known.quality.items()}
         return Cohort(
             id=f"{name}/{from_micros(start).isoformat()}/{from_micros(until).isoformat()}",
             model=name,
@@ -129,20 +131,21 @@ class Cohorts:
             labels=sum(scored.delays),
             silent=scored.silent,
             unanswered=scored.unanswered,
-            quality=known.quality,
-            measures=measures_of(known.quality.get("served", Quality()), known.prior, known.last, self._model.value),
+            quality=quality,
+            measures=measures_of(quality.get("served", Quality()), known.prior, known.last, self._model.value, kind),
             delays=added(scored.delays, [0] * len(self._cohorting.edges)),
             edges=[edge / 1e6 for edge in self._cohorting.edges],
         )
 
 
-def measures_of(served: Quality, prior: float | None, last: bool | None, value: Value | None) -> dict[str, dict[str, Measure]]:
+def measures_of(
+    served: Quality, prior: Baseline | None, last: Truth | None, value: Value | None, kind: Kind
+) -> dict[str, dict[str, Measure]]:
     """The measures of what was served, and of the baselines on the same outcomes."""
-    said: dict[str, Any] = {"value": value, "last": last}
-    found = {"served": measured(served, **said)}
+    found = {"served": kind.measured(served, value, last)}
     if served.n > 0 and found["served"]:
         if prior is not None:
-            found["prior"] = measured(answering(prior, served), **said)
+            found["prior"] = kind.measured(kind.answering(prior, served), value, last)
         if last is not None:
-            found["last"] = measured(answering(float(last), served), **said)
+            found["last"] = kind.measured(kind.answering(kind.sure(last), served), value, last)
     return {name: each for name, each in found.items() if each}

@@ -22,7 +22,8 @@ from penstock.policy import Drift, Labels, Monitor, Skill
 from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
-from penstock.statistics.quality import added, area, mean_loss, prior_loss
+from penstock.statistics.kinds import YES_NO, kind_of
+from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
@@ -104,7 +105,7 @@ class Case:
         self._monitors: dict[int, Monitor | Sources] = dict(enumerate(model.monitors))
         if model.label.sources is not None:
             self._monitors[SOURCES] = model.label.sources
-        self._sources, self._value = model.label.sources, model.value
+        self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
         self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
@@ -127,15 +128,18 @@ class Case:
 
     def _close(self, start: int, window: _Open) -> Closed:
         state, left = self.state, window.cap(self._sources) if self._sources else {}
-        served = window.quality.get(SERVED, Quality())
-        before = window.quality.get(NOBODY, Quality())
+        kind = self._kind
+        quality = {version: kind.told(each) for version, each in window.quality.items()}
+        paired = {one: {other: kind.paired(each) for other, each in found.items()} for one, found in window.paired.items()}
+        served, before = quality.get(SERVED, Quality()), quality.get(NOBODY, Quality())
         labels, positives = served.n + before.n, served.positives + before.positives
-        prior, known = prior_of(state.past, start - PRIOR_OVER)
-        loss = None if prior is None else prior_loss(prior, served.n, served.positives)
-        last = next((2 * p.positives > p.labels for p in reversed(state.past) if p.labels > 0), None)
+        prior, known = prior_of(state.past, start - PRIOR_OVER, kind)
+        loss = None if prior is None else kind.prior_loss(prior, served)
+        usual = next((p for p in reversed(state.past) if p.labels > 0), None)
+        last = kind.usual(usual.labels, usual.positives, usual.known or Quality()) if usual else None
         self._cohorts.take(window.cohorts, window.scored, prior, last)
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
-        state.past.append(Past(start, served.n, served.loss, loss, labels, positives))
+        state.past.append(Past(start, served.n, served.loss, loss, labels, positives, kind.labels(added(served, before))))
         recent = [p for p in state.past if p.start >= window.end - self._over]
         value = skill_of(recent).value
         missing = {}
@@ -154,11 +158,13 @@ class Case:
             model=self.name,
             start=from_micros(start),
             end=from_micros(window.end),
-            quality=window.quality,
-            paired=window.paired,
-            log_loss={v: mean for v, q in window.quality.items() if (mean := mean_loss(q)) is not None},
-            auc={version: area(q) for version, q in window.quality.items()},
-            prior=prior,
+            quality=quality,
+            paired=paired,
+            log_loss={v: mean for v, q in quality.items() if (mean := mean_loss(q)) is not None},
+            auc={version: area(q) if kind is YES_NO else None for version, q in quality.items()},
+            prior=None if isinstance(prior, dict) else prior,
+            priors=prior if isinstance(prior, dict) else {},
+            loss=kind.loss,
             prior_loss=None if loss is None or served.n <= 0 else loss / served.n,
             skill=value,
             drift=shifts,
@@ -167,7 +173,7 @@ class Case:
             missing=missing,
             alarms=[alarm.id for alarm in alarms],
             contributions=window.contributions,
-            measures=measures_of(served, prior, last, self._value),
+            measures=measures_of(served, prior, last, self._value, kind),
             sources=window.sources,
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))

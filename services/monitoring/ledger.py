@@ -14,6 +14,7 @@ processed at t + w or before. What becomes of each record, and the word under wh
     confirmed     a more trusted source says the same,    outranked    a label that says otherwise, of a source that is
                   so the label is its from now on                      trusted less than that of the label known
     blank         a label event without a value
+    undeclared    a label that is no label of this model: a class that is not declared, a number beyond 1e70
     malformed     a record that cannot be read            disordered   a record that came after its time had passed
     unread        inputs that could not be read for the bins
     unexplained   an answer of the sample that could not be explained
@@ -29,31 +30,28 @@ kept packed (see packing.py), and read when its truth is there: a million of 8 i
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 
 import msgspec
 
 from penstock.event import to_micros
+from penstock.label import Truth
 
 from .agenda import Agenda
+from .coding import LABEL, RANK, RANKS, STATE, Coding
 from .packing import Answer, Packing
 
 __all__ = ["WORDS", "Answer", "Ledger", "Settled"]
 
 WORDS = (
     "predictions", "outcomes", "silent", "unanswered", "parked", "duplicate", "corrected", "confirmed", "outranked",
-    "late", "orphan", "blank", "malformed", "disordered", "unread", "unexplained",
+    "late", "orphan", "blank", "malformed", "disordered", "unread", "unexplained", "undeclared",
 )  # fmt: skip
 
 PENDING, SPENT = 2, 3
 """States of an answer beside 0 and 1, the label that it met."""
 NEW, PARKED = 0, 1
 """What waits for a deadline, beside SPENT: an answer, and a label without one."""
-STATE, RANK = 3, 2
-"""An entry's first byte: two bits of state (or of label), and above them the rank of the source."""
-_HEAD = struct.Struct(">Bq")
-_LABEL = struct.Struct(">Bqq")
 
 
 class Settled(msgspec.Struct, frozen=True, gc=False):
@@ -61,10 +59,10 @@ class Settled(msgspec.Struct, frozen=True, gc=False):
     sources. `scored` is the time that says to which cohort it belongs."""
 
     answer: Answer
-    label: bool
+    label: Truth
     labelled: int
     answered: bool
-    corrects: bool | None
+    corrects: Truth | None
     scored: int
     rank: int = 0
     corrected_rank: int = 0
@@ -78,13 +76,15 @@ class Ledger:
     Before a record of time `now` comes `expire(now)`.
     """
 
-    def __init__(self, model: str, within: int, otherwise: bool | None, waits: bool | None = None) -> None:
+    def __init__(
+        self, model: str, within: int, otherwise: Truth | None, waits: bool | None = None, coding: Coding | None = None
+    ) -> None:
         self.within, self._otherwise = within, otherwise
         self._waits = otherwise is not None if waits is None else waits
         self._answers: dict[str, bytes] = {}
         """Head (state with rank, and deadline) and packed answer; of spent ones, whose horizon has passed, the head alone."""
         self._parked: dict[str, tuple[int, int, int]] = {}
-        self._agenda, self._packing = Agenda(), Packing()
+        self._agenda, self._packing, self._coding = Agenda(), Packing(), coding or Coding()
         self._prefix = model.encode() + b"\0"
         self.settled: list[Settled] = []
         self.due: list[Settled] = []
@@ -113,33 +113,40 @@ class Ledger:
             self.table[self._prefix + b"l" + name.encode()] = None
             state = parked[0]
             self._settle(answer, deadline, state, parked[1], None)
-        head = _HEAD.pack(state, deadline)
+        head = self._coding.head(state, deadline)
         self._answers[name] = head + self._packing.packed(value)
         self.table[self._prefix + b"a" + name.encode()] = head + value
         return True
 
-    def label(self, now: int, time: int, name: str, label: bool, rank: int = 0) -> None:
+    def label(self, now: int, time: int, name: str, label: Truth, rank: int = 0) -> None:
         """The truth about `name`, an event of `time`, processed at `now`, of a source of `rank` (the less, the more trusted)."""
-        entry, said = self._answers.get(name), label | rank << RANK
+        entry, said, coding = self._answers.get(name), self._coding.code(label, rank), self._coding
+        if said is None:
+            self.counts["undeclared"] += 1
+            return
         if entry is None:
             self._park(now, time, name, said)
             return
-        state, deadline = _HEAD.unpack_from(entry)
+        state, deadline = coding.unhead(entry)
         if state & STATE == SPENT:
             self.counts["late"] += 1
             return
         if state != PENDING and (word := _weighed(state, said)) in ("duplicate", "outranked"):
             self.counts[word] += 1
             return
-        value, head = self._packing.value(entry, _HEAD.size), _HEAD.pack(said, deadline)
+        value, head = self._packing.value(entry, coding.size), coding.head(said, deadline)
         self._settle(self._packing.answer(name, value), deadline, said, time, None if state == PENDING else state)
-        self._answers[name] = head + entry[_HEAD.size :]
+        self._answers[name] = head + entry[coding.size :]
         self.table[self._prefix + b"a" + name.encode()] = head + value
 
     def _settle(self, answer: Answer, deadline: int, said: int, labelled: int, before: int | None) -> None:
         self.counts["outcomes" if before is None else _weighed(before, said)] += 1
-        corrects, rank = (None, 0) if before is None else (bool(before & STATE), before >> RANK)
-        found = Settled(answer, bool(said & STATE), labelled, True, corrects, deadline - self.within, said >> RANK, rank)
+        coding, label = self._coding, self._coding.label(said)
+        if label is None:  # of a class that was declared when it came early
+            self.counts["undeclared"] += 1
+            return
+        corrects, rank = (None, 0) if before is None else (coding.label(before), _rank(before))
+        found = Settled(answer, label, labelled, True, corrects, deadline - self.within, _rank(said), rank)
         self.settled.append(found)
         if not self._waits:
             self.due.append(found)
@@ -156,7 +163,7 @@ class Ledger:
             if word in ("duplicate", "outranked"):
                 return
         self._parked[name] = (said, time, expiry)
-        self.table[self._prefix + b"l" + name.encode()] = _LABEL.pack(said, time, expiry)
+        self.table[self._prefix + b"l" + name.encode()] = self._coding.parked(said, time, expiry)
 
     def expire(self, now: int) -> None:
         """Let the deadlines before `now` pass, in order."""
@@ -175,25 +182,26 @@ class Ledger:
                 self.table[field] = None
                 continue
             self._close(name, self._answers[name])
-            self._answers[name] = self.table[field] = _HEAD.pack(SPENT, moment + self.within)
+            self._answers[name] = self.table[field] = self._coding.head(SPENT, moment + self.within)
             agenda.add(moment + self.within, name, SPENT)
 
     def _close(self, name: str, entry: bytes) -> None:
         """The horizon of an answer has passed."""
-        state, deadline = _HEAD.unpack_from(entry)
+        state, deadline = self._coding.unhead(entry)
         scored = deadline - self.within
         if state == PENDING and self._otherwise is None:
             self.counts["unanswered"] += 1
             self.unanswered.append(scored)
-        elif state == PENDING:
+        elif state == PENDING and self._otherwise is not None:
             self.counts["silent"] += 1
-            answer = self._packing.answer(name, self._packing.value(entry, _HEAD.size))
-            found = Settled(answer, bool(self._otherwise), to_micros(answer.time) + self.within, False, None, scored)
+            answer = self._packing.answer(name, self._packing.value(entry, self._coding.size))
+            found = Settled(answer, self._otherwise, to_micros(answer.time) + self.within, False, None, scored)
             self.settled.append(found)
             self.due.append(found)
         elif self._waits:
-            answer = self._packing.answer(name, self._packing.value(entry, _HEAD.size))
-            self.due.append(Settled(answer, bool(state & STATE), deadline, True, None, scored, state >> RANK))
+            answer, label = self._packing.answer(name, self._packing.value(entry, self._coding.size)), self._coding.label(state)
+            if label is not None:
+                self.due.append(Settled(answer, label, deadline, True, None, scored, _rank(state)))
 
     def restore(self, table: Iterable[tuple[bytes, bytes]]) -> None:
         """Take over what was saved; fields of other models are passed by."""
@@ -204,22 +212,27 @@ class Ledger:
                 continue
             name = field[mark + 1 :].decode()
             if field[mark : mark + 1] == b"a":
-                state, deadline = _HEAD.unpack_from(value)
-                kept = value[_HEAD.size :]
-                self._answers[name] = value[: _HEAD.size] + (self._packing.packed(kept) if kept else b"")
+                state, deadline = self._coding.unhead(value)
+                kept = value[self._coding.size :]
+                self._answers[name] = value[: self._coding.size] + (self._packing.packed(kept) if kept else b"")
                 agenda.append((deadline, name, SPENT if state & STATE == SPENT else NEW))
             else:
-                said, time, expiry = _LABEL.unpack(value)
+                said, time, expiry = self._coding.unparked(value)
                 self._parked[name] = (said, time, expiry)
                 agenda.append((expiry, name, PARKED))
         for item in sorted(agenda):
             self._agenda.add(*item)
 
 
+def _rank(code: int) -> int:
+    return (code & RANKS) >> RANK
+
+
 def _weighed(known: int, said: int) -> str:
     """What becomes of a label where one is known, by the ranks of both."""
-    if known >> RANK == said >> RANK:
-        return "duplicate" if known == said else "corrected"
-    if said >> RANK > known >> RANK:
-        return "duplicate" if (known ^ said) & STATE == 0 else "outranked"
-    return "confirmed" if (known ^ said) & STATE == 0 else "corrected"
+    same = (known ^ said) & LABEL == 0
+    if known & RANKS == said & RANKS:
+        return "duplicate" if same else "corrected"
+    if said & RANKS > known & RANKS:
+        return "duplicate" if same else "outranked"
+    return "confirmed" if same else "corrected"

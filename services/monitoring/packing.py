@@ -31,6 +31,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     version: str
     variant: str
     digest: str = ""
+    answer: str = ""
+    probabilities: dict[str, dict[str, float]] = {}
     traceparent: str = ""
     """Of the record, not in it: where its trace goes on, empty when it is not traced."""
 
@@ -46,6 +48,8 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     version: str
     variant: str
     traceparent: str = ""
+    answer: str = ""
+    probabilities: dict[str, dict[str, float]] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -68,7 +72,8 @@ class Packing:
     def spelled(self, answer: Answer) -> bytes:
         """An answer as JSON, without its id."""
         a = answer
-        return _encode(_Kept(a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, a.traceparent))
+        many = (a.answer, a.probabilities) if a.probabilities else ()
+        return _encode(_Kept(a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, a.traceparent, *many))
 
     def packed(self, value: bytes) -> bytes:
         if self._like is None:
@@ -85,4 +90,5 @@ class Packing:
     def answer(self, name: str, value: bytes) -> Answer:
         """The answer to an id."""
         a = _decode(value)
-        return Answer(name, a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, "", a.traceparent)
+        said = a.inputs, a.score, a.scores, a.version, a.variant, "", a.answer, a.probabilities, a.traceparent
+        return Answer(name, a.key, a.time, *said)

@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from penstock.policy import Skill
+from penstock.records import Quality
+from penstock.statistics.kinds import YES_NO, Baseline, Kind
+from penstock.statistics.quality import added
 
 __all__ = ["PRIOR_LEAST", "Past", "Verdict", "incomparable", "prior_of", "skill", "skill_of"]
 
@@ -36,13 +39,19 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
     """The summed loss of the prior on the same outcomes; None where there was no prior."""
     labels: int
     positives: int
+    known: Quality | None = None
+    """The labels themselves, where they are not yes or no."""
 
 
-def prior_of(past: Sequence[Past], since: int) -> tuple[float | None, int]:
-    """The label rate over the windows that began at `since` or later, None with too few labels; and how many there
-    are."""
-    n, positives = sum(p.labels for p in past if p.start >= since), sum(p.positives for p in past if p.start >= since)
-    return (positives / n if n >= PRIOR_LEAST and 0 <= positives <= n else None), n
+def prior_of(past: Sequence[Past], since: int, kind: Kind = YES_NO) -> tuple[Baseline | None, int]:
+    """What the labels say that became known in the windows that began at `since` or later, None with too few of them; and how
+    many there are."""
+    recent = [p for p in past if p.start >= since]
+    n, positives = sum(p.labels for p in recent), sum(p.positives for p in recent)
+    known = Quality()
+    for p in recent:
+        known = added(known, p.known) if p.known else known
+    return (kind.prior(n, positives, known) if n >= PRIOR_LEAST and 0 <= positives <= n else None), n
 
 
 class Skillfulness(NamedTuple):

@@ -16,11 +16,12 @@ import msgspec
 from msgspec.structs import asdict
 
 from penstock.duration import DAY
-from penstock.label import Sources
+from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Contributed, Mix, Paired, Partial, Quality, Scored, Tally
-from penstock.statistics.quality import Sums, added, pair
+from penstock.statistics.kinds import YES_NO, Kind
+from penstock.statistics.quality import Sums, added
 from penstock.statistics.quota import level_of
 
 from .bins import Binner
@@ -46,6 +47,7 @@ class Counting(msgspec.Struct, frozen=True):
 
     cohorting: Cohorting
     sources: Sources | None
+    kind: Kind = YES_NO
 
 
 class Scoring(msgspec.Struct):
@@ -78,22 +80,22 @@ class Tallied(msgspec.Struct):
     paired: dict[str, dict[str, Paired]] = {}
     cohorts: dict[int, dict[str, Sums]] = {}
 
-    def judge(self, settled: Settled, label: bool, cohort: int, sign: int) -> None:
-        answer, into = settled.answer, self.cohorts.setdefault(cohort, {})
+    def judge(self, settled: Settled, label: Truth, cohort: int, sign: int, kind: Kind = YES_NO) -> None:
+        answer, into, add = settled.answer, self.cohorts.setdefault(cohort, {}), kind.add
         self.labels += sign * settled.answered
+        each: Mapping[str, float | dict[str, float]] = answer.probabilities if kind.many else answer.scores
+        served = answer.probabilities.get(answer.version, {}) if kind.many else answer.score
         if answer.version == NOBODY:
             for place in (self.quality, into):
-                _sums(place, NOBODY).add(answer.score, label, sign)
+                add(_sums(place, NOBODY, kind), served, label, sign)
             return
         losses = []
         for place in (into, self.quality):
-            _sums(place, SERVED).add(answer.score, label, sign)
-            losses = [
-                (version, _sums(place, version).add(score, label, sign)) for version, score in sorted(answer.scores.items())
-            ]
+            add(_sums(place, SERVED, kind), served, label, sign)
+            losses = [(version, add(_sums(place, version, kind), said, label, sign)) for version, said in sorted(each.items())]
         for (one, loss), (other, others) in combinations(losses, 2):
             known = self.paired.setdefault(one, {})
-            known[other] = pair(known.get(other, _NONE), loss - others, sign)
+            known[other] = kind.pair(known.get(other, _NONE), loss - others, sign)
 
     def frozen(self) -> Tally:
         return Tally(
@@ -104,10 +106,10 @@ class Tallied(msgspec.Struct):
         )
 
 
-def _sums(place: dict[str, Sums], version: str) -> Sums:
+def _sums(place: dict[str, Sums], version: str, kind: Kind) -> Sums:
     found = place.get(version)
     if found is None:
-        found = place[version] = Sums()
+        found = place[version] = kind.sums()
     return found
 
 
@@ -140,7 +142,7 @@ class Window(msgspec.Struct):
         if counting.sources is not None and settled.answered:
             mix = self._mix(counting.sources.name(settled.rank))
             mix.labels += 1
-            mix.positives += settled.label
+            mix.positives += settled.label is True
 
     def cohort(self, scored: int, counting: Counting) -> Scoring:
         """The counts of an answer's cohort."""
@@ -156,7 +158,7 @@ class Window(msgspec.Struct):
             self._judge(settled, counting, settled.corrects, settled.corrected_rank, -1)
         self._judge(settled, counting, settled.label, settled.rank, 1)
 
-    def _judge(self, settled: Settled, counting: Counting, label: bool, rank: int, sign: int) -> None:
+    def _judge(self, settled: Settled, counting: Counting, label: Truth, rank: int, sign: int) -> None:
         tallied, sources = self.tallied, counting.sources
         if sources is not None and rank:
             source = sources.name(rank)
@@ -164,7 +166,7 @@ class Window(msgspec.Struct):
             if source in sources.limits:
                 levels = self.capped.setdefault(source, {})
                 tallied = levels.setdefault(level_of(settled.answer.id), Tallied())
-        tallied.judge(settled, label, counting.cohorting.start(settled.scored), sign)
+        tallied.judge(settled, label, counting.cohorting.start(settled.scored), sign, counting.kind)
 
     def _mix(self, source: str) -> Mixing:
         found = self.sources.get(source)

@@ -1,6 +1,6 @@
 """Trial: one version against another on the same events, as sums that grow by one closed window at a time.
 
-A statistic has the differences in log loss of any two versions that were asked about the same events, so their mean and its
+A statistic has the differences in loss of any two versions that were asked about the same events, so their mean and its
 standard error are exact.
 """
 
@@ -36,6 +36,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes that the subject was scored on, in all stages."""
     sum: float = 0.0
     squares: float = 0.0
+    loss: str = "log loss"
+    """Of which the sums are."""
 
     @classmethod
     def of(cls, decision: Decision) -> Trial:
@@ -43,13 +45,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.convert(decision.evidence, cls)
 
     def evidence(self) -> dict[str, Any]:
-        """As published: the sums, and in words for people the mean and the error (log loss, natural logarithm)."""
+        """As published: the sums, and in words for people the mean and the error, in the unit of the loss."""
         said: dict[str, Any] = msgspec.to_builtins(self)
         return {**said, "mean": self.mean, "error": self.error}
 
     @property
     def mean(self) -> float:
-        """Mean log loss of the subject minus the other's; above 0 the subject is worse."""
+        """Mean loss of the subject minus the other's; above 0 the subject is worse."""
         return self.sum / self.n if self.n else 0.0
 
     @property
@@ -59,7 +61,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def words(self) -> str:
-        return f"log loss {self.mean:+.5f} (error {self.error:.5f}) against {self.against} on {self.n} outcomes"
+        return f"{self.loss} {self.mean:+.5f} (error {self.error:.5f}) against {self.against} on {self.n} outcomes"
 
     def grown(self, statistic: Statistic) -> Trial:
         """With one more closed window; itself when that window is inside already.
@@ -80,6 +82,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
             n=self.n + found.n,
             sum=self.sum + found.sum,
             squares=self.squares + found.squares,
+            loss=statistic.loss,
         )
 
     def anew(self, against: str) -> Trial:

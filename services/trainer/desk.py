@@ -75,6 +75,7 @@ class _Work:
     reference: dict[str, list[int]] = field(default_factory=dict)
     hours: Artefact | None = None
     spread: dict[str, float] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
 
 class Desk:
@@ -92,12 +93,14 @@ class Desk:
         self.model = model
         label = model.label
         horizon = label.within if label.waits else None
-        self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {})
+        self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {}, label)
         self.triggers, self.numbers = Triggers(), Numbers()
         self._project, self._artefacts, self._clock = project, artefacts, clock
         self._threads, self._seed = threads, seed
         learner = model.build()
-        self.school = School(learner.online, model.inputs, learner.sharpness, learner.half_life)
+        self._unlearned = learner.online is not None and label.task != "binary"
+        online = None if self._unlearned else learner.online
+        self.school = School(online, model.inputs, learner.sharpness, learner.half_life)
         self._batch = learner.batch is not None
 
     def work(self, job: Job, before: Triggers, numbers: Numbers) -> Made:
@@ -139,7 +142,11 @@ class Desk:
             raise Unfit("a full fit needs a learner with batch=")
         rows = self.examples.window(job.at, job.window)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
-        fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads, self._seed)
+        label, task = self.model.label, self.model.label.task
+        if task != "binary" and learner.compress is not None:
+            raise Unfit("compress= is judged by the log loss of yes and no, and the label is neither; leave it out")
+        names = self.model.name, self.model.inputs
+        fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label)
         if left_out := self.examples.left_out(job.at):
             work.data["left_out"] = left_out
         if fitted.empty:
@@ -152,13 +159,17 @@ class Desk:
         onnx = fitted.onnx
         if learner.compress is not None:
             onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
-        found = explainer(onnx, answering(onnx), rows.X, self._seed)
-        work.data["explained"] = {"kind": found.kind, "scale": found.scale}
-        work.explainer = self._artefacts.put(dumped(found), "npz")
+        if task != "multiclass":
+            found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)
+            work.data["explained"] = {"kind": found.kind, "scale": found.scale}
+            work.explainer = self._artefacts.put(dumped(found), "npz")
+        work.classes = list(fitted.classes)
         work.artefact = self._artefacts.put(onnx, "onnx")
 
     def _incremental(self, before: Triggers, work: _Work) -> None:
         school = self.school
+        if self._unlearned:
+            raise Unfit("online= learns labels of yes and no alone so far; give batch=, and leave ps.incremental out of retrain=")
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")
         since = self.examples.known(before.fired.get("increment", 0)).stop
@@ -198,6 +209,8 @@ class Desk:
             explainer=work.explainer,
             hours=work.hours,
             spread=work.spread,
+            task=self.model.label.task,
+            classes=work.classes,
         )
 
     def _weights(self) -> dict[str, float]:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import numpy as np
@@ -25,6 +25,7 @@ import numpy.typing as npt
 from penstock.errors import Refused
 from penstock.event import to_micros
 from penstock.inputs import InputsDecoder, Matrix
+from penstock.label import Label
 from penstock.log import Batch
 from penstock.runtime.lane import Redelivered
 from penstock.statistics.quota import Quota
@@ -51,25 +52,30 @@ class _Read(msgspec.Struct):
     version: str
     corrects: bool | None = None
     source: str = ""
+    truth: float | str | None = None
 
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
 
 
-def _layout(width: int) -> np.dtype[np.void]:
+LABELS: Final[dict[str, Any]] = {"binary": np.bool_, "regression": np.float64, "multiclass": np.int64}
+"""How labels are kept, by what a model answers; of classes their number."""
+
+
+def _layout(width: int, task: str) -> np.dtype[np.void]:
     """An example: its inputs and label, when it counts, both members' scores, and where its outcome lies."""
-    what = [("X", np.float32, (width,)), ("label", np.bool_)]
+    what = [("X", np.float32, (width,)), ("label", LABELS[task])]
     when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64)]
     return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), ("partition", np.int32), ("offset", np.int64)])
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Some examples: `X` float32 (rows, inputs), the others (rows,). `batch` and `online` are the scores that both
+    """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class). `batch` and `online` are the scores that both
     members gave at the time, NaN where one did not. `partition` and `offset` are where the outcome lies."""
 
     X: Matrix
-    label: npt.NDArray[np.bool_]
+    label: npt.NDArray[Any]
     time: npt.NDArray[np.int64]
     batch: npt.NDArray[np.float64]
     online: npt.NDArray[np.float64]
@@ -90,8 +96,9 @@ class Rows:
 
     @property
     def digest(self) -> str:
-        """sha256 over inputs (little-endian float32, row by row) and labels (one byte each)."""
-        return hashlib.sha256(self.X.astype("<f4").tobytes() + self.label.tobytes()).hexdigest()
+        """sha256 over inputs (little-endian float32, row by row) and labels (one byte each; numbers and classes eight)."""
+        labels = self.label.astype(self.label.dtype.newbyteorder("<"), copy=False)
+        return hashlib.sha256(self.X.astype("<f4").tobytes() + labels.tobytes()).hexdigest()
 
 
 class Examples:
@@ -99,12 +106,18 @@ class Examples:
     labels wait for it (`Label.waits`)."""
 
     def __init__(
-        self, inputs: Sequence[str], horizon: int | None = None, caps: Mapping[str, float] = MappingProxyType({})
+        self,
+        inputs: Sequence[str],
+        horizon: int | None = None,
+        caps: Mapping[str, float] = MappingProxyType({}),
+        label: Label | None = None,
     ) -> None:
         self._horizon, self._quota = horizon, Quota(caps)
+        self._task = label.task if label else "binary"
+        self._classes = {name: at for at, name in enumerate(label.classes)} if label else {}
         self._left_out: list[tuple[int, str]] = []
         self._inputs = InputsDecoder(inputs)
-        self._table = np.empty(0, _layout(self._inputs.width))
+        self._table = np.empty(0, _layout(self._inputs.width, self._task))
         self._size = 0
         self._newest: dict[str, int] = {}
         self._pending: list[Pending] = []
@@ -135,12 +148,22 @@ class Examples:
             return
         read = _DECODE(b"[" + b",".join(batch.values[at] or b"null" for at in which) + b"]")
         inputs = self._inputs.matrix([row.inputs for row in read])
-        for at, row, vector in zip(which, read, inputs, strict=True):
+        labels = [self._label(row) for row in read]
+        for at, row, vector, label in zip(which, read, inputs, labels, strict=True):
             time, labelled = to_micros(row.time), to_micros(row.labelled)
             counts = max(labelled, time + (self._horizon or 0))
             order = counts, row.id, batch.offsets[at]
             place = batch.partition.number, batch.offsets[at]
-            self._pending.append((order, row.source, (vector, row.label, time, counts, FOREVER, *_members(row), *place)))
+            self._pending.append((order, row.source, (vector, label, time, counts, FOREVER, *_members(row), *place)))
+
+    def _label(self, row: _Read) -> bool | float | int:
+        if self._task == "binary":
+            return row.label
+        if self._task == "multiclass" and row.truth in self._classes:
+            return self._classes[str(row.truth)]
+        if self._task == "regression" and isinstance(row.truth, float):
+            return row.truth
+        raise msgspec.ValidationError(f"the label {row.truth!r} is none of this model")
 
     def known(self, before: int) -> slice:
         """The rows whose label was known before a time, as a slice of everything sorted in so far."""

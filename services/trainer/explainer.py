@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from penstock.contributions.explainer import BACKGROUND, LOG_ODDS, PROBABILITY, Score
+from penstock.contributions.explainer import BACKGROUND, LOG_ODDS, NUMBER, PROBABILITY, Score
 from penstock.contributions.linear import Linear
 from penstock.contributions.permutation import Permutation
 from penstock.contributions.seen import Seen
@@ -20,7 +20,7 @@ from penstock.inputs import Floats, Matrix
 __all__ = ["background_of", "explainer"]
 
 NEAR: Final = 1e-5
-"""Of a probability: float32 in the graph, float64 here."""
+"""Of a probability (of a number: of the greatest): float32 in the graph, float64 here."""
 
 _BELOW: Final = {
     b"BRANCH_LEQ": (True, False),
@@ -37,16 +37,19 @@ def background_of(X: Matrix) -> Matrix:  # noqa: N803
     return found
 
 
-def explainer(onnx: bytes, score: Score, X: Matrix, seed: int = 0) -> Linear | Trees | Permutation:  # noqa: N803
-    """What explains the model; `score` gives its own probabilities, `X` float32 (rows, inputs) is what it was fitted on."""
+def explainer(onnx: bytes, score: Score, X: Matrix, seed: int = 0, task: str = "binary") -> Linear | Trees | Permutation:  # noqa: N803
+    """What explains the model; `score` gives its own probabilities or numbers, `X` float32 (rows, inputs) is what it was fitted
+    on."""
     background = background_of(X)
     try:
         found = _additive(onnx, background)
     except (KeyError, ValueError, RecursionError):  # of another make, or too deep
         found = None
-    if found is not None and np.abs(_probability(found, X[:: max(1, len(X) // 1000)], score)).max() <= NEAR:
+    some = X[:: max(1, len(X) // 1000)]
+    near = NEAR * max(float(np.abs(score(some)).max()), 1e-30) if task == "regression" else NEAR
+    if found is not None and np.abs(_probability(found, some, score)).max() <= near:
         return found
-    return Permutation(score, background, seed)
+    return Permutation(score, background, seed, NUMBER if task == "regression" else PROBABILITY)
 
 
 def _probability(found: Linear | Trees, X: Matrix, score: Score) -> Floats:  # noqa: N803
@@ -73,7 +76,7 @@ def _additive(onnx: bytes, background: Matrix) -> Linear | Trees | None:
             seen = seen.scaled(np.array(given["offset"], np.float32), np.array(given["scale"], np.float32))
         elif node.op_type == "LinearClassifier":
             return _linear(given, seen, background)
-        elif node.op_type == "TreeEnsembleClassifier":
+        elif node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor"):
             return _trees(given, seen, background)
         elif node.op_type != "Identity" and not (node.op_type == "Cast" and given["to"] == 1):
             return None
@@ -91,6 +94,11 @@ def _linear(given: dict[str, Any], seen: Seen, background: Matrix) -> Linear | N
 def _trees(given: dict[str, Any], seen: Seen, background: Matrix) -> Trees | None:
     """Nodes in the order in which they are reached, so that children come after their parent."""
     scale = {b"LOGISTIC": LOG_ODDS, b"NONE": PROBABILITY}.get(given["post_transform"])
+    if "target_ids" in given:  # numbers; the mean of trees lies in their weights
+        if given["post_transform"] != b"NONE" or given.get("aggregate_function", b"SUM") != b"SUM":
+            return None
+        given |= {name.replace("target", "class"): value for name, value in given.items() if name.startswith("target")}
+        scale = NUMBER
     if scale is None:
         return None
     ids = list(zip(given["nodes_treeids"], given["nodes_nodeids"], strict=True))

@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix, counted, edges_of
+from penstock.label import Label
 from penstock.model import BatchLearner
+from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc, log_loss
 
 __all__ = ["Fitted", "Unfit", "answering", "fit"]
@@ -47,6 +49,8 @@ class Fitted:
     metrics: dict[str, float]
     empty: tuple[str, ...] = ()
     """Inputs without any value, which the model does not use."""
+    classes: tuple[str, ...] = ()
+    """Those that the rows have, in the order of its columns."""
 
 
 def fit(
@@ -54,11 +58,13 @@ def fit(
     name: str,
     inputs: Sequence[str],
     X: Matrix,  # noqa: N803
-    label: npt.NDArray[np.bool_],
+    label: npt.NDArray[Any],
     threads: int = 1,
     seed: int = 0,
+    declared: Label | None = None,
 ) -> Fitted:
-    """Fit on `X` float32 (rows, inputs) and `label` (rows,). Raises Unfit.
+    """Fit on `X` float32 (rows, inputs) and `label` (rows,): bool, or as `declared` says float64, or the int64 number of a class.
+    The learner is a regressor for numbers, else a classifier. Raises Unfit.
 
     An input that has no value in any row says nothing, and scikit-learn's histogram boosting fails on one. The learner is shown a
     constant in its place, from which nothing can be learned; the model has the input still, and makes no use of it.
@@ -69,8 +75,15 @@ def fit(
 
     if len(label) < LEAST:
         raise Unfit(f"{len(label)} rows; at least {LEAST} are needed")
-    if label.all() or not label.any():
-        raise Unfit(f"all {len(label)} labels are {bool(label[0])}")
+    task = declared.task if declared else "binary"
+    if (label == label[0]).all():
+        only = declared.classes[int(label[0])] if declared and task == "multiclass" else label[0].item()
+        raise Unfit(f"all {len(label)} labels are {only}")
+    if not hasattr(learner, said := "predict" if task == "regression" else "predict_proba"):
+        kind = "a regressor: the label is a number" if task == "regression" else "a classifier that gives probabilities"
+        raise Unfit(f"{type(learner).__name__} has no {said}; return {kind}")
+    if task == "regression" and hasattr(learner, "predict_proba"):
+        raise Unfit(f"{type(learner).__name__} is a classifier, and the label is a number; return a regressor")
     _seed(learner, seed)
     empty = np.all(np.isnan(X), axis=0)
     if empty.all():
@@ -79,19 +92,22 @@ def fit(
     with threadpool_limits(threads):
         try:
             learner.fit(shown, label)
-            onnx = _converted(learner, name, len(inputs))
+            onnx = _converted(learner, name, len(inputs), task)
             sample = np.unique(np.linspace(0, len(label) - 1, SAMPLE).astype(int))
-            own = np.asarray(learner.predict_proba(X[sample]))[:, 1].astype(np.float64)
+            own = np.asarray(getattr(learner, said)(X[sample]), np.float64)
+            own = own[:, 1] if task == "binary" else own
         except Exception as error:  # the learner is the user's code: whatever it raises, the run says it
             raise Unfit(f"{type(error).__name__}: {error}") from error
     few = slice(None, None, 10)
-    difference = np.abs(answering(onnx)(X[sample[few]]) - own[few])
-    share = float((difference > TOLERANCE).mean())
+    difference = np.abs(answering(onnx, task)(X[sample[few]]) - own[few])
+    difference = difference.max(axis=1) if task == "multiclass" else difference
+    most = TOLERANCE * (float(label.std()) if task == "regression" else 1.0)
+    share = float((difference > most).mean())
     if share > EXCEPTIONS:
         raise Unfit(
-            f"the ONNX model differs from the learner by more than {TOLERANCE:g} on {share:.2%} of rows; "
-            f"at most {EXCEPTIONS:.1%} may"
+            f"the ONNX model differs from the learner by more than {most:g} on {share:.2%} of rows; at most {EXCEPTIONS:.1%} may"
         )
+    numbers = np.unique(label).astype(int).tolist() if task == "multiclass" else []
     edges = {n: edges_of(X[:, i]) for i, n in enumerate(inputs)}
     return Fitted(
         onnx,
@@ -99,14 +115,33 @@ def fit(
         {n: counted(X[:, i], edges[n]) for i, n in enumerate(inputs)},
         {
             "rows": float(len(label)),
-            "positives": float(label.sum()),
-            "train_log_loss": log_loss(label[sample], own),
-            "train_auc": auc(label[sample], own) or 0.5,
+            **_measured(task, label, label[sample], own, numbers),
             "parity_max": float(difference.max()),
             "parity_rows": float(len(difference)),
         },
         tuple(name for name, gone in zip(inputs, empty.tolist(), strict=True) if gone),
+        tuple(declared.classes[at] for at in numbers) if declared else (),
     )
+
+
+def _measured(
+    task: str, label: npt.NDArray[Any], some: npt.NDArray[Any], own: Floats, numbers: Sequence[int]
+) -> dict[str, float]:
+    """Of the answers to `some` of the training rows; `numbers` are the classes of their columns."""
+    if task == "regression":
+        error = own - some
+        found = {"label_mean": label.mean(), "label_std": label.std(), "train_mae": np.abs(error).mean()}
+        return {name: float(value) for name, value in {**found, "train_rmse": np.sqrt((error**2).mean())}.items()}
+    if task == "multiclass":
+        at = np.searchsorted(numbers, some)
+        loss = -np.log(np.clip(own[np.arange(len(own)), at], CLIP, 1 - CLIP)).mean()
+        right = (own.argmax(axis=1) == at).mean()
+        return {"classes": float(len(numbers)), "train_log_loss": float(loss), "train_accuracy": float(right)}
+    return {
+        "positives": float(label.sum()),
+        "train_log_loss": log_loss(some, own),
+        "train_auc": auc(some, own) or 0.5,
+    }
 
 
 def _seed(learner: Any, seed: int) -> None:
@@ -116,7 +151,7 @@ def _seed(learner: Any, seed: int) -> None:
         learner.set_params(**dict.fromkeys(open_, seed))
 
 
-def _converted(learner: Any, name: str, width: int) -> bytes:
+def _converted(learner: Any, name: str, width: int, task: str) -> bytes:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
@@ -124,17 +159,22 @@ def _converted(learner: Any, name: str, width: int) -> bytes:
         learner,
         name=name,
         initial_types=[("X", FloatTensorType([None, width]))],
-        options={id(learner): {"zipmap": False}},
+        options=None if task == "regression" else {id(learner): {"zipmap": False}},
         target_opset=OPSETS,
     )
     return bytes(found.SerializeToString())
 
 
-def answering(onnx: bytes) -> Callable[[Matrix], Floats]:
-    """The model, open: float32 (rows, inputs) -> float64 (rows,), the probability of True."""
+def answering(onnx: bytes, task: str = "binary") -> Callable[[Matrix], Floats]:
+    """The model, open: float32 (rows, inputs) -> float64 (rows,), the probability of True, or the number; of classes (rows,
+    classes)."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     session = onnxruntime.InferenceSession(onnx, options, providers=["CPUExecutionProvider"])
+    if task == "regression":
+        return lambda rows: np.asarray(session.run(["variable"], {"X": rows})[0][:, 0], np.float64)
+    if task == "multiclass":
+        return lambda rows: np.asarray(session.run(["probabilities"], {"X": rows})[0], np.float64)
     return lambda rows: np.asarray(session.run(["probabilities"], {"X": rows})[0][:, 1], np.float64)

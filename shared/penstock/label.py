@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from math import isfinite
+from typing import ClassVar, Literal
 
 from . import duration
 from .event import Column, Event, column_of
 from .mistake import mistake
 
-__all__ = ["OTHERS", "Label", "Sources", "label", "sources"]
+__all__ = ["OTHERS", "GREATEST", "Label", "Sources", "Task", "Truth", "label", "sources"]
+
+Truth = bool | float | str
+"""A label: yes or no, a number, or the name of a class."""
+Task = Literal["binary", "regression", "multiclass"]
 
 OTHERS = "others"
 """All sources that are not declared, together: whoever invents names gains nothing by it."""
 MOST = 61
 """So many sources may be named, as the ledger of monitoring has six bits for them."""
+
+
+MOST_CLASSES = 50
+"""Answers are counted in tables of truths times answers."""
+GREATEST = 1e70
+"""A number beyond it is no label, and no answer: fourth powers of errors would leave float64."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +65,21 @@ class Label:
     """`column` of the answering event, which is keyed by the id of what it answers.
 
     `within` is the horizon in microseconds after the scored event. `otherwise` is what silence until then means; None
-    means that nothing is known (the outcome is counted as unanswered and teaches nothing).
+    means that nothing is known (the outcome is counted as unanswered and teaches nothing). `classes` are those of a label that
+    names one; `quantile` is which one a model of numbers answers with (None: the mean).
     """
 
     column: Column
     within: int
-    otherwise: bool | None
+    otherwise: Truth | None
     sources: Sources | None = None
+    classes: tuple[str, ...] = ()
+    quantile: float | None = None
+
+    @property
+    def task(self) -> Task:
+        """What a model answers: the probability of yes, a number, or a probability per class."""
+        return "multiclass" if self.classes else "binary" if self.column.type is bool else "regression"
 
     @property
     def event(self) -> Event:
@@ -74,19 +93,61 @@ class Label:
         return self.otherwise is not None or self.sources is not None
 
 
-def label(column: bool | float, within: str, otherwise: bool | None = None, sources: Sources | None = None) -> Label:
-    """The truth about a scored event: a yes/no column of the event that answers it.
+def label(
+    column: Truth,
+    within: str,
+    otherwise: Truth | None = None,
+    sources: Sources | None = None,
+    classes: Sequence[str] = (),
+    quantile: float | None = None,
+) -> Label:
+    """The truth about a scored event: a column of the event that answers it. Its type says what the model answers:
+
+        ps.label(Chargeback.fraudulent, within="30d")                    bool: the probability of yes, judged by log loss
+        ps.label(Arrived.delay, within="48h")                            float or int: the number, judged by squared error
+        ps.label(Arrived.delay, within="48h", quantile=0.9)              that quantile of it, judged by pinball loss
+        ps.label(Ticket.kind, within="7d", classes=("bug", "question"))  str: the probability of each class, judged by log loss
 
     With `otherwise`, silence until the horizon `within` is an answer, and then every label counts when the horizon of its event
     has passed, in quality and in training alike: before, only those would be known that somebody hurried to tell. The outcome
     itself is published as soon as it is known. `sources`: who may label, see `ps.sources`; with them labels wait, too.
+
+    A label event that names another class, or a number beyond 1e70, is counted as `undeclared`, and teaches nothing.
     """
     found = column_of(column)
-    if found.type is not bool:
-        mistake(f"label({found!r}): the column holds {found.type.__name__}", "a label is a bool column")
+    made = Label(found, duration.micros(within), otherwise, sources, tuple(classes), quantile)
+    if (wrong := _misfit(made)) is not None:
+        mistake(f"label({found!r}): {wrong[0]}", wrong[1])
+        return Label(found, made.within, None, None)
     if sources is not None and sources.column.event is not found.event:
         mistake(f"label({found!r}): {sources.column!r} is a column of another event", "name a column of the label event")
-    return Label(found, duration.micros(within), otherwise, sources)
+    return made
+
+
+def _misfit(label: Label) -> tuple[str, str] | None:
+    """What of a label does not fit its column, and what to write."""
+    kind, otherwise, classes, quantile = label.column.type, label.otherwise, label.classes, label.quantile
+    if kind not in (bool, int, float, str):
+        return f"the column holds {kind.__name__}", "a label is a bool, int or float column, or a str column with classes="
+    if kind is str and not 2 <= len(set(classes)) == len(classes) <= MOST_CLASSES:
+        said = f"{len(classes)} classes" if len(set(classes)) == len(classes) else "a class twice"
+        return f"a str column with {said}", f'name 2 to {MOST_CLASSES} different ones: classes=("bug", "question")'
+    if kind is str and not all(isinstance(each, str) and each for each in classes):
+        return "a class is a text that is not empty", 'write classes=("bug", "question")'
+    if kind is not str and classes:
+        return f"classes= of a column that holds {kind.__name__}", "leave classes= out, or name a str column"
+    if quantile is not None and (kind not in (int, float) or not 0 < quantile < 1):
+        return f"quantile={quantile}", "it lies between 0 and 1, and is of a column of numbers"
+    if otherwise is None:
+        return None
+    if kind is bool and not isinstance(otherwise, bool):
+        return f"otherwise={otherwise!r} is neither yes nor no", "write otherwise=False"
+    if kind is str and otherwise not in classes:
+        return f"otherwise={otherwise!r} is none of the classes", f"write otherwise={classes[0]!r}"
+    number = isinstance(otherwise, int | float) and not isinstance(otherwise, bool)
+    if kind in (int, float) and not (number and isfinite(otherwise) and abs(otherwise) <= GREATEST):  # type: ignore[arg-type]
+        return f"otherwise={otherwise!r} is no number", "write otherwise=0.0"
+    return None
 
 
 def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05) -> Sources:

@@ -29,11 +29,12 @@ __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
 
 
 class BatchLearner(Protocol):
-    """scikit-learn's classifier protocol. X is float32 (rows, inputs) with NaN for missing; y is bool."""
+    """scikit-learn's protocol: a classifier where the label is yes or no or a class, a regressor where it is a number. X is
+    float32 (rows, inputs) with NaN for missing; y is bool, text, or float64."""
 
     def fit(self, X: Any, y: Any) -> Any: ...  # noqa: N803
 
-    def predict_proba(self, X: Any) -> Any: ...  # noqa: N803
+    def predict(self, X: Any) -> Any: ...  # noqa: N803
 
 
 class OnlineLearner(Protocol):
@@ -105,6 +106,8 @@ class Model:
             **({"sources": [repr(self.label.sources.column), self.label.sources.caps]} if self.label.sources else {}),
             **({"explain": self.explain} if self.explain else {}),
             **({"value": repr(self.value)} if self.value else {}),
+            **({"classes": self.label.classes} if self.label.classes else {}),
+            **({"quantile": self.label.quantile} if self.label.quantile is not None else {}),
         }
 
 
@@ -155,6 +158,10 @@ def model(
             for monitor in monitors:
                 if isinstance(monitor, Labels) and monitor.within > label.within:
                     mistake(f"{said}: labels(within=...) is longer than the horizon of the label", "shorten it, or leave it out")
+            if value is not None and label.task != "binary":
+                mistake(
+                    f"{said}: value= is of answers yes and no, and the label is not", "leave it out, or make the label a bool"
+                )
             if not 0 <= explain <= 1:
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             shares = [stage.share for stage in rollout]

@@ -58,8 +58,9 @@ class Drift:
 
 @dataclass(frozen=True)
 class Skill:
-    """Is the model still better than guessing the recent label rate? Skill = 1 - log loss / log loss of the prior, over the
-    outcomes that became known in the last `over`; alarms below `floor`, judged every `every`, from `least` outcomes on."""
+    """Is the model still better than guessing the recent label rate (of numbers the recent mean or quantile, of classes their
+    recent shares)? Skill = 1 - loss / loss of the prior, over the outcomes that became known in the last `over`; alarms below
+    `floor`, judged every `every`, from `least` outcomes on."""
 
     floor: float
     over: int
@@ -172,8 +173,8 @@ def incremental(period: str) -> Retrain:
 
 @dataclass(frozen=True)
 class Gate:
-    """Mean log loss of the candidate minus the champion's, paired on the same events, is at most `margin`; `confidence`
-    standard errors are allowed for."""
+    """Mean loss of the candidate minus the champion's, paired on the same events, is at most `margin`; `confidence` standard
+    errors are allowed for."""
 
     margin: float
     confidence: float = 1.64
@@ -181,7 +182,11 @@ class Gate:
 
 
 def no_worse(by: float, least: int = 200) -> Gate:
-    """A candidate passes when it is not worse than the champion by more than `by` (log loss), on `least` labels or more."""
+    """A candidate passes when it is not worse than the champion by more than `by`, on `least` labels or more.
+
+    `by` is in the unit of the loss: log loss in nats; where the label is a number its squared error, or the pinball loss of the
+    quantile that it declares.
+    """
     return Gate(by, least=least)
 
 

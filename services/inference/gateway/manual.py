@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.contributions.explainer import LOG_ODDS, PROBABILITY
+from penstock.contributions.explainer import LOG_ODDS, NUMBER, PROBABILITY
 from penstock.doors.described import secured
 from penstock.event import Event
 from penstock.project import Project
@@ -75,7 +75,12 @@ def _list(of: Json) -> Json:
 
 def _answer() -> Json:
     share = _record({"input": _TEXT, "value": {"type": ["number", "null"]}, "contribution": _NUMBER}, error=_NUMBER)
-    scale = {"scale": {**_TEXT, "enum": [LOG_ODDS, PROBABILITY]}, "base": _NUMBER, "total": _NUMBER, "probability": _NUMBER}
+    scale = {
+        "scale": {**_TEXT, "enum": [LOG_ODDS, PROBABILITY, NUMBER]},
+        "base": _NUMBER,
+        "total": _NUMBER,
+        "probability": _NUMBER,
+    }
     explanation = _record({"version": _TEXT, "kind": _TEXT, **scale, "contributions": _list(share)})
     return _record(
         {
@@ -86,6 +91,8 @@ def _answer() -> Json:
         },
         explanation=explanation, also=_list(explanation), unexplained=_TEXT,
         weights={"type": "object", "additionalProperties": _NUMBER},
+        answer={**_TEXT, "description": "The class, where the label is one of several; score is its probability."},
+        probabilities={"type": "object", "additionalProperties": _NUMBER},
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from penstock.errors import PenstockError, Refused
 from penstock.model import Model
 from penstock.project import Project
 from penstock.runtime.refusals import SOON, Failed
-from penstock.scoring.answers import NOBODY, Serving, score
+from penstock.scoring.answers import answers, NOBODY, Serving, score
 from penstock.scoring.chain import Chain, Step
 from penstock.scoring.process import Function
 
@@ -158,11 +158,12 @@ class _Served:
 
     @property
     def signature(self) -> Signature:
-        return Signature((Tensor(INPUT, "FP32", [-1, len(self.model.inputs)]),), (Tensor(OUTPUT, "FP64", [-1]),))
+        shape = [-1, len(self.model.label.classes)] if self.model.label.classes else [-1]
+        return Signature((Tensor(INPUT, "FP32", [-1, len(self.model.inputs)]),), (Tensor(OUTPUT, "FP64", shape),))
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         rows = feeds[INPUT]
         scored = score(self.model.name, rows, [""] * len(rows), self.serving)
         if NOBODY in scored.answers:
             raise Refused("schema", "the model gives no probability for some of these rows")
-        return [np.array(scored.score, np.float64)] * len(wanted)
+        return [answers(self.model.label, scored)] * len(wanted)

@@ -100,6 +100,10 @@ class Told(msgspec.Struct, frozen=True, omit_defaults=True):
     weights: dict[str, float] = {}
     """How much each that is explained counted, where there are several."""
     unexplained: str = ""
+    answer: str = ""
+    """The class that is most probable, where the label is one of several; `score` is its probability."""
+    probabilities: dict[str, float] = {}
+    """Then also of every class."""
 
 
 class _Waiting(msgspec.Struct, gc=False):
@@ -285,7 +289,7 @@ class Predictor:
             return Failed(
                 503, f"{why}; the log says why" if statuses else f"{why} without the online store, which is away", LATER
             )
-        return Told(
+        told = Told(
             question.id,
             scored.score[at],
             answer.version,
@@ -294,6 +298,10 @@ class Predictor:
             {view.name: statuses[view.name][at] if statuses else "missing" for view in self.model.views},
             question.trace[3:35],
         )
+        if not scored.named:
+            return told
+        shares = scored.probabilities[at][answer.version]
+        return msgspec.structs.replace(told, answer=scored.named[at], probabilities=shares)
 
     def _explained(self, _: asyncio.Future[Told]) -> None:
         self._explaining -= 1

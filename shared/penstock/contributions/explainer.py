@@ -13,6 +13,8 @@ conditional expectation: Janzing, Minorics, Blöbaum, 2020). So they add up to t
     trees          exact: log-odds for boosted trees, probability for forests, whose probabilities are what adds up
     permutation    any other model, probability: estimated, each with a standard error
 
+Of a model that answers with a number, trees and permutation explain that number.
+
 What adds up exactly differs by kind, so an explainer says its `scale`. Nothing here runs code from a file: it holds arrays only.
 """
 
@@ -31,17 +33,19 @@ from .linear import Linear
 from .permutation import Permutation
 from .trees import Trees
 
-__all__ = ["BACKGROUND", "LOG_ODDS", "PROBABILITY", "Explainer", "Score", "dumped", "opened"]
+__all__ = ["BACKGROUND", "LOG_ODDS", "NUMBER", "PROBABILITY", "Explainer", "Score", "dumped", "opened"]
 
 LOG_ODDS: Final = "log-odds"
 PROBABILITY: Final = "probability"
+NUMBER: Final = "number"
+"""Of models that answer with one: contributions are in its unit."""
 BACKGROUND: Final = 100
 """Rows: the base is then known to a tenth of the spread of answers, and a row of 32 inputs is explained in milliseconds."""
 LARGEST: Final = 64 << 20
 """Bytes of a file, unpacked; 1,000 trees of 255 leaves take 12 MiB."""
 
 Score = Callable[[Matrix], Floats]
-"""float32 (rows, inputs), NaN for missing -> float64 (rows,): the probability of True."""
+"""float32 (rows, inputs), NaN for missing -> float64 (rows,): the probability of True, or the number."""
 
 
 class Explainer(Protocol):

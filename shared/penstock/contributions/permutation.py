@@ -19,13 +19,13 @@ __all__ = ["Permutation"]
 
 
 class Permutation:
-    """`score` gives the model's probabilities; `background` float32 (rows, inputs). `seed` fixes the orders, which are the same
+    """`score` gives the model's probabilities, or numbers (`scale`); `background` float32 (rows, inputs). `seed` fixes the orders, which are the same
     for every row, so that equal rows are explained alike."""
 
     kind: Final = "permutation"
-    scale: Final = "probability"
 
-    def __init__(self, score: Callable[[Matrix], Floats], background: Matrix, seed: int = 0) -> None:
+    def __init__(self, score: Callable[[Matrix], Floats], background: Matrix, seed: int = 0, scale: str = "probability") -> None:
+        self.scale = scale
         if background.ndim != 2 or len(background) < 2:
             raise ValueError("a background has two rows or more")
         self._score, self._background, self._seed = score, background, seed
@@ -58,8 +58,10 @@ class Permutation:
         return found
 
     def arrays(self) -> dict[str, Any]:
-        return {"background": self._background, "seed": np.int64(self._seed)}
+        scale = {} if self.scale == "probability" else {"scale": np.frombuffer(self.scale.encode(), np.uint8)}
+        return {"background": self._background, "seed": np.int64(self._seed), **scale}
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, Any], score: Callable[[Matrix], Floats]) -> Permutation:
-        return cls(score, np.asarray(arrays["background"], np.float32), int(arrays["seed"]))
+        scale = arrays["scale"].tobytes().decode() if "scale" in arrays else "probability"
+        return cls(score, np.asarray(arrays["background"], np.float32), int(arrays["seed"]), scale)

@@ -41,6 +41,7 @@ class Explanation(msgspec.Struct, frozen=True):
     """The mean answer over a sample of what it was fitted on; of a snapshot, the answer to the mean of what it was taught."""
     total: float
     probability: float
+    """Of a model that answers with a number: the number."""
     contributions: list[Contribution]
 
 
@@ -51,6 +52,10 @@ def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None
     """
     if candidate.artefact.format == "river":
         return Squashed(load_river(artefacts.get(candidate.artefact)), candidate.inputs)
+    if candidate.task == "multiclass":
+        raise PenstockError(
+            f"{candidate.model} names a class, and such answers are not explained yet", "look at its probabilities"
+        )
     if candidate.explainer is None:
         raise PenstockError(
             f"version {candidate.version} of {candidate.model} was fitted without an explainer",

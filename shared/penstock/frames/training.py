@@ -21,6 +21,7 @@ import pandas as pd
 
 from ..errors import DefinitionError, PenstockError
 from ..event import Column, Event, moment_of, to_micros
+from ..label import GREATEST, Label
 from ..model import Model
 from ..offline import Table, Tables
 from ..place import PLACE, spelled
@@ -57,8 +58,8 @@ def training_set(
 ) -> pd.DataFrame:
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
-    Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, NA
-    where it is not known), `labelled` (the time of the label event, or when the horizon passed in silence) and `answered` (False
+    Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, or as its
+    column float64 or text; missing where it is not known), `labelled` (the time of the label event, or when the horizon passed in silence) and `answered` (False
     where silence was taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events
     of its entities, see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row
     are archived; `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own
@@ -156,14 +157,14 @@ class Query:
         else:
             made |= {name: found[name].to_numpy(np.float64, na_value=np.nan) for name in self._features()}
         sources = self.model.label.sources
-        labelled = pd.Series(known.labelled.view("datetime64[us]")).where(known.labels >= 0).dt.tz_localize("UTC")
+        labelled = pd.Series(known.labelled.view("datetime64[us]")).where(known.known).dt.tz_localize("UTC")
         return pd.DataFrame(
             {
                 "id": _named(found[_id(scored).name]).array,
                 "key": _named(found[scored.key.name]).array,
                 "time": found[scored.time.name].array,
                 **{name: made[name] for name in self.model.inputs},
-                "label": pd.arrays.BooleanArray(known.labels == 1, known.labels < 0),
+                "label": _labels(self.model.label, known),
                 "labelled": labelled.array,
                 "answered": known.answered,
                 **({"source": pd.array([sources.name(rank) for rank in known.ranks.tolist()], "str")} if sources else {}),
@@ -226,15 +227,19 @@ class Query:
             answers, times, came = answers[spoken], times[spoken], came[spoken]
             ranks = np.array([sources.rank(name) for name in answers[sources.column.name]] if sources else times * 0, np.int64)
             answers = answers.rename(columns={label.event.key.name: "whose", label.column.name: "value"})
+            if label.task != "binary":
+                fits = _fits(label, answers["value"])
+                answers, times, came, ranks = answers[fits], times[fits], came[fits], ranks[fits]
         asked_at, asked_came = _times(found, scored), found[CAME].to_numpy(np.int64)
         if self.as_known_now:
             came, asked_came = times, asked_at
         names = pd.concat([_named(found[_id(scored).name]), _named(answers["whose"])], ignore_index=True)
         whose = pd.factorize(names, sort=sources is not None)[0].astype(np.int64)
         asked = Asked(whose[: len(found)], asked_at, asked_came)
-        said = Said(whose[len(found) :], times, came, answers["value"].to_numpy(bool), ranks)
+        said = Said(whose[len(found) :], times, came, _values(label, answers["value"]), ranks)
         until = FOREVER if self.known_before is None else self.known_before
-        known = truths(asked, said, label.within, label.otherwise, min(until, reached + 1), self.waits and label.waits)
+        otherwise = label.classes.index(str(label.otherwise)) if label.classes and label.otherwise else label.otherwise
+        known = truths(asked, said, label.within, otherwise, min(until, reached + 1), self.waits and label.waits)
         return capped(known, asked, label.within, sources) if sources else known
 
     # --- features computed anew ----------------------------------------------------------------------------------------
@@ -278,6 +283,31 @@ def _rows(tables: Tables, scored: Event, project: str | None) -> str:
             "say whose: project=project" if found else "they appear with the first archived rows; see: penstock tables list",
         )
     return found[0]
+
+
+def _fits(label: Label, values: pd.Series[Any]) -> npt.NDArray[np.bool_]:
+    """Which of them are labels of the model, as the ledger of monitoring says it."""
+    if label.classes:
+        return values.isin(label.classes).to_numpy(bool)
+    return (values.astype(np.float64).abs() <= GREATEST).to_numpy(bool)
+
+
+def _values(label: Label, values: pd.Series[Any]) -> npt.NDArray[Any]:
+    """Labels as `truth.Said` takes them."""
+    if label.task == "binary":
+        return values.to_numpy(bool)
+    if label.classes:
+        return np.array([label.classes.index(value) for value in values], np.int8)
+    return values.to_numpy(np.float64)
+
+
+def _labels(label: Label, known: Truths) -> Any:
+    """And as a column of the set."""
+    if label.task == "binary":
+        return pd.arrays.BooleanArray(known.labels == 1, known.labels < 0)
+    if label.classes:
+        return pd.array([label.classes[at] if at >= 0 else None for at in known.labels.tolist()], "str")
+    return known.labels
 
 
 def _id(event: Event) -> Column:

@@ -8,7 +8,7 @@ of the most trusted source count, of these the newest; one that says the same ag
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -36,26 +36,33 @@ class Said(NamedTuple):
     whose: Ints
     times: Ints
     came: Ints
-    labels: npt.NDArray[np.bool_]
+    labels: npt.NDArray[Any]
+    """bool, or numbers; of classes their number."""
     ranks: Ints
     """Of their sources, see `Sources`; 0 where none are declared."""
 
 
 class Truths(NamedTuple):
-    """Per scored event: 0, 1, or -1 where nothing is known; the time of that label, or when silence became one; whether somebody
+    """Per scored event: 0, 1, or -1 where nothing is known (numbers: float64, NaN where nothing is known); the time of that label, or when silence became one; whether somebody
     said so (else it was silence); and the rank of his source (0: silence, or no sources)."""
 
-    labels: npt.NDArray[np.int8]
+    labels: npt.NDArray[Any]
     labelled: Ints
     answered: npt.NDArray[np.bool_]
     ranks: Ints
+
+    @property
+    def known(self) -> npt.NDArray[np.bool_]:
+        """Whether there is a label."""
+        found: npt.NDArray[np.bool_] = ~np.isnan(self.labels) if self.labels.dtype.kind == "f" else self.labels >= 0
+        return found
 
     def at(self, rows: Ints) -> Truths:
         """Those of some events."""
         return Truths(self.labels[rows], self.labelled[rows], self.answered[rows], self.ranks[rows])
 
 
-def truths(asked: Asked, said: Said, within: int, otherwise: bool | None, before: int, waits: bool = False) -> Truths:
+def truths(asked: Asked, said: Said, within: int, otherwise: float | None, before: int, waits: bool = False) -> Truths:
     """What is known of labels that came before `before`, when silence also counts up to there; with `waits`, of events alone
     whose deadline is before that.
 
@@ -66,12 +73,14 @@ def truths(asked: Asked, said: Said, within: int, otherwise: bool | None, before
     [0, 0, -1]
     """
     n = len(asked.times)
-    labels, labelled, answered = np.full(n, -1, np.int8), np.zeros(n, np.int64), np.zeros(n, bool)
+    numbers = said.labels.dtype.kind == "f"
+    labels = np.full(n, np.nan) if numbers else np.full(n, -1, np.int8)
+    labelled, answered = np.zeros(n, np.int64), np.zeros(n, bool)
     ranks = np.zeros(n, np.int64)
     deadline = np.maximum(asked.times + within, asked.came)
     over = deadline < before
     if otherwise is not None:
-        labels[over], labelled[over] = int(otherwise), asked.times[over] + within
+        labels[over], labelled[over] = otherwise, asked.times[over] + within
     met = pd.merge(
         pd.DataFrame({"whose": said.whose, "label": np.arange(len(said.whose))}),
         pd.DataFrame({"whose": asked.whose, "row": np.arange(n)}),
@@ -117,5 +126,5 @@ def capped(known: Truths, asked: Asked, within: int, sources: Sources) -> Truths
     quota = Quota(sources.limits)
     for row in said[np.lexsort((asked.whose[said], counts[said]))].tolist():
         if not quota.take(sources.name(int(known.ranks[row]))):
-            labels[row] = -1
+            labels[row] = np.nan if labels.dtype.kind == "f" else -1
     return known._replace(labels=labels)

@@ -4,7 +4,8 @@
     rows          id, time, where windows end if that is later (`as_of`), every feature as float64 (null: missing), the cursor
                   and the fingerprints of the views as JSON
     predictions   who was asked, what was answered, and the inputs as used
-    outcomes      the same with the label, when it became known and whether it corrects one
+    outcomes      the same with the label, when it became known and whether it corrects one; of numbers and classes `truth` and
+                  `corrected` are there instead of `label` and `corrects`
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
     passed        where a source had been passed, and how far (`records.Passed`)
 
@@ -28,6 +29,7 @@ import msgspec
 
 from ..codec import EventDecoder
 from ..event import Event
+from ..label import Label
 from ..log import Headers
 from ..place import PLACE, spelled
 from ..records import Outcome, Passed, Prediction, Row
@@ -76,8 +78,9 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
     for event in project.topology.reads:
         found[topics.rows(event)] = RecordColumns(Row, ROW, "features", project.topology.columns(event))
     for model in project.models:
-        found[topics.predictions(model.name)] = RecordColumns(Prediction, PREDICTION, "inputs", model.inputs)
-        found[topics.outcomes(model.name)] = RecordColumns(Outcome, OUTCOME, "inputs", model.inputs)
+        beside = {"answer": TEXT, "probabilities": JSON} if model.label.classes else {}
+        found[topics.predictions(model.name)] = RecordColumns(Prediction, {**PREDICTION, **beside}, "inputs", model.inputs)
+        found[topics.outcomes(model.name)] = RecordColumns(Outcome, {**_outcome(model.label), **beside}, "inputs", model.inputs)
     return found
 
 
@@ -197,6 +200,14 @@ OUTCOME: Final[dict[str, Any]] = {
     "id": TEXT, "key": TEXT, "time": TIME, "labelled": TIME, "label": TRUTH, "answered": TRUTH, "corrects": TRUTH,
     "score": NUMBER, "scores": JSON, "version": TEXT, "variant": TEXT,
 }  # fmt: skip
+
+
+def _outcome(label: Label) -> dict[str, Any]:
+    if label.task == "binary":
+        return OUTCOME
+    kind = NUMBER if label.task == "regression" else TEXT
+    valued = {"label": ("truth", kind), "corrects": ("corrected", kind)}
+    return dict(valued.get(name, (name, of)) for name, of in OUTCOME.items())
 
 
 class RecordColumns:

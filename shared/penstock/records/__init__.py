@@ -9,7 +9,9 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
-from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from .statistics import (
+    Cohort, Confusion, Contributed, Errors, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally,
+)  # fmt: skip
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
@@ -22,10 +24,12 @@ __all__ = [
     "Command",
     "Commit",
     "Compressed",
+    "Confusion",
     "Contributed",
     "DataQuality",
     "Decision",
     "Described",
+    "Errors",
     "Frequent",
     "Inference",
     "LateEvent",

@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 __all__ = ["Inference", "Outcome", "Prediction", "Tensor"]
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer, with the inputs as used. `scores` has every version that was asked, `score` is what was answered."""
+    """An answer, with the inputs as used. `scores` has every version that was asked, `score` is what was answered: the
+    probability that the label is true, or the number; of several classes the probability of the one that `answer` names."""
 
     id: str
     key: str
@@ -29,6 +31,10 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     latency: float
     """Seconds from reading the row to the answer."""
     trace: str = ""
+    answer: str | UnsetType = UNSET
+    """The class that was answered, where the label is one of several; else absent."""
+    probabilities: dict[str, dict[str, float]] | UnsetType = UNSET
+    """Then also: by version the probability of each class."""
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +68,10 @@ class Inference(msgspec.Struct, frozen=True, kw_only=True):
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """A prediction and its truth. `answered` is false where silence was taken as declared. A correction repeats the id with
-    `corrects` set to the label it replaces."""
+    `corrects` set to the label it replaces.
+
+    Of labels that are numbers or classes `truth` is the label, and `corrected` what it replaces; `label` is false then, and
+    `corrects` only says that there was one."""
 
     id: str
     key: str
@@ -79,3 +88,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     corrects: bool | None = None
     source: str = ""
     """Who said so, where sources are declared; then a more trusted one that says the same repeats the id, too."""
+    truth: float | str | UnsetType = UNSET
+    corrected: float | str | UnsetType = UNSET
+    answer: str | UnsetType = UNSET
+    """As in Prediction."""
+    probabilities: dict[str, dict[str, float]] | UnsetType = UNSET
+    """As in Prediction."""

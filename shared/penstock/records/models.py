@@ -95,6 +95,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spread: dict[str, float] = {}
     """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does
     not explain, from windows of the training rows against the others. Inputs that do not are left out."""
+    task: str = "binary"
+    """What it answers: binary (a probability), regression (a number) or multiclass (a probability per class)."""
+    classes: list[str] = []
+    """Of multiclass: which classes, in the order of its columns."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

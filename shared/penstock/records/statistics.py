@@ -6,7 +6,40 @@ from datetime import datetime
 
 import msgspec
 
-__all__ = ["Cohort", "Contributed", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift", "Statistic", "Tally"]
+__all__ = [
+    "Cohort", "Confusion", "Contributed", "Errors", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift",
+    "Statistic", "Tally",
+]  # fmt: skip
+
+
+class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sums over answers that are numbers, and their truths. Each is exact: {place: number} means the sum of
+    number x 2**(24 x place). An error is the answer minus the truth."""
+
+    signed: dict[int, int] = {}
+    absolute: dict[int, int] = {}
+    squares: dict[int, int] = {}
+    fourth: dict[int, int] = {}
+    """Fourth powers, for the interval of the root mean square."""
+    truths: dict[int, int] = {}
+    truth_squares: dict[int, int] = {}
+    pinball: dict[int, int] = {}
+    """Of the quantile that the label declares; empty where it declares none."""
+    pinball_squares: dict[int, int] = {}
+    sizes: dict[int, int] = {}
+    """Truths counted by size, in steps of 1 % (statistics/errors.py)."""
+
+
+class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Counts of answers that name one of several classes, in the order in which the label declares them."""
+
+    cells: list[int] = []
+    """Truth by truth: how often each class was the answer."""
+    true: list[int] = []
+    """Class by class: probabilities that were given to it where it was true, in 40 equal bins from 0 to 1."""
+    false: list[int] = []
+    """The same where it was not true."""
+    loss_squares: float = 0.0
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -14,13 +47,19 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
 
     n: int = 0
     positives: int = 0
+    """Outcomes that were true; of classes, answers that were right."""
     loss: float = 0.0
-    """Sum of log losses (natural logarithm)."""
+    """Sum of log losses (natural logarithm); of numbers, of squared errors or of the declared pinball loss."""
     squares: float = 0.0
-    """Sum of squared errors (Brier)."""
+    """Sum of squared errors (Brier); of classes, over all of them."""
     bins_true: list[int] = []
-    """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these."""
+    """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these. Of classes, the
+    probabilities of answers that were right."""
     bins_false: list[int] = []
+    errors: Errors | None = None
+    """Where the label is a number."""
+    confusion: Confusion | None = None
+    """Where the label is one of several classes."""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,11 +71,14 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """Differences in log loss between two answers to the same events: sums that add across partitions and windows."""
+    """Differences in loss between two answers to the same events: sums that add across partitions and windows."""
 
     n: int = 0
     sum: float = 0.0
     squares: float = 0.0
+    exact: dict[int, int] = {}
+    """Where the label is a number: the sum, as in Errors; `sum` and `squares` follow from these when a window is closed."""
+    exact_squares: dict[int, int] = {}
 
 
 class Contributed(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,11 +192,13 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     paired: dict[str, dict[str, Paired]]
     """As in Partial."""
     log_loss: dict[str, float]
+    """Mean loss by version; of labels that are numbers it is the loss that `loss` names."""
     auc: dict[str, float | None]
     prior: float | None
-    """The label rate of the windows before, which the prior answers with."""
+    """The label rate of the windows before, which the prior answers with; of numbers their mean, or the declared quantile; null
+    for classes, see `priors`."""
     prior_loss: float | None
-    """Mean log loss of the prior on the outcomes that were served."""
+    """Mean loss of the prior on the outcomes that were served."""
     skill: float | None
     drift: dict[str, Shift]
     counts: dict[str, int]
@@ -171,9 +215,13 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     window before (`last`); what each measure is says shared/penstock/statistics/binary.py."""
     sources: dict[str, Mix] = {}
     """Where sources of labels are declared."""
+    loss: str = "log loss"
+    """Which loss `log_loss`, `prior_loss`, `skill` and `paired` speak of: log loss, squared error, or pinball loss."""
+    priors: dict[str, float] = {}
+    """The shares of the classes in the windows before, which the prior answers with."""
 
     def versus(self, version: str, other: str) -> Paired:
-        """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
+        """The differences in loss, `version` minus `other`, on the events that both were asked about."""
         turned = self.paired.get(other, {}).get(version, Paired())
         return self.paired.get(version, {}).get(other) or Paired(n=turned.n, sum=-turned.sum, squares=turned.squares)
 

@@ -4,6 +4,9 @@ For a model with an online learner beside its batch versions, served = w_batch p
 weights that came with the newest snapshot. A canary answers the buckets below its share, mixed in the same way. A
 version that gives no probability for a row (an error, NaN) has no say in it: the next on duty answers. Before the first
 version there is no model: version "none", variant "none", score 0.5, no weights.
+
+A number is answered in the same way. Of classes every version gives a probability to each; the class with the greatest is the
+answer, and its probability the score.
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from penstock.inputs import Floats, Matrix
+from penstock.label import GREATEST, Label
 
 from .roster import BUCKETS, bucket
 from .scorers import Member
 
-__all__ = ["NOBODY", "Answer", "Scored", "Serving", "score"]
+__all__ = ["NOBODY", "Answer", "Scored", "Serving", "answers", "score"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Scored:
     buckets: list[int]
     failed: dict[str, int] = field(default_factory=dict)
     causes: dict[str, str] = field(default_factory=dict)
+    named: list[str] = field(default_factory=list)
+    """The class that was answered, "" where nobody answered; empty for models that name none."""
+    probabilities: list[dict[str, dict[str, float]]] = field(default_factory=list)
+    """Then also by version the probability of each class."""
 
 
 def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> Scored:  # noqa: N803
@@ -80,9 +88,11 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
         scored.score, scored.scores = [_UNKNOWN] * len(X), [{} for _ in buckets]
         scored.answers = [NOBODY] * len(X)
         return scored
-    columns = {version: _ask(member, X, scored) for version, member in members.items()}
     lead = serving.champion or serving.online or serving.challenger or serving.probation
     assert lead is not None
+    if lead.task == "multiclass":
+        return _named(X, scored, serving, lead)
+    columns = {version: _ask(member, X, scored) for version, member in members.items()}
     champion = _answer(lead, "champion", serving)
     served = _mixture(champion, columns)
     limit = round(serving.share * BUCKETS)
@@ -106,21 +116,79 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
     return scored
 
 
+def answers(label: Label, scored: Scored) -> Floats:
+    """What was answered as numbers: float64 (rows,), of classes (rows, classes) in their declared order; NaN where no version gave
+    an answer."""
+    if label.classes:
+        said = zip(scored.probabilities, scored.answers, strict=True) if scored.named else ()
+        rows = [[each.get(a.version, {}).get(name, 0.0) for name in label.classes] for each, a in said]
+        found = np.array(rows, np.float64) if rows else np.full((len(scored.score), len(label.classes)), np.nan)
+    else:
+        found = np.array(scored.score, np.float64)
+    if scored.failed:
+        found[[answer is NOBODY for answer in scored.answers]] = np.nan
+    return found
+
+
 def _ask(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
-    """One version's probabilities, NaN where it gives none."""
+    """One version's probabilities or numbers, NaN where it gives none."""
     try:
         found = member.score(X)
     except Exception as error:  # of whatever kind: a version that breaks must not break the answer
         found = np.full(len(X), np.nan)
         scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
-    bad = ~((found >= 0.0) & (found <= 1.0))
+    number = member.task == "regression"
+    bad = ~(np.abs(found) <= GREATEST) if number else ~((found >= 0.0) & (found <= 1.0))
     if bad.any():
-        found = np.where(bad & (np.abs(found - 0.5) <= 0.5 + 1e-6), np.clip(found, 0.0, 1.0), np.where(bad, np.nan, found))
+        near = bad & (np.abs(found - 0.5) <= 0.5 + 1e-6) & (not number)
+        found = np.where(near, np.clip(found, 0.0, 1.0), np.where(bad, np.nan, found))
         missing = int(np.count_nonzero(np.isnan(found)))
         if missing:
             scored.failed[member.version] = missing
-            scored.causes.setdefault(member.version, "no probability for some rows")
+            scored.causes.setdefault(member.version, f"no {'number' if number else 'probability'} for some rows")
     return found
+
+
+def _named(X: Matrix, scored: Scored, serving: Serving, lead: Member) -> Scored:  # noqa: N803
+    """Answer rows with a class. Nothing is mixed: an online learner has no say in classes."""
+    members, challenger = serving.members, serving.challenger
+    columns = {v: (member.classes, _shares(member, X, scored)) for v, member in members.items() if member.task == "multiclass"}
+    champion = canary = Answer(lead.version, "champion", lead.digest, {lead.version: 1.0})
+    if challenger is not None:
+        canary = Answer(challenger.version, "canary", challenger.digest, {challenger.version: 1.0})
+    limit = round(serving.share * BUCKETS)
+    for row, at in enumerate(scored.buckets):
+        said = {v: dict(zip(names, rows[row], strict=True)) for v, (names, rows) in columns.items() if rows[row]}
+        answer = canary if at < limit else champion
+        if said and answer.version not in said:
+            first = members[next(iter(said))]
+            answer = Answer(first.version, "champion", first.digest, {first.version: 1.0})
+        mine = said.get(answer.version, {})
+        name = max(mine, key=mine.__getitem__, default="")
+        scored.answers.append(answer if said else NOBODY)
+        scored.named.append(name)
+        scored.probabilities.append(said)
+        scored.score.append(mine.get(name, _UNKNOWN))
+        scored.scores.append({v: each.get(name, 0.0) for v, each in said.items()})
+    return scored
+
+
+def _shares(member: Member, X: Matrix, scored: Scored) -> list[list[float]]:  # noqa: N803
+    """One version's probabilities by row and class; an empty list where it gives none."""
+    shape = len(X), len(member.classes)
+    try:
+        found = member.score(X)
+        if found.shape != shape:
+            raise ValueError(f"answers of shape {found.shape}, not {shape}")
+    except Exception as error:  # of whatever kind: a version that breaks must not break the answer
+        found = np.full(shape, np.nan)
+        scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
+    good = ((found >= -1e-6) & (found <= 1.0 + 1e-6)).all(axis=1)
+    if not good.all():
+        scored.failed[member.version] = int((~good).sum())
+        scored.causes.setdefault(member.version, "no probability for some rows")
+    rows = np.clip(found, 0.0, 1.0).tolist()
+    return [row if well else [] for row, well in zip(rows, good.tolist(), strict=True)]
 
 
 def _answer(member: Member, variant: str, serving: Serving) -> Answer:

@@ -3,8 +3,8 @@
     source --parts--> processes: read, answer --in order--> sink
 
 Every row of the source is a row of the result: where it lies (partition and offset of a table, else the number of its row or
-line), its id where the source has one, `version`, `score` (the probability of True; null where there is none) and `error`, which
-says why. What is done is not done again: the same job finds its parts in the sink.
+line), its id where the source has one, `version`, `score` (the probability of True, or the number; null where there is none), of classes
+also `answer` (the most probable, whose probability the score is) and `probabilities` (JSON), and `error`, which says why. What is done is not done again: the same job finds its parts in the sink.
 """
 
 from __future__ import annotations
@@ -188,11 +188,14 @@ def _table(chunk: Chunk, scored: Scored) -> pa.Table:
     without = np.array([error is not None for error in errors], bool)
     versions = [None if error is not None else answer.version for error, answer in zip(errors, scored.answers, strict=True)]
     table: pa.Table = chunk.place
-    return (
-        table.append_column("version", pa.array(versions, pa.string()))
-        .append_column("score", pa.array(found, pa.float64(), mask=without))
-        .append_column("error", pa.array(errors, pa.string()))
-    )
+    table = table.append_column("version", pa.array(versions, pa.string()))
+    table = table.append_column("score", pa.array(found, pa.float64(), mask=without))
+    if scored.named:
+        said = zip(scored.probabilities, scored.answers, strict=True)
+        shares = [json.dumps(each.get(answer.version, {})) for each, answer in said]
+        table = table.append_column("answer", pa.array(scored.named, pa.string(), mask=without))
+        table = table.append_column("probabilities", pa.array(shares, pa.string(), mask=without))
+    return table.append_column("error", pa.array(errors, pa.string()))
 
 
 def _done(sink: Sink, again: int) -> Done:
@@ -206,5 +209,5 @@ def _done(sink: Sink, again: int) -> Done:
             first += batch.filter(batch["error"].is_valid()).to_pylist()
             if len(first) >= SHOWN:
                 break
-    told = ("version", "score")
+    told = ("version", "score", "answer", "probabilities")
     return Done(rows, bad, [{k: v for k, v in row.items() if k not in told} for row in first[:SHOWN]], again)

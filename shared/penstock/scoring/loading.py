@@ -19,12 +19,13 @@ import numpy as np
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError, Unreachable
 from penstock.inputs import Floats, Matrix
+from penstock.model import Model
 from penstock.project import Project, load
 from penstock.settings import Settings
 from penstock.settings import load as load_settings
 from penstock.topics import Topics
 
-from .answers import NOBODY, Serving, score
+from .answers import Serving, answers, score
 from .decisions import kept
 from .given import matrix
 from .scorers import Member
@@ -56,6 +57,11 @@ class LoadedModel:
         return self._versions.model.inputs
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """Of a label that is one of several: what the columns of `predict` are."""
+        return self._versions.model.label.classes
+
+    @property
     def version(self) -> str:
         """Of the batch learner's model where two are mixed."""
         return self._lead.version
@@ -70,8 +76,8 @@ class LoadedModel:
         return next(iter(self._serving.members.values()))
 
     def predict(self, rows: Any) -> Floats:
-        """The probability of True for each row, float64 (rows,), to the last bit what the services answer; NaN where no version
-        gives one.
+        """The probability of True for each row, or the number, float64 (rows,); of classes the probability of each, (rows,
+        classes) in the order of `classes`. To the last bit what the services answer; NaN where no version gives an answer.
 
         `rows`: a frame, a pyarrow table, mappings by name, or an array (rows, inputs); see `penstock.scoring.given`.
 
@@ -79,7 +85,7 @@ class LoadedModel:
         """
         serving, model = self._serving, self._versions.model
         X = matrix(rows, model.inputs, repr(model.scores))  # noqa: N806
-        return answered(model.name, X, serving)
+        return answered(model, X, serving)
 
     def hear(self, records: Sequence[tuple[bytes | None, bytes | None]]) -> None:
         """Take records of the models topic; calls of `predict` that begin after it are answered by whom they put in charge. A
@@ -114,13 +120,9 @@ class LoadedModel:
         self.close()
 
 
-def answered(model: str, X: Matrix, serving: Serving) -> Floats:  # noqa: N803
-    """The scores that `answers.score` gives, NaN where no version gives a probability."""
-    scored = score(model, X, [""] * len(X), serving)
-    found = np.array(scored.score, np.float64)
-    if scored.failed:
-        found[[answer is NOBODY for answer in scored.answers]] = np.nan
-    return found
+def answered(model: Model, X: Matrix, serving: Serving) -> Floats:  # noqa: N803
+    """The scores that `answers.score` gives, NaN where no version gives one."""
+    return answers(model.label, score(model.name, X, [""] * len(X), serving))
 
 
 def load_model(

@@ -1,7 +1,8 @@
 """Scorers: a version's artefact, opened and warm, in whatever process. What cannot be opened is never served.
 
-An ONNX model is one input `X`, float32 (rows, inputs) with NaN for missing, and an output `probabilities` (rows, 2). A
-River snapshot is a classifier of named inputs, squashed (`penstock.inputs`).
+An ONNX model is one input `X`, float32 (rows, inputs) with NaN for missing, and an output: `probabilities` (rows, 2) of yes and
+no, `probabilities` (rows, classes), or `variable` (rows, 1), a number. A River snapshot is a classifier of named inputs, squashed
+(`penstock.inputs`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix, squashed
+from penstock.label import Label, Task
 from penstock.records import Candidate
 from penstock.snapshot import load_river
 
@@ -23,8 +25,12 @@ from .graph import Graph
 __all__ = ["Logits", "Member", "OnnxScorer", "RiverScorer", "Scorer", "columns_of", "opened"]
 
 
+WORDS = {"binary": "yes or no", "regression": "a number", "multiclass": "one of several classes"}
+
+
 class Scorer(Protocol):
-    """`score` takes float32 (rows, inputs), NaN for missing, and gives float64 (rows,): the probability of True."""
+    """`score` takes float32 (rows, inputs), NaN for missing, and gives float64 (rows,): the probability of True, or the number;
+    of classes (rows, classes)."""
 
     def score(self, X: Matrix) -> Floats: ...  # noqa: N803
 
@@ -37,16 +43,37 @@ class Member:
     digest: str
     scorer: Scorer
     columns: tuple[int, ...] | None = None
+    task: Task = "binary"
+    classes: tuple[str, ...] = ()
+    """Of multiclass: those of the columns of its answers."""
+
+    @classmethod
+    def of(cls, version: str, candidate: Candidate, scorer: Scorer, inputs: Sequence[str], label: Label | None) -> Member:
+        """A version that is open, for a model of these `inputs`. PenstockError where it cannot answer this model any more: it was
+        fitted on an input that is gone, or on labels of another kind (`label`)."""
+        wanted = label.task if label else candidate.task
+        if candidate.task != wanted:
+            raise PenstockError(
+                f"it answers {WORDS[candidate.task]}, and the label is {WORDS[wanted]}", "refit it on this project"
+            )
+        if label and (gone := [name for name in candidate.classes if name not in label.classes]):
+            raise PenstockError(
+                f"it was fitted on the class {gone[0]}, which the label no longer has", "refit it on this project"
+            )
+        columns, task = columns_of(candidate.inputs, inputs), wanted
+        return cls(version, candidate.artefact.sha256, scorer, columns, task, tuple(candidate.classes))  # type: ignore[arg-type]
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
         return self.scorer.score(X if self.columns is None else X[:, self.columns])
 
 
 class OnnxScorer:
-    """A graph that gives probabilities."""
+    """A graph that gives probabilities, or numbers. `task` is what its answers are taken for, of `classes` so many."""
 
-    def __init__(self, data: bytes, inputs: int) -> None:
-        self._graph = Graph(data)
+    def __init__(self, data: bytes, inputs: int, task: str = "binary", classes: int = 0) -> None:
+        self._graph, self._output = Graph(data), "variable" if task == "regression" else "probabilities"
+        self._column = {"binary": 1, "regression": 0}.get(task)
+        self._width = classes
         signature = self._graph.signature
         taken = [(tensor.name, tensor.datatype) for tensor in signature.inputs]
         if taken != [("X", "FP32")]:
@@ -54,12 +81,15 @@ class OnnxScorer:
         width = signature.inputs[0].shape[-1]
         if width not in (-1, inputs):
             raise PenstockError(f"the ONNX model takes {width} inputs, its record names {inputs}", "register it again")
-        if "probabilities" not in signature.names:
-            raise PenstockError("the ONNX model has no output `probabilities`", "export it with zipmap off")
+        if self._output not in signature.names:
+            raise PenstockError(f"the ONNX model has no output `{self._output}`", "export it with zipmap off")
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
         parts = [X] if self._graph.signature.batched else [row[None] for row in X]  # the same row gets the same answer
-        found = [self._graph.run(("probabilities",), {"X": part})[0][:, 1] for part in parts]
+        if self._column is None:
+            whole = [self._graph.run((self._output,), {"X": part})[0] for part in parts]
+            return np.concatenate(whole).astype(np.float64) if whole else np.empty((0, self._width))
+        found = [self._graph.run((self._output,), {"X": part})[0][:, self._column] for part in parts]
         return np.concatenate(found).astype(np.float64) if found else np.empty(0)
 
 
@@ -118,11 +148,15 @@ def opened(artefacts: Artefacts, candidate: Candidate) -> Scorer:
         raise PenstockError(f"its format {kind!r} is not onnx or river", "register it again")
     data = artefacts.get(candidate.artefact)
     try:
-        scorer = OnnxScorer(data, len(names)) if kind == "onnx" else RiverScorer(load_river(data), names)
+        task, classes = candidate.task, len(candidate.classes)
+        scorer = OnnxScorer(data, len(names), task, classes) if kind == "onnx" else RiverScorer(load_river(data), names)
         for rows in (8, 1):  # the first run is slow, and may fail: it happens here
             found = scorer.score(np.zeros((rows, len(names)), np.float32))
-            if found.shape != (rows,) or not ((found >= 0) & (found <= 1)).all():
-                raise PenstockError("it does not answer with one probability a row", "fit it again")
+            shape, wanted = ((rows, classes), "class") if task == "multiclass" else ((rows,), "row")
+            proper = np.isfinite(found) if task == "regression" else (found >= 0) & (found <= 1)
+            if found.shape != shape or not proper.all():
+                what = "number" if task == "regression" else "probability"
+                raise PenstockError(f"it does not answer with one {what} a {wanted}", "fit it again")
     except PenstockError:
         raise
     except Exception as error:  # a runtime's own errors: whatever they are, the version cannot be served

@@ -15,6 +15,7 @@ import msgspec
 
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError, Refused
+from penstock.label import Label
 from penstock.mistake import nearest
 from penstock.model import Model
 from penstock.project import Project
@@ -22,7 +23,7 @@ from penstock.records import Decision
 
 from .answers import Serving
 from .roster import ALIASES, Rosters
-from .scorers import Member, columns_of, opened
+from .scorers import Member, opened
 
 __all__ = ["Charge", "Versions"]
 
@@ -67,7 +68,7 @@ class Versions:
         decision, roster = self.decision(), self._rosters.of(self.model.name)
         mixed = roster.online if not self.which and roster.online is not None else None
         weight = roster.online_weight if mixed is not None else None
-        return Charge(self.model.name, self.model.inputs, decision, mixed, weight)
+        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, self.model.label)
 
     def serving(self) -> Serving:
         """Who answers; opens what is not open yet. PenstockError as of `opened`: then whoever answered before goes on."""
@@ -85,6 +86,8 @@ class Charge:
     lead: Decision
     online: Decision | None = None
     online_weight: float | None = None
+    label: Label | None = None
+    """Of the model."""
 
     def opened(self, artefacts: Artefacts, known: Mapping[str, Member] = MappingProxyType({})) -> Serving:
         """Ready to score; members that are `known` by version are not opened again."""
@@ -97,7 +100,7 @@ class Charge:
             if open_ is not None and open_.digest == candidate.artefact.sha256:
                 return open_
             scorer = opened(artefacts, candidate)
-            return Member(decision.version, candidate.artefact.sha256, scorer, columns_of(candidate.inputs, self.inputs))
+            return Member.of(decision.version, candidate, scorer, self.inputs, self.label)
 
         lead = member(self.lead)
         if self.online is None:

@@ -37,7 +37,7 @@ from ..value import Value
 from .loss import CLIP, clipped, log_losses
 from .quality import BINS, added, area, place_of, prior_loss
 
-__all__ = ["answering", "confusion", "measured", "wilson"]
+__all__ = ["answering", "calibrated", "confusion", "delong", "measured", "wilson"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -117,14 +117,37 @@ def _counts(quality: Quality) -> npt.NDArray[np.int64] | None:
 
 def _curves(quality: Quality, counts: npt.NDArray[np.int64]) -> dict[str, Measure]:
     """What needs the scores: calibration error, and with both kinds area under the curve and average precision."""
-    means = (counts.sum(axis=0) * MIDDLES).reshape(BANDS, -1).sum(axis=1) / np.maximum(_banded(counts).sum(axis=0), 1)
-    draws = _draws(_banded(counts))
-    error = float(_calibration(_banded(counts)[None], means)[0])
-    found = {"calibration_error": _drawn(error, _calibration(draws, means))}
+    found = {"calibration_error": _calibrated(counts)}
     auc = area(quality)
     if auc is None:
         return found
-    false, true = counts.astype(np.float64)
+    draws = _draws(_banded(counts))
+    exact, rough = (float(_average_precision(cells[None])[0]) for cells in (counts, _banded(counts)))
+    return found | {
+        "auc": _delong(auc, *counts[::-1].astype(np.float64)),
+        "average_precision": _drawn(exact, np.clip(_average_precision(draws) + (exact - rough), 0.0, 1.0)),
+    }
+
+
+def calibrated(quality: Quality) -> Measure | None:
+    """The calibration error alone."""
+    counts = _counts(quality)
+    return None if counts is None else _calibrated(counts)
+
+
+def _calibrated(counts: npt.NDArray[np.int64]) -> Measure:
+    banded = _banded(counts)
+    means = (counts.sum(axis=0) * MIDDLES).reshape(BANDS, -1).sum(axis=1) / np.maximum(banded.sum(axis=0), 1)
+    return _drawn(float(_calibration(banded[None], means)[0]), _calibration(_draws(banded), means))
+
+
+def delong(true: Floats, false: Floats) -> Measure | None:
+    """The area under the curve of outcomes counted by score, in equal bins; None where there is none (see `area`)."""
+    value = area(Quality(bins_true=true.astype(int).tolist(), bins_false=false.astype(int).tolist()))
+    return None if value is None else _delong(value, true, false)
+
+
+def _delong(auc: float, true: Floats, false: Floats) -> Measure:
     n, m = float(true.sum()), float(false.sum())
     above = (np.cumsum(false) - false / 2) / m  # of a true outcome in each step: the share of false ones below it
     below = (n - np.cumsum(true) + true / 2) / n
@@ -134,11 +157,7 @@ def _curves(quality: Quality, counts: npt.NDArray[np.int64]) -> dict[str, Measur
     )
     half = Z * sqrt(spread) if spread else 3.0 / min(n, m)  # all in order: the rule of three of the rarer kind
     low, high = _newcombe(auc, n, m)
-    exact, rough = (float(_average_precision(cells[None])[0]) for cells in (counts, _banded(counts)))
-    return found | {
-        "auc": Measure(value=auc, low=max(min(auc - half, low), 0.0), high=min(max(auc + half, high), 1.0)),
-        "average_precision": _drawn(exact, np.clip(_average_precision(draws) + (exact - rough), 0.0, 1.0)),
-    }
+    return Measure(value=auc, low=max(min(auc - half, low), 0.0), high=min(max(auc + half, high), 1.0))
 
 
 def _newcombe(auc: float, n: float, m: float) -> tuple[float, float]:

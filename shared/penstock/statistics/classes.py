@@ -1,4 +1,15 @@
-"""Answers that name one of several classes: a table of counts per truth and answer, which adds over partitions and windows."""
+"""Answers that name one of several classes: counts that add over partitions and windows, and the measures that follow from them.
+
+    accuracy                 Wilson 1927
+    kappa                    Cohen 1960; kappa_temporal beyond that of saying what was usual in the window before
+    macro_f1, weighted_f1    mean over the classes that occur as truth or answer; weighted by how often each was true
+    log_loss                 the exact mean
+    auc                      mean over the classes of each against the rest, from 40 bins of its probability; the interval is the
+                             mean of theirs (DeLong 1988), which is as wide as if all of them erred together
+    calibration_error        mean distance between the probability of the class that was named and how often it was true
+
+Intervals without a name are normal, by the delta method from the multinomial's own covariance.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +18,91 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ..records import Measure
-from .binary import wilson
+from ..records import Confusion, Measure, Quality
+from .binary import calibrated, delong, wilson
 from .loss import clipped
+from .quality import GRAIN, Sums, place_of
 
-__all__ = ["counted_classes", "mean_class_loss", "measured_classes"]
+__all__ = ["CLASS_BINS", "alike", "counted", "counted_classes", "mean_class_loss", "measured_classes", "measured_quality"]
+
+CLASS_BINS = 40
+Counts = npt.NDArray[np.int64]
+Z = 1.959963984540054
 
 
-def counted_classes(truth: Sequence[int], answer: Sequence[int], classes: int) -> npt.NDArray[np.int64]:
+def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> float:
+    """Count one answer in place: `said` is the probability of each class, `truth` the number of the one that was true. Returns
+    its log loss in nats, on the grain (see quality.py). Of equal probabilities the first class is the one that is named."""
+    from math import log
+
+    k, confusion = len(said), sums.confusion
+    assert confusion is not None
+    answer = max(range(k), key=said.__getitem__)
+    loss = round(-log(clipped(said[truth])) * GRAIN) / GRAIN
+    sums.n += sign
+    sums.positives += sign * (answer == truth)
+    sums.loss += sign * loss
+    sums.squares += sign * (round(sum((p - (at == truth)) ** 2 for at, p in enumerate(said)) * GRAIN) / GRAIN)
+    (sums.bins_true if answer == truth else sums.bins_false)[place_of(said[answer])] += sign
+    confusion.cells[truth * k + answer] += sign
+    for at, p in enumerate(said):
+        (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign
+    sums.confusion = Confusion(
+        cells=confusion.cells,
+        true=confusion.true,
+        false=confusion.false,
+        loss_squares=confusion.loss_squares + sign * (round(loss * loss * GRAIN) / GRAIN),
+    )
+    return loss
+
+
+def alike(quality: Quality, shares: Sequence[float]) -> Quality:
+    """The sums that giving always the same probabilities would have had on the same outcomes: a baseline."""
+    k = len(shares)
+    sums = Sums(confusion=Confusion(cells=[0] * k * k, true=[0] * k * CLASS_BINS, false=[0] * k * CLASS_BINS))
+    for truth, n in enumerate(truths(quality, k)):
+        counted(sums, shares, truth, n)
+    return sums.frozen()
+
+
+def truths(quality: Quality, classes: int) -> list[int]:
+    """How often each class was true."""
+    cells = quality.confusion.cells if quality.confusion else []
+    return [sum(cells[at * classes : (at + 1) * classes]) for at in range(classes)]
+
+
+def measured_quality(quality: Quality, classes: int, last: int | None = None) -> dict[str, Measure]:
+    """All measures of one version; nothing where there is nothing, or corrections took back more than there is. `last`: the
+    number of the class that was usual in the window before."""
+    confusion = quality.confusion
+    if confusion is None or quality.n <= 0 or len(confusion.cells) != classes**2:
+        return {}
+    counts = np.array(confusion.cells, np.int64).reshape(classes, classes)
+    found = measured_classes(counts, last)
+    if not found or quality.loss < 0:
+        return {}
+    n = quality.n
+    mean = quality.loss / n
+    half = Z * float(np.sqrt(max(confusion.loss_squares / n - mean**2, 0.0) / n))
+    found["log_loss"] = Measure(value=mean, low=max(mean - half, 0.0), high=mean + half)
+    if (error := calibrated(quality)) is not None:
+        found["calibration_error"] = error
+    each = [
+        delong(true, false)
+        for true, false in zip(
+            np.array(confusion.true, np.float64).reshape(classes, -1),
+            np.array(confusion.false, np.float64).reshape(classes, -1),
+            strict=True,
+        )
+    ]
+    areas = [area for area in each if area is not None]
+    if areas:
+        value, low, high = np.mean([(area.value, area.low, area.high) for area in areas], axis=0).tolist()
+        found["auc"] = Measure(value=value, low=low, high=high)
+    return dict(sorted(found.items()))
+
+
+def counted_classes(truth: Sequence[int], answer: Sequence[int], classes: int) -> Counts:
     """The confusion matrix of class numbers, (classes, classes) int64: rows are truths, columns answers. Matrices add.
 
     >>> counted_classes([0, 1, 1], [0, 1, 0], 2).tolist()
@@ -24,12 +112,11 @@ def counted_classes(truth: Sequence[int], answer: Sequence[int], classes: int) -
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
 
 
-def measured_classes(counts: npt.NDArray[np.int64]) -> dict[str, Measure]:
-    """Accuracy (Wilson), Cohen's kappa and macro F1 (normal intervals by the delta method, from the multinomial's own
-    covariance), of a confusion matrix. Macro F1 is over the classes that occur as truth or answer. Nothing of nothing.
+def measured_classes(counts: Counts, last: int | None = None) -> dict[str, Measure]:
+    """What a confusion matrix says. Nothing of nothing.
 
     >>> {name: found.value for name, found in measured_classes(np.array([[3, 0], [0, 2]])).items()}
-    {'accuracy': 1.0, 'kappa': 1.0, 'macro_f1': 1.0}
+    {'accuracy': 1.0, 'kappa': 1.0, 'macro_f1': 1.0, 'weighted_f1': 1.0}
     """
     n = int(counts.sum())
     hits = wilson(int(np.trace(counts)), n)
@@ -43,14 +130,19 @@ def measured_classes(counts: npt.NDArray[np.int64]) -> dict[str, Measure]:
         kappa = (right - chance) / (1 - chance)
         slope = (eye * (1 - chance) - (1 - right) * (columns[:, None] + rows[None, :])) / (1 - chance) ** 2
         found["kappa"] = _delta(kappa, slope, p, n)
+    if last is not None and (plain := float(rows[last])) < 1:
+        usual = np.zeros_like(p)
+        usual[last] = 1.0
+        slope = (eye * (1 - plain) - (1 - right) * usual) / (1 - plain) ** 2
+        found["kappa_temporal"] = _delta((right - plain) / (1 - plain), slope, p, n)
     margins = rows + columns
     there = margins > 0
-    scores = 2 * np.diag(p)[there] / margins[there]
     inverse = np.where(there, 1 / np.where(there, margins, 1), 0.0)
-    each = np.zeros(len(counts))
-    each[there] = scores
-    slope = (2 * eye * inverse[:, None] - (each * inverse)[:, None] - (each * inverse)[None, :]) / there.sum()
-    found["macro_f1"] = _delta(float(scores.mean()), slope, p, n)
+    each = 2 * np.diag(p) * inverse
+    slopes = 2 * eye * inverse[:, None] - (each * inverse)[:, None] - (each * inverse)[None, :]
+    found["macro_f1"] = _delta(float(each[there].mean()), slopes / there.sum(), p, n)
+    weighted = 2 * eye * (rows * inverse)[:, None] - (rows * each * inverse)[:, None] - (rows * each * inverse)[None, :]
+    found["weighted_f1"] = _delta(float(rows @ each), weighted + each[:, None], p, n)
     return found
 
 
@@ -67,5 +159,5 @@ def mean_class_loss(scores: npt.NDArray[np.float64], truth: Sequence[int]) -> fl
 def _delta(value: float, slope: npt.NDArray[np.float64], p: npt.NDArray[np.float64], n: int) -> Measure:
     """The interval of a smooth function of multinomial shares: its slope in each share, to first order."""
     mean = float((slope * p).sum())
-    half = 1.959963984540054 * float(np.sqrt(max(float((slope**2 * p).sum()) - mean**2, 0.0) / n))
+    half = Z * float(np.sqrt(max(float((slope**2 * p).sum()) - mean**2, 0.0) / n))
     return Measure(value=value, low=value - half, high=min(value + half, 1.0))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from ..records import Paired, Quality
+from ..records import Confusion, Errors, Paired, Quality
 from .loss import clipped, log_loss
 
 __all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "place_of", "prior_loss"]
@@ -52,6 +52,8 @@ class Sums(msgspec.Struct):
     squares: float = 0.0
     bins_true: list[int] = msgspec.field(default_factory=lambda: [0] * BINS)
     bins_false: list[int] = msgspec.field(default_factory=lambda: [0] * BINS)
+    errors: Errors | None = None
+    confusion: Confusion | None = None
 
     def add(self, score: float, label: bool, sign: int = 1) -> float:
         """Count one answer against its truth; returns its loss. `sign` -1 takes an outcome back, when a correction
@@ -85,6 +87,8 @@ def added(a: T, b: T) -> T:
     """
     one: Any = a
     other: Any = b
+    if a is None or b is None:
+        return other if a is None else one  # type: ignore[no-any-return]
     if isinstance(a, dict):
         found = {**one, **other, **{key: added(one[key], other[key]) for key in one.keys() & other.keys()}}
         return dict(sorted(found.items()))  # type: ignore[return-value]

@@ -1,0 +1,232 @@
+"""Kinds of labels: how an answer is counted against its truth, what its loss is, and what the baselines would have said.
+
+    kind = kind_of(model.label)
+    kind.add(sums, said, truth)        # count one answer; its loss
+    kind.prior(known)                  # what to answer everybody with, by labels that are known
+    kind.measured(quality, last=...)   # measures with intervals
+
+`said` is a probability, a number, or the probability of each class by name; `truth` a bool, a number, or the name of a class. All
+that differs between yes/no labels, numbers and classes is here; windows, cohorts, gates and skill read sums and losses alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from ..label import Label, Truth
+from ..records import Confusion, Errors, Measure, Paired, Quality
+from ..value import Value
+from .exact import add as add_exact
+from .exact import valued
+from .quality import Sums, added, pair, prior_loss
+
+__all__ = ["YES_NO", "Baseline", "Kind", "kind_of"]
+
+Baseline = float | dict[str, float]
+"""What is answered to everybody: a probability, a number, or the share of each class."""
+
+
+class Kind(Protocol):
+    """What one kind of label means."""
+
+    loss: str
+    """What the loss is called."""
+    add: Callable[..., float]
+    """(sums, said, truth, sign) -> loss, counted in place."""
+    pair: Callable[[Paired, float, int], Paired]
+    many: bool
+    """Whether an answer is a probability per class."""
+
+    def sums(self) -> Sums:
+        """Empty ones."""
+
+    def told(self, quality: Quality) -> Quality:
+        """With the loss that follows from its sums."""
+
+    def paired(self, paired: Paired) -> Paired:
+        """The same of differences in loss."""
+
+    def labels(self, quality: Quality) -> Quality | None:
+        """What is to be remembered of its labels for baselines; None where `n` and `positives` say it."""
+
+    def prior(self, n: int, positives: int, known: Quality) -> Baseline:
+        """What labels that are known make expect of the next."""
+
+    def usual(self, n: int, positives: int, known: Quality) -> Truth:
+        """The label that was usual."""
+
+    def sure(self, truth: Truth) -> Baseline:
+        """Answering with it and nothing else."""
+
+    def answering(self, baseline: Baseline, quality: Quality) -> Quality:
+        """The sums that a baseline would have had on the same outcomes."""
+
+    def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
+        """The summed loss of it."""
+
+    def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
+        """Measures with their 95 % intervals."""
+
+
+def kind_of(label: Label) -> Kind:
+    """What a label means."""
+    if label.task == "binary":
+        return YES_NO
+    return _Classes(label.classes) if label.task == "multiclass" else _Numbers(label.quantile)
+
+
+class _YesNo:
+    loss, many = "log loss", False
+    add, pair, sums = staticmethod(Sums.add), staticmethod(pair), staticmethod(Sums)
+
+    def told(self, quality: Quality) -> Quality:
+        return quality
+
+    def paired(self, paired: Paired) -> Paired:
+        return paired
+
+    def labels(self, quality: Quality) -> None:
+        return None
+
+    def prior(self, n: int, positives: int, known: Quality) -> float:
+        return positives / n
+
+    def usual(self, n: int, positives: int, known: Quality) -> bool:
+        return 2 * positives > n
+
+    def sure(self, truth: Truth) -> float:
+        return float(truth)
+
+    def answering(self, baseline: Baseline, quality: Quality) -> Quality:
+        from .binary import answering
+
+        assert isinstance(baseline, float | int)
+        return answering(baseline, quality)
+
+    def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
+        assert isinstance(baseline, float | int)
+        return prior_loss(baseline, quality.n, quality.positives)
+
+    def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
+        from .binary import measured
+
+        return measured(quality, value=value, last=None if last is None else bool(last))
+
+
+YES_NO: Kind = _YesNo()
+
+
+class _Numbers:
+    many = False
+
+    def __init__(self, quantile: float | None) -> None:
+        from . import errors
+
+        self._errors, self._quantile = errors, quantile
+        self.loss = "squared error" if quantile is None else "pinball loss"
+
+    def sums(self) -> Sums:
+        return Sums(bins_true=[], bins_false=[], errors=Errors())
+
+    def add(self, sums: Sums, said: float, truth: float, sign: int = 1) -> float:
+        assert sums.errors is not None
+        sums.n += sign
+        return self._errors.erred(sums.errors, said, truth, self._quantile, sign)
+
+    def pair(self, known: Paired, difference: float, sign: int = 1) -> Paired:
+        sums, squares = dict(known.exact), dict(known.exact_squares)
+        add_exact(sums, difference, sign)
+        add_exact(squares, difference * difference, sign)
+        return Paired(n=known.n + sign, exact=sums, exact_squares=squares)
+
+    def told(self, quality: Quality) -> Quality:
+        errors = added(quality.errors or Errors(), Errors())  # in order of places
+        loss = valued(errors.squares if self._quantile is None else errors.pinball)
+        return msgspec.structs.replace(quality, loss=loss, squares=valued(errors.squares), errors=errors)
+
+    def paired(self, paired: Paired) -> Paired:
+        found = added(paired, Paired())
+        return msgspec.structs.replace(found, sum=valued(found.exact), squares=valued(found.exact_squares))
+
+    def labels(self, quality: Quality) -> Quality:
+        errors = quality.errors or Errors()
+        kept = Errors(truths=errors.truths, truth_squares=errors.truth_squares, sizes=errors.sizes)
+        return Quality(n=quality.n, errors=kept)
+
+    def prior(self, n: int, positives: int, known: Quality) -> float:
+        errors = known.errors or Errors()
+        return self._errors.mean_of(errors, n) if self._quantile is None else self._errors.quantile_of(errors, self._quantile)
+
+    def usual(self, n: int, positives: int, known: Quality) -> float:
+        return self.prior(n, positives, known)
+
+    def sure(self, truth: Truth) -> float:
+        return float(truth)
+
+    def answering(self, baseline: Baseline, quality: Quality) -> Quality:
+        assert isinstance(baseline, float | int)
+        errors = self._errors.alike(quality.errors or Errors(), quality.n, baseline, self._quantile)
+        return self.told(Quality(n=quality.n, errors=errors))
+
+    def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
+        return self.answering(baseline, quality).loss
+
+    def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
+        return self._errors.measured_errors(quality.errors or Errors(), quality.n, self._quantile)
+
+
+class _Classes:
+    loss, many = "log loss", True
+    pair = staticmethod(pair)
+
+    def __init__(self, classes: tuple[str, ...]) -> None:
+        from . import classes as counting
+
+        self._counting, self._classes = counting, classes
+        self._at = {name: at for at, name in enumerate(classes)}
+
+    def sums(self) -> Sums:
+        k, width = len(self._classes), len(self._classes) * self._counting.CLASS_BINS
+        return Sums(confusion=Confusion(cells=[0] * k * k, true=[0] * width, false=[0] * width))
+
+    def add(self, sums: Sums, said: Mapping[str, float], truth: str, sign: int = 1) -> float:
+        return self._counting.counted(sums, self._listed(said), self._at[truth], sign)
+
+    def told(self, quality: Quality) -> Quality:
+        return quality
+
+    def paired(self, paired: Paired) -> Paired:
+        return paired
+
+    def labels(self, quality: Quality) -> Quality:
+        return Quality(n=quality.n, confusion=Confusion(cells=quality.confusion.cells if quality.confusion else []))
+
+    def prior(self, n: int, positives: int, known: Quality) -> dict[str, float]:
+        return {name: count / n for name, count in zip(self._classes, self._truths(known), strict=True)}
+
+    def usual(self, n: int, positives: int, known: Quality) -> str:
+        found = self._truths(known)
+        return self._classes[found.index(max(found))]
+
+    def sure(self, truth: Truth) -> dict[str, float]:
+        return {name: float(name == truth) for name in self._classes}
+
+    def answering(self, baseline: Baseline, quality: Quality) -> Quality:
+        assert isinstance(baseline, dict)
+        return self._counting.alike(quality, self._listed(baseline))
+
+    def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
+        return self.answering(baseline, quality).loss
+
+    def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
+        at: Any = None if last is None else self._at.get(str(last))
+        return self._counting.measured_quality(quality, len(self._classes), at)
+
+    def _truths(self, known: Quality) -> list[int]:
+        return self._counting.truths(known, len(self._classes))
+
+    def _listed(self, said: Mapping[str, float]) -> list[float]:
+        return [said.get(name, 0.0) for name in self._classes]

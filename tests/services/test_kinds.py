@@ -1,0 +1,245 @@
+"""Labels that are numbers or classes, through the whole loop: answered, joined, counted, judged, learned, served elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from sklearn import metrics
+
+import penstock as ps
+from penstock.event import to_micros
+from penstock.inputs import InputsDecoder
+from penstock.offline import Tables
+from penstock.publish import FOREVER
+from penstock.records import Cohort, Decision, Outcome, Prediction, Run, Statistic
+from penstock.scoring.loading import LoadedModel
+from penstock.services.embedded import Embedded
+from penstock.statistics.errors import pinball
+from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
+
+MODELS = ("hours", "at_most", "door")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded, Path]]:
+    folder = tmp_path_factory.mktemp("parcels")
+    yield delivered(history(), folder), folder
+
+
+def _outcomes(embedded: Embedded, model: str) -> list[Outcome]:
+    return [o for o in records(embedded, embedded.topics.outcomes(model), Outcome) if o.version != "none"]
+
+
+def _whole(embedded: Embedded, model: str) -> Cohort:
+    """The newest word on the cohort with the most answers of a version."""
+    newest: dict[Any, Cohort] = {c.start: c for c in records(embedded, embedded.topics.cohorts(model), Cohort)}
+    return max(newest.values(), key=lambda c: c.quality["served"].n if "served" in c.quality else 0)
+
+
+def _of(embedded: Embedded, model: str, cohort: Cohort) -> list[Outcome]:
+    return [o for o in _outcomes(embedded, model) if cohort.start <= o.time < cohort.end]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_models_are_fitted_tried_and_promoted(run: tuple[Embedded, Path], model: str) -> None:
+    embedded, _ = run
+    kinds = [d.kind for d in records(embedded, embedded.topics.models, Decision) if d.model == model]
+    assert {"champion", "shadow", "retired"} <= set(kinds)
+    assert [r.data.get("refused") for r in records(embedded, embedded.topics.runs, Run) if r.model == model] == [None] * 4
+    words = {"hours": "squared error", "at_most": "pinball loss", "door": "log loss"}
+    reasons = [d.reason for d in records(embedded, embedded.topics.models, Decision) if d.model == model]
+    assert any(reason.startswith(words[model]) for reason in reasons)
+    skills = [s.skill for s in records(embedded, embedded.topics.statistics(model), Statistic) if s.skill is not None]
+    assert skills[-1] > 0.5
+
+
+def test_measures_of_numbers_are_scikit_learns(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    cohort = _whole(embedded, "hours")
+    some = _of(embedded, "hours", cohort)
+    truth, answer = [o.truth for o in some], [o.score for o in some]
+    found = cohort.measures["served"]
+    assert cohort.quality["served"].n == len(some) >= 100
+    assert found["mae"].value == pytest.approx(metrics.mean_absolute_error(truth, answer), rel=1e-12)
+    assert found["rmse"].value == pytest.approx(metrics.root_mean_squared_error(truth, answer), rel=1e-12)
+    assert found["r2"].value == pytest.approx(metrics.r2_score(truth, answer), rel=1e-12)
+    assert all(m.low <= m.value <= m.high for measures in cohort.measures.values() for m in measures.values())
+    assert cohort.measures["prior"]["rmse"].value > 2 * found["rmse"].value
+    assert {"bias", "mae", "rmse"} <= set(cohort.measures["last"])
+
+
+def test_the_loss_of_a_quantile_is_scikit_learns(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    cohort = _whole(embedded, "at_most")
+    some = _of(embedded, "at_most", cohort)
+    truth, answer = [o.truth for o in some], [o.score for o in some]
+    loss = metrics.mean_pinball_loss(truth, answer, alpha=0.9)
+    assert cohort.measures["served"]["pinball"].value == pytest.approx(loss, rel=1e-12)
+    assert cohort.quality["served"].loss / len(some) == pytest.approx(loss, rel=1e-12)
+    assert np.mean(np.array(truth) <= np.array(answer)) > 0.8, "a quantile, not a mean"
+
+
+def test_measures_of_classes_are_scikit_learns(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    cohort = _whole(embedded, "door")
+    some = _of(embedded, "door", cohort)
+    truth, answer = [o.truth for o in some], [o.answer for o in some]
+    shares: Any = np.array([[o.probabilities[o.version][name] for name in sorted(DOORS)] for o in some])  # type: ignore[index]
+    shares /= shares.sum(axis=1)[:, None]  # float32 in the graph
+    found = {name: measure.value for name, measure in cohort.measures["served"].items()}
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, answer))
+    assert found["kappa"] == pytest.approx(metrics.cohen_kappa_score(truth, answer))
+    assert found["macro_f1"] == pytest.approx(metrics.f1_score(truth, answer, average="macro"))
+    assert found["weighted_f1"] == pytest.approx(metrics.f1_score(truth, answer, average="weighted"))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(truth, shares, labels=sorted(DOORS)), rel=1e-6)
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth, shares, multi_class="ovr", labels=sorted(DOORS)), abs=0.01)
+    cells = cohort.quality["served"].confusion
+    assert cells is not None
+    assert np.array(cells.cells).reshape(3, 3).tolist() == metrics.confusion_matrix(truth, answer, labels=DOORS).tolist()
+    assert {"kappa_temporal", "calibration_error"} <= set(found)
+    assert set(cohort.measures) == {"served", "prior", "last"}
+
+
+def test_an_answer_names_the_most_probable_class_and_gives_all(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    answers = [p for p in records(embedded, embedded.topics.predictions("door"), Prediction) if p.version != "none"]
+    assert answers
+    for answer in answers:
+        shares = answer.probabilities[answer.version]  # type: ignore[index]
+        assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
+        assert answer.score == shares[answer.answer] == max(shares.values())  # type: ignore[index]
+        assert answer.scores[answer.version] == answer.score
+
+
+def test_records_of_yes_and_no_are_as_long_as_before() -> None:
+    said = Outcome(
+        id="a", key="k", model="m", time=START, labelled=START, label=True, answered=True, inputs=msgspec.Raw(b"{}"),
+        score=0.5, scores={}, version="v", variant="champion",
+    )  # fmt: skip
+    assert {"truth", "answer", "probabilities"}.isdisjoint(json.loads(msgspec.json.encode(said)))
+
+
+def test_statistics_do_not_depend_on_partitions_batches_and_restarts(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    answers = [p for model in MODELS for p in records(embedded, embedded.topics.predictions(model), Prediction)]
+    one, *others = [monitored(answers, history(), partitions, seed=partitions) for partitions in (1, 4, 16)]
+    assert {s.loss for model in MODELS for s in one[model] if isinstance(s, Statistic)} == {
+        "squared error", "pinball loss", "log loss",
+    }  # fmt: skip
+    for other in others:
+        for model in MODELS:
+            assert msgspec.json.encode(one[model]) == msgspec.json.encode(other[model])
+
+
+def test_a_training_set_has_the_labels_that_monitoring_joined(run: tuple[Embedded, Path]) -> None:
+    embedded, folder = run
+    for model, name in ((hours, "hours"), (door, "door")):
+        found = ps.training_set(model, Tables(folder / "tables"), project=project).set_index("id")
+        known = found["label"].dropna()
+        outcomes = {o.id: o.truth for o in records(embedded, embedded.topics.outcomes(name), Outcome)}
+        assert known.to_dict() == outcomes
+        assert len(found) > len(known), "some are never delivered"
+
+
+def test_a_loaded_model_answers_to_the_last_bit_what_was_served(run: tuple[Embedded, Path]) -> None:
+    embedded, folder = run
+    for model in (hours, at_most, door):
+        newest = [p for p in records(embedded, embedded.topics.predictions(model.name), Prediction)][-1]
+        with _loaded(f"{model.name}@{newest.version}", folder) as loaded:
+            rows = InputsDecoder(model.inputs).matrix([newest.inputs])
+            found = loaded.predict(rows)
+        if model is door:
+            assert found.shape == (1, 3)
+            shares = dict(zip(loaded.classes, found[0].tolist(), strict=True))
+            assert shares == pytest.approx(newest.probabilities[newest.version], abs=1e-6)  # type: ignore[index]  # a matrix product
+        else:
+            assert found.tolist() == [newest.score]
+
+
+def _loaded(name: str, folder: Path) -> LoadedModel:
+    return ps.load_model(name, project=project, data=folder)
+
+
+def test_the_archive_has_the_truth_in_the_type_of_its_label(run: tuple[Embedded, Path]) -> None:
+    embedded, folder = run
+    tables = Tables(folder / "tables")
+    numbers = tables.table(embedded.topics.outcomes("hours")).arrow().to_pandas()
+    named = tables.table(embedded.topics.outcomes("door")).arrow().to_pandas()
+    assert numbers["truth"].dtype == np.float64
+    assert "label" not in numbers
+    assert set(named["truth"]) == set(DOORS)
+    last = named.sort_values("time").iloc[-1]
+    assert json.loads(last["probabilities"])[last["version"]][last["answer"]] == last["score"]
+
+
+# --- what goes wrong --------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_label_of_the_model_is_counted_and_teaches_nothing(tmp_path: Path) -> None:
+    asked = [(START + timedelta(hours=n), "sent", _sent(n)) for n in range(3)]
+    told = [
+        (START + timedelta(hours=5), "delivered", _told(0, 2.0, "cellar")),  # no such door
+        (START + timedelta(hours=6), "delivered", _told(1, 1e80, "gate")),  # beyond what is a number
+        (START + timedelta(hours=7), "delivered", _told(2, None, "back")),  # nothing said
+        (START + timedelta(hours=8), "delivered", _told(2, 4.0, "back")),
+        (START + timedelta(hours=9), "delivered", _told(2, 5.0, "back")),  # hours corrected, door the same again
+    ]
+    embedded = Embedded(project, tmp_path)
+
+    async def work() -> None:
+        await embedded.start()
+        await embedded.publish(lines([*asked, *told]), FOREVER)
+        await embedded.settle()
+
+    asyncio.run(work())
+    counts: dict[str, dict[str, int]] = {}
+    for model in ("hours", "door"):
+        counts[model] = {}
+        for s in records(embedded, embedded.topics.statistics(model), Statistic):
+            for word, count in s.counts.items():
+                counts[model][word] = counts[model].get(word, 0) + count
+    assert {w: counts["hours"].get(w) for w in ("outcomes", "undeclared", "blank", "corrected")} == {
+        "outcomes": 2, "undeclared": 1, "blank": 1, "corrected": 1,
+    }  # fmt: skip
+    assert {w: counts["door"].get(w) for w in ("outcomes", "undeclared", "duplicate")} == {
+        "outcomes": 2, "undeclared": 1, "duplicate": 2,
+    }  # fmt: skip
+    corrections = [o for o in records(embedded, embedded.topics.outcomes("hours"), Outcome) if o.corrects is not None]
+    assert [(o.id, o.truth, o.corrected) for o in corrections] == [("q2", 5.0, 4.0)]
+
+
+def test_a_label_that_is_not_a_number_is_dead_lettered(tmp_path: Path) -> None:
+    embedded = Embedded(project, tmp_path)
+    wrong = b'{"parcel": "q0", "hours": "soon", "door": "gate", "at": "2026-03-02T05:00:00Z"}'
+    nan = b'{"parcel": "q0", "hours": NaN, "door": "gate", "at": "2026-03-02T05:00:00Z"}'
+
+    async def work() -> int:
+        await embedded.start()
+        asked = lines([(START, "sent", _sent(0))])
+        at = to_micros(START + timedelta(hours=5))
+        await embedded.publish([*asked, ("delivered", b"q0", wrong, at), ("delivered", b"q0", nan, at)], FOREVER)
+        await embedded.settle()
+        return sum((await embedded.log.ends(["delivered.dlq"])).values())
+
+    assert asyncio.run(work()) == 2
+
+
+def _sent(number: int) -> dict[str, Any]:
+    at = START + timedelta(hours=number)
+    return {"parcel": f"q{number}", "depot": "d", "distance": 1.0, "weight": 1.0, "sent_at": at}
+
+
+def _told(number: int, took: float | None, door: str) -> dict[str, Any]:
+    return {"parcel": f"q{number}", "hours": took, "door": door, "at": START + timedelta(hours=5 + number)}
+
+
+def test_the_pinball_loss_weighs_both_sides() -> None:
+    assert [pinball(1.0, 0.0, 0.9), pinball(0.0, 1.0, 0.9)] == pytest.approx([0.9, 0.1])
