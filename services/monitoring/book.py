@@ -16,7 +16,6 @@ from penstock.records import Outcome
 from penstock.topics import Topics
 
 from .bins import Binner
-from .cohorts import Cohorting
 from .explaining import Explaining, drawn
 from .intake import Item
 from .ledger import Ledger, Settled
@@ -37,7 +36,7 @@ class Book:
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
-        self._counting = Counting(Cohorting.of(model, self.length), model.label.sources)
+        self._counting = Counting.of(model, self.length)
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits)
         self.window: Window | None = None
         self.references: dict[str, Binner | None] = {}
@@ -51,7 +50,7 @@ class Book:
         if not self.ledger.answer(now, item.time, answer):
             return
         assert self.window is not None
-        self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
+        self.window.answer(answer, max(item.time, now - self.ledger.within), self._counting)
         if answer.digest:
             rows, times = self._unbinned.setdefault(answer.version, ([], []))
             rows.append(answer.inputs)
@@ -137,6 +136,7 @@ class Book:
             variant=answer.variant,
             corrects=settled.corrects,
             source=sources.name(settled.rank) if (sources := self._counting.sources) else "",
+            segments=answer.segments or msgspec.UNSET,
         )
         headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
         topic = self._topics.outcomes(self.name)

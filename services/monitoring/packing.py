@@ -33,6 +33,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     digest: str = ""
     traceparent: str = ""
     """Of the record, not in it: where its trace goes on, empty when it is not traced."""
+    segments: dict[str, str] = {}
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -46,6 +47,7 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     version: str
     variant: str
     traceparent: str = ""
+    segments: dict[str, str] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -68,7 +70,7 @@ class Packing:
     def spelled(self, answer: Answer) -> bytes:
         """An answer as JSON, without its id."""
         a = answer
-        return _encode(_Kept(a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, a.traceparent))
+        return _encode(_Kept(a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, a.traceparent, a.segments))
 
     def packed(self, value: bytes) -> bytes:
         if self._like is None:
@@ -85,4 +87,4 @@ class Packing:
     def answer(self, name: str, value: bytes) -> Answer:
         """The answer to an id."""
         a = _decode(value)
-        return Answer(name, a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, "", a.traceparent)
+        return Answer(name, a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, "", a.traceparent, a.segments)

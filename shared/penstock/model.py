@@ -19,10 +19,12 @@ from typing import Any, Protocol
 from .aggregate import Feature
 from .compression import Compression
 from .event import Column, Event, event_of
+from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
-from .mistake import mistake, together
+from .mistake import mistake, nearest, together
 from .policy import Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
 
 __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
@@ -81,6 +83,8 @@ class Model:
     explain: float = 0.0
     """Share of the answers whose contributions are published with the statistics."""
     value: Value | None = None
+    segments: tuple[Segment, ...] = ()
+    """What answers are counted apart by: as declared, and as monitors of fairness ask for."""
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -105,6 +109,7 @@ class Model:
             **({"sources": [repr(self.label.sources.column), self.label.sources.caps]} if self.label.sources else {}),
             **({"explain": self.explain} if self.explain else {}),
             **({"value": repr(self.value)} if self.value else {}),
+            **({"segments": [[s.name, s.levels, s.edges] for s in self.segments]} if self.segments else {}),
         }
 
 
@@ -119,11 +124,14 @@ def model(
     rollout: Sequence[Stage] = (),
     explain: float = 0.0,
     value: Value | None = None,
+    segments: Sequence[object] = (),
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
     `explain` is the share of answers (0 to 1) that monitoring explains: what moves them is published with the statistics of each
     window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
+    `segments` are columns of the scored event (see `ps.segment`) by which the answers are counted apart; the model need not see
+    them, and does not unless they are among `features`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -131,7 +139,17 @@ def model(
         items = [item for entry in features for item in references(entry)]
         views = tuple(dict.fromkeys(view_of(item.owner) for item in items if not isinstance(item, Column)))
         said = f"model {build.__name__}"
+        apart = _segments(segments, monitors)
         with together():
+            for found in apart:
+                _check(said, found, event)
+            if len(apart) > MOST_SEGMENTS:
+                mistake(f"{said}: {len(apart)} segments", f"declare at most {MOST_SEGMENTS}")
+            for monitor in monitors:
+                if isinstance(monitor, Fairness):
+                    known = next(found for found in apart if found.column is monitor.segment.column).declared
+                    if monitor.segment.column.event is event and monitor.against and known and monitor.against not in known:
+                        mistake(f"{said}: fairness(against={monitor.against!r})", nearest(monitor.against, known))
             for item in items:
                 if isinstance(item, Column) and item.event is not event:
                     mistake(f"{said}: {item!r} is no column of {event!r}, the event that is scored", "make a window of it")
@@ -162,7 +180,28 @@ def model(
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart,
         )  # fmt: skip
 
     return declare
+
+
+def _segments(declared: Sequence[object], monitors: Sequence[Monitor]) -> tuple[Segment, ...]:
+    """One of each column; what a monitor names by its column alone is as it is declared."""
+    found: dict[Column, Segment] = {}
+    for each in [*map(called, declared), *(monitor.segment for monitor in monitors if isinstance(monitor, Fairness))]:
+        known = found.setdefault(each.column, each)
+        if each != known and (each.levels or each.edges):
+            if known.levels or known.edges:
+                mistake(f"segment {each.name} is declared twice", "declare it once, and name its column elsewhere")
+            found[each.column] = each
+    return tuple(found.values())
+
+
+def _check(said: str, found: Segment, event: Event) -> None:
+    if found.column.event is not event:
+        mistake(f"{said}: segment {found.name} is no column of {event!r}, the event that is scored", "name one of its own")
+    elif found.column.kind == "time":
+        mistake(f"{said}: segment {found.name} is a time", "name a column of text or numbers")
+    elif found.column.type in (int, float) and not found.edges:
+        mistake(f"{said}: segment {found.name} is a number", f"say where it is cut: ps.segment({found.name}, edges=(...))")

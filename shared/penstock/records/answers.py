@@ -29,6 +29,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     latency: float
     """Seconds from reading the row to the answer."""
     trace: str = ""
+    segments: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """Segment -> level of the event, where the model declares segments."""
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,3 +81,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     corrects: bool | None = None
     source: str = ""
     """Who said so, where sources are declared; then a more trusted one that says the same repeats the id, too."""
+    segments: dict[str, str] | msgspec.UnsetType = msgspec.UNSET
+    """As in Prediction."""
