@@ -159,14 +159,14 @@ def test_every_gap_is_what_rows_say(seed: int, against: str, threshold: float) -
 
 def _naive(rows: list[Row], measure: str, threshold: float) -> float:
     known = [(score, label) for _, score, label in rows if label is not None]
-    chosen = {
+    by_measure: dict[str, list[float]] = {
         "selection_rate": [score >= threshold for _, score, _ in rows],
         "true_positive_rate": [score >= threshold for score, label in known if label],
         "false_positive_rate": [score >= threshold for score, label in known if not label],
         "precision": [bool(label) for score, label in known if score >= threshold],
         "calibration": [label - score for score, label in known],
-    }[measure]
-    return sum(chosen) / len(chosen)
+    }
+    return sum(by_measure[measure]) / len(by_measure[measure])
 
 
 @given(st.integers(1, 300), st.integers(1, 300), st.data())
