@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from . import duration
 from .mistake import mistake, nearest
 from .segment import Segment, called
 
-__all__ = ["MEASURES", "Fairness", "fairness"]
+__all__ = ["MEASURES", "Fairness", "fairness", "told"]
 
 MEASURES = ("selection_rate", "true_positive_rate", "false_positive_rate", "precision", "calibration")
 """What is compared; which is which says `penstock.statistics.fairness`."""
@@ -60,3 +60,16 @@ def fairness(
         mistake("fairness(measures=...) names none", f"write a list of some of: {', '.join(MEASURES)}")
     known = tuple(name for name in MEASURES if name in measures)
     return Fairness(called(by), against, gap, known, duration.micros(every), false_alarms_per_month)
+
+
+def told(gap: Mapping[str, Any]) -> str:
+    """A gap in the evidence of an alarm, in words; "" of what is none.
+
+    >>> told({"group": "b", "measure": "precision", "value": 0.31, "other": 0.55, "gap": {"low": -0.3, "high": -0.18}, "n": 90})
+    'precision of b is 0.310, of all others 0.550 (-0.300 to -0.180 apart, of 90)'
+    """
+    if not isinstance(gap.get("gap"), dict) or not gap.keys() >= {"measure", "group", "value", "other", "n"}:
+        return ""
+    measure, against, apart = str(gap["measure"]).replace("_", " "), gap.get("against", "all others"), gap["gap"]
+    shares = f"{measure} of {gap['group']} is {gap['value']:.3f}, of {against} {gap['other']:.3f}"
+    return f"{shares} ({apart['low']:.3f} to {apart['high']:.3f} apart, of {gap['n']})"

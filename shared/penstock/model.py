@@ -14,7 +14,8 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
 from .compression import Compression
@@ -113,6 +114,28 @@ class Model:
         }
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OF_LABELS: Final = ("sources", "within", "otherwise")
+
+
+def _placed(declare: Callable[P, T]) -> Callable[P, T]:
+    """Says of a keyword that a model has not where it belongs."""
+    known = list(inspect.signature(declare).parameters)
+
+    @wraps(declare)
+    def declared(*args: P.args, **said: P.kwargs) -> T:
+        for name in said.keys() - known:
+            del said[name]
+            fix = f"it belongs to the label: label=ps.label(..., {name}=...)" if name in _OF_LABELS else nearest(name, known)
+            mistake(f"a model has no {name}=", fix)
+        return declare(*args, **said)
+
+    return declared
+
+
+@_placed
 def model(
     *,
     scores: type,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import random
 from collections import defaultdict
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,10 +14,22 @@ import pytest
 from tests.services.shop import AGE, LENGTH, REGION, WORLD, Result, World, run, world
 from tests.services.test_monitoring_laws import expected
 
-from penstock.event import to_micros
-from penstock.records import Group, Outcome, Prediction
+import penstock as ps
+from penstock.alerts.message import facts
+from penstock.artefact import Artefacts
+from penstock.duration import DAY
+from penstock.event import event_of, to_micros
+from penstock.log import Batch, Partition
+from penstock.records import Alarm, Group, Outcome, Partial, Prediction, Statistic
 from penstock.segment import MISSING
+from penstock.services.inference.meters import Meters
+from penstock.services.inference.sessions import Sessions
+from penstock.services.inference.shard import ScoringShard
+from penstock.services.monitoring.judge import JudgeShard
+from penstock.services.trainer.triggers import Triggers
 from penstock.statistics.groups import Levels
+from penstock.store import Saved
+from penstock.topics import Topics
 
 SEGMENTS = (REGION, AGE)
 OF_LEVELS = {REGION.name: ["nørth", "南", "", MISSING], AGE.name: ["< 30", "30 to 60", MISSING]}
@@ -98,3 +111,113 @@ def test_outcomes_carry_the_levels_of_their_answers() -> None:
 
 def test_windows_are_as_long_as_without_segments() -> None:
     assert {to_micros(s.end) - to_micros(s.start) for s in whole(None).windows} == {LENGTH}
+
+
+# --- from the event to the answer, and to the alarm -------------------------------------------------------------------
+
+
+@ps.event("applications")
+class Application:
+    number: ps.Id[str]
+    branch: ps.Key[str]
+    income: float
+    sex: str | None
+    age: int
+    citizen: bool
+    at: ps.EventTime
+
+
+@ps.event("repayments")
+class Repayment:
+    number: ps.Key[str]
+    repaid: bool
+    at: ps.EventTime
+
+
+@ps.model(
+    scores=Application,
+    features=[Application.income, Application.citizen],
+    label=ps.label(Repayment.repaid, within="6h"),
+    segments=[ps.segment(Application.age, edges=(30, 60)), Application.citizen],
+    monitors=[ps.fairness(Application.sex, "m", gap=0.1, measures=["selection_rate", "true_positive_rate"])],
+    retrain=ps.on_alarm(at_most_every="1d"),
+)
+def credit() -> ps.Learner:
+    raise NotImplementedError
+
+
+@ps.model(scores=Application, features=[Application.income], label=ps.label(Repayment.repaid, within="6h"))
+def plain() -> ps.Learner:
+    raise NotImplementedError
+
+
+BANK = Topics(ps.Project("bank", [credit, plain]))
+ASKED = {"number": "n1", "branch": "b", "income": 10.5, "sex": "f", "age": 30, "citizen": True, "at": "2026-03-01T00:00:00Z"}
+
+
+def answered(**changes: Any) -> dict[str, Prediction]:
+    """The answers of both models to a row, as the shard of inference gives them."""
+    meters = Meters()
+    shard = ScoringShard(BANK, 0, Sessions(Artefacts(Path()), meters), meters, ["feature_store.0"])
+    row = {"id": "n1", "time": ASKED["at"], "event": ASKED | changes, "features": {}, "cursor": {}}
+    shard.take([Batch(Partition(BANK.rows(event_of(Application)), 0), [0], [b"b"], [msgspec.json.encode(row)])], 0.0)
+    effects = shard.step([])
+    assert effects is not None
+    return {s.topic.rpartition(".")[2]: msgspec.json.decode(s.value or b"", type=Prediction) for s in effects.sends}
+
+
+def test_an_answer_carries_the_levels_of_its_event_and_not_the_values() -> None:
+    found = answered()
+    assert found["credit"].segments == {"Application.age": "30 to 60", "Application.citizen": "true", "Application.sex": "f"}
+    assert msgspec.json.decode(found["credit"].inputs) == {"Application.income": 10.5, "Application.citizen": 1.0}
+    assert answered(sex=None, age=61)["credit"].segments == {
+        "Application.age": ">= 60", "Application.citizen": "true", "Application.sex": "missing",
+    }  # fmt: skip
+    assert found["plain"].segments is msgspec.UNSET
+    assert b"segments" not in msgspec.json.encode(found["plain"])
+
+
+class Bench:
+    """The judge of the bank, opened anew after every window from what it saved."""
+
+    def __init__(self) -> None:
+        self.saved, self.offset, self.alarms, self.windows = Saved(), 0, list[Alarm](), list[Statistic]()
+
+    def hear(self, day: int, groups: dict[str, Group]) -> None:
+        partial = Partial(
+            model="credit", start=day * DAY, end=(day + 1) * DAY, shard=0, shards=1, quality={}, paired={}, inputs={},
+            reference="", counts={}, groups={day * DAY: {"Application.sex": groups}},
+        )  # fmt: skip
+        shard = JudgeShard(BANK.project.models, BANK)
+        shard.open(self.saved)
+        shard.take([Batch(Partition(BANK.partials, 0), [self.offset], [b""], [msgspec.json.encode(partial)])], 0.0)
+        effects = shard.step(())
+        assert effects is not None
+        self.offset += 1
+        self.saved = Saved(self.offset, effects.change.position)
+        for send in effects.sends:
+            if send.topic == BANK.alarms:
+                self.alarms.append(msgspec.json.decode(send.value or b"", type=Alarm))
+            elif send.topic == BANK.statistics("credit"):
+                self.windows.append(msgspec.json.decode(send.value or b"", type=Statistic))
+
+
+def chosen(**shares: float) -> dict[str, Group]:
+    return {level: Group(answers=1_000, selected=round(1_000 * share)) for level, share in shares.items()}
+
+
+def test_a_gap_raises_one_alarm_before_any_label_is_known_which_is_held_and_cleared_and_starts_no_fit() -> None:
+    bench = Bench()
+    for day, share in enumerate([0.5, 0.52, 0.3, 0.3, 0.31, 0.5, 0.49, 0.5]):
+        bench.hear(day, chosen(m=0.5, f=share, x=0.5) | {"y": Group(answers=3)})
+    assert [(a.signal, a.state, to_micros(a.at) // DAY) for a in bench.alarms] == [
+        ("fairness", state, day) for day, state in enumerate(["raised", "held", "held", "held", "cleared"], 3)
+    ]
+    evidence = bench.alarms[0].evidence
+    (gap,) = evidence["gaps"]
+    assert (gap["group"], gap["against"], gap["measure"]) == ("f", "m", "selection_rate")
+    assert gap["gap"]["low"] <= -0.2 <= gap["gap"]["high"]
+    assert evidence["unjudged"]["selection_rate of y"] == "too small: 3 of 30"
+    assert any("selection rate of f is 0.300, of m 0.500" in line for line in facts(evidence))
+    assert bench.windows[2].groups == {"Application.sex": chosen(f=0.3, m=0.5, x=0.5) | {"y": Group(answers=3)}}
+    assert Triggers().recall(bench.alarms[0]) == Triggers()
