@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from tests.services import air
 from tests.services.shop import AGE, LENGTH, REGION, WORLD, Result, World, run, world
 from tests.services.test_monitoring_laws import expected
 
@@ -20,6 +23,7 @@ from penstock.artefact import Artefacts
 from penstock.duration import DAY
 from penstock.event import event_of, to_micros
 from penstock.log import Batch, Partition
+from penstock.offline.columns import columns_of
 from penstock.records import Alarm, Group, Outcome, Partial, Prediction, Statistic
 from penstock.segment import MISSING
 from penstock.services.inference.meters import Meters
@@ -221,3 +225,31 @@ def test_a_gap_raises_one_alarm_before_any_label_is_known_which_is_held_and_clea
     assert any("selection rate of f is 0.300, of m 0.500" in line for line in facts(evidence))
     assert bench.windows[2].groups == {"Application.sex": chosen(f=0.3, m=0.5, x=0.5) | {"y": Group(answers=3)}}
     assert Triggers().recall(bench.alarms[0]) == Triggers()
+
+
+def test_an_event_over_http_has_the_levels_that_it_has_on_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    apart = replace(air.late, segments=(ps.segment(air.Flight.origin), ps.segment(air.Flight.seats, edges=(200,))))
+    monkeypatch.setattr(air, "TOPICS", Topics(ps.Project("air", [apart, air.long])))
+    made = air.World(tmp_path)
+    events = [air.EVENT, air.EVENT | {"flight": "f2", "seats": None}, air.EVENT | {"flight": "f3", "origin": "Åre", "seats": 7}]
+    door = air.Door(made)
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        for event in events:
+            assert (await client.post("/predict/late", json=event)).status_code == 200
+
+    door.run(talk, made.said("champion", "v1"))
+    asked = [msgspec.json.decode(record.value or b"", type=Prediction).segments for record in door.recorded]
+    sent = air.Driven(made).take(*(air.flight(n, **event) for n, event in enumerate(events)))
+    assert asked == [found.segments for found in air.answers(sent)]
+    assert asked == [
+        {"Flight.origin": origin, "Flight.seats": seats}
+        for origin, seats in (("JFK", ">= 200"), ("JFK", "missing"), ("Åre", "< 200"))
+    ]
+
+
+def test_the_offline_table_of_a_model_with_segments_has_them() -> None:
+    values = [msgspec.json.encode(answered()[name]) for name in ("credit", "plain")]
+    table = columns_of(BANK)[BANK.predictions("credit")].decode([values[0]]).columns["segments"].to_pylist()
+    assert msgspec.json.decode(table[0])["Application.sex"] == "f"
+    assert "segments" not in columns_of(BANK)[BANK.predictions("plain")].decode([values[1]]).columns
