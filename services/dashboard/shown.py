@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.fairness import told
 from penstock.model import Model
 from penstock.picture import WINDOWS, Happening, Picture
 from penstock.project import Project
@@ -159,7 +160,10 @@ def _facts(evidence: Mapping[str, Any]) -> list[str]:
         if isinstance(found, dict) and isinstance(ks := found.get("ks"), float):
             limit = max(_number(found.get("critical")), _number(found.get("floor")))
             lines.append(f"{found.get('input', '?')}: KS {ks:.2f}, limit {limit:.2f}, {found.get('n', '?')} values"[:200])
-    rest = [f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in evidence.items() if name not in ("inputs", "since")]
+    gaps = evidence.get("gaps")
+    lines += [told(gap)[:200] for gap in gaps if isinstance(gap, dict)] if isinstance(gaps, list) else []
+    passed = ("inputs", "gaps", "since")
+    rest = [f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in evidence.items() if name not in passed]
     return [*lines[: FACTS - 1], ", ".join(rest)[:300]] if rest else lines[:FACTS]
 
 

@@ -65,13 +65,27 @@ class Desk:
         scored: Scored,
         latency: float,
         traces: Sequence[bytes],
+        segments: Sequence[dict[str, str]] = (),
     ) -> list[Send]:
         """One record a row, keyed by the id of its event; who sends it adds CloudEvents' source and id. `traces` are W3C
-        traceparent headers (empty: none) and passed on."""
+        traceparent headers (empty: none) and passed on; `segments` has the levels of each, nothing where none are declared."""
         topic, model, head, inputs = self._topic, self.model.name, self._head, self._inputs
         sends, many = [], scored.named
-        for at, (id_, key, time, value, served, scores, answer, bucket, trace) in enumerate(
-            zip(ids, keys, times, values, scored.score, scored.scores, scored.answers, scored.buckets, traces, strict=True)
+        levels: Sequence[Any] = segments or [msgspec.UNSET] * len(ids)
+        for at, (id_, key, time, value, served, scores, answer, bucket, trace, level) in enumerate(
+            zip(
+                ids,
+                keys,
+                times,
+                values,
+                scored.score,
+                scored.scores,
+                scored.answers,
+                scored.buckets,
+                traces,
+                levels,
+                strict=True,
+            )
         ):
             record = Prediction(
                 id=id_,
@@ -88,6 +102,7 @@ class Desk:
                 bucket=bucket,
                 latency=latency,
                 trace=trace[3:35].decode("ascii", "replace"),
+                segments=level,
             )
             if many:
                 record = msgspec.structs.replace(record, answer=many[at], probabilities=scored.probabilities[at])

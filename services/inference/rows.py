@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Annotated, Any
 
 import msgspec
@@ -20,8 +20,9 @@ from penstock.errors import Refused
 from penstock.event import Event
 from penstock.inputs import Matrix
 from penstock.model import Model
+from penstock.segment import Segment
 
-__all__ = ["RowReader", "Rows", "Values", "matrix"]
+__all__ = ["RowReader", "Rows", "Values", "matrix", "segmented"]
 
 Values = tuple[float | None, ...]
 Pick = Callable[[Values], Values]
@@ -33,6 +34,14 @@ def matrix(values: Sequence[Values], width: int) -> Matrix:
         return np.array(values, np.float32).reshape(len(values), width)
 
 
+def segmented(segments: Sequence[Segment], events: Sequence[Any]) -> list[dict[str, str]]:
+    """The levels of events, by segment; nothing where there are no segments."""
+    if not segments:
+        return []
+    found = [(segment.name, segment.level, attrgetter(segment.column.name)) for segment in segments]
+    return [{name: level(value(event)) for name, level, value in found} for event in events]
+
+
 @dataclass
 class Rows:
     """Rows that could be read, as parallel columns, and by index the refusals of those that could not."""
@@ -40,6 +49,8 @@ class Rows:
     ids: list[str] = field(default_factory=list)
     times: list[datetime] = field(default_factory=list)
     values: list[Values] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    """What was decoded of the event of each row: the columns that are inputs of some model, or segments."""
     places: list[int] = field(default_factory=list)
     """Index of each row among the records given."""
     refused: dict[int, Refused] = field(default_factory=dict)
@@ -51,12 +62,13 @@ class RowReader:
 
     def __init__(self, event: Event, models: Sequence[Model]) -> None:
         self.names = tuple(dict.fromkeys(name for model in models for name in model.inputs))
-        columns = [column for column in event.columns.values() if repr(column) in self.names]
+        apart = {segment.column for model in models for segment in model.segments}
+        columns = [column for column in event.columns.values() if repr(column) in self.names or column in apart]
         columns.sort(key=lambda column: column.optional)  # as Structs want their fields
         owned = [repr(column) for column in columns]
         features = {f"f{n}": name for n, name in enumerate(self.names) if name not in owned}
         wanted: list[Any] = [
-            (c.name, bool | None if c.type is bool else float | None, *([None] if c.optional else [])) for c in columns
+            (c.name, (c.type if c.type in (bool, str) else float) | None, *([None] if c.optional else [])) for c in columns
         ]
         fields: list[Any] = [
             ("id", Annotated[str, msgspec.Meta(min_length=1)]),
@@ -67,7 +79,7 @@ class RowReader:
         row: Any = msgspec.defstruct("Row", fields, gc=False)
         self._decode = msgspec.json.Decoder(row).decode
         self._order = _picker([*owned, *features.values()], self.names)
-        self._bools = any(column.type is bool for column in columns)
+        self._bools = any(column.type is bool and repr(column) in self.names for column in columns)
 
     def read(self, records: Sequence[bytes | None]) -> Rows:
         """Decode; what does not fit is refused (decode, schema) and leaves the others alone."""
@@ -85,6 +97,7 @@ class RowReader:
             rows.ids.append(row.id)
             rows.times.append(row.time)
             rows.values.append(values if order is None else order(values))
+            rows.events.append(row.event)
             rows.places.append(place)
         if self._bools:
             rows.values = [tuple(float(v) if type(v) is bool else v for v in values) for values in rows.values]

@@ -22,7 +22,7 @@ from penstock.topics import Topics
 from .desk import Desk
 from .duty import Duties
 from .meters import Meters
-from .rows import RowReader
+from .rows import RowReader, segmented
 from .sessions import Sessions
 
 __all__ = ["ScoringShard"]
@@ -117,7 +117,8 @@ class ScoringShard:
             values = rows.values if pick is None else list(map(pick, rows.values))
             scored = desk.score(values, entities)
             latency = max(0.0, self._time() - self._now) if self._time is not None else 0.0
-            sends += desk.records(rows.ids, entities, rows.times, values, scored, latency, traces)
+            levels = segmented(desk.model.segments, rows.events)
+            sends += desk.records(rows.ids, entities, rows.times, values, scored, latency, traces, levels)
         return sends
 
     def _close(self) -> int | None:

@@ -14,12 +14,10 @@ from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
 from penstock.records import Outcome
-from penstock.statistics.kinds import kind_of
 from penstock.topics import Topics
 
 from .bins import Binner
 from .coding import Coding
-from .cohorts import Cohorting
 from .explaining import Explaining, drawn
 from .intake import Item
 from .ledger import Ledger, Settled
@@ -40,7 +38,7 @@ class Book:
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
-        self._counting = Counting(Cohorting.of(model, self.length), model.label.sources, kind_of(model.label))
+        self._counting = Counting.of(model, self.length)
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits, Coding(model.label))
         self._binary = model.label.task == "binary"
         self.window: Window | None = None
@@ -55,7 +53,7 @@ class Book:
         if not self.ledger.answer(now, item.time, answer):
             return
         assert self.window is not None
-        self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
+        self.window.answer(answer, max(item.time, now - self.ledger.within), self._counting)
         if answer.digest:
             rows, times = self._unbinned.setdefault(answer.version, ([], []))
             rows.append(answer.inputs)
@@ -146,6 +144,7 @@ class Book:
             corrects=None if settled.corrects is None else settled.corrects is True,
             source=sources.name(settled.rank) if (sources := self._counting.sources) else "",
             **valued,
+            segments=answer.segments or msgspec.UNSET,
         )
         headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
         topic = self._topics.outcomes(self.name)

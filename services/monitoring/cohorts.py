@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -21,6 +22,7 @@ from penstock.label import Truth
 from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Cohort, Measure, Quality, Scored
+from penstock.statistics.groups import Groups, joined
 from penstock.statistics.kinds import Baseline, Kind, kind_of
 from penstock.statistics.quality import added
 from penstock.value import Value
@@ -69,6 +71,7 @@ class Known(msgspec.Struct):
     changed: bool = True
     judged: list[int] = []
     """Places of the monitors of labels that have judged it."""
+    groups: Groups = {}
 
 
 class Cohorts:
@@ -83,6 +86,7 @@ class Cohorts:
         scored: Mapping[int, Scored],
         prior: Baseline | None,
         last: Truth | None,
+        groups: Mapping[int, Groups] = MappingProxyType({}),
     ) -> None:
         """Add what a closed window says. `prior` and `last` are the baselines of cohorts that begin with it."""
         for start in sorted(quality.keys() | scored.keys()):
@@ -91,6 +95,7 @@ class Cohorts:
                 known = self.known[start] = Known(prior=prior, last=last)
             known.quality = added(known.quality, quality.get(start, {}))
             known.scored = added(known.scored, scored.get(start, Scored()))
+            known.groups = joined(known.groups, groups.get(start, {}))
             known.changed = True
 
     def punctual(self, place: int, monitor: Labels, custom: Custom, until: int) -> tuple[bool | None, dict[str, Any]]:
@@ -135,6 +140,7 @@ class Cohorts:
             measures=measures_of(quality.get("served", Quality()), known.prior, known.last, self._model.value, kind),
             delays=added(scored.delays, [0] * len(self._cohorting.edges)),
             edges=[edge / 1e6 for edge in self._cohorting.edges],
+            groups=known.groups,
         )
 
 

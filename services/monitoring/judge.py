@@ -15,6 +15,7 @@ import structlog
 from penstock.alarm import Watch, alarm
 from penstock.duration import DAY, spoken
 from penstock.event import from_micros
+from penstock.fairness import Fairness
 from penstock.label import Sources
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
@@ -22,6 +23,7 @@ from penstock.policy import Drift, Labels, Monitor, Skill
 from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
+from penstock.statistics.groups import Groups, joined
 from penstock.statistics.kinds import YES_NO, kind_of
 from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
@@ -29,6 +31,7 @@ from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
 from .drifting import Counts, Habits, Period, drift
+from .parity import Standing, unequal
 from .punctuality import Custom
 from .sources import capping, excess
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
@@ -57,9 +60,10 @@ class _Open(msgspec.Struct):
     scored: dict[int, Scored] = {}
     sources: dict[str, Mix] = {}
     capped: dict[str, dict[int, Tally]] = {}
+    groups: dict[int, Groups] = {}
 
     def add(self, partial: Partial) -> None:
-        for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped"):
+        for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "groups"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
@@ -70,6 +74,7 @@ class _Open(msgspec.Struct):
         self.quality = added(self.quality, tally.quality)
         self.paired = added(self.paired, tally.paired)
         self.cohorts = added(self.cohorts, tally.cohorts)
+        self.groups = added(self.groups, tally.groups)
         if left:
             self.counts = added(self.counts, {"capped": sum(left.values())})
         return left
@@ -86,6 +91,7 @@ class _State(msgspec.Struct):
     watches: dict[str, Watch] = {}
     cohorts: dict[int, Known] = {}
     customs: dict[int, Custom] = {}
+    standings: dict[int, Standing] = {}
 
 
 class Closed(NamedTuple):
@@ -106,6 +112,7 @@ class Case:
         if model.label.sources is not None:
             self._monitors[SOURCES] = model.label.sources
         self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
+        self._threshold = model.value.above if model.value else 0.5
         self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
@@ -137,7 +144,7 @@ class Case:
         loss = None if prior is None else kind.prior_loss(prior, served)
         usual = next((p for p in reversed(state.past) if p.labels > 0), None)
         last = kind.usual(usual.labels, usual.positives, usual.known or Quality()) if usual else None
-        self._cohorts.take(window.cohorts, window.scored, prior, last)
+        self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labels, positives, kind.labels(added(served, before))))
         recent = [p for p in state.past if p.start >= window.end - self._over]
@@ -175,6 +182,7 @@ class Case:
             contributions=window.contributions,
             measures=measures_of(served, prior, last, self._value, kind),
             sources=window.sources,
+            groups=joined(*window.groups.values()),
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
@@ -194,6 +202,15 @@ class Case:
             if isinstance(monitor, Skill):
                 if ends:
                     verdicts[place] = skill(monitor, self.state.past, window.end)
+                continue
+            if isinstance(monitor, Fairness):
+                standing = self.state.standings.setdefault(place, Standing())
+                standing.add(
+                    start // monitor.every, joined(*window.groups.values()).get(monitor.segment.name, {}), self._threshold
+                )
+                if ends:
+                    known = self.state.watches.get(monitor.signal)
+                    verdicts[place] = unequal(monitor, standing, active=known is not None and known.active)
                 continue
             period = self.state.periods.get(place)
             if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged
@@ -220,6 +237,7 @@ class Case:
             if word == "cleared":
                 for place in said:
                     self.state.habits.get(place, Habits()).forget()
+                    self.state.standings.get(place, Standing()).forget()
             if word is not None:
                 worst = max(said.values(), key=lambda v: (v.again, v.bad))
                 found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))

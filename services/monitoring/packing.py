@@ -35,6 +35,7 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     probabilities: dict[str, dict[str, float]] = {}
     traceparent: str = ""
     """Of the record, not in it: where its trace goes on, empty when it is not traced."""
+    segments: dict[str, str] = {}
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -50,6 +51,7 @@ class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     traceparent: str = ""
     answer: str = ""
     probabilities: dict[str, dict[str, float]] = {}
+    segments: dict[str, str] = {}
 
 
 _encode = msgspec.json.Encoder().encode
@@ -73,7 +75,8 @@ class Packing:
         """An answer as JSON, without its id."""
         a = answer
         many = (a.answer, a.probabilities) if a.probabilities else ()
-        return _encode(_Kept(a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, a.traceparent, *many))
+        kept = _Kept(a.key, a.time, a.inputs, a.score, a.scores, a.version, a.variant, a.traceparent, *many)
+        return _encode(msgspec.structs.replace(kept, segments=a.segments) if a.segments else kept)
 
     def packed(self, value: bytes) -> bytes:
         if self._like is None:
@@ -90,5 +93,5 @@ class Packing:
     def answer(self, name: str, value: bytes) -> Answer:
         """The answer to an id."""
         a = _decode(value)
-        said = a.inputs, a.score, a.scores, a.version, a.variant, "", a.answer, a.probabilities, a.traceparent
+        said = a.inputs, a.score, a.scores, a.version, a.variant, "", a.answer, a.probabilities, a.traceparent, a.segments
         return Answer(name, a.key, a.time, *said)

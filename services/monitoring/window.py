@@ -8,7 +8,7 @@ cap: the judge takes as many of these as the whole allows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import gcd
 
@@ -19,14 +19,16 @@ from penstock.duration import DAY
 from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Contributed, Mix, Paired, Partial, Quality, Scored, Tally
-from penstock.statistics.kinds import YES_NO, Kind
-from penstock.statistics.quality import Sums, added
+from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Tally
+from penstock.segment import MISSING, Segment
+from penstock.statistics.groups import Levels
+from penstock.statistics.kinds import YES_NO, Kind, kind_of
+from penstock.statistics.quality import BINS, Sums, added
 from penstock.statistics.quota import level_of
 
 from .bins import Binner
 from .cohorts import Cohorting
-from .ledger import Settled
+from .ledger import Answer, Settled
 
 __all__ = ["NOBODY", "SERVED", "Counting", "Window", "length_of"]
 
@@ -48,6 +50,21 @@ class Counting(msgspec.Struct, frozen=True):
     cohorting: Cohorting
     sources: Sources | None
     kind: Kind = YES_NO
+    segments: tuple[Segment, ...] = ()
+    cut: int = BINS // 2
+    """The step of scores from which on an answer says yes."""
+
+    @classmethod
+    def of(cls, model: Model, window: int) -> Counting:
+        """`window`: the length of the model's windows."""
+        cut = round((model.value.above if model.value else 0.5) * BINS)
+        return cls(Cohorting.of(model, window), model.label.sources, kind_of(model.label), model.segments, cut)
+
+    def levels(self, answer: Answer) -> list[tuple[str, str]]:
+        """The segments, each with the level of an answer that a version gave."""
+        if answer.version == NOBODY:
+            return []
+        return [(each.name, each.counted(answer.segments.get(each.name, MISSING))) for each in self.segments]
 
 
 class Scoring(msgspec.Struct):
@@ -79,8 +96,21 @@ class Tallied(msgspec.Struct):
     quality: dict[str, Sums] = {}
     paired: dict[str, dict[str, Paired]] = {}
     cohorts: dict[int, dict[str, Sums]] = {}
+    groups: dict[int, dict[str, Levels]] = {}
 
-    def judge(self, settled: Settled, label: Truth, cohort: int, sign: int, kind: Kind = YES_NO) -> None:
+    def levels(self, cohort: int, segment: str) -> Levels:
+        """The groups of a segment in a cohort."""
+        return self.groups.setdefault(cohort, {}).setdefault(segment, Levels())
+
+    def judge(
+        self,
+        settled: Settled,
+        label: Truth,
+        cohort: int,
+        sign: int,
+        kind: Kind = YES_NO,
+        levels: Sequence[tuple[str, str]] = (),
+    ) -> None:
         answer, into, add = settled.answer, self.cohorts.setdefault(cohort, {}), kind.add
         self.labels += sign * settled.answered
         each: Mapping[str, float | dict[str, float]] = answer.probabilities if kind.many else answer.scores
@@ -89,6 +119,9 @@ class Tallied(msgspec.Struct):
             for place in (self.quality, into):
                 add(_sums(place, NOBODY, kind), served, label, sign)
             return
+        if isinstance(label, bool):
+            for segment, level in levels:
+                self.levels(cohort, segment).judge(level, answer.score, label, sign)
         losses = []
         for place in (into, self.quality):
             add(_sums(place, SERVED, kind), served, label, sign)
@@ -103,6 +136,7 @@ class Tallied(msgspec.Struct):
             quality=_frozen(self.quality),
             paired=dict(sorted(self.paired.items())),
             cohorts={start: _frozen(sums) for start, sums in sorted(self.cohorts.items())},
+            groups={start: _levels(found) for start, found in sorted(self.groups.items())},
         )
 
 
@@ -115,6 +149,10 @@ def _sums(place: dict[str, Sums], version: str, kind: Kind) -> Sums:
 
 def _frozen(sums: Mapping[str, Sums]) -> dict[str, Quality]:
     return {version: found.frozen() for version, found in sorted(sums.items())}
+
+
+def _levels(segments: Mapping[str, Levels]) -> dict[str, dict[str, Group]]:
+    return {segment: levels.frozen() for segment, levels in sorted(segments.items())}
 
 
 class Window(msgspec.Struct):
@@ -152,6 +190,12 @@ class Window(msgspec.Struct):
             found = self.scored[start] = Scoring()
         return found
 
+    def answer(self, answer: Answer, scored: int, counting: Counting) -> None:
+        """Count an answer in its cohort, and in its groups."""
+        self.cohort(scored, counting).answers += 1
+        for segment, level in counting.levels(answer):
+            self.tallied.levels(counting.cohorting.start(scored), segment).answer(level, answer.score, counting.cut)
+
     def judge(self, settled: Settled, counting: Counting) -> None:
         """Count an outcome; a correction first takes the label back that it replaces, here and now."""
         if settled.corrects is not None:
@@ -166,7 +210,8 @@ class Window(msgspec.Struct):
             if source in sources.limits:
                 levels = self.capped.setdefault(source, {})
                 tallied = levels.setdefault(level_of(settled.answer.id), Tallied())
-        tallied.judge(settled, label, counting.cohorting.start(settled.scored), sign, counting.kind)
+        start, groups = counting.cohorting.start(settled.scored), counting.levels(settled.answer)
+        tallied.judge(settled, label, start, sign, counting.kind, groups)
 
     def _mix(self, source: str) -> Mixing:
         found = self.sources.get(source)
@@ -210,6 +255,7 @@ class Window(msgspec.Struct):
             quality=tally.quality,
             paired=tally.paired,
             cohorts=tally.cohorts,
+            groups=tally.groups,
             counts=self.counts,
             contributions=dict(sorted(self.contributions.items())),
             scored={start: Scored(**asdict(found)) for start, found in sorted(self.scored.items())},

@@ -17,6 +17,7 @@ import hashlib
 from dataclasses import dataclass, field, replace
 
 from penstock.event import to_micros
+from penstock.fairness import Fairness
 from penstock.label import Sources
 from penstock.model import Model
 from penstock.policy import Every, Incremental, Labels, OnAlarm
@@ -25,7 +26,8 @@ from penstock.records import Alarm, Command, Run, Statistic
 __all__ = ["Job", "Triggers"]
 
 
-OF_LABELS = frozenset({Labels.signal, Sources.signal})
+UNHEARD = frozenset({Labels.signal, Sources.signal, Fairness.signal})
+"""Alarms that start no fit: it would learn from labels that are in doubt, or again what was unfair."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Triggers:
         return replace(self, origin=start if self.origin is None else min(start, self.origin))
 
     def _heard(self, alarm: Alarm) -> Triggers:
-        if alarm.signal in OF_LABELS:
+        if alarm.signal in UNHEARD:
             return self
         at, known = to_micros(alarm.at), self.alarms
         if alarm.state == "raised" and alarm.id not in {a.id for a in known}:

@@ -31,6 +31,7 @@ from .duration import micros
 from .errors import DefinitionError, PenstockError
 from .event import EventTime, Id, Key, event
 from .expect import expect
+from .fairness import fairness
 from .feature import Derived, derived, features
 from .frames.expectations import expectations
 from .function import function
@@ -41,6 +42,7 @@ from .policy import canary, every, incremental, labels, no_worse, on_alarm, shad
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
+from .segment import segment
 from .value import value
 
 if _typing.TYPE_CHECKING:
@@ -77,6 +79,7 @@ __all__ = [
     "every",
     "expect",
     "expectations",
+    "fairness",
     "features",
     "first",
     "float16",
@@ -99,6 +102,7 @@ __all__ = [
     "quantile",
     "ratio",
     "replay",
+    "segment",
     "shadow",
     "since_last",
     "skill",

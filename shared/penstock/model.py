@@ -14,15 +14,18 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
 from .compression import Compression
 from .event import Column, Event, event_of
+from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
-from .mistake import mistake, together
+from .mistake import mistake, nearest, together
 from .policy import Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
 
 __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
@@ -82,6 +85,8 @@ class Model:
     explain: float = 0.0
     """Share of the answers whose contributions are published with the statistics."""
     value: Value | None = None
+    segments: tuple[Segment, ...] = ()
+    """What answers are counted apart by: as declared, and as monitors of fairness ask for."""
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -108,9 +113,32 @@ class Model:
             **({"value": repr(self.value)} if self.value else {}),
             **({"classes": self.label.classes} if self.label.classes else {}),
             **({"quantile": self.label.quantile} if self.label.quantile is not None else {}),
+            **({"segments": [[s.name, s.levels, s.edges] for s in self.segments]} if self.segments else {}),
         }
 
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_OF_LABELS: Final = ("sources", "within", "otherwise")
+
+
+def _placed(declare: Callable[P, T]) -> Callable[P, T]:
+    """Says of a keyword that a model has not where it belongs."""
+    known = list(inspect.signature(declare).parameters)
+
+    @wraps(declare)
+    def declared(*args: P.args, **said: P.kwargs) -> T:
+        for name in said.keys() - known:
+            del said[name]
+            fix = f"it belongs to the label: label=ps.label(..., {name}=...)" if name in _OF_LABELS else nearest(name, known)
+            mistake(f"a model has no {name}=", fix)
+        return declare(*args, **said)
+
+    return declared
+
+
+@_placed
 def model(
     *,
     scores: type,
@@ -122,11 +150,14 @@ def model(
     rollout: Sequence[Stage] = (),
     explain: float = 0.0,
     value: Value | None = None,
+    segments: Sequence[object] = (),
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
     `explain` is the share of answers (0 to 1) that monitoring explains: what moves them is published with the statistics of each
     window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
+    `segments` are columns of the scored event (see `ps.segment`) by which the answers are counted apart; the model need not see
+    them, and does not unless they are among `features`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -134,7 +165,19 @@ def model(
         items = [item for entry in features for item in references(entry)]
         views = tuple(dict.fromkeys(view_of(item.owner) for item in items if not isinstance(item, Column)))
         said = f"model {build.__name__}"
+        apart = _segments(segments, monitors)
         with together():
+            for found in apart:
+                _check(said, found, event)
+            if len(apart) > MOST_SEGMENTS:
+                mistake(f"{said}: {len(apart)} segments", f"declare at most {MOST_SEGMENTS}")
+            if apart and label.task != "binary":
+                mistake(f"{said}: segments are of answers yes and no, and the label is not", "leave segments= and fairness out")
+            for monitor in monitors:
+                if isinstance(monitor, Fairness):
+                    known = next(found for found in apart if found.column is monitor.segment.column).declared
+                    if monitor.segment.column.event is event and monitor.against and known and monitor.against not in known:
+                        mistake(f"{said}: fairness(against={monitor.against!r})", nearest(monitor.against, known))
             for item in items:
                 if isinstance(item, Column) and item.event is not event:
                     mistake(f"{said}: {item!r} is no column of {event!r}, the event that is scored", "make a window of it")
@@ -169,7 +212,28 @@ def model(
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart,
         )  # fmt: skip
 
     return declare
+
+
+def _segments(declared: Sequence[object], monitors: Sequence[Monitor]) -> tuple[Segment, ...]:
+    """One of each column; what a monitor names by its column alone is as it is declared."""
+    found: dict[Column, Segment] = {}
+    for each in [*map(called, declared), *(monitor.segment for monitor in monitors if isinstance(monitor, Fairness))]:
+        known = found.setdefault(each.column, each)
+        if each != known and (each.levels or each.edges):
+            if known.levels or known.edges:
+                mistake(f"segment {each.name} is declared twice", "declare it once, and name its column elsewhere")
+            found[each.column] = each
+    return tuple(found.values())
+
+
+def _check(said: str, found: Segment, event: Event) -> None:
+    if found.column.event is not event:
+        mistake(f"{said}: segment {found.name} is no column of {event!r}, the event that is scored", "name one of its own")
+    elif found.column.kind == "time":
+        mistake(f"{said}: segment {found.name} is a time", "name a column of text or numbers")
+    elif found.column.type in (int, float) and not found.edges:
+        mistake(f"{said}: segment {found.name} is a number", f"say where it is cut: ps.segment({found.name}, edges=(...))")

@@ -1,6 +1,6 @@
 """What to watch, when to retrain, what a candidate must show, and how it is rolled out: all in stream time, all values.
 
-monitors   drift(...), skill(...), labels(...)    raise alarms
+monitors   drift(...), skill(...), labels(...), fairness(...)    raise alarms
 retrain    on_alarm(...) | every(...) | incremental(...)
 gates      no_worse(...)                          judged on labels, paired with the champion
 rollout    shadow(...), canary(...)               stages, in order
@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from . import duration
+from .fairness import Fairness
 from .feature import columns_of, references
 from .mistake import mistake
 
@@ -81,7 +82,7 @@ class Labels:
     signal: ClassVar[str] = "labels"
 
 
-Monitor = Drift | Skill | Labels
+Monitor = Drift | Skill | Labels | Fairness
 
 
 def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarms_per_month: float = 1.0) -> Drift:

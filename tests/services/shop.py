@@ -23,6 +23,7 @@ from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Artefact, Candidate, Clock, Cohort, Decision, Outcome, Partial, Prediction, Statistic
 from penstock.runtime.deadletter import cause_of
 from penstock.runtime.lane import FROM, SEQUENCE, Lane
+from penstock.segment import Segment
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change
 from penstock.store.memory import MemoryStore
@@ -36,6 +37,11 @@ class Order:
     amount: float
     weight: float | None
     at: ps.EventTime
+    region: str | None
+    age: float | None
+
+
+REGION, AGE = ps.segment(Order.region), ps.segment(Order.age, edges=(30, 60))
 
 
 @ps.event("paid")
@@ -45,13 +51,14 @@ class Paid:
     at: ps.EventTime
 
 
-def declared(otherwise: bool | None, every: str = "12h", explain: float = 0.0) -> ps.Project:
+def declared(otherwise: bool | None, every: str = "12h", explain: float = 0.0, segments: Sequence[Segment] = ()) -> ps.Project:
     @ps.model(
         scores=Order,
         features=[Order.amount, Order.weight],
         label=ps.label(Paid.late, within="6h", otherwise=otherwise),
         monitors=[ps.drift(every="1d", false_alarms_per_month=5), ps.skill(0.0, over="2d", every=every, least=20)],
         explain=explain,
+        segments=segments,
     )
     def late() -> ps.Learner:
         raise NotImplementedError
@@ -224,12 +231,13 @@ def run(
     explain: float = 0.0,
     explained: Mapping[str, bytes] = MappingProxyType({}),
     artefacts: Artefacts | None = None,
+    segments: Sequence[Segment] = (),
 ) -> Result:
     """Publish a history (with a seed: in pieces, in any order that keeps each source's own) and read what comes out. `explained`
     are decisions in place of those that name no artefact."""
 
     async def go() -> Result:
-        project = declared(otherwise, explain=explain)
+        project = declared(otherwise, explain=explain, segments=segments)
         topics = Topics(project, partitions)
         log, store, fragile = FragileLog(), FragileStore(), Fragile(die_at)
         await log.create(topics.all())

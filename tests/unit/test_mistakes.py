@@ -99,6 +99,12 @@ WRONG = [
     ("floor=0.05", "floor=5", "the floor lies between -1 and 1"),
     ("canary(0.25", "canary(25", "canary(25): not a share; write a number between 0 and 1"),
     ('[ps.shadow("7d"), ps.canary(0.25, "3d")]', '[ps.canary(0.25, "3d"), ps.shadow("7d")]', "rollout shares fall: [0.25, 0.0]"),
+    (
+        "    rollout=",
+        "    sources={'bank': 1},\n    rollout=",
+        "a model has no sources=; it belongs to the label: label=ps.label(..., sources=...)",
+    ),
+    ("    rollout=", "    rolout=", "a model has no rolout=; did you mean rollout?"),
     ('"cards", [fraud]', '"Cards", [fraud]', "'Cards' is not a project name"),
     ('"cards", [fraud]', '"cards", [fraud, fraud]', "two models are called fraud; rename one"),
     ('"chargebacks"', '"payments"', "two events share the topic payments; give each its own"),

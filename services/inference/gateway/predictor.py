@@ -40,7 +40,7 @@ from ..desk import Desk
 from ..explainers import Explainers
 from ..meters import Meters
 from ..open_inference.batching import LONG, Overloaded
-from ..rows import Values, matrix
+from ..rows import Values, matrix, segmented
 from ..sessions import Member
 from .onduty import LATER, nobody
 from .recorder import Recorder
@@ -225,6 +225,7 @@ class Predictor:
         records = self._desk.records(
             [question.id for question in questions], entities, [question.moment for question in questions], rows, scored,
             self._clock() - batch[0].since, [question.trace.encode() for question in questions],
+            segmented(self.model.segments, [question.event for question in questions]),
         )  # fmt: skip
         source = self._source
         sends = [

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from ..fairness import told
 from ..records import Alarm, Notice
 
 __all__ = ["Message", "facts", "line_of", "message_of", "messages"]
@@ -142,7 +143,9 @@ def facts(evidence: Mapping[str, Any]) -> list[str]:
 
 
 def _item(found: Mapping[str, Any]) -> str:
-    """An input that moved, in words; anything else by its names."""
+    """An input that moved, or a gap between groups, in words; anything else by its names."""
+    if gap := told(found):
+        return gap
     moved = found.get("ks")
     if "input" not in found or moved is None:
         return _pairs(found)

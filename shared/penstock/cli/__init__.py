@@ -23,6 +23,7 @@ from . import (
     deadletters,
     drift,
     explain,
+    fairness,
     features,
     keys,
     loop,
@@ -134,6 +135,7 @@ command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
+command(app)(fairness.fairness)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")

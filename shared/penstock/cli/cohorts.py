@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..records import Cohort, Measure
     from ..settings import Settings
 
-__all__ = ["as_known", "show"]
+__all__ = ["as_known", "cell", "held", "nothing", "show"]
 
 SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value")
 """Measures of the table; --json has all."""
@@ -33,8 +33,8 @@ def as_known(records: Iterable[Cohort], until: datetime | None = None) -> list[t
     return [(first[start], last[start]) for start in sorted(last)]
 
 
-def show(settings: Settings, topic: str, model: str, cohorts: int, known: datetime | None) -> None:
-    """Print the newest cohorts of a model."""
+def held(settings: Settings, topic: str) -> list[Cohort]:
+    """All that was said of the cohorts of a model."""
     import msgspec
 
     from ..records import Cohort
@@ -43,17 +43,25 @@ def show(settings: Settings, topic: str, model: str, cohorts: int, known: dateti
         broker.known(topic, await log.describe())
         return [msgspec.json.decode(found.value or b"", type=Cohort) async for found in broker.held(log, topic)]
 
-    shown = as_known(broker.use(settings, work, f"reading {topic}"), known)[-cohorts:]
+    return broker.use(settings, work, f"reading {topic}")
+
+
+def show(settings: Settings, topic: str, model: str, cohorts: int, known: datetime | None) -> None:
+    """Print the newest cohorts of a model."""
+    shown = as_known(held(settings, topic), known)[-cohorts:]
     screen.answer(
         {"model": model, "cohorts": [{"first": a, "known": b} for a, b in shown]}, screen.rows(table(shown)) if shown else []
     )
     if not shown:
-        when = (
-            f"was known by {known.isoformat()}" if known else "is known yet: the first is told when a window has closed after it"
-        )
-        screen.note(f"no quality of {model} {when}")
+        screen.note(nothing(model, known))
         return
     screen.note("  each with its 95 % interval; (now) first known -> as known; prior: answering with the label rate of before")
+
+
+def nothing(model: str, known: datetime | None) -> str:
+    """Why nothing is shown."""
+    when = f"was known by {known.isoformat()}" if known else "is known yet: the first is told when a window has closed after it"
+    return f"no quality of {model} {when}"
 
 
 def table(shown: Sequence[tuple[Cohort, Cohort]]) -> list[tuple[str, ...]]:
@@ -73,17 +81,17 @@ def table(shown: Sequence[tuple[Cohort, Cohort]]) -> list[tuple[str, ...]]:
                 f"{last.known_until:%Y-%m-%d %H:%M}",
                 f"{last.answers:,}",
                 state,
-                *(_cell(served.get(name), before.get(name) if first is not last else None) for name in names),
+                *(cell(served.get(name), before.get(name) if first is not last else None) for name in names),
                 "–" if prior is None else f"{prior.value:.4f}",
             )
         )
     return found
 
 
-def _cell(measure: Measure | None, first: Measure | None) -> str:
+def cell(measure: Measure | None, first: Measure | None = None) -> str:
     """
     >>> from penstock.records import Measure
-    >>> _cell(Measure(value=0.5, low=0.25, high=0.75), None), _cell(None, None)
+    >>> cell(Measure(value=0.5, low=0.25, high=0.75)), cell(None)
     ('0.5000 (0.2500 to 0.7500)', '–')
     """
     if measure is None:

@@ -9,7 +9,7 @@ import typer
 
 from ..log import Log
 from ..records import DataQuality
-from . import broker, cohorts, screen
+from . import broker, cohorts, groups, screen
 from .options import project_settings, topics_of
 
 __all__ = ["quality"]
@@ -26,6 +26,9 @@ def quality(
     as_known: Annotated[
         str | None, typer.Option(metavar="TIME", help="Of a model: as it was known then, such as 2026-02-01T00:00Z.")
     ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="SEGMENT", help="Of a model: by the levels of a segment, over those cohorts.")
+    ] = None,
 ) -> None:
     """Show how good events, or the answers of a model, were.
 
@@ -33,7 +36,8 @@ def quality(
     is over in stream time, in all partitions. Shares are of all records of the day.
 
     Of a model: its answers by when they were given, with the labels known by now (or --as-known), beside what was known first and
-    the prior. Measures have 95 % intervals; --json has more of them, and the sums that they were computed from.
+    the prior. Measures have 95 % intervals; --json has more of them, and the sums that they were computed from. Gaps between the
+    levels of a segment are shown by:  penstock fairness
     """
     import msgspec
 
@@ -45,13 +49,17 @@ def quality(
     names, models = [found.topic for found in topics.project.events], [model.name for model in topics.project.models]
     event = name
     if name in models and name not in names:
-        cohorts.show(settings, topics.cohorts(name), name, days, _moment(as_known))
+        if by is not None:
+            groups.show(settings, topics, name, by, days, _moment(as_known))
+        else:
+            cohorts.show(settings, topics.cohorts(name), name, days, _moment(as_known))
         return
     if event is not None and event not in names:
         kinds = "event or model" if models else "event"
         raise PenstockError(f"{topics.prefix} has no {kinds} {event}", nearest(event, [*names, *models]))
-    if as_known is not None:
-        raise PenstockError("--as-known goes with a model", f"penstock quality MODEL --as-known TIME   ({', '.join(models)})")
+    if as_known is not None or by is not None:
+        wrong, what = ("--as-known", "TIME") if as_known is not None else ("--by", "SEGMENT")
+        raise PenstockError(f"{wrong} goes with a model", f"penstock quality MODEL {wrong} {what}   ({', '.join(models)})")
 
     async def work(log: Log) -> list[DataQuality]:
         broker.known(topics.quality, await log.describe())

@@ -3,7 +3,7 @@
     events        their own columns (times as timestamp[us, UTC])
     rows          id, time, where windows end if that is later (`as_of`), every feature as float64 (null: missing), the cursor
                   and the fingerprints of the views as JSON
-    predictions   who was asked, what was answered, and the inputs as used
+    predictions   who was asked, what was answered, and the inputs as used; the levels of its segments as JSON, where it has some
     outcomes      the same with the label, when it became known and whether it corrects one; of numbers and classes `truth` and
                   `corrected` are there instead of `label` and `corrects`
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
@@ -78,9 +78,9 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
     for event in project.topology.reads:
         found[topics.rows(event)] = RecordColumns(Row, ROW, "features", project.topology.columns(event))
     for model in project.models:
-        beside = {"answer": TEXT, "probabilities": JSON} if model.label.classes else {}
-        found[topics.predictions(model.name)] = RecordColumns(Prediction, {**PREDICTION, **beside}, "inputs", model.inputs)
-        found[topics.outcomes(model.name)] = RecordColumns(Outcome, {**_outcome(model.label), **beside}, "inputs", model.inputs)
+        apart = ({"answer": TEXT, "probabilities": JSON} if model.label.classes else {}) | (SEGMENTS if model.segments else {})
+        found[topics.predictions(model.name)] = RecordColumns(Prediction, PREDICTION | apart, "inputs", model.inputs)
+        found[topics.outcomes(model.name)] = RecordColumns(Outcome, _outcome(model.label) | apart, "inputs", model.inputs)
     return found
 
 
@@ -200,6 +200,7 @@ OUTCOME: Final[dict[str, Any]] = {
     "id": TEXT, "key": TEXT, "time": TIME, "labelled": TIME, "label": TRUTH, "answered": TRUTH, "corrects": TRUTH,
     "score": NUMBER, "scores": JSON, "version": TEXT, "variant": TEXT,
 }  # fmt: skip
+SEGMENTS: Final[dict[str, Any]] = {"segments": JSON}
 
 
 def _outcome(label: Label) -> dict[str, Any]:

@@ -35,6 +35,8 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     """The class that was answered, where the label is one of several; else absent."""
     probabilities: dict[str, dict[str, float]] | UnsetType = UNSET
     """Then also: by version the probability of each class."""
+    segments: dict[str, str] | UnsetType = UNSET
+    """Segment -> level of the event, where the model declares segments."""
 
 
 class Tensor(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,4 +95,5 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | UnsetType = UNSET
     """As in Prediction."""
     probabilities: dict[str, dict[str, float]] | UnsetType = UNSET
+    segments: dict[str, str] | UnsetType = UNSET
     """As in Prediction."""

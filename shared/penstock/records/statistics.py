@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 
 __all__ = [
-    "Cohort", "Confusion", "Contributed", "Errors", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift",
+    "Cohort", "Confusion", "Contributed", "Errors", "Group", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift",
     "Statistic", "Tally",
 ]  # fmt: skip
 
@@ -90,6 +90,18 @@ class Contributed(msgspec.Struct, frozen=True, kw_only=True):
     signed: dict[str, float] = {}
 
 
+class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Sums over the answers of one level of a segment, of those that a version gave; they add across partitions and windows."""
+
+    answers: int = 0
+    selected: int = 0
+    """Answers that said yes, at the threshold of the model (see `ps.value`; without, 0.5)."""
+    scores: float = 0.0
+    """Sum of the scores of the outcomes."""
+    quality: Quality = Quality()
+    """Of the outcomes, of what was served."""
+
+
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """What labels of one kind add to the sums of a window."""
 
@@ -99,6 +111,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     paired: dict[str, dict[str, Paired]] = {}
     cohorts: dict[int, dict[str, Quality]] = {}
     """Start of the cohort (microseconds) -> quality of it that became known in this window."""
+    groups: dict[int, dict[str, dict[str, Group]]] = {}
+    """Start of the cohort -> segment -> level -> what this window adds; see statistics/groups.py for which levels."""
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -161,6 +175,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Part of the week -> answers in it, and rows of the reference that they are compared with."""
     spread: dict[str, float] = {}
     """As in Candidate, of the reference."""
+    groups: dict[int, dict[str, dict[str, Group]]] = {}
+    """As in Tally."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -219,6 +235,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """Which loss `log_loss`, `prior_loss`, `skill` and `paired` speak of: log loss, squared error, or pinball loss."""
     priors: dict[str, float] = {}
     """The shares of the classes in the windows before, which the prior answers with."""
+    groups: dict[str, dict[str, Group]] = {}
+    """Segment -> level -> sums, where segments are declared: answers given in this window, outcomes that became known in it."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""
@@ -256,3 +274,5 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     """Labels that took up to each of `edges`, and longer than the edge before."""
     edges: list[float]
     """Seconds."""
+    groups: dict[str, dict[str, Group]] = {}
+    """Segment -> level -> sums, where segments are declared; the outcomes are those of `quality`."""

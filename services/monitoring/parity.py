@@ -1,0 +1,126 @@
+"""Parity: what a monitor of fairness makes of its periods. Pure; state goes in as values.
+
+Two keys, as of drift. A gap counts when it is both significant (Benjamini and Hochberg 1995 over all groups and measures, at the
+level of the budget of false alarms) and material (greater than the monitor's `gap`). The newest 1, 2, 4, 8 and 16 periods are
+judged as one: a great gap shows at once, that of a small group when it has lasted. Groups that are too small are named, and not
+judged.
+
+While the alarm stands, the span that raised it is judged alone, by RELAXED limits. A group that joins it later than SAME_CAUSE
+periods is another cause, and raises it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+
+from penstock.fairness import Fairness
+from penstock.records import Group
+from penstock.statistics.fairness import Gap, Treated, gaps, treated
+from penstock.statistics.groups import bounded
+from penstock.statistics.quality import added
+from penstock.statistics.shift import SPANS, discovered, level_of
+
+from .drifting import MOST_EVIDENCE, RELAXED, SAME_CAUSE
+from .verdict import Verdict
+
+__all__ = ["Standing", "unequal"]
+
+
+class Standing(msgspec.Struct):
+    """What a monitor remembers: the period under way, and the newest before it, at most as many as the longest span."""
+
+    index: int = -1
+    period: dict[str, Treated] = {}
+    spans: list[dict[str, Treated]] = []
+    span: int = 1
+    """How many periods raised the alarm that stands."""
+    named: list[str] = []
+    """The groups that have had a part in it."""
+    age: int = 0
+    """Periods since it was raised."""
+
+    def add(self, index: int, groups: Mapping[str, Group], threshold: float) -> None:
+        """Add a window of the period `index`; what a jump cut off is not judged."""
+        if index != self.index:
+            self.index, self.period = index, {}
+        self.period = bounded(added(self.period, {level: treated(group, threshold) for level, group in groups.items()}))
+
+    def forget(self) -> None:
+        """An alarm was cleared: what raised it is not judged again."""
+        self.spans, self.span, self.named, self.age = [], 1, [], 0
+
+    def over(self, periods: int) -> dict[str, Treated]:
+        """The groups of so many periods."""
+        found: dict[str, Treated] = {}
+        for each in self.spans[-periods:]:
+            found = bounded(added(found, each))
+        return found
+
+
+class _Look(NamedTuple):
+    """The newest `periods` as one."""
+
+    periods: int
+    gaps: list[Gap]
+    wide: list[Gap]
+    """Significant and material."""
+
+    @property
+    def judged(self) -> int:
+        return sum(gap.p is not None for gap in self.gaps)
+
+
+def unequal(monitor: Fairness, standing: Standing, active: bool = False) -> Verdict:
+    """The verdict at the end of a period; `active`: the alarm stands. A period without answers says nothing and changes nothing;
+    nor does it say anything where no gap could be judged."""
+    period, standing.index, standing.period = standing.period, -1, {}
+    if not period:
+        return Verdict(None, {})
+    standing.spans = [*standing.spans, period][-SPANS[-1] :]
+    spans = [min(standing.span, len(standing.spans))] if active else [k for k in SPANS if k <= len(standing.spans)]
+    looks = [_look(monitor, standing, k, RELAXED if active else 1.0) for k in spans]
+    look = next((each for each in looks if each.wide), looks[-1])
+    groups = {gap.group for gap in look.wide}
+    new = groups - set(standing.named)
+    again = active and standing.age > SAME_CAUSE and bool(standing.named and new)
+    standing.age = 0 if look.wide and (again or not active) else standing.age + 1
+    if look.wide:
+        standing.span, standing.named = look.periods, sorted({*standing.named, *groups})
+    ranked = sorted(look.wide, key=lambda gap: (again and gap.group not in new, -_size(gap), gap.group, gap.measure))
+    evidence: dict[str, Any] = {
+        "segment": monitor.segment.name,
+        "against": monitor.against or "all others",
+        "material": monitor.gap,
+        "periods": look.periods,
+        "tested": look.judged,
+        "unequal": len(look.wide),
+        "gaps": [_told(gap) for gap in ranked[:MOST_EVIDENCE]],
+        "unjudged": {f"{gap.measure} of {gap.group}": gap.unjudged for gap in look.gaps if gap.unjudged},
+    }
+    return Verdict(bool(look.wide) if look.judged else None, evidence, again)
+
+
+def _look(monitor: Fairness, standing: Standing, periods: int, share: float) -> _Look:
+    """`share` of the material gap is enough."""
+    found = gaps(standing.over(periods), monitor.against, monitor.measures)
+    judged = [gap for gap in found if gap.p is not None]
+    if not judged:
+        return _Look(periods, found, [])
+    critical, n = discovered(
+        np.array([gap.p for gap in judged], np.float64), level_of(monitor.false_alarms_per_month, monitor.every)
+    )
+    wide = [gap for gap in judged if n and (gap.p or 0.0) <= critical and _size(gap) > share * monitor.gap]
+    return _Look(periods, found, wide)
+
+
+def _size(gap: Gap) -> float:
+    return abs(gap.gap.value) if gap.gap else 0.0
+
+
+def _told(gap: Gap) -> dict[str, Any]:
+    said: dict[str, Any] = msgspec.to_builtins(gap)
+    return {name: value for name, value in said.items() if value not in (None, "")}

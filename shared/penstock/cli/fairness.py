@@ -1,0 +1,125 @@
+"""fairness: how the groups of a segment differ in what a model answers them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
+
+import typer
+
+from ..errors import PenstockError
+from . import cohorts as known
+from . import groups, screen
+from .options import project_settings, topics_of
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..records import Measure
+    from ..segment import Segment
+    from ..statistics.fairness import Gap
+
+__all__ = ["fairness"]
+
+COHORTS: Final = 14
+"""As in quality."""
+MATERIAL: Final = 0.1
+"""Without a monitor, as `ps.fairness` has it by default."""
+DISCOVERY: Final = 0.05
+
+
+class _Shown(NamedTuple):
+    """The gaps of a segment; `against` "": all others."""
+
+    segment: Segment
+    seen: groups.Seen
+    against: str
+    gaps: list[Gap]
+    wide: list[Gap]
+
+
+def fairness(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A model with segments.", show_default=False)],
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="SEGMENT", help="Default: each of the model.", show_default=False)
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="LEVEL", help="Default: as the monitor says, else all others.")
+    ] = None,
+    cohorts: Annotated[int, typer.Option("--cohorts", min=1, help="So many, the newest, together.")] = COHORTS,
+) -> None:
+    """Show the gaps between the groups of a segment.
+
+    Of the answers in the newest cohorts, with the labels known by now; the selection rate is of all answers, labelled or not. A
+    gap is wide where it is both beyond chance (false discovery rate 5 % over all that are shown) and greater than is material
+    (the gap of the monitor ps.fairness, else 0.1). Intervals are of 95 %. What there is too little of is not judged.
+    """
+    from ..mistake import nearest
+
+    settings = project_settings()
+    topics = topics_of(settings)
+    models = {model.name: model for model in topics.project.models}
+    if name not in models:
+        raise PenstockError(f"{topics.prefix} has no model {name}", nearest(name, list(models)))
+    model = models[name]
+    segments = [groups.segment_of(model, by)] if by else list(model.segments)
+    if not segments:
+        raise PenstockError(f"{name} has no segments", "declare one:  @ps.model(segments=[Event.column], ...)")
+    shown = [_shown(model, each, groups.seen(settings, topics, model, each, cohorts, None), against) for each in segments]
+    lines = [line for each in shown if each.gaps for line in _lines(each)]
+    told = {
+        each.segment.name: {"against": each.against, "gaps": each.gaps, "wide": each.wide, "population": each.seen.population}
+        for each in shown
+    }
+    screen.answer({"model": name, "segments": told}, lines)
+    if not lines:
+        screen.note(known.nothing(name, None))
+
+
+def _shown(model: Model, segment: Segment, found: groups.Seen, against: str | None) -> _Shown:
+    from ..fairness import MEASURES, Fairness
+    from ..mistake import nearest
+    from ..statistics.fairness import gaps, treated
+
+    watching = [m for m in model.monitors if isinstance(m, Fairness) and m.segment.column is segment.column]
+    monitor = watching[0] if watching else None
+    if against and found.groups and against not in found.groups:
+        raise PenstockError(f"{segment.name} has no level {against}", nearest(against, list(found.groups)))
+    beside = against if against is not None else monitor.against if monitor else ""
+    measures = monitor.measures if monitor else MEASURES
+    threshold = model.value.above if model.value else 0.5
+    all_gaps = gaps({level: treated(group, threshold) for level, group in found.groups.items()}, beside, measures)
+    order = segment.ordered(found.groups)
+    all_gaps.sort(key=lambda gap: (measures.index(gap.measure), order.index(gap.group)))
+    return _Shown(segment, found, beside, all_gaps, _wide(all_gaps, monitor.gap if monitor else MATERIAL))
+
+
+def _wide(found: list[Gap], material: float) -> list[Gap]:
+    import numpy as np
+
+    from ..statistics.shift import discovered
+
+    chances = [gap.p for gap in found if gap.p is not None]
+    if not chances:
+        return []
+    critical, n = discovered(np.array(chances, np.float64), DISCOVERY)
+    return [gap for gap in found if n and gap.p is not None and gap.p <= critical and gap.gap and abs(gap.gap.value) > material]
+
+
+def _lines(shown: _Shown) -> list[str]:
+    table: list[tuple[str, ...]] = [("measure", "group", "of", "value", "beside", "gap", "ratio", "")]
+    for gap in shown.gaps:
+        shares = ("–" if x is None else f"{x:.4f}" for x in (gap.value, gap.other))
+        said = "wide" if gap in shown.wide else gap.unjudged
+        group = screen.printable(gap.group.encode())
+        cells = (*shares, _cell(gap.gap, "+.4f"), _cell(gap.ratio, ".2f"), said)
+        table.append((gap.measure.replace("_", " "), group, f"{gap.n:,}", *cells))
+    head = f"{groups.title(shown.seen, shown.segment).strip()}; against {shown.against or 'all others'}"
+    return [head, *screen.rows(table)]
+
+
+def _cell(measure: Measure | None, form: str) -> str:
+    """
+    >>> from penstock.records import Measure
+    >>> _cell(Measure(value=0.5, low=0.25, high=0.75), "+.2f"), _cell(None, ".2f")
+    ('+0.50 (+0.25 to +0.75)', '–')
+    """
+    return "–" if measure is None else f"{measure.value:{form}} ({measure.low:{form}} to {measure.high:{form}})"

@@ -1,0 +1,89 @@
+"""How good the answers of a model were to the groups of a segment, over its newest cohorts together."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from ..errors import PenstockError
+from ..mistake import nearest
+from . import cohorts, screen
+
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..records import Cohort, Group
+    from ..segment import Segment
+    from ..settings import Settings
+    from ..statistics.population import Population
+    from ..topics import Topics
+
+__all__ = ["Seen", "seen", "segment_of", "show", "title"]
+
+SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value")
+
+
+class Seen(NamedTuple):
+    """The groups of a segment in some cohorts; `population`: the newest of these against those before."""
+
+    cohorts: list[Cohort]
+    groups: dict[str, Group]
+    population: Population | None
+
+
+def segment_of(model: Model, name: str) -> Segment:
+    """The segment of a model by its name, with or without that of the event."""
+    names = {segment.name: segment for segment in model.segments}
+    names |= {segment.column.name: segment for segment in model.segments}
+    if name not in names:
+        declared = [segment.name for segment in model.segments]
+        fix = nearest(name, declared) if declared else "declare one:  @ps.model(segments=[Event.column], ...)"
+        raise PenstockError(f"{model.name} has no segment {name}", fix)
+    return names[name]
+
+
+def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, newest: int, known: datetime | None) -> Seen:
+    """What is known of the newest cohorts."""
+    from ..statistics.groups import joined
+    from ..statistics.population import population
+
+    found = [last for _, last in cohorts.as_known(cohorts.held(settings, topics.cohorts(model.name)), known)[-newest:]]
+    levels = [cohort.groups.get(segment.name, {}) for cohort in found]
+    asked = [{level: group.answers for level, group in each.items()} for each in levels]
+    before: dict[str, int] = {}
+    for each in asked[:-1]:
+        for level, answers in each.items():
+            before[level] = before.get(level, 0) + answers
+    groups = joined(*({segment.name: each} for each in levels)).get(segment.name, {})
+    return Seen(found, groups, population(asked[-1], before) if asked else None)
+
+
+def title(found: Seen, segment: Segment) -> str:
+    """What was looked at, for people."""
+    said = f"  by {segment.name}, scored {found.cohorts[0].start:%Y-%m-%d %H:%M} to {found.cohorts[-1].end:%Y-%m-%d %H:%M}"
+    moved = found.population
+    if moved is not None and moved.stability > moved.chance:
+        said += f"; shares have moved in the newest cohort: stability index {moved.stability:.3f}, by chance {moved.chance:.3f}"
+    return said
+
+
+def show(settings: Settings, topics: Topics, name: str, by: str, newest: int, known: datetime | None) -> None:
+    """Print the quality of each level."""
+    from ..statistics.binary import measured
+
+    model = next(model for model in topics.project.models if model.name == name)
+    segment = segment_of(model, by)
+    found = seen(settings, topics, model, segment, newest, known)
+    levels = segment.ordered(found.groups)
+    measures = {level: measured(found.groups[level].quality, value=model.value) for level in levels}
+    names = [each for each in SHOWN if any(each in said for said in measures.values())]
+    whole = sum(group.answers for group in found.groups.values())
+    table = [(segment.name, "answers", "share", "settled", *(each.replace("_", " ") for each in names))]
+    for level in levels:
+        group, said = found.groups[level], measures[level]
+        share = f"{100 * group.answers / whole:.1f}%" if whole else "–"
+        cells = [cohorts.cell(said.get(each)) for each in names]
+        table.append((screen.printable(level.encode()), f"{group.answers:,}", share, f"{group.quality.n:,}", *cells))
+    told = {level: {"group": found.groups[level], "measures": measures[level]} for level in levels}
+    value = {"model": name, "segment": segment.name, "levels": told, "population": found.population}
+    screen.answer(value, screen.rows(table) if levels else [])
+    screen.note(title(found, segment) if levels else cohorts.nothing(name, known))
