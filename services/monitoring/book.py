@@ -51,7 +51,7 @@ class Book:
         if not self.ledger.answer(now, item.time, answer):
             return
         assert self.window is not None
-        self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
+        self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answer(answer.version, answer.score)
         if answer.digest:
             rows, times = self._unbinned.setdefault(answer.version, ([], []))
             rows.append(answer.inputs)

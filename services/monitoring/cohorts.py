@@ -19,11 +19,12 @@ import msgspec
 from penstock.event import from_micros
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Cohort, Measure, Quality, Scored
+from penstock.records import Cohort, Estimate, Measure, Quality, Scored
 from penstock.statistics.binary import answering, measured
 from penstock.statistics.quality import added
 from penstock.value import Value
 
+from .estimating import Estimator
 from .punctuality import Custom, punctual
 
 __all__ = ["MOST", "Cohorting", "Cohorts", "Known", "measures_of"]
@@ -68,13 +69,16 @@ class Known(msgspec.Struct):
     changed: bool = True
     judged: list[int] = []
     """Places of the monitors of labels that have judged it."""
+    estimated: dict[str, Estimate] | None = None
+    """None until its end."""
 
 
 class Cohorts:
     """The cohorts of one model whose horizon has not passed, by start; `known` is all of its state."""
 
-    def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known]) -> None:
-        self._model, self._cohorting, self.known = model, cohorting, known
+    def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known], estimator: Estimator) -> None:
+        self._model, self._cohorting, self.known, self._estimator = model, cohorting, known, estimator
+        self._above = model.value.above if model.value else 0.5
 
     def take(
         self,
@@ -109,10 +113,13 @@ class Cohorts:
         found = []
         for start, known in sorted(self.known.items()):
             complete = until >= start + self._cohorting.length + self._cohorting.within
+            if known.estimated is None and until >= start + self._cohorting.length:
+                known.estimated = self._estimator.estimate(known.scored.scores, self._above)
             if complete or (known.changed and until % self._cohorting.length == 0 and until > start):
                 found.append(self._cohort(start, known, until, complete))
                 known.changed = False
             if complete:
+                self._estimator.learn(known.quality, known.scored.scores, known.estimated or {}, self._above)
                 del self.known[start]
         return found
 
@@ -133,6 +140,7 @@ class Cohorts:
             measures=measures_of(known.quality.get("served", Quality()), known.prior, known.last, self._model.value),
             delays=added(scored.delays, [0] * len(self._cohorting.edges)),
             edges=[edge / 1e6 for edge in self._cohorting.edges],
+            estimated=known.estimated or {},
         )
 
 

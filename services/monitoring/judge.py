@@ -28,6 +28,7 @@ from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
 from .drifting import Counts, Habits, Period, drift
+from .estimating import Estimator
 from .punctuality import Custom
 from .sources import capping, excess
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
@@ -85,6 +86,7 @@ class _State(msgspec.Struct):
     watches: dict[str, Watch] = {}
     cohorts: dict[int, Known] = {}
     customs: dict[int, Custom] = {}
+    estimator: Estimator = msgspec.field(default_factory=Estimator)
 
 
 class Closed(NamedTuple):
@@ -105,7 +107,7 @@ class Case:
         if model.label.sources is not None:
             self._monitors[SOURCES] = model.label.sources
         self._sources, self._value = model.label.sources, model.value
-        self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts)
+        self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts, self.state.estimator)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
         self._over = next((m.over for m in model.monitors if isinstance(m, Skill)), PRIOR_OVER)

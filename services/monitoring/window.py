@@ -20,7 +20,7 @@ from penstock.label import Sources
 from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Contributed, Mix, Paired, Partial, Quality, Scored, Tally
-from penstock.statistics.quality import Sums, added, pair
+from penstock.statistics.quality import BINS, Sums, added, pair, place_of
 from penstock.statistics.quota import level_of
 
 from .bins import Binner
@@ -55,6 +55,15 @@ class Scoring(msgspec.Struct):
     silent: int = 0
     unanswered: int = 0
     delays: list[int] = []
+    scores: dict[str, list[int]] = {}
+
+    def answer(self, version: str, score: float) -> None:
+        """Count an answer."""
+        self.answers += 1
+        if version != NOBODY:
+            if version not in self.scores:
+                self.scores[version] = [0] * BINS
+            self.scores[version][place_of(score)] += 1
 
     def delay(self, place: int) -> None:
         """Count a delay in a bin."""

@@ -9,7 +9,7 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
-from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from .statistics import Cohort, Contributed, Estimate, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "DataQuality",
     "Decision",
     "Described",
+    "Estimate",
     "Frequent",
     "Inference",
     "LateEvent",
