@@ -34,6 +34,7 @@ from . import (
     scoring,
     screen,
     serve,
+    slices,
     tables,
     topics,
 )  # fmt: skip
@@ -134,6 +135,7 @@ command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
+command(app)(slices.slices)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")

@@ -47,7 +47,7 @@ def test_the_newest_cohorts_are_shown_with_intervals_and_the_prior(cli: Cli, pro
     assert all(" to " in line or " – " in line for line in lines[1:])
     assert any(" -> " in line for line in lines), "what was said first"
     assert len(estimates) == len(lines) and estimates[0].split()[2:4] == ["accuracy", "expected"]
-    assert all("not yet known" in line and " -> " in line or " – " in line for line in estimates[1:]), "of too few cohorts"
+    assert all(("not yet known" in line and " -> " in line) or " – " in line for line in estimates[1:]), "of too few cohorts"
 
 
 def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> None:
