@@ -79,6 +79,7 @@ class Cohorts:
     def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known], estimator: Estimator) -> None:
         self._model, self._cohorting, self.known, self._estimator = model, cohorting, known, estimator
         self._above = model.value.above if model.value else 0.5
+        self._estimates = model.label.column.type is bool
 
     def take(
         self,
@@ -113,13 +114,14 @@ class Cohorts:
         found = []
         for start, known in sorted(self.known.items()):
             complete = until >= start + self._cohorting.length + self._cohorting.within
-            if known.estimated is None and until >= start + self._cohorting.length:
+            if self._estimates and known.estimated is None and until >= start + self._cohorting.length:
                 known.estimated = self._estimator.estimate(known.scored.scores, self._above)
             if complete or (known.changed and until % self._cohorting.length == 0 and until > start):
                 found.append(self._cohort(start, known, until, complete))
                 known.changed = False
             if complete:
-                self._estimator.learn(known.quality, known.scored.scores, known.estimated or {}, self._above)
+                if self._estimates:
+                    self._estimator.learn(known.quality, known.scored.scores, known.estimated or {}, self._above)
                 del self.known[start]
         return found
 

@@ -52,7 +52,7 @@ LEAST: Final = 30
 LEADS: Final = 0.9
 """The share of answers from which on a cohort's served answers are a version's. What a mixture served is calibrated as served;
 while several versions answer, each learns from its own scores."""
-VERSIONS: Final = 8
+VERSIONS: Final = 4
 """Versions whose curves are kept, those that learnt last: a few back, as answers may be rolled back to them."""
 ANSWERED: Final = ("none", "served")
 """Names in quality that are no version (window.NOBODY, window.SERVED)."""

@@ -147,7 +147,7 @@ def test_versions_of_long_ago_are_forgotten() -> None:
     estimator = Estimator()
     for number in range(20):
         estimator.learn({f"v{number}": Quality(bins_true=[1])}, {f"v{number}": [1]}, {})
-    assert list(estimator.curves) == [f"v{number}" for number in range(12, 20)]
+    assert list(estimator.curves) == [f"v{number}" for number in range(16, 20)]
 
 
 def test_measures_that_are_expected_are_those_of_the_outcomes_when_these_are_known() -> None:

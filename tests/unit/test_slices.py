@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 import penstock as ps
-from penstock.frames.slices import Condition, Slice, Slices
+from penstock.frames.slices import Condition, Slice, Slices, archived
+from penstock.offline import Tables
 
 RUNS = 200
 
@@ -179,6 +180,29 @@ ODD: dict[str, pd.DataFrame] = {
 def test_odd_input_has_a_stated_result(odd: str) -> None:
     told = ps.slices(ODD[odd])
     assert isinstance(told, Slices) and told.why and "nan" not in str(told)
+
+
+def _outcomes(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
+    """Archived and read again: a second label for every third."""
+    from deltalake import write_deltalake
+
+    frame = frame.assign(id=[f"a{i}" for i in range(len(frame))], version="v1", partition=0)
+    frame = pd.concat([frame.iloc[::3].assign(truth=frame["truth"].iloc[0]), frame], ignore_index=True)
+    frame = frame.assign(offset=range(len(frame)), time=pd.Timestamp("2026-03-01", tz="UTC").as_unit("us"))
+    write_deltalake(str(folder / "p.outcomes.m"), pa.Table.from_pandas(frame))
+    return archived(Tables(folder), "p.outcomes.m", ["x", "younger"])
+
+
+def test_of_numbers_the_error_counts_and_of_classes_whether_the_answer_was_right(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x, sizes = rng.integers(0, 10, 4_000).astype(float), rng.normal(0, 1, 4_000)
+    numbers = pd.DataFrame({"x": x, "score": 5.0, "truth": 5.0 + np.where(x > 7, 3.0, 1.0) * sizes})
+    told = ps.slices(_outcomes(tmp_path / "numbers", numbers))
+    assert (told.rows, told.loss_is, told.slices[0].where, told.slices[0].expected) == (4_000, "absolute_error", "x > 7", None)
+    right = rng.random(4_000) < np.where(x <= 2, 0.4, 0.9)
+    classes = pd.DataFrame({"x": x, "score": 0.9, "answer": "bug", "truth": np.where(right, "bug", "question")})
+    told = ps.slices(_outcomes(tmp_path / "classes", classes), surprising=True)
+    assert (told.rows, told.loss_is, told.slices[0].where) == (4_000, "log_loss", "x ≤ 2")
 
 
 def test_frames_tables_and_files_say_the_same(tmp_path: Path) -> None:

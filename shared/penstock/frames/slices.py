@@ -49,7 +49,7 @@ Loss = Literal["log_loss", "absolute_error"]
 
 RECORD: Final = (
     "id", "key", "time", "labelled", "label", "answered", "corrects", "score", "scores", "version", "variant", "source",
-    "topic_id", "partition", "offset",
+    "truth", "corrected", "answer", "probabilities", "segments", "topic_id", "partition", "offset",
 )  # fmt: skip
 """Columns of outcomes that are no inputs."""
 DEPTH: Final = 3
@@ -217,7 +217,8 @@ def slices(
 
 def archived(tables: Tables, topic: str, inputs: Sequence[str], start: Any = None, end: Any = None) -> pd.DataFrame:
     """The archived outcomes of a model for `slices`: of each answer the newest, without those that no model gave. `topic`: of its
-    outcomes; `start`, `end`: datetimes between which (the end exclusive) the scored events lie."""
+    outcomes; `start`, `end`: datetimes between which (the end exclusive) the scored events lie. Where the label is one of several
+    classes, it is here whether the answer was right, and the score how sure of it the model was."""
     import pyarrow.compute as pc
 
     table = tables.table(topic)
@@ -226,10 +227,13 @@ def archived(tables: Tables, topic: str, inputs: Sequence[str], start: Any = Non
         inside = inside & (pc.field("time") >= start)
     if end is not None:
         inside = inside & (pc.field("time") < end)
-    named = ["id", "label", "score", "version", *(name for name in inputs if name in table.schema.names)]
+    there = table.schema.names
+    label = "label" if "label" in there else "truth"
+    named = [*(name for name in ("id", label, "score", "version", "answer") if name in there), *(n for n in inputs if n in there)]
     frame: pd.DataFrame = table.arrow([*named, "partition", "offset"], inside).to_pandas()
     frame = frame.sort_values(["partition", "offset"]).drop_duplicates("id", keep="last", ignore_index=True)
-    return frame.loc[frame["version"] != NOBODY, named].reset_index(drop=True)
+    frame = frame.loc[frame["version"] != NOBODY, named].reset_index(drop=True).rename(columns={label: "label"})
+    return frame.assign(label=frame["label"] == frame["answer"]) if "answer" in frame else frame
 
 
 def _frame(rows: Any) -> pd.DataFrame:
