@@ -81,7 +81,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     def __str__(self) -> str:
         """
         >>> print(Condition(input="amount", above=3.0, at_most=250.5), Condition(input="amount", at_most=3.0, missing=True))
-        3 < amount ≤ 250.5 amount ≤ 3 or missing
+        3 < amount ≤ 250.5 amount ≤ 3 (or missing)
         >>> print(Condition(input="city", level="Rome"), Condition(input="city", others=("Rome",)))
         city is Rome city is not Rome
         """
@@ -95,7 +95,7 @@ class Condition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if above is not None:
             return f"{name} > {_said(above)}"
         if at_most is not None:
-            return f"{name} ≤ {_said(at_most)}" + (" or missing" if self.missing else "")
+            return f"{name} ≤ {_said(at_most)}" + (" (or missing)" if self.missing else "")
         return f"{name} is {'' if self.missing else 'not '}missing"
 
 
