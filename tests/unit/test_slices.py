@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 
 import penstock as ps
-from penstock.frames.slices import Condition, Slice, Slices, archived
+from penstock.frames.condition import Condition
+from penstock.frames.slices import Slice, Slices, archived
 from penstock.offline import Tables
 
 RUNS = 200
