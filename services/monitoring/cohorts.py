@@ -21,12 +21,13 @@ from penstock.event import from_micros
 from penstock.label import Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Cohort, Measure, Quality, Scored
+from penstock.records import Cohort, Estimate, Measure, Quality, Scored
 from penstock.statistics.groups import Groups, joined
 from penstock.statistics.kinds import Baseline, Kind, kind_of
 from penstock.statistics.quality import added
 from penstock.value import Value
 
+from .estimating import Estimator
 from .punctuality import Custom, punctual
 
 __all__ = ["MOST", "Cohorting", "Cohorts", "Known", "measures_of"]
@@ -72,13 +73,17 @@ class Known(msgspec.Struct):
     judged: list[int] = []
     """Places of the monitors of labels that have judged it."""
     groups: Groups = {}
+    estimated: dict[str, Estimate] | None = None
+    """None until its end."""
 
 
 class Cohorts:
     """The cohorts of one model whose horizon has not passed, by start; `known` is all of its state."""
 
-    def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known]) -> None:
+    def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known], estimator: Estimator) -> None:
         self._model, self._cohorting, self.known, self._kind = model, cohorting, known, kind_of(model.label)
+        self._estimator, self._estimates = estimator, model.label.task == "binary"
+        self._above = model.value.above if model.value else 0.5
 
     def take(
         self,
@@ -115,10 +120,14 @@ class Cohorts:
         found = []
         for start, known in sorted(self.known.items()):
             complete = until >= start + self._cohorting.length + self._cohorting.within
+            if self._estimates and known.estimated is None and until >= start + self._cohorting.length:
+                known.estimated = self._estimator.estimate(known.scored.scores, self._above)
             if complete or (known.changed and until % self._cohorting.length == 0 and until > start):
                 found.append(self._cohort(start, known, until, complete))
                 known.changed = False
             if complete:
+                if self._estimates:
+                    self._estimator.learn(known.quality, known.scored.scores, known.estimated or {}, self._above)
                 del self.known[start]
         return found
 
@@ -141,6 +150,7 @@ class Cohorts:
             delays=added(scored.delays, [0] * len(self._cohorting.edges)),
             edges=[edge / 1e6 for edge in self._cohorting.edges],
             groups=known.groups,
+            estimated=known.estimated or {},
         )
 
 

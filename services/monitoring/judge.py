@@ -31,6 +31,7 @@ from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
 from .drifting import Counts, Habits, Period, drift
+from .estimating import Estimator
 from .parity import Standing, unequal
 from .punctuality import Custom
 from .sources import capping, excess
@@ -92,6 +93,7 @@ class _State(msgspec.Struct):
     cohorts: dict[int, Known] = {}
     customs: dict[int, Custom] = {}
     standings: dict[int, Standing] = {}
+    estimator: Estimator = msgspec.field(default_factory=Estimator)
 
 
 class Closed(NamedTuple):
@@ -113,7 +115,7 @@ class Case:
             self._monitors[SOURCES] = model.label.sources
         self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
         self._threshold = model.value.above if model.value else 0.5
-        self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts)
+        self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts, self.state.estimator)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
         self._over = next((m.over for m in model.monitors if isinstance(m, Skill)), PRIOR_OVER)

@@ -23,7 +23,7 @@ from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, 
 from penstock.segment import MISSING, Segment
 from penstock.statistics.groups import Levels
 from penstock.statistics.kinds import YES_NO, Kind, kind_of
-from penstock.statistics.quality import BINS, Sums, added
+from penstock.statistics.quality import BINS, Sums, added, place_of
 from penstock.statistics.quota import level_of
 
 from .bins import Binner
@@ -74,6 +74,15 @@ class Scoring(msgspec.Struct):
     silent: int = 0
     unanswered: int = 0
     delays: list[int] = []
+    scores: dict[str, list[int]] = {}
+
+    def answer(self, version: str, score: float | None) -> None:
+        """Count an answer; None: its score is no probability."""
+        self.answers += 1
+        if version != NOBODY and score is not None:
+            if version not in self.scores:
+                self.scores[version] = [0] * BINS
+            self.scores[version][place_of(score)] += 1
 
     def delay(self, place: int) -> None:
         """Count a delay in a bin."""
@@ -192,7 +201,7 @@ class Window(msgspec.Struct):
 
     def answer(self, answer: Answer, scored: int, counting: Counting) -> None:
         """Count an answer in its cohort, and in its groups."""
-        self.cohort(scored, counting).answers += 1
+        self.cohort(scored, counting).answer(answer.version, answer.score if counting.kind is YES_NO else None)
         for segment, level in counting.levels(answer):
             self.tallied.levels(counting.cohorting.start(scored), segment).answer(level, answer.score, counting.cut)
 

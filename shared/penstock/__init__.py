@@ -48,6 +48,7 @@ from .value import value
 if _typing.TYPE_CHECKING:
     from .frames.asof import as_of
     from .frames.compute import compute
+    from .frames.slices import slices
     from .frames.training import training_set
     from .scoring.loading import load_model
 
@@ -106,6 +107,7 @@ __all__ = [
     "shadow",
     "since_last",
     "skill",
+    "slices",
     "sources",
     "std",
     "sum",
@@ -119,6 +121,7 @@ _WHEN_USED = {
     "as_of": ".frames.asof",
     "compute": ".frames.compute",
     "load_model": ".scoring.loading",
+    "slices": ".frames.slices",
     "training_set": ".frames.training",
 }
 

@@ -35,6 +35,7 @@ from . import (
     scoring,
     screen,
     serve,
+    slices,
     tables,
     topics,
 )  # fmt: skip
@@ -136,6 +137,7 @@ command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
 command(app)(fairness.fairness)
+command(app)(slices.slices)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")

@@ -10,7 +10,7 @@ from ..log import Log
 from . import broker, screen
 
 if TYPE_CHECKING:
-    from ..records import Cohort, Measure
+    from ..records import Cohort, Estimate, Measure
     from ..settings import Settings
 
 __all__ = ["as_known", "cell", "held", "nothing", "show"]
@@ -56,6 +56,9 @@ def show(settings: Settings, topic: str, model: str, cohorts: int, known: dateti
         screen.note(nothing(model, known))
         return
     screen.note("  each with its 95 % interval; (now) first known -> as known; prior: answering with the label rate of before")
+    if not screen.form.json and any(last.estimated for _, last in shown):
+        screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
+        screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
 
 
 def nothing(model: str, known: datetime | None) -> str:
@@ -86,6 +89,34 @@ def table(shown: Sequence[tuple[Cohort, Cohort]]) -> list[tuple[str, ...]]:
             )
         )
     return found
+
+
+def expected(cohorts: Sequence[Cohort]) -> list[tuple[str, ...]]:
+    """Lines for people: what was expected of cohorts before their labels came, by how much such estimates had been wrong, and of
+    those that are complete what came true."""
+    names = sorted({name for cohort in cohorts for name in cohort.estimated})
+    found: list[tuple[str, ...]] = [("scored from", *(f"{name.replace('_', ' ')} expected" for name in names), "compared")]
+    for cohort in cohorts:
+        served, sums = cohort.measures.get("served", {}), cohort.quality.get("served")
+        true = {name: measure.value for name, measure in served.items()} if cohort.complete else {}
+        if cohort.complete and sums is not None and sums.n > 0:
+            true["label_rate"] = sums.positives / sums.n
+        cells = [_expected(cohort.estimated.get(name), true.get(name)) for name in names]
+        compared = max((each.compared for each in cohort.estimated.values()), default=0)
+        found.append((f"{cohort.start:%Y-%m-%d %H:%M}", *cells, f"{compared}"))
+    return found
+
+
+def _expected(estimate: Estimate | None, true: float | None) -> str:
+    """
+    >>> from penstock.records import Estimate
+    >>> _expected(Estimate(value=0.7), None), _expected(Estimate(value=0.7, low=0.65, high=0.75), 0.71)
+    ('0.7000 (error not yet known)', '0.7000 (0.6500 to 0.7500) -> 0.7100')
+    """
+    if estimate is None:
+        return "–"
+    within = "error not yet known" if estimate.low is None else f"{estimate.low:.4f} to {estimate.high:.4f}"
+    return f"{estimate.value:.4f} ({within})" + ("" if true is None else f" -> {true:.4f}")
 
 
 def cell(measure: Measure | None, first: Measure | None = None) -> str:

@@ -10,8 +10,22 @@ from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
 from .statistics import (
-    Cohort, Confusion, Contributed, Errors, Group, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally,
-)  # fmt: skip
+    Cohort,
+    Confusion,
+    Contributed,
+    Errors,
+    Estimate,
+    Group,
+    Measure,
+    Mix,
+    Paired,
+    Partial,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Tally,
+)
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
@@ -30,6 +44,7 @@ __all__ = [
     "Decision",
     "Described",
     "Errors",
+    "Estimate",
     "Frequent",
     "Group",
     "Inference",

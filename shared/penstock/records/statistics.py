@@ -7,9 +7,22 @@ from datetime import datetime
 import msgspec
 
 __all__ = [
-    "Cohort", "Confusion", "Contributed", "Errors", "Group", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift",
-    "Statistic", "Tally",
-]  # fmt: skip
+    "Cohort",
+    "Confusion",
+    "Contributed",
+    "Errors",
+    "Estimate",
+    "Group",
+    "Measure",
+    "Mix",
+    "Paired",
+    "Partial",
+    "Quality",
+    "Scored",
+    "Shift",
+    "Statistic",
+    "Tally",
+]
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -68,6 +81,20 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     value: float
     low: float
     high: float
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """What a measure was expected to be before the labels came, and what earlier estimates justify to say of it; how, and what it
+    cannot see (concept drift, above all), says services/monitoring/estimating.py."""
+
+    value: float
+    low: float | None = None
+    """The interval that held 9 of 10 truths before; null while there are too few of them to know."""
+    high: float | None = None
+    error: float | None = None
+    """By how much earlier estimates were wrong in the mean, newer ones counting more; null before the first truth."""
+    compared: int = 0
+    """Earlier estimates whose truth is known."""
 
 
 class Paired(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +160,8 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int = 0
     delays: list[int] = []
     """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
+    scores: dict[str, list[int]] = {}
+    """What models answered, in the bins of Quality, by the version that answered."""
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
@@ -276,3 +305,6 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds."""
     groups: dict[str, dict[str, Group]] = {}
     """Segment -> level -> sums, where segments are declared; the outcomes are those of `quality`."""
+    estimated: dict[str, Estimate] = {}
+    """What was served: `accuracy`, `auc`, `label_rate` and `log_loss` as expected at the end of the cohort from its scores alone;
+    empty before, of fewer than 30 answers of a model, and in records older than the field."""

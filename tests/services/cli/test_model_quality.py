@@ -39,13 +39,15 @@ def project(log: MemoryLog, tmp_path: Path) -> str:
 def test_the_newest_cohorts_are_shown_with_intervals_and_the_prior(cli: Cli, project: str) -> None:
     ran = cli("quality", "late", "--project", project)
     assert ran.exit_code == 0, ran.output
-    lines = ran.stdout.splitlines()
+    lines, estimates = (part.splitlines() for part in ran.stdout.split("\n\n"))
     assert lines[0].split() == ["scored", "from", "known", "until", "answers", "settled", "auc", "log", "loss", "accuracy",
                                 "calibration", "error", "prior"]  # fmt: skip
     starts = sorted({cohort.start for cohort in FOUND.restated})
     assert len(lines) == 1 + min(14, len(starts))
     assert all(" to " in line or " – " in line for line in lines[1:])
-    assert " -> " in ran.stdout, "what was said first"
+    assert any(" -> " in line for line in lines), "what was said first"
+    assert len(estimates) == len(lines) and estimates[0].split()[2:4] == ["accuracy", "expected"]
+    assert all(("not yet known" in line and " -> " in line) or " – " in line for line in estimates[1:]), "of too few cohorts"
 
 
 def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> None:

@@ -1,0 +1,82 @@
+"""slices: where a model fails."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+import typer
+
+from ..errors import PenstockError
+from . import screen
+from .options import project_settings, topics_of
+
+__all__ = ["slices"]
+
+
+def slices(
+    model: Annotated[str, typer.Argument(help="The model.", show_default=False)],
+    start: Annotated[
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Scored events from then on, such as 2026-02-01T00:00Z.", show_default=False),
+    ] = None,
+    end: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Scored events before then.", show_default=False)
+    ] = None,
+    surprising: Annotated[
+        bool, typer.Option("--surprising", help="Count loss only as far as the scores did not make it expect.")
+    ] = False,
+    material: Annotated[
+        float, typer.Option("--material", min=0.0, help="The least excess that is named, as a part of the rest's loss.")
+    ] = 0.1,
+) -> None:
+    """Show the slices of inputs where a model fails.
+
+    An error model looks for them in one half of the archived outcomes, and judges them on the other: a slice is named if its loss
+    there is surely above that of the rest (95 % for all that were tried at once), and materially. The most harmful comes first:
+    rows times excess. "expected" is the loss that the model's own scores made expect: far below the loss, it was wrong without
+    knowing (--surprising looks for that alone). That there is none is a result, too.
+    """
+    from ..frames.slices import archived
+    from ..frames.slices import slices as found_in
+    from ..mistake import nearest
+    from ..offline import Tables
+
+    settings = project_settings()
+    topics = topics_of(settings)
+    models = {each.name: each for each in topics.project.models}
+    if model not in models:
+        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, list(models)))
+    since, until = _moment(start, "--from"), _moment(end, "--until")
+    frame = archived(Tables(settings.offline), topics.outcomes(model), models[model].inputs, since, until)
+    found = found_in(frame, surprising=surprising, material=material)
+    table = [
+        ("where", "rows", "share", "loss", "rest", "excess", "expected"),
+        *(
+            (
+                each.where,
+                f"{each.rows:,}",
+                f"{each.share:.1%}",
+                f"{each.loss:.4f}",
+                f"{each.rest:.4f}",
+                f"{each.excess:.4f} ({each.low:.4f} to {each.high:.4f})",
+                "–" if each.expected is None else f"{each.expected:.4f}",
+            )
+            for each in found.slices
+        ),
+    ]
+    screen.answer(found, f"  {found.why}", screen.rows(table) if found.slices else [])
+    loss = "" if found.loss is None else f", mean {found.loss_is.replace('_', ' ')} {found.loss:.4f}"
+    screen.note(f"  {screen.count(found.rows, 'labelled answer')} of {model}{loss}")
+
+
+def _moment(said: str | None, option: str) -> datetime | None:
+    if said is None:
+        return None
+    from ..event import moment_of
+
+    try:
+        return moment_of(said)
+    except ValueError as error:
+        what, _, fix = str(error).partition(": ")
+        raise PenstockError(f"{option} {what}", fix) from None
