@@ -1,6 +1,7 @@
 """The book of one model on one partition: its ledger, its window under way, the references of its versions.
 
-Time only grows; before anything of a later time is entered, `elapse` closes the windows that end by then.
+Time only grows; before anything of a later time is entered, `elapse` closes the windows that end by then. Of empty windows
+those are reported that follow something within MOST_EMPTY, so which ones are does not depend on the steps in which time passes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from .window import Counting, Window, length_of
 
 __all__ = ["MOST_EMPTY", "Book"]
 
-MOST_EMPTY = 10_000
-"""A jump over more empty windows than this is reported as one record."""
+MOST_EMPTY = 1_000
+"""So many empty windows in a row are reported; after them only how far time has come, until something happens."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -73,12 +74,14 @@ class Book:
         assert self.window is not None
         while (end := (self.window.start // self.length + 1) * self.length) <= now:  # also of one begun under another length
             self.ledger.expire(end)
-            self._report(self.drain(), end)
-            quiet = self.ledger.quiet(now) // self.length * self.length
-            if quiet - end > MOST_EMPTY * self.length:
-                self._report(Window(end), quiet)
-                end = quiet
-            self.window = Window(end)
+            window, empty = self.drain(), self.window.empty
+            if window != Window(window.start, empty=empty):
+                empty = -1
+            elif empty >= MOST_EMPTY:
+                end = self.ledger.quiet(now) // self.length * self.length
+                window = Window(end)
+            self._report(window, end)
+            self.window = Window(end, empty=min(empty + 1, MOST_EMPTY))
         self.ledger.expire(now)
 
     def drain(self) -> Window:

@@ -115,7 +115,7 @@ class Case:
     def hear(self, partial: Partial) -> list[Closed]:
         """Add a shard's report; returns the windows that it closes."""
         state = self.state
-        if partial.end - partial.start <= self.length:  # else a jump over empty windows
+        if 0 < partial.end - partial.start <= self.length:  # else time passed, and nothing happened
             state.open.setdefault(partial.start, _Open(partial.end)).add(partial)
         if partial.part == partial.parts - 1:
             state.reported[partial.shard] = max(partial.end, state.reported.get(partial.shard, partial.end))

@@ -128,6 +128,8 @@ class Window(msgspec.Struct):
     scored: dict[int, Scoring] = {}
     sources: dict[str, Mixing] = {}
     capped: dict[str, dict[int, Tallied]] = {}
+    empty: int = 0
+    """Empty windows in a row before this one."""
 
     def meet(self, settled: Settled, counting: Counting) -> None:
         """Count that a label met its answer, or that silence was taken for one."""

@@ -347,7 +347,7 @@ async def read(log: MemoryLog, topics: Topics, passed: int) -> Result:
         assert (outcome.id, outcome.corrects) not in outcomes, f"{outcome.id} came out twice"
         outcomes[outcome.id, outcome.corrects] = value
     partials = [msgspec.json.decode(v, type=Partial) for v in await values(topics.partials)]
-    reports = Counter((p.shard, p.start, p.part) for p in partials)
+    reports = Counter((p.shard, p.start, p.part) for p in partials if p.start < p.end)
     assert max(reports.values(), default=1) == 1, "a shard reported a window twice"
     dead = await values(topics.dead_letters(topics.predictions("late")))
     statistics, alarms, cohorts = [await values(t) for t in (topics.statistics("late"), topics.alarms, topics.cohorts("late"))]

@@ -213,7 +213,7 @@ def test_drift_counts_are_those_of_all_answers_of_the_version() -> None:
         assert s.drift["Order.amount"].n == len(amounts)
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 4, 7])
+@pytest.mark.parametrize("partitions", [1, 4, 7, 16])
 @pytest.mark.parametrize("seed", range(4))
 def test_partitions_and_batches_do_not_show(partitions: int, seed: int) -> None:
     assert run(WORLD, partitions, seed, max_records=[7, 50, 4096][seed % 3]) == WHOLE

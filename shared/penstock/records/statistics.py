@@ -85,7 +85,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     start: int
     end: int
-    """Window in microseconds, end exclusive; by the time the label became known (quality) or of the event (inputs)."""
+    """Window in microseconds, end exclusive; by the time the label became known (quality) or of the event (inputs). Where it is
+    empty or longer than a window the record says only how far time has come."""
     shard: int
     shards: int
     quality: dict[str, Quality]
