@@ -44,7 +44,7 @@ class Book:
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
-        self._unbinned: dict[str, tuple[list[Any], list[int]]] = {}
+        self._unbinned: dict[str, tuple[list[Any], list[int], list[float | None]]] = {}
         self._share, self._drawn = model.explain, dict[str, list[Any]]()
 
     def answer(self, now: int, item: Item) -> None:
@@ -53,10 +53,12 @@ class Book:
             return
         assert self.window is not None
         self.window.cohort(max(item.time, now - self.ledger.within), self._counting).answers += 1
+        self.window.took(answer.variant, answer.latency)
         if answer.digest:
-            rows, times = self._unbinned.setdefault(answer.version, ([], []))
+            rows, times, scores = self._unbinned.setdefault(answer.version, ([], [], []))
             rows.append(answer.inputs)
             times.append(item.time)
+            scores.append(answer.scores.get(answer.version))
             if self._share and drawn(self.name, answer.id, self._share):
                 self._drawn.setdefault(answer.version, []).append(answer.inputs)
 
@@ -98,12 +100,12 @@ class Book:
         ledger.settled.clear()
         ledger.due.clear()
         ledger.unanswered.clear()
-        for version, (rows, times) in self._unbinned.items():
+        for version, (rows, times, scores) in self._unbinned.items():
             binner = self.references.get(version)
             if binner is not None:
-                counts, parts, unread = binner.count(rows, times)
-                ledger.counts["unread"] += unread
-                window.bin(version, counts, parts)
+                binned = binner.count(rows, times, scores)
+                ledger.counts["unread"] += binned.unread
+                window.bin(version, binned)
         self._unbinned.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)

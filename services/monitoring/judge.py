@@ -19,7 +19,21 @@ from penstock.label import Sources
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
 from penstock.policy import Drift, Labels, Monitor, Skill
-from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from penstock.records import (
+    Alarm,
+    Cohort,
+    Contributed,
+    Mix,
+    Moments,
+    Paired,
+    Partial,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Summed,
+    Tally,
+)
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.statistics.quality import added, area, mean_loss, prior_loss
@@ -27,7 +41,10 @@ from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
+from .debut import labels
 from .drifting import Counts, Habits, Period, drift
+from .latencies import latency_of
+from .moments import joined, moments_of
 from .punctuality import Custom
 from .sources import capping, excess
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
@@ -56,12 +73,15 @@ class _Open(msgspec.Struct):
     scored: dict[int, Scored] = {}
     sources: dict[str, Mix] = {}
     capped: dict[str, dict[int, Tally]] = {}
+    summed: dict[str, dict[str, Summed]] = {}
+    latency: dict[str, dict[int, int]] = {}
 
     def add(self, partial: Partial) -> None:
-        for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped"):
+        for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "latency"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
+            self.summed[partial.reference] = joined(self.summed.get(partial.reference, {}), partial.summed)
 
     def cap(self, sources: Sources) -> dict[str, int]:
         """Add what counts of the sources with a cap; returns how many labels of each do not."""
@@ -169,6 +189,8 @@ class Case:
             contributions=window.contributions,
             measures=measures_of(served, prior, last, self._value),
             sources=window.sources,
+            moments={v: found for v, by in sorted(window.summed.items()) if (found := _moments(by))},
+            latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
@@ -176,6 +198,7 @@ class Case:
         """What the monitors say whose period ends with this window."""
         shifts: dict[str, Shift] = {}
         verdicts: dict[int, Verdict] = {}
+        known = {version: labels(quality) for version, quality in window.quality.items() if version not in (SERVED, NOBODY)}
         for place, monitor in self._monitors.items():
             if isinstance(monitor, Sources):
                 verdicts[place] = Verdict(*excess(monitor, window.sources, left))
@@ -192,7 +215,7 @@ class Case:
             period = self.state.periods.get(place)
             if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged
                 period = self.state.periods[place] = Period(start // monitor.every)
-            period.add(window.drift)
+            period.add(window.drift, known)
             if ends:
                 watch = self.state.watches.get(monitor.signal)
                 habits = self.state.habits.setdefault(place, Habits())
@@ -218,6 +241,10 @@ class Case:
                 worst = max(said.values(), key=lambda v: (v.again, v.bad))
                 found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))
         return found
+
+
+def _moments(summed: Mapping[str, Summed]) -> dict[str, Moments]:
+    return {name: moments for name, found in summed.items() if (moments := moments_of(found))}
 
 
 class _Position(msgspec.Struct):

@@ -33,6 +33,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     digest: str = ""
     traceparent: str = ""
     """Of the record, not in it: where its trace goes on, empty when it is not traced."""
+    latency: float = 0.0
+    """Seconds; counted when it comes, and not kept."""
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

@@ -11,11 +11,11 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+from tests.replays import counted
 from tests.services.shop import EDGES, END, LENGTH, REFERENCE, START, WHOLE, WITHIN, WORLD, World, run, world
 
 from penstock.duration import DAY
 from penstock.event import to_micros
-from penstock.inputs import counted
 from penstock.records import Cohort, Paired, Prediction, Quality
 
 

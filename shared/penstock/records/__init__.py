@@ -9,7 +9,22 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
-from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from .statistics import (
+    Cohort,
+    Contributed,
+    Latency,
+    Measure,
+    Mix,
+    Moments,
+    Paired,
+    Partial,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Summed,
+    Tally,
+)
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
@@ -29,9 +44,11 @@ __all__ = [
     "Frequent",
     "Inference",
     "LateEvent",
+    "Latency",
     "Measure",
     "Met",
     "Mix",
+    "Moments",
     "Notice",
     "Outcome",
     "Paired",
@@ -45,6 +62,7 @@ __all__ = [
     "Shift",
     "Silence",
     "Statistic",
+    "Summed",
     "Tally",
     "Tensor",
     "Weighed",
