@@ -23,7 +23,7 @@ Columns = npt.NDArray[Any]
 def counted(values: npt.ArrayLike, edges: Sequence[float]) -> list[int]:
     """How many values fall to each bin, the last count of the missing."""
     column = Numbers(edges=tuple(edges), centre=0.0, unit=1.0, counts=())
-    return column.count(values)[: column.missing_cell + 1].tolist()  # type: ignore[no-any-return]
+    return column.count(values)[: column.missing_cell + 1].tolist()
 
 
 @dataclass

@@ -22,7 +22,7 @@ from penstock.policy import ANSWERS, CONTRIBUTIONS, LABEL
 from penstock.records import Contributed, Quality
 from penstock.statistics.shift import LEAST_VALUES, beyond, distances, raised_by, spread_of
 
-__all__ = ["Debut", "Told", "apart", "contributions", "labels", "material", "told"]
+__all__ = ["Debut", "Measured", "Told", "contributions", "labels", "material", "measured", "told"]
 
 LASTS, LEAST = 7 * DAY, 7
 """A week has all of its days; of fewer periods no custom can be told."""
@@ -45,7 +45,7 @@ class Debut(msgspec.Struct):
         table = np.array(self.periods, np.float64)
         others = table.sum(0) - table
         noise = 1 / table.sum(-1) + 1 / others.sum(-1)
-        self.spread = round(spread_of(beyond(apart(name, table, others), noise, raised_by(others)).tolist()), 6)
+        self.spread = round(spread_of(beyond(*measured(name, table, others, noise)).tolist()), 6)
         self.periods = [[int(n) for n in table.sum(0)]]
 
 
@@ -94,13 +94,27 @@ def contributions(contributed: Contributed) -> list[int]:
     return [round(contributed.n * share / whole) for _, share in sorted(contributed.absolute.items())]
 
 
-def apart(name: str, now: Floats, then: Floats) -> Floats:
-    """How far counts lie apart (the last axis): the Kolmogorov-Smirnov distance, or of contributions, which have no order, the
-    total variation: the share that went from some inputs to others."""
+class Measured(NamedTuple):
+    """Of counts (..., bins): how far apart, the noise, and what the distance is raised by (see penstock.statistics.shift)."""
+
+    distance: Floats
+    noise: Floats
+    raised: Floats
+
+
+def measured(name: str, now: Floats, then: Floats, noise: Floats) -> Measured:
+    """Scores are measured as inputs are. Contributions have no order: their distance is the total variation, the share that some
+    inputs lost to others. Of two classes there is nothing between bins, and a rate has the noise of a rate: 4 p (1 - p) of that of
+    a distribution, p over both with one more of each (Agresti & Caffo 2000).
+    """
+    if name == LABEL:
+        rate = (now[..., 1] + then[..., 1] + 1) / (now.sum(-1) + then.sum(-1) + 2)
+        return Measured(distances(now, then), noise * 4 * rate * (1 - rate), np.zeros_like(noise))
     if name != CONTRIBUTIONS:
-        return distances(now, then)
+        return Measured(distances(now, then), noise, raised_by(then))
     p, q = (counts / np.maximum(counts.sum(-1, keepdims=True), 1) for counts in (now, then))
-    return np.where((now.sum(-1) > 0) & (then.sum(-1) > 0), np.abs(p - q).sum(-1) / 2, 0.0)
+    variation = np.where((now.sum(-1) > 0) & (then.sum(-1) > 0), np.abs(p - q).sum(-1) / 2, 0.0)
+    return Measured(variation, noise, raised_by(then))
 
 
 def material(name: str, floor: float, then: list[int]) -> float:

@@ -40,7 +40,7 @@ from penstock.statistics.shift import (
     stability,
 )
 
-from .debut import Debut, apart, contributions, material, told
+from .debut import Debut, contributions, material, measured, told
 from .verdict import Verdict
 
 __all__ = ["Counts", "Habits", "Period", "drift"]
@@ -176,9 +176,9 @@ class _Inputs:
         now, then = self.now[-periods:].sum(0), self.then[-periods:].sum(0)
         n, distance, raised = now.sum(-1), distances(now, then), raised_by(then)
         noise = 1 / np.maximum(n, 1) + _sampling(self._spans[-periods:], self.names)
-        if CONTRIBUTIONS in self.names:
-            at = self.names.index(CONTRIBUTIONS)
-            distance[at] = apart(CONTRIBUTIONS, now[at], then[at])
+        for name in {*ANSWERS} & {*self.names}:
+            at = self.names.index(name)
+            distance[at], noise[at], raised[at] = measured(name, now[at], then[at], noise[at])
         p = chance(distance, noise, self.spread, raised)
         critical = critical_of(discovered(p, self.level)[0], noise, self.spread, raised)
         psi = stability(now, then, self._widths)
@@ -295,7 +295,7 @@ def _sampling(spans: Sequence[Counts], names: Sequence[str]) -> Floats:
 
 
 def _influence(names: Sequence[str], contributed: Contributed) -> Floats:
-    """The share that each input has in what moves the answers, against an equal share; between LEAST_SHARE and 1. Of ANSWERS 1."""
+    """The share that each input has in what moves the answers, against an equal one; between LEAST_SHARE and 1; 1 of ANSWERS."""
     whole = sum(contributed.absolute.values())
     if whole <= 0:
         return np.ones(len(names))

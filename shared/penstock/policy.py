@@ -53,8 +53,8 @@ class Drift:
     """Do the inputs still look like those that the champion was fitted on, and its answers, their labels and what moves them like
     those of its first week? One verdict a window of `every`.
 
-    `inputs` are names of model inputs and of ANSWERS (none: all). A window alarms when some distribution, of an input against that of
-    the same hours of the week, differs both significantly (so rarely by chance and by its own custom that it costs about
+    `inputs` are names of model inputs and of ANSWERS (none: all). A window alarms when some distribution, of an input against
+    that of the same hours of the week, differs both significantly (so rarely by chance and by its own custom that it costs about
     `false_alarms_per_month`, over all and over windows) and materially (Kolmogorov-Smirnov distance above `material`, more for
     inputs that hardly move the answers).
     """

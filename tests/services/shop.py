@@ -114,7 +114,7 @@ def prediction(name: str, shop: str, time: int, scores: dict[str, float], versio
     return Prediction(
         id=name, key=shop, model="late", time=from_micros(time), inputs=msgspec.Raw(msgspec.json.encode(inputs)),
         score=scores[version] if known else 0.5, scores=scores, weights={version: 1.0} if known else {}, bucket=7,
-        version=version, variant="champion" if known else "none", digest="abc" if known else "", latency=0.001,
+        version=version, variant="champion" if known else "none", digest="abc" if known else "", latency=0.001 * (1 + len(name)),
     )  # fmt: skip
 
 
@@ -123,6 +123,7 @@ def decision(version: str, edges: dict[str, list[float]], reference: dict[str, l
         id=version, model=model, version=version, kind="full", at=from_micros(START),
         artefact=Artefact(uri="", sha256="", size=0, format="onnx"), inputs=list(edges),
         weights={}, edges=edges, reference=reference, metrics={}, run="", fingerprint="",
+        grid={"score": (0.5, 2.0**-10), **dict.fromkeys(edges, (10.0, 2.0**-7))}, scores=[0.25, 0.5, 0.75],
     )  # fmt: skip
     return msgspec.json.encode(
         Decision(
