@@ -44,7 +44,7 @@ class Binner:
         reference: Mapping[str, Sequence[int]],
         hours: Hours | None = None,
         spread: Mapping[str, float] | None = None,
-        grid: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+        grid: Mapping[str, Sequence[float]] = MappingProxyType({}),
         scores: Sequence[float] = (),
     ) -> None:
         fit = [name for name in sorted(edges) if len(reference.get(name, ())) == len(edges[name]) + 2]

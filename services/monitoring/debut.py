@@ -103,9 +103,9 @@ class Measured(NamedTuple):
 
 
 def measured(name: str, now: Floats, then: Floats, noise: Floats) -> Measured:
-    """Scores are measured as inputs are. Contributions have no order: their distance is the total variation, the share that some
-    inputs lost to others. Of two classes there is nothing between bins, and a rate has the noise of a rate: 4 p (1 - p) of that of
-    a distribution, p over both with one more of each (Agresti & Caffo 2000).
+    """Scores are measured as inputs are. Contributions have no order: their distance is the total variation, the share that went
+    to others. Of two classes there is nothing between bins, and a rate has the noise of a rate: 4 p (1 - p) of that of a
+    distribution, p over both with one more of each (Agresti & Caffo 2000).
     """
     if name == LABEL:
         rate = (now[..., 1] + then[..., 1] + 1) / (now.sum(-1) + then.sum(-1) + 2)

@@ -200,7 +200,7 @@ class Desk:
             explainer=work.explainer,
             hours=work.hours,
             spread=work.spread,
-            grid={name: (column.centre, column.unit) for name, column in columns.items()},
+            grid={name: [column.centre, column.unit] for name, column in columns.items()},
             scores=list(work.scores.edges) if work.scores else [],
         )
 

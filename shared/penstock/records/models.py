@@ -95,7 +95,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spread: dict[str, float] = {}
     """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does
     not explain, from windows of the training rows against the others. Inputs that do not are left out."""
-    grid: dict[str, tuple[float, float]] = {}
+    grid: dict[str, list[float]] = {}
     """Centre and unit in which values of an input, and of its answers (`score`), are added up, so that sums are exact; absent in
     versions older than it."""
     scores: list[float] = []
