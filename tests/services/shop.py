@@ -123,7 +123,7 @@ def decision(version: str, edges: dict[str, list[float]], reference: dict[str, l
         id=version, model=model, version=version, kind="full", at=from_micros(START),
         artefact=Artefact(uri="", sha256="", size=0, format="onnx"), inputs=list(edges),
         weights={}, edges=edges, reference=reference, metrics={}, run="", fingerprint="",
-        grid={"score": [0.5, 2.0**-10], **dict.fromkeys(edges, [10.0, 2.0**-7])}, scores=[0.25, 0.5, 0.75],
+        grid={"score": [0.5, 2.0**-10]} | {name: [10.0, 2.0**-7] for name in edges}, scores=[0.25, 0.5, 0.75],
     )  # fmt: skip
     return msgspec.json.encode(
         Decision(
