@@ -1,7 +1,7 @@
 """The book of one model on one partition: its ledger, its window under way, the references of its versions.
 
 Time only grows; before anything of a later time is entered, `elapse` closes the windows that end by then. Of empty windows
-those are reported that follow something within MOST_EMPTY, so which ones are does not depend on the steps in which time passes.
+those are reported that follow something within QUIET, so which ones are does not depend on the steps in which time passes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.duration import DAY
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
@@ -23,10 +24,11 @@ from .intake import Item
 from .ledger import Ledger, Settled
 from .window import Counting, Window, length_of
 
-__all__ = ["MOST_EMPTY", "Book"]
+__all__ = ["MOST_EMPTY", "QUIET", "Book"]
 
-MOST_EMPTY = 1_000
-"""So many empty windows in a row are reported; after them only how far time has come, until something happens."""
+QUIET, MOST_EMPTY = 7 * DAY, 1_000
+"""Empty windows in a row are reported for so long, but no more than so many; after them only how far time has come, until
+something happens. A stream that has ended (penstock.publish.FOREVER) would go on for ages, and refits with it."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,6 +40,7 @@ class Book:
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
+        self.most_empty = max(1, min(QUIET // self.length, MOST_EMPTY))
         self._counting = Counting(Cohorting.of(model, self.length), model.label.sources)
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits)
         self.window: Window | None = None
@@ -79,11 +82,11 @@ class Book:
             window, empty = self.drain(), self.window.empty
             if window != Window(window.start, empty=empty):
                 empty = -1
-            elif empty >= MOST_EMPTY:
+            elif empty >= self.most_empty:
                 end = self.ledger.quiet(now) // self.length * self.length
                 window = Window(end)
             self._report(window, end)
-            self.window = Window(end, empty=min(empty + 1, MOST_EMPTY))
+            self.window = Window(end, empty=min(empty + 1, self.most_empty))
         self.ledger.expire(now)
 
     def drain(self) -> Window:

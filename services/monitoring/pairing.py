@@ -29,7 +29,7 @@ from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .bins import Binner
-from .book import MOST_EMPTY, Book
+from .book import Book
 from .explaining import Explaining
 from .intake import UNREADABLE, Intake, Item, SavedIntake
 from .window import Window
@@ -111,7 +111,7 @@ class PairingShard:
         begun = [book for book in self._books.values() if book.window is None]
         first = next((time for time in released.times.tolist() if time > NEVER), frontier)
         for book in begun:
-            book.window = Window(first // book.length * book.length, empty=MOST_EMPTY)
+            book.window = Window(first // book.length * book.length, empty=book.most_empty)
         for time, item in zip(released.times.tolist(), *released.columns, strict=False):
             self._apply(time, item)
         table: dict[bytes, bytes | None] = {}
