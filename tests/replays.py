@@ -11,13 +11,19 @@ import numpy.typing as npt
 
 from penstock.alarm import Watch
 from penstock.duration import DAY
-from penstock.inputs import edges_of, places_of
 from penstock.policy import Drift
 from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
 from penstock.services.trainer.reference import reference
 from penstock.statistics.hours import Hours, hour_of_week
+from penstock.statistics.reference import FEW_BINS, Numbers
 
 Columns = npt.NDArray[Any]
+
+
+def counted(values: npt.ArrayLike, edges: Sequence[float]) -> list[int]:
+    """How many values fall to each bin, the last count of the missing."""
+    column = Numbers(edges=tuple(edges), centre=0.0, unit=1.0, counts=())
+    return column.count(values)[: column.missing_cell + 1].tolist()
 
 
 @dataclass
@@ -33,8 +39,8 @@ class Watched:
     """State, end of the window, evidence."""
 
     def __post_init__(self) -> None:
-        self.edges = {name: edges_of(self.X[:, i].astype(np.float32)) for i, name in enumerate(self.names)}
-        self.hours, self.spread = reference(self.names, self.X, self.times, self.edges, self.monitor.every)
+        self.columns = {name: Numbers.of(self.X[:, i].astype(np.float32), FEW_BINS) for i, name in enumerate(self.names)}
+        self.hours, self.spread = reference(self.X, self.times, self.columns, self.monitor.every)
         self.shares = {name: self.hours.shares(name) for name in self.names}
         self.watch, self.habits = Watch(), Habits()
 
@@ -43,8 +49,7 @@ class Watched:
         parts, n = np.unique(self.hours.group[hour_of_week(times)], return_counts=True)
         inputs, expected = {}, {}
         for i, name in enumerate(self.names):
-            width = len(self.edges[name]) + 2
-            inputs[name] = np.bincount(places_of(window[:, i], self.edges[name]), minlength=width).tolist()
+            inputs[name] = counted(window[:, i], self.columns[name].edges)
             expected[name] = (n @ self.shares[name][parts]).tolist()
         hours = {int(part): [int(k), int(self.hours.rows[part])] for part, k in zip(parts, n, strict=True)}
         return Counts(inputs, expected, hours, {}, self.spread)
@@ -75,4 +80,4 @@ def alarms_a_month(raised: Sequence[tuple[int, Any]], start: int, end: int) -> f
     return sum(start < at <= end for at, _ in raised) * 30 * DAY / (end - start)
 
 
-__all__ = ["Columns", "Hours", "Watched", "alarms_a_month"]
+__all__ = ["Columns", "Hours", "Watched", "alarms_a_month", "counted"]

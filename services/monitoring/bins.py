@@ -1,5 +1,5 @@
-"""Bins: how often each input fell where, against one version's reference edges (see penstock.inputs.counted), and what the
-reference makes expect of the same answers.
+"""Bins: how often each input of a version's answers, and the answers themselves, fell where, against the version's reference (see
+penstock.statistics.reference), and what the reference makes expect of the same answers.
 
 Counts add across partitions and batches exactly.
 """
@@ -7,20 +7,36 @@ Counts add across partitions and batches exactly.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 
-from penstock.inputs import InputsDecoder, counted
+from penstock.inputs import InputsDecoder
+from penstock.policy import SCORE
+from penstock.records import Summed
 from penstock.statistics.hours import Hours, Ints, hour_of_week
+from penstock.statistics.reference import Numbers
 
-__all__ = ["Binner"]
+from .moments import summed
+
+__all__ = ["Binned", "Binner"]
+
+
+class Binned(NamedTuple):
+    """Of some answers: counts per bin by input, answers per part of the week (none without a reference by hours), sums by input,
+    and how many rows could not be read (they are counted nowhere else)."""
+
+    counts: dict[str, list[int]]
+    parts: dict[int, int]
+    summed: dict[str, Summed]
+    unread: int
 
 
 class Binner:
     """Counts batches of inputs, still as JSON objects. Inputs whose reference does not fit their edges are left out:
-    there is nothing to compare them with."""
+    there is nothing to compare them with. `scores`: edges between bins of the version's answers."""
 
     def __init__(
         self,
@@ -28,9 +44,13 @@ class Binner:
         reference: Mapping[str, Sequence[int]],
         hours: Hours | None = None,
         spread: Mapping[str, float] | None = None,
+        grid: Mapping[str, Sequence[float]] = MappingProxyType({}),
+        scores: Sequence[float] = (),
     ) -> None:
         fit = [name for name in sorted(edges) if len(reference.get(name, ())) == len(edges[name]) + 2]
-        self._edges = {name: np.asarray(edges[name], np.float64) for name in fit}
+        self._grid = grid
+        self._numbers = {name: self._bins(name, edges[name]) for name in fit}
+        self._scores = self._bins(SCORE, scores) if scores else None
         self.reference = {name: list(reference[name]) for name in fit}
         self.spread = {name: found for name, found in (spread or {}).items() if name in self.reference}
         if hours is not None and any(
@@ -41,18 +61,28 @@ class Binner:
         self._shares: dict[str, Ints] = {name: hours.shares(name) for name in fit} if hours is not None else {}
         self._decoder = InputsDecoder(fit)
 
-    def count(self, rows: Sequence[Any], times: Sequence[int]) -> tuple[dict[str, list[int]], dict[int, int], int]:
-        """Of rows with the times of their events: counts per bin by input, rows per part of the week (none without a reference by
-        hours), and how many rows could not be read (they are counted nowhere else)."""
+    def _bins(self, name: str, edges: Sequence[float]) -> Numbers:
+        centre, unit = self._grid.get(name, (0.0, 1.0))
+        return Numbers(edges=tuple(edges), centre=centre, unit=unit, counts=())
+
+    def count(self, rows: Sequence[Any], times: Sequence[int], scores: Sequence[float | None] = ()) -> Binned:
+        """Of rows with the times of their events and the version's own scores."""
         readable = list(range(len(rows)))
         try:
             matrix = self._decoder.matrix(rows)
         except msgspec.MsgspecError:
             readable = [at for at, row in enumerate(rows) if self._fits(row)]
             matrix = self._decoder.matrix([rows[at] for at in readable])
-        columns = zip(self._edges.items(), matrix.T, strict=True)
-        counts = {name: counted(column, edges) for (name, edges), column in columns}
-        return counts, self._parts(np.asarray(times, np.int64)[readable]), len(rows) - len(readable)
+        columns = [(name, numbers, matrix[:, at]) for at, (name, numbers) in enumerate(self._numbers.items())]
+        if self._scores is not None and len(scores):
+            columns.append((SCORE, self._scores, np.array(scores, np.float64)))
+        counts, sums = dict[str, list[int]](), dict[str, Summed]()
+        for name, numbers, values in columns:
+            vector = numbers.count(values)
+            counts[name] = vector[: numbers.missing_cell + 1].tolist()
+            if name in self._grid:
+                sums[name] = summed(numbers, vector, values)
+        return Binned(counts, self._parts(np.asarray(times, np.int64)[readable]), sums, len(rows) - len(readable))
 
     def _parts(self, times: Ints) -> dict[int, int]:
         if self._hours is None:

@@ -1,6 +1,7 @@
 """The book of one model on one partition: its ledger, its window under way, the references of its versions.
 
-Time only grows; before anything of a later time is entered, `elapse` closes the windows that end by then.
+Time only grows; before anything of a later time is entered, `elapse` closes the windows that end by then. Of empty windows
+those are reported that follow something within QUIET, so which ones are does not depend on the steps in which time passes.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from penstock.duration import DAY
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
@@ -23,10 +25,11 @@ from .intake import Item
 from .ledger import Ledger, Settled
 from .window import Counting, Window, length_of
 
-__all__ = ["MOST_EMPTY", "Book"]
+__all__ = ["MOST_EMPTY", "QUIET", "Book"]
 
-MOST_EMPTY = 10_000
-"""A jump over more empty windows than this is reported as one record."""
+QUIET, MOST_EMPTY = 7 * DAY, 1_000
+"""Empty windows in a row are reported for so long, but no more than so many; after them only how far time has come, until
+something happens. A stream that has ended (penstock.publish.FOREVER) would go on for ages, and refits with it."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -38,6 +41,7 @@ class Book:
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
         self.name, self.length = model.name, length_of(model)
+        self.most_empty = max(1, min(QUIET // self.length, MOST_EMPTY))
         self._counting = Counting.of(model, self.length)
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits, Coding(model.label))
         self._binary = model.label.task == "binary"
@@ -45,7 +49,7 @@ class Book:
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
-        self._unbinned: dict[str, tuple[list[Any], list[int]]] = {}
+        self._unbinned: dict[str, tuple[list[Any], list[int], list[float | None]]] = {}
         self._share, self._drawn = model.explain, dict[str, list[Any]]()
 
     def answer(self, now: int, item: Item) -> None:
@@ -54,10 +58,12 @@ class Book:
             return
         assert self.window is not None
         self.window.answer(answer, max(item.time, now - self.ledger.within), self._counting)
+        self.window.took(answer.variant, answer.latency)
         if answer.digest:
-            rows, times = self._unbinned.setdefault(answer.version, ([], []))
+            rows, times, scores = self._unbinned.setdefault(answer.version, ([], [], []))
             rows.append(answer.inputs)
             times.append(item.time)
+            scores.append(answer.scores.get(answer.version))
             if self._share and drawn(self.name, answer.id, self._share):
                 self._drawn.setdefault(answer.version, []).append(answer.inputs)
 
@@ -75,12 +81,14 @@ class Book:
         assert self.window is not None
         while (end := (self.window.start // self.length + 1) * self.length) <= now:  # also of one begun under another length
             self.ledger.expire(end)
-            self._report(self.drain(), end)
-            quiet = self.ledger.quiet(now) // self.length * self.length
-            if quiet - end > MOST_EMPTY * self.length:
-                self._report(Window(end), quiet)
-                end = quiet
-            self.window = Window(end)
+            window, empty = self.drain(), self.window.empty
+            if window != Window(window.start, empty=empty):
+                empty = -1
+            elif empty >= self.most_empty:
+                end = self.ledger.quiet(now) // self.length * self.length
+                window = Window(end)
+            self._report(window, end)
+            self.window = Window(end, empty=min(empty + 1, self.most_empty))
         self.ledger.expire(now)
 
     def drain(self) -> Window:
@@ -97,12 +105,12 @@ class Book:
         ledger.settled.clear()
         ledger.due.clear()
         ledger.unanswered.clear()
-        for version, (rows, times) in self._unbinned.items():
+        for version, (rows, times, scores) in self._unbinned.items():
             binner = self.references.get(version)
             if binner is not None:
-                counts, parts, unread = binner.count(rows, times)
-                ledger.counts["unread"] += unread
-                window.bin(version, counts, parts)
+                binned = binner.count(rows, times, scores)
+                ledger.counts["unread"] += binned.unread
+                window.bin(version, binned)
         self._unbinned.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)

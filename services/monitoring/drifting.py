@@ -8,18 +8,21 @@ shows at once and a small one when it has lasted.
 While the alarm stands, the span that raised it is judged alone and by RELAXED limits; when it is cleared, what lies before is
 forgotten, so one cause raises one alarm. Inputs that join it within SAME_CAUSE periods belong to the cause; such as drift later,
 in the newest period alone, are another, and raise the alarm anew.
+
+Scores, labels and contributions are judged among the inputs, by the same keys, against the version's own first week (debut.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from penstock.policy import Drift
+from penstock.policy import ANSWERS, CONTRIBUTIONS, LABEL, SCORE, Drift
 from penstock.records import Contributed, Partial, Shift
 from penstock.statistics.quality import added
 from penstock.statistics.shift import (
@@ -37,6 +40,7 @@ from penstock.statistics.shift import (
     stability,
 )
 
+from .debut import Debut, contributions, material, measured, told
 from .verdict import Verdict
 
 __all__ = ["Counts", "Habits", "Period", "drift"]
@@ -78,7 +82,7 @@ class Counts(msgspec.Struct):
     @property
     def reference(self) -> dict[str, list[int]]:
         """How the answers are expected to fall; not how many."""
-        return self.expected or self.baseline
+        return {**self.baseline, **self.expected}
 
     @property
     def answers(self) -> int:
@@ -91,10 +95,13 @@ class Period(msgspec.Struct):
 
     index: int = -1
     counts: dict[str, Counts] = {}
+    labels: dict[str, list[int]] = {}
+    """Outcomes that became known of what a version was asked: false, true."""
 
-    def add(self, window: Mapping[str, Counts]) -> None:
+    def add(self, window: Mapping[str, Counts], labels: Mapping[str, list[int]] = MappingProxyType({})) -> None:
         for version, counts in window.items():
             self.counts.setdefault(version, Counts()).add(counts)
+        self.labels = added(self.labels, dict(labels))
 
     @property
     def reference(self) -> str:
@@ -118,6 +125,8 @@ class Habits(msgspec.Struct):
     """Periods since it was raised."""
     contributed: Contributed = Contributed()
     """What has moved the answers of the reference."""
+    debuts: dict[str, Debut] = {}
+    """Of ANSWERS."""
 
     def forget(self) -> None:
         """An alarm was cleared."""
@@ -160,12 +169,16 @@ class _Inputs:
         declared = habits.spans[-1].spread
         self.spread = np.array([max(declared.get(n, 0.0), spread_of(habits.earlier.get(n, ()))) for n in names])
         self.influence = _influence(names, habits.contributed)
-        self.floor = np.minimum(monitor.material / self.influence, (1 + monitor.material) / 2)
+        least = np.array([material(n, monitor.material, habits.spans[-1].reference[n]) for n in names])
+        self.floor = np.minimum(least / self.influence, (1 + monitor.material) / 2)
 
     def over(self, periods: int) -> _Judged:
         now, then = self.now[-periods:].sum(0), self.then[-periods:].sum(0)
         n, distance, raised = now.sum(-1), distances(now, then), raised_by(then)
         noise = 1 / np.maximum(n, 1) + _sampling(self._spans[-periods:], self.names)
+        for name in {*ANSWERS} & {*self.names}:
+            at = self.names.index(name)
+            distance[at], noise[at], raised[at] = measured(name, now[at], then[at], noise[at])
         p = chance(distance, noise, self.spread, raised)
         critical = critical_of(discovered(p, self.level)[0], noise, self.spread, raised)
         psi = stability(now, then, self._widths)
@@ -203,10 +216,20 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     """
     version = period.reference
     if version and version != habits.reference:
-        habits.reference, habits.earlier, habits.contributed = version, {}, Contributed()
+        habits.reference, habits.earlier, habits.contributed, habits.debuts = version, {}, Contributed(), {}
         habits.forget()
     newest = period.counts.get(version, Counts())
     habits.contributed = added(habits.contributed, newest.contributed)
+    answered = {SCORE: newest.inputs.get(SCORE, []), CONTRIBUTIONS: contributions(newest.contributed)}
+    answered[LABEL] = period.labels.get(version, [])
+    watched = {name: counts for name, counts in answered.items() if not monitor.inputs or name in monitor.inputs}
+    debut = told(habits.debuts, watched, period.index, monitor.every)
+    newest = msgspec.structs.replace(
+        newest,
+        inputs={**newest.inputs, **debut.now},
+        baseline={**newest.baseline, **debut.then},
+        spread={**newest.spread, **debut.spread},
+    )
     then = newest.reference
     names = sorted(n for n in (monitor.inputs or newest.inputs) if _comparable(newest.inputs.get(n), then.get(n)))
     if not names:
@@ -243,6 +266,8 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         "influence": f"of {habits.contributed.n} explained answers" if habits.contributed.n else UNWEIGHTED,
         "inputs": inputs.ranked(judged, shifted if again else ()),
     }
+    if debut.missing:
+        evidence["not_judged"] = debut.missing
     return Verdict(bool(shifted), evidence, again), {name: inputs.shift(alone, at) for at, name in enumerate(names)}
 
 
@@ -258,21 +283,21 @@ def _table(names: Sequence[str], columns: Sequence[Mapping[str, Sequence[int]]])
 
 
 def _sampling(spans: Sequence[Counts], names: Sequence[str]) -> Floats:
-    """The part of the noise that the reference has: the sum of w^2 / m over parts of the week, or 1 / m, by input."""
+    """The part of the noise that the reference has, by input: the sum of w^2 / m over parts of the week, else 1 / m."""
     parts: dict[int, list[int]] = {}
     for span in spans:
         for part, (n, m) in span.hours.items():
             parts[part] = [parts.get(part, [0])[0] + n, m]
     whole = sum(n for n, _ in parts.values())
-    if whole:
-        return np.full(len(names), sum((n / whole) ** 2 / max(m, 1) for n, m in parts.values()))
-    return np.array([1 / max(sum(spans[-1].baseline.get(name, ())), 1) for name in names])
+    hours = sum((n / whole) ** 2 / max(m, 1) for n, m in parts.values()) if whole else 0.0
+    newest = spans[-1]
+    return np.array([hours if n in newest.expected else 1 / max(sum(newest.baseline.get(n, ())), 1) for n in names])
 
 
 def _influence(names: Sequence[str], contributed: Contributed) -> Floats:
-    """The share that each input has in what moves the answers, against an equal share; between LEAST_SHARE and 1."""
+    """The share that each input has in what moves the answers, against an equal one; between LEAST_SHARE and 1; 1 of ANSWERS."""
     whole = sum(contributed.absolute.values())
     if whole <= 0:
         return np.ones(len(names))
     shares = np.array([contributed.absolute.get(name, 0.0) for name in names]) * len(contributed.absolute) / whole
-    return np.clip(shares, LEAST_SHARE, 1.0)
+    return np.where([name in ANSWERS for name in names], 1.0, np.clip(shares, LEAST_SHARE, 1.0))

@@ -20,7 +20,21 @@ from penstock.label import Sources
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
 from penstock.policy import Drift, Labels, Monitor, Skill
-from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from penstock.records import (
+    Alarm,
+    Cohort,
+    Contributed,
+    Mix,
+    Moments,
+    Paired,
+    Partial,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Summed,
+    Tally,
+)
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.statistics.groups import Groups, joined
@@ -30,8 +44,11 @@ from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
+from .debut import labels
 from .drifting import Counts, Habits, Period, drift
 from .estimating import Estimator
+from .latencies import latency_of
+from .moments import merged, moments_of
 from .parity import Standing, unequal
 from .punctuality import Custom
 from .sources import capping, excess
@@ -62,12 +79,17 @@ class _Open(msgspec.Struct):
     sources: dict[str, Mix] = {}
     capped: dict[str, dict[int, Tally]] = {}
     groups: dict[int, Groups] = {}
+    summed: dict[str, dict[str, Summed]] = {}
+    latency: dict[str, dict[int, int]] = {}
 
     def add(self, partial: Partial) -> None:
-        for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "groups"):
+        for name in (
+            "quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "groups", "latency",
+        ):  # fmt: skip
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
+            self.summed[partial.reference] = merged(self.summed.get(partial.reference, {}), partial.summed)
 
     def cap(self, sources: Sources) -> dict[str, int]:
         """Add what counts of the sources with a cap; returns how many labels of each do not."""
@@ -125,7 +147,7 @@ class Case:
     def hear(self, partial: Partial) -> list[Closed]:
         """Add a shard's report; returns the windows that it closes."""
         state = self.state
-        if partial.end - partial.start <= self.length:  # else a jump over empty windows
+        if 0 < partial.end - partial.start <= self.length:  # else time passed, and nothing happened
             state.open.setdefault(partial.start, _Open(partial.end)).add(partial)
         if partial.part == partial.parts - 1:
             state.reported[partial.shard] = max(partial.end, state.reported.get(partial.shard, partial.end))
@@ -185,6 +207,8 @@ class Case:
             measures=measures_of(served, prior, last, self._value, kind),
             sources=window.sources,
             groups=joined(*window.groups.values()),
+            moments={v: found for v, by in sorted(window.summed.items()) if (found := _moments(by))},
+            latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
@@ -192,6 +216,7 @@ class Case:
         """What the monitors say whose period ends with this window."""
         shifts: dict[str, Shift] = {}
         verdicts: dict[int, Verdict] = {}
+        known = {version: labels(quality) for version, quality in window.quality.items() if version not in (SERVED, NOBODY)}
         for place, monitor in self._monitors.items():
             if isinstance(monitor, Sources):
                 verdicts[place] = Verdict(*excess(monitor, window.sources, left))
@@ -211,13 +236,13 @@ class Case:
                     start // monitor.every, joined(*window.groups.values()).get(monitor.segment.name, {}), self._threshold
                 )
                 if ends:
-                    known = self.state.watches.get(monitor.signal)
-                    verdicts[place] = unequal(monitor, standing, active=known is not None and known.active)
+                    raised = self.state.watches.get(monitor.signal)
+                    verdicts[place] = unequal(monitor, standing, active=raised is not None and raised.active)
                 continue
             period = self.state.periods.get(place)
             if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged
                 period = self.state.periods[place] = Period(start // monitor.every)
-            period.add(window.drift)
+            period.add(window.drift, known)
             if ends:
                 watch = self.state.watches.get(monitor.signal)
                 habits = self.state.habits.setdefault(place, Habits())
@@ -244,6 +269,10 @@ class Case:
                 worst = max(said.values(), key=lambda v: (v.again, v.bad))
                 found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))
         return found
+
+
+def _moments(summed: Mapping[str, Summed]) -> dict[str, Moments]:
+    return {name: moments for name, found in summed.items() if (moments := moments_of(found))}
 
 
 class _Position(msgspec.Struct):

@@ -36,6 +36,8 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     traceparent: str = ""
     """Of the record, not in it: where its trace goes on, empty when it is not traced."""
     segments: dict[str, str] = {}
+    latency: float = 0.0
+    """Seconds; counted when it comes, and not kept."""
 
 
 class _Kept(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

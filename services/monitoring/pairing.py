@@ -111,7 +111,7 @@ class PairingShard:
         begun = [book for book in self._books.values() if book.window is None]
         first = next((time for time in released.times.tolist() if time > NEVER), frontier)
         for book in begun:
-            book.window = Window(first // book.length * book.length)
+            book.window = Window(first // book.length * book.length, empty=book.most_empty)
         for time, item in zip(released.times.tolist(), *released.columns, strict=False):
             self._apply(time, item)
         table: dict[bytes, bytes | None] = {}
@@ -172,7 +172,7 @@ class PairingShard:
         except PenstockError as error:
             about = {"model": candidate.model, "version": candidate.version}
             structlog.get_logger(service="monitoring").warning("reference without hours", **about, cause=str(error))
-        return Binner(candidate.edges, candidate.reference, hours, candidate.spread)
+        return Binner(candidate.edges, candidate.reference, hours, candidate.spread, candidate.grid, candidate.scores)
 
     def _explain(self, candidate: Candidate) -> None:
         """Be ready to explain a version's answers."""

@@ -19,16 +19,18 @@ from penstock.duration import DAY
 from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Tally
+from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally
 from penstock.segment import MISSING, Segment
 from penstock.statistics.groups import Levels
 from penstock.statistics.kinds import YES_NO, Kind, kind_of
 from penstock.statistics.quality import BINS, Sums, added, place_of
 from penstock.statistics.quota import level_of
 
-from .bins import Binner
+from .bins import Binned, Binner
 from .cohorts import Cohorting
+from .latencies import bin_of
 from .ledger import Answer, Settled
+from .moments import merged
 
 __all__ = ["NOBODY", "SERVED", "Counting", "Window", "length_of"]
 
@@ -165,8 +167,8 @@ def _levels(segments: Mapping[str, Levels]) -> dict[str, dict[str, Group]]:
 
 
 class Window(msgspec.Struct):
-    """Counts of one window, also as they are saved. `bins` are by version and input, `parts` are answers by version and part of
-    the week; the rest is as in Partial."""
+    """Counts of one window, also as they are saved. `bins` and `summed` are by version and input, `parts` are answers by
+    version and part of the week; the rest is as in Partial."""
 
     start: int
     tallied: Tallied = msgspec.field(default_factory=Tallied)
@@ -177,6 +179,10 @@ class Window(msgspec.Struct):
     scored: dict[int, Scoring] = {}
     sources: dict[str, Mixing] = {}
     capped: dict[str, dict[int, Tallied]] = {}
+    empty: int = 0
+    """Empty windows in a row before this one."""
+    summed: dict[str, dict[str, Summed]] = {}
+    latency: dict[str, dict[int, int]] = {}
 
     def meet(self, settled: Settled, counting: Counting) -> None:
         """Count that a label met its answer, or that silence was taken for one."""
@@ -228,10 +234,16 @@ class Window(msgspec.Struct):
             found = self.sources[source] = Mixing()
         return found
 
-    def bin(self, version: str, counts: dict[str, list[int]], parts: dict[int, int]) -> None:
-        """Add inputs answered by a version, counted against its reference."""
-        self.bins[version] = added(self.bins.get(version, {}), counts)
-        self.parts[version] = added(self.parts.get(version, {}), parts)
+    def bin(self, version: str, binned: Binned) -> None:
+        """Add inputs and scores answered by a version, counted against its reference."""
+        self.bins[version] = added(self.bins.get(version, {}), binned.counts)
+        self.parts[version] = added(self.parts.get(version, {}), binned.parts)
+        self.summed[version] = merged(self.summed.get(version, {}), binned.summed)
+
+    def took(self, variant: str, latency: float) -> None:
+        """Add the latency of an answer, in seconds."""
+        counts, place = self.latency.setdefault(variant, {}), bin_of(latency)
+        counts[place] = counts.get(place, 0) + 1
 
     def explain(self, version: str, contributed: Contributed) -> None:
         """Add what moved answers of a version."""
@@ -270,6 +282,7 @@ class Window(msgspec.Struct):
             scored={start: Scored(**asdict(found)) for start, found in sorted(self.scored.items())},
             sources={source: Mix(**asdict(found)) for source, found in sorted(self.sources.items())},
             capped=capped,
+            latency={variant: dict(sorted(counts.items())) for variant, counts in sorted(self.latency.items())},
         )
         found = []
         for part, version in enumerate(versions):
@@ -285,6 +298,7 @@ class Window(msgspec.Struct):
                     expected=expected,
                     hours=hours,
                     spread=known.spread if known else {},
+                    summed=self.summed.get(version, {}),
                 )
             )
         return found

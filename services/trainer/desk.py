@@ -22,10 +22,11 @@ from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.model import Model
-from penstock.policy import Drift
+from penstock.policy import SCORE, Drift
 from penstock.project import Project
 from penstock.records import Artefact, Candidate, Compressed, Run
 from penstock.snapshot import dump_river
+from penstock.statistics.reference import Numbers as Bins
 from penstock.topics import Topics
 
 from .compression import compressed
@@ -71,8 +72,8 @@ class _Work:
     artefact: Artefact | None = None
     explainer: Artefact | None = None
     compression: Compressed | None = None
-    edges: dict[str, list[float]] = field(default_factory=dict)
-    reference: dict[str, list[int]] = field(default_factory=dict)
+    reference: dict[str, Bins] = field(default_factory=dict)
+    scores: Bins | None = None
     hours: Artefact | None = None
     spread: dict[str, float] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
@@ -152,9 +153,9 @@ class Desk:
         if fitted.empty:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
-        work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
+        work.metrics, work.reference, work.scores = fitted.metrics, fitted.reference, fitted.scores
         every = min((m.every for m in self.model.monitors if isinstance(m, Drift)), default=duration.DAY)
-        hours, work.spread = reference(self.model.inputs, rows.X, rows.time, fitted.edges, every)
+        hours, work.spread = reference(rows.X, rows.time, fitted.reference, every)
         work.hours = self._artefacts.put(hours.dumped(), "npz")
         onnx = fitted.onnx
         if learner.compress is not None:
@@ -192,6 +193,7 @@ class Desk:
 
     def _candidate(self, run: Run, work: _Work) -> Candidate:
         assert work.artefact is not None
+        columns = work.reference | ({SCORE: work.scores} if work.scores else {})
         return Candidate(
             id=f"{run.id}.{run.version}",
             model=run.model,
@@ -201,8 +203,8 @@ class Desk:
             artefact=work.artefact,
             inputs=list(self.model.inputs),
             weights=self._weights(),
-            edges=work.edges,
-            reference=work.reference,
+            edges={name: list(column.edges) for name, column in work.reference.items()},
+            reference={name: list(column.counts[: column.missing_cell + 1]) for name, column in work.reference.items()},
             metrics=work.metrics,
             run=run.id,
             fingerprint=self._project.fingerprint,
@@ -211,6 +213,8 @@ class Desk:
             spread=work.spread,
             task=self.model.label.task,
             classes=work.classes,
+            grid={name: [column.centre, column.unit] for name, column in columns.items()},
+            scores=list(work.scores.edges) if work.scores else [],
         )
 
     def _weights(self) -> dict[str, float]:

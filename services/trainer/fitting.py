@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.errors import PenstockError
-from penstock.inputs import Floats, Matrix, counted, edges_of
+from penstock.inputs import Floats, Matrix
 from penstock.label import Label
 from penstock.model import BatchLearner
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc, log_loss
+from penstock.statistics.reference import FEW_BINS, Numbers
 
 __all__ = ["Fitted", "Unfit", "answering", "fit"]
 
@@ -44,8 +45,10 @@ class Fitted:
     """A model as bytes, with the bins of its training inputs and what is known of it."""
 
     onnx: bytes
-    edges: dict[str, list[float]]
-    reference: dict[str, list[int]]
+    reference: dict[str, Numbers]
+    """Its training inputs, by name."""
+    scores: Numbers
+    """Its answers to a sample of them."""
     metrics: dict[str, float]
     empty: tuple[str, ...] = ()
     """Inputs without any value, which the model does not use."""
@@ -108,11 +111,10 @@ def fit(
             f"the ONNX model differs from the learner by more than {most:g} on {share:.2%} of rows; at most {EXCEPTIONS:.1%} may"
         )
     numbers = np.unique(label).astype(int).tolist() if task == "multiclass" else []
-    edges = {n: edges_of(X[:, i]) for i, n in enumerate(inputs)}
     return Fitted(
         onnx,
-        edges,
-        {n: counted(X[:, i], edges[n]) for i, n in enumerate(inputs)},
+        {n: Numbers.of(X[:, i], FEW_BINS) for i, n in enumerate(inputs)},
+        Numbers.of(own.max(axis=1) if task == "multiclass" else own, FEW_BINS),
         {
             "rows": float(len(label)),
             **_measured(task, label, label[sample], own, numbers),

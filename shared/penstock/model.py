@@ -24,7 +24,7 @@ from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, nearest, together
-from .policy import Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .policy import ANSWERS, Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
 from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
 
@@ -193,7 +193,7 @@ def model(
                     )
             for name in sorted(
                 {n for m in monitors if isinstance(m, Drift) for n in m.inputs}
-                - {name for item in items for name in columns_of(item)}
+                - {*ANSWERS, *(name for item in items for name in columns_of(item))}
             ):
                 mistake(f"{said}: drift watches {name}, which is no input of the model", "add it to features, or leave it out")
             if event.id is None:

@@ -17,7 +17,11 @@ from .feature import columns_of, references
 from .mistake import mistake
 
 __all__ = [
+    "ANSWERS",
+    "CONTRIBUTIONS",
+    "LABEL",
     "LONGEST",
+    "SCORE",
     "Drift",
     "Every",
     "Gate",
@@ -40,13 +44,19 @@ __all__ = [
 ]
 
 
+SCORE, LABEL, CONTRIBUTIONS = ANSWERS = ("score", "label", "contributions")
+"""What a drift monitor watches beside inputs: how the champion's own scores fall, how often the label is true, and what share of
+what moves the answers each input has."""
+
+
 @dataclass(frozen=True)
 class Drift:
-    """Do the inputs still look like those that the champion was fitted on? One verdict a window of `every`.
+    """Do the inputs still look like those that the champion was fitted on, and its answers, their labels and what moves them like
+    those of its first week? One verdict a window of `every`.
 
-    `inputs` are names of model inputs (none: all). A window alarms when some input's distribution, against that of the same hours
-    of the week, differs both significantly (so rarely by chance and by the input's own custom that it costs about
-    `false_alarms_per_month`, over all inputs and windows) and materially (Kolmogorov-Smirnov distance above `material`, more for
+    `inputs` are names of model inputs and of ANSWERS (none: all). A window alarms when some distribution, of an input against
+    that of the same hours of the week, differs both significantly (so rarely by chance and by its own custom that it costs about
+    `false_alarms_per_month`, over all and over windows) and materially (Kolmogorov-Smirnov distance above `material`, more for
     inputs that hardly move the answers).
     """
 
@@ -86,14 +96,21 @@ Monitor = Drift | Skill | Labels | Fairness
 
 
 def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarms_per_month: float = 1.0) -> Drift:
-    """Watch the distribution of inputs (views, features, columns; none means all of the model's)."""
+    """Watch the distribution of inputs (views, features, columns), of the answers ("score"), of what becomes known of them
+    ("label") and of what moves them ("contributions", where the model has `explain=`); without any named, of all."""
     if not 0 < material < 1 or false_alarms_per_month <= 0:
         mistake(
             f"drift(material={material}, false_alarms_per_month={false_alarms_per_month})",
             "material lies between 0 and 1, false_alarms_per_month above 0",
         )
-    names = tuple(name for item in inputs for found in references(item) for name in columns_of(found))
+    names = tuple(name for item in inputs for name in _watched(item))
     return Drift(names, duration.micros(every), material, false_alarms_per_month)
+
+
+def _watched(item: object) -> list[str]:
+    if isinstance(item, str) and item in ANSWERS:
+        return [item]
+    return [name for found in references(item) for name in columns_of(found)]
 
 
 def skill(floor: float, over: str = "7d", every: str = "1d", least: int = 500) -> Skill:

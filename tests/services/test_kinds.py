@@ -53,7 +53,9 @@ def test_models_are_fitted_tried_and_promoted(run: tuple[Embedded, Path], model:
     embedded, _ = run
     kinds = [d.kind for d in records(embedded, embedded.topics.models, Decision) if d.model == model]
     assert {"champion", "shadow", "retired"} <= set(kinds)
-    assert [r.data.get("refused") for r in records(embedded, embedded.topics.runs, Run) if r.model == model] == [None] * 4
+    runs = [run for run in records(embedded, embedded.topics.runs, Run) if run.model == model]
+    assert len(runs) >= 4
+    assert not any(run.data.get("refused") for run in runs)
     words = {"hours": "squared error", "at_most": "pinball loss", "door": "log loss"}
     reasons = [d.reason for d in records(embedded, embedded.topics.models, Decision) if d.model == model]
     assert any(reason.startswith(words[model]) for reason in reasons)

@@ -11,11 +11,11 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
+from tests.replays import counted
 from tests.services.shop import EDGES, END, LENGTH, REFERENCE, START, WHOLE, WITHIN, WORLD, World, run, world
 
 from penstock.duration import DAY
 from penstock.event import to_micros
-from penstock.inputs import counted
 from penstock.records import Cohort, Paired, Prediction, Quality
 
 
@@ -213,7 +213,34 @@ def test_drift_counts_are_those_of_all_answers_of_the_version() -> None:
         assert s.drift["Order.amount"].n == len(amounts)
 
 
-@pytest.mark.parametrize("partitions", [1, 2, 4, 7])
+def test_moments_and_latencies_are_those_of_all_answers_of_the_window() -> None:
+    for s in run(WORLD, 4).windows:
+        asked = {p.id: p for p in reversed(WORLD.predictions)}.values()
+        inside = [p for p in asked if to_micros(s.start) <= to_micros(p.time) < to_micros(s.end)]
+        assert s.moments.keys() == {p.version for p in inside} - {"none"}
+        for version, by in s.moments.items():
+            mine = [p for p in inside if p.version == version]
+            columns: dict[str, list[float]] = {"score": [p.scores[version] for p in mine]}
+            for name in EDGES:
+                values = [msgspec.json.decode(p.inputs)[name] for p in mine]
+                columns[name] = [float(np.float32(v)) for v in values if v is not None]
+            assert by.keys() == {name for name, values in columns.items() if values}
+            for name, found in by.items():
+                values_, unit = np.array(columns[name]), 2.0 ** (-10 if name == "score" else -7)
+                assert (found.n, found.least, found.greatest) == (len(values_), values_.min(), values_.max())
+                assert found.mean == pytest.approx(values_.mean(), abs=unit / 2)
+                spread = None if found.variance is None else math.sqrt(found.variance)
+                assert spread == (pytest.approx(values_.std(ddof=1), abs=unit) if len(values_) > 1 else None)
+        assert {variant: latency.n for variant, latency in s.latency.items()} == Counter(p.variant for p in inside)
+        for variant, latency in s.latency.items():
+            took = sorted(p.latency for p in inside if p.variant == variant)
+            for share, said in ((0.5, latency.p50), (0.9, latency.p90), (0.99, latency.p99)):
+                exact = took[math.ceil(share * len(took)) - 1]
+                assert exact <= said * (1 + 1e-9)
+                assert said <= exact * 2 ** (1 / 8) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("partitions", [1, 4, 7, 16])
 @pytest.mark.parametrize("seed", range(4))
 def test_partitions_and_batches_do_not_show(partitions: int, seed: int) -> None:
     assert run(WORLD, partitions, seed, max_records=[7, 50, 4096][seed % 3]) == WHOLE

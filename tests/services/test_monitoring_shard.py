@@ -13,11 +13,12 @@ from tests.services.shop import EDGES, END, LENGTH, REFERENCE, START, WITHIN, WO
 
 import penstock as ps
 from penstock.duration import DAY, HOUR, MINUTE
-from penstock.event import from_micros
+from penstock.event import from_micros, to_micros
 from penstock.log import Batch, Headers, Partition, partition_of
 from penstock.log.memory import MemoryLog
-from penstock.records import Clock, Outcome, Partial
+from penstock.records import Clock, Outcome, Partial, Statistic
 from penstock.runtime.lane import FROM, SEQUENCE, Effects
+from penstock.services.monitoring.judge import JudgeShard
 from penstock.services.monitoring.pairing import PairingShard
 from penstock.services.monitoring.service import lanes
 from penstock.store import Change, Saved
@@ -238,15 +239,51 @@ def test_a_registration_that_never_comes_is_waited_for_only_so_long() -> None:
     assert (partial.reference, partial.inputs) == ("", {})
 
 
-def test_a_jump_over_many_empty_windows_is_one_record() -> None:
+def test_of_forty_thousand_empty_windows_so_many_are_reported_as_the_rule_says_and_the_others_in_one_record() -> None:
     shard, topics = one()
     far = START + 40_000 * LENGTH
     answers = [answered("o1", START), answered("o2", far)]
     shard.take([batch(topics.predictions("late"), answers, headers=numbered(0, 0, 1))], now=NOW)
     shard.take(both(topics, far + DAY, 2), now=NOW)
     partials = sent(shard.step(()), topics.partials, Partial)
-    assert len(partials) < 10
-    assert all(a.end == b.start for a, b in pairwise(partials))
+    assert 7 * DAY // LENGTH <= len(partials) < 7 * DAY // LENGTH + 10
+    assert max(b.start - a.start for a, b in pairwise(partials)) > 39_900 * LENGTH
+    assert all(a.end <= b.start for a, b in pairwise(partials))
+
+
+@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("steps", [[], [70], [3, 6, 9, 12, 15, 30, 60, 120, 199]])
+def test_in_which_steps_time_passes_over_empty_windows_does_not_show(partitions: int, steps: list[int]) -> None:
+    """The same two answers, and the time between them closed at once or in steps (in windows): the same statistics."""
+    topics = Topics(declared(False), partitions)
+    times = [START, START + 200 * LENGTH, START + 200 * LENGTH + DAY]
+    names = [next(n for n in (f"o{i}{k}" for k in range(99)) if partition_of(n.encode(), partitions) == 0) for i in range(3)]
+    shards = [PairingShard(number, topics.project.models, topics) for number in range(partitions)]
+    judge, offset, starts = JudgeShard(topics.project.models, topics), 0, list[int]()
+    for shard in (*shards, judge):
+        shard.open(Saved())
+    topic = topics.predictions("late")
+    for number, shard in enumerate(shards):
+        shard.take([batch(topics.models, [decision("v1", EDGES, REFERENCE)])], now=NOW)
+        if not number:
+            answers = [answered(name, time) for name, time in zip(names, times, strict=True)]
+            shard.take([batch(topic, answers, headers=numbered(0, 0, 1, 2))], now=NOW)
+    for step in [*steps, 220, 221]:
+        for number, shard in enumerate(shards):
+            ends = {topic: {number: 3 if not number else 0}, "paid": {number: 0}}
+            said = [
+                msgspec.json.encode(Clock(publisher=who, before=START + step * LENGTH, ends=ends))
+                for who in ("users", *(f"inference.{q}" for q in range(partitions)))
+            ]
+            shard.take([batch(topics.clock, said)], now=NOW)
+            effects = shard.step(())
+            partials = [send.value or b"" for send in effects.sends if send.topic == topics.partials] if effects else []
+            judge.take([batch(topics.partials, partials, first=offset)], 0.0)
+            offset += len(partials)
+            said_ = judge.step(())
+            windows = sent(said_, topics.statistics("late"), Statistic) if said_ else []
+            starts += [(to_micros(w.start) - START) // LENGTH for w in windows]
+    assert starts == [*range(-1, 15), *range(199, 217)], "while anything happens, and a week after"
 
 
 def test_of_a_project_without_models_there_are_alarms_about_its_data_to_tell_and_nothing_else() -> None:

@@ -9,10 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from scipy import stats
+from tests.replays import counted
 
 import penstock as ps
 from penstock.duration import DAY, HOUR
-from penstock.inputs import counted, edges_of
 from penstock.policy import Drift, Skill
 from penstock.records import Quality
 from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
@@ -20,6 +20,7 @@ from penstock.services.monitoring.verdict import Past, prior_of, skill, skill_of
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc
 from penstock.statistics.quality import BINS, Sums, added, area, loss_of, mean_loss
+from penstock.statistics.reference import FEW_BINS, edges_of
 from penstock.statistics.shift import COST, chance, critical_of, discovered, distances, level_of, raised_by
 
 RNG = np.random.default_rng
@@ -59,7 +60,7 @@ def test_false_alarms_stay_within_the_budget(n: int) -> None:
 
 def test_a_fifth_of_a_standard_deviation_is_seen_in_a_thousand_values() -> None:
     reference = normals(20_000, 10, 0)
-    edges = [edges_of(reference[:, c]) for c in range(10)]
+    edges = [edges_of(reference[:, c], FEW_BINS) for c in range(10)]
     then, monitor = binned(reference, edges), Drift((), DAY, 0.05, 1.0)
     seen = 0
     for seed in range(1, 41):
@@ -70,7 +71,7 @@ def test_a_fifth_of_a_standard_deviation_is_seen_in_a_thousand_values() -> None:
 
 def test_a_fiftieth_of_a_standard_deviation_is_not_material_in_a_hundred_thousand_values() -> None:
     reference = normals(200_000, 3, 0)
-    edges = [edges_of(reference[:, c]) for c in range(3)]
+    edges = [edges_of(reference[:, c], FEW_BINS) for c in range(3)]
     both = period(binned(normals(100_000, 3, 1, shift=0.02), edges), binned(reference, edges))
     verdict, shifts = drift(Drift((), DAY, 0.05, 30.0), both, Habits())
     assert shifts["i0"].ks > shifts["i0"].critical * 0.8
@@ -83,7 +84,7 @@ def test_distance_is_that_of_the_sorted_values_at_the_edges() -> None:
         rng = RNG(seed)
         a, b = rng.normal(size=rng.integers(5, 200)), rng.normal(0.3, 2, size=rng.integers(5, 200))
         a[rng.random(len(a)) < 0.2] = np.nan
-        edges = edges_of(b)
+        edges = edges_of(b, FEW_BINS)
         naive = max(abs(np.sum(a < e) / len(a) - np.sum(b < e) / len(b)) for e in [*edges, math.inf])
         assert distances(np.array(counted(a, edges)), np.array(counted(b, edges))) == pytest.approx(naive)
 

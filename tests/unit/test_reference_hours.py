@@ -10,10 +10,12 @@ import pytest
 
 from penstock.duration import DAY, HOUR
 from penstock.errors import PenstockError
-from penstock.inputs import edges_of, places_of
+from penstock.records import Moments, Summed
 from penstock.services.monitoring.bins import Binner
+from penstock.services.monitoring.moments import merged, moments_of
 from penstock.services.trainer.reference import reference
 from penstock.statistics.hours import SHARE, WEEK, Hours, hour_of_week, hours_of, spreads_of
+from penstock.statistics.reference import FEW_BINS, Numbers
 
 RNG = np.random.default_rng
 MONDAY = 4 * DAY
@@ -63,26 +65,28 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
     times = evenly(28, 6)
     values = rng.normal(size=(len(times), 2)).astype(np.float32)
     values[:, 1] += np.sin(hour_of_week(times) / 24 * 2 * np.pi).astype(np.float32)
-    edges = {name: edges_of(values[:, i]) for i, name in enumerate(names)}
-    hours, spread = reference(names, values, times, edges, DAY)
-    counts = {
-        name: np.bincount(places_of(values[:, i], edges[name]), minlength=len(edges[name]) + 2).tolist()
-        for i, name in enumerate(names)
-    }
+    columns = {name: Numbers.of(values[:, i], FEW_BINS) for i, name in enumerate(names)}
+    hours, spread = reference(values, times, columns, DAY)
+    edges = {name: column.edges for name, column in columns.items()}
+    counts = {name: column.counts[: column.missing_cell + 1] for name, column in columns.items()}
+    grid = {name: (column.centre, column.unit) for name, column in columns.items()}
     rows = [msgspec.Raw(json.dumps(dict(zip(names, row, strict=True))).encode()) for row in values[:2_000].tolist()]
     at = times[:2_000]
 
-    def seen(pieces: list[np.ndarray]) -> tuple[object, object]:
+    def seen(pieces: list[np.ndarray]) -> tuple[object, object, dict[str, Moments | None]]:
         inputs: dict[str, np.ndarray] = {}
         expected: dict[str, np.ndarray] = {}
+        sums: dict[str, Summed] = {}
         for piece in pieces:
-            binner = Binner(edges, counts, hours, spread)
-            found, parts, unread = binner.count([rows[i] for i in piece], at[piece].tolist())
+            binner = Binner(edges, counts, hours, spread, grid)
+            found, parts, summed, unread = binner.count([rows[i] for i in piece], at[piece].tolist())
             assert unread == 0
+            sums = merged(sums, summed)
             for total, share in ((inputs, found), (expected, binner.expected(parts)[0])):
                 for name, column in share.items():
                     total[name] = total.get(name, 0) + np.array(column)
-        return ({n: c.tolist() for n, c in inputs.items()}, {n: c.tolist() for n, c in expected.items()})
+        moments = {name: moments_of(each) for name, each in sums.items()}
+        return {n: c.tolist() for n, c in inputs.items()}, {n: c.tolist() for n, c in expected.items()}, moments
 
     whole = seen([np.arange(2_000)])
     for partitions in (4, 16):
@@ -90,6 +94,12 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
         assert seen([piece for piece in np.array_split(order, partitions * 3) if len(piece)]) == whole
     naive = sum(hours.counts["Ask.tone"][hours.group[h]] / hours.rows[hours.group[h]] for h in hour_of_week(at))
     assert np.array(whole[1]["Ask.tone"]) / SHARE == pytest.approx(naive, abs=0.01)  # type: ignore[index]
+    for i, name in enumerate(names):
+        told, column = whole[2][name], values[:2_000, i].astype(np.float64)
+        assert told is not None
+        assert (told.n, told.least, told.greatest) == (2_000, column.min(), column.max())
+        assert told.mean == pytest.approx(column.mean(), abs=column.std() / 512)
+        assert told.variance == pytest.approx(column.var(ddof=1), rel=0.01)
 
 
 def test_a_season_of_the_week_is_no_custom_and_a_level_that_moves_by_day_is_one() -> None:
@@ -101,9 +111,9 @@ def test_a_season_of_the_week_is_no_custom_and_a_level_that_moves_by_day_is_one(
         "season": rng.normal(size=n) + 2.0 * (hour >= 120) + np.cos(hour / 24 * 2 * np.pi),
         "moving": rng.normal(size=n) + rng.normal(size=days)[day] * 0.5,
     }
-    edges = {name: edges_of(values) for name, values in columns.items()}
-    places = {name: places_of(values, edges[name]) for name, values in columns.items()}
-    found = spreads_of(times, places, {name: len(edges[name]) + 2 for name in columns}, DAY)
+    bins = {name: Numbers.of(values, FEW_BINS) for name, values in columns.items()}
+    places = {name: bins[name].cells(values) for name, values in columns.items()}
+    found = spreads_of(times, places, {name: bins[name].missing_cell + 1 for name in columns}, DAY)
     assert found.get("plain", 0.0) < 0.02
     assert found.get("season", 0.0) < 0.02
     assert 0.12 < found["moving"] < 0.3, "half a standard deviation moves a distribution function by 0.19"

@@ -3,65 +3,107 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..errors import PenstockError
 from ..log import Log
-from ..records import Shift, Statistic
+from ..records import Moments, Shift, Statistic
 from . import broker, screen
-from .options import command, project_settings, topics_of
+from .options import command, moment, project_settings, topics_of
+
+if TYPE_CHECKING:
+    from ..model import Model
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Drift: of tables, and of what models are asked.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Drift: of tables, of what models are asked, and answer.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @command(app)
 def show(
     model: Annotated[str | None, typer.Argument(help="A model; default: all.", show_default=False)] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="The newest window that was over then, such as 2026-02-01T00:00Z.")
+    ] = None,
 ) -> None:
-    """Show how far the inputs of models have moved.
+    """Show how far the inputs and answers of models have moved.
 
-    Of the newest window that was compared with a reference: those first that exceed their limits most. An input drifts when its
-    distance is above both: what chance and its own custom would do, and what is material.
+    Of the newest window that was compared with a reference: those first that exceed their limits most. What is watched drifts
+    when its distance is above both: what chance and its own custom would do, and what is material. Inputs are compared with the
+    training rows; score, label and contributions with the first week of the version. Mean and deviation are of the window.
     """
     import msgspec
 
     from ..mistake import nearest
 
     settings = project_settings()
-    topics = topics_of(settings)
-    names = [each.name for each in topics.project.models]
-    if model is not None and model not in names:
-        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
+    topics, until = topics_of(settings), moment(at, "--at")
+    models = {each.name: each for each in topics.project.models}
+    if model is not None and model not in models:
+        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, [*models]))
 
     async def newest(log: Log, topic: str) -> Statistic | None:
         broker.known(topic, await log.describe())
         said = [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
-        return max((each for each in said if each.drift), key=lambda each: each.end, default=None)
+        return max((s for s in said if s.drift and (until is None or s.end <= until)), key=lambda s: s.end, default=None)
 
     async def work(log: Log) -> dict[str, Statistic | None]:
-        return {name: await newest(log, topics.statistics(name)) for name in names if model in (None, name)}
+        return {name: await newest(log, topics.statistics(name)) for name in models if model in (None, name)}
 
     found = broker.use(settings, work, f"reading the statistics of {topics.prefix}")
-    heads = ("model", "input", "distance", "chance", "material", "values", "")
+    heads = ("model", "watched", "distance", "chance", "material", "mean", "deviation", "values", "")
     table = [
-        (name, column, f"{s.ks:.3f}", f"{s.critical:.3f}", f"{s.floor or 0.0:.3f}", f"{s.n:,}", "drift" if _excess(s) > 1 else "")
+        (name, *_line(column, shift, said.moments.get(said.reference, {}).get(column)))
         for name, said in found.items()
         if said is not None
-        for column, s in sorted(said.drift.items(), key=lambda item: (-_excess(item[1]), item[0]))
+        for column, shift in sorted(said.drift.items(), key=lambda item: (-_excess(item[1]), item[0]))
     ]
     windows = {
-        name: {"start": s.start, "end": s.end, "reference": s.reference, "drift": s.drift} for name, s in found.items() if s
+        name: {
+            "start": s.start,
+            "end": s.end,
+            "reference": s.reference,
+            "drift": s.drift,
+            "moments": s.moments.get(s.reference, {}),
+            "latency": s.latency,
+            "not_judged": _unjudged(models[name], s),
+        }
+        for name, s in found.items()
+        if s
     }
     screen.answer(windows, screen.rows([heads, *table]) if table else [])
     for name, said in found.items():
         if said is None:
-            screen.note(f"no window of {name} has been compared yet: that needs a fitted version, and a window that is over")
-        else:
-            screen.note(f"  {name}: {said.start:%Y-%m-%d %H:%M} to {said.end:%Y-%m-%d %H:%M}, against {said.reference}")
+            over = "over" if until is None else f"over by {at}"
+            screen.note(f"no window of {name} has been compared yet: that needs a fitted version, and a window that is {over}")
+            continue
+        screen.note(f"  {name}: {said.start:%Y-%m-%d %H:%M} to {said.end:%Y-%m-%d %H:%M}, against {said.reference}")
+        for variant, took in said.latency.items():
+            screen.note(f"  {name}, {variant}: {took.n:,} answers, half within {_time(took.p50)}, 99 % within {_time(took.p99)}")
+        if unjudged := _unjudged(models[name], said):
+            screen.note(f"  {name}: {', '.join(unjudged)} not judged: the first week of {said.reference} is their reference")
+
+
+def _line(name: str, shift: Shift, moments: Moments | None) -> tuple[str, ...]:
+    mean = "" if moments is None else f"{moments.mean:.4g}"
+    deviation = "" if moments is None or moments.variance is None else f"{moments.variance**0.5:.4g}"
+    limits = (f"{shift.ks:.3f}", f"{shift.critical:.3f}", f"{shift.floor or 0.0:.3f}")
+    return name, *limits, mean, deviation, f"{shift.n:,}", "drift" if _excess(shift) > 1 else ""
+
+
+def _unjudged(model: Model, said: Statistic) -> list[str]:
+    """What is watched of the answers, and has no reference yet."""
+    from ..policy import ANSWERS, CONTRIBUTIONS, Drift
+
+    monitors = [monitor.inputs for monitor in model.monitors if isinstance(monitor, Drift)] or [()]
+    names = [name for name in ANSWERS if any(not inputs or name in inputs for inputs in monitors)]
+    return [name for name in names if name not in said.drift and (name != CONTRIBUTIONS or model.explain)]
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
 
 
 def _excess(shift: Shift) -> float:

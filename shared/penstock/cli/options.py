@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ..errors import SettingError
+from ..errors import PenstockError, SettingError
 from . import screen
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ..project import Project
     from ..settings import Settings
     from ..topics import Topics
@@ -26,6 +28,7 @@ __all__ = [
     "Service",
     "chosen",
     "command",
+    "moment",
     "project_of",
     "project_settings",
     "settings_of",
@@ -139,3 +142,16 @@ def topics_of(settings: Settings) -> Topics:
     from ..topics import Topics
 
     return Topics(project_of(settings), settings.partitions)
+
+
+def moment(said: str | None, option: str) -> datetime | None:
+    """The time that an option names."""
+    if said is None:
+        return None
+    from ..event import moment_of
+
+    try:
+        return moment_of(said)
+    except ValueError as error:
+        what, _, fix = str(error).partition(": ")
+        raise PenstockError(f"{option} {what}", fix) from None

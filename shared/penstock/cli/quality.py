@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated, Final
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from ..log import Log
 from ..records import DataQuality
 from . import broker, cohorts, groups, screen
-from .options import project_settings, topics_of
+from .options import moment, project_settings, topics_of
 
 __all__ = ["quality"]
 
@@ -50,10 +49,11 @@ def quality(
     names, models = [found.topic for found in topics.project.events], [model.name for model in topics.project.models]
     event = name
     if name in models and name not in names:
+        known = moment(as_known, "--as-known")
         if by is not None:
-            groups.show(settings, topics, name, by, days, _moment(as_known))
+            groups.show(settings, topics, name, by, days, known)
         else:
-            cohorts.show(settings, topics.cohorts(name), name, days, _moment(as_known))
+            cohorts.show(settings, topics.cohorts(name), name, days, known)
         return
     if event is not None and event not in names:
         kinds = "event or model" if models else "event"
@@ -84,19 +84,6 @@ def quality(
     }
     for name, example in examples.items():
         screen.note(f"  {name}, such as {example}")
-
-
-def _moment(said: str | None) -> datetime | None:
-    if said is None:
-        return None
-    from ..errors import PenstockError
-    from ..event import moment_of
-
-    try:
-        return moment_of(said)
-    except ValueError as error:
-        what, _, fix = str(error).partition(": ")
-        raise PenstockError(f"--as-known {what}", fix) from None
 
 
 def _line(record: DataQuality) -> tuple[str, ...]:

@@ -99,6 +99,12 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What it answers: binary (a probability), regression (a number) or multiclass (a probability per class)."""
     classes: list[str] = []
     """Of multiclass: which classes, in the order of its columns."""
+    grid: dict[str, list[float]] = {}
+    """Centre and unit in which values of an input, and of its answers (`score`), are added up, so that sums are exact; absent in
+    versions older than it."""
+    scores: list[float] = []
+    """Edges between bins of its answers, at quantiles of those to its training rows. These are no reference: a model is surer of
+    rows that it has seen."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

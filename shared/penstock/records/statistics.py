@@ -13,14 +13,17 @@ __all__ = [
     "Errors",
     "Estimate",
     "Group",
+    "Latency",
     "Measure",
     "Mix",
+    "Moments",
     "Paired",
     "Partial",
     "Quality",
     "Scored",
     "Shift",
     "Statistic",
+    "Summed",
     "Tally",
 ]
 
@@ -164,13 +167,51 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """What models answered, in the bins of Quality, by the version that answered."""
 
 
+class Summed(msgspec.Struct, frozen=True, kw_only=True):
+    """Finite values of one input, added up: in whole steps of `unit` from `centre`, so that sums add exactly over partitions. A
+    value more than 65,536 steps away counts as so many."""
+
+    n: int
+    steps: int
+    squares: int
+    least: float | None
+    greatest: float | None
+    centre: float
+    unit: float
+
+
+class Moments(msgspec.Struct, frozen=True, kw_only=True):
+    """The finite values of one input. Mean and variance are of values rounded to 1/256 of the reference's standard deviation, and
+    held 256 of these from its median at most; they are the same over any partitions. Windows join as Chan, Golub and LeVeque
+    (1979) say."""
+
+    n: int
+    mean: float
+    variance: float | None
+    """Unbiased; null of one value."""
+    least: float
+    greatest: float
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """How long answers of one variant took, in seconds: quantiles to 9 %, from counts that add."""
+
+    n: int
+    p50: float
+    p90: float
+    p99: float
+    counts: dict[int, int]
+    """Answers by eighths of doublings of a microsecond: those of bin b took at most 2**(b / 8) microseconds."""
+
+
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
 
     model: str
     start: int
     end: int
-    """Window in microseconds, end exclusive; by the time the label became known (quality) or of the event (inputs)."""
+    """Window in microseconds, end exclusive; by the time the label became known (quality) or of the event (inputs). Where it is
+    empty or longer than a window the record says only how far time has come."""
     shard: int
     shards: int
     quality: dict[str, Quality]
@@ -178,7 +219,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     paired: dict[str, dict[str, Paired]]
     """Version -> each version of a greater name that was asked about the same event; the first minus the second."""
     inputs: dict[str, list[int]]
-    """Counts per bin of the champion's reference edges; the last bin counts missing values."""
+    """Counts per bin of the reference's edges, the last of missing values; `score` is the version's own answers."""
     reference: str
     """Version whose reference the bins belong to; empty when there is none yet."""
     counts: dict[str, int]
@@ -206,6 +247,10 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """As in Candidate, of the reference."""
     groups: dict[int, dict[str, dict[str, Group]]] = {}
     """As in Tally."""
+    summed: dict[str, Summed] = {}
+    """By input, of answers of the reference."""
+    latency: dict[str, dict[int, int]] = {}
+    """By variant, as in Latency."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -266,6 +311,10 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """The shares of the classes in the windows before, which the prior answers with."""
     groups: dict[str, dict[str, Group]] = {}
     """Segment -> level -> sums, where segments are declared: answers given in this window, outcomes that became known in it."""
+    moments: dict[str, dict[str, Moments]] = {}
+    """By version that answered, and input; `score` is the version's own answers."""
+    latency: dict[str, Latency] = {}
+    """By variant (champion, canary, none)."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""

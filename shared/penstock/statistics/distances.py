@@ -13,8 +13,8 @@ from typing import Final
 
 import numpy as np
 
+from . import shift
 from .reference import Cells, Floats
-from .shift import stability
 
 __all__ = ["OF_CELLS", "OF_VALUES", "energy", "excess", "hellinger", "jensen_shannon", "ks", "largest", "psi", "total_variation",
            "wasserstein"]  # fmt: skip
@@ -34,8 +34,7 @@ def ks(now: Cells, then: Cells) -> float | None:
     >>> ks(np.array([0, 10]), np.array([5, 5]))
     0.5
     """
-    both = _shares(now, then)
-    return None if both is None else float(np.max(np.abs(np.cumsum(both[0] - both[1]))))
+    return None if _shares(now, then) is None else float(shift.distances(now, then))
 
 
 def total_variation(now: Cells, then: Cells) -> float | None:
@@ -82,7 +81,7 @@ def psi(now: Cells, then: Cells) -> float | None:
     """
     if _shares(now, then) is None:
         return None
-    return float(stability(np.array([now], np.float64), np.array([then], np.float64), np.array([len(now)]))[0])
+    return float(shift.stability(np.array([now], np.float64), np.array([then], np.float64), np.array([len(now)]))[0])
 
 
 def jensen_shannon(now: Cells, then: Cells) -> float | None:

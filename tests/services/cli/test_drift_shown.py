@@ -12,7 +12,7 @@ from tests.services import shop
 
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Shift, Statistic
+from penstock.records import Latency, Moments, Shift, Statistic
 from penstock.topics import Topics
 
 from .conftest import Cli
@@ -25,6 +25,8 @@ def window(day: int, drift: dict[str, Shift]) -> Statistic:
         id=f"late/{day}", model="late", start=datetime(2026, 3, day, tzinfo=UTC), end=datetime(2026, 3, day + 1, tzinfo=UTC),
         quality={}, paired={}, log_loss={}, auc={}, prior=None, prior_loss=None, skill=None, drift=drift, counts={},
         reference="v1", missing={}, alarms=[],
+        moments={"v1": {"b": Moments(n=900, mean=12.5, variance=4.0, least=1.0, greatest=20.0)}},
+        latency={"champion": Latency(n=900, p50=0.002, p90=0.004, p99=1.5, counts={90: 900})},
     )  # fmt: skip
 
 
@@ -45,10 +47,25 @@ def test_the_newest_window_that_was_compared_is_shown_worst_input_first(cli: Cli
     say(log, window(1, {"a": MOVED, "b": STEADY}), window(2, {"a": STEADY, "b": MOVED}), window(3, {}))
     ran = cli("drift", "show", "--project", project)
     assert ran.exit_code == 0, ran.output
-    assert [line.split()[1] for line in ran.stdout.splitlines()] == ["input", "b", "a"]
+    assert [line.split()[1] for line in ran.stdout.splitlines()] == ["watched", "b", "a"]
     assert [line.split()[-1] for line in ran.stdout.splitlines()[1:]] == ["drift", "900"]
     assert "late: 2026-03-02 00:00 to 2026-03-03 00:00, against v1" in ran.stderr
-    assert cli.json("drift", "show", "late", "--project", project)["late"]["drift"]["b"]["ks"] == 0.3
+    assert "late, champion: 900 answers, half within 2 ms, 99 % within 1.5 s" in ran.stderr
+    assert "late: score, label not judged: the first week of v1 is their reference" in ran.stderr
+    told = cli.json("drift", "show", "late", "--project", project)["late"]
+    assert (told["drift"]["b"]["ks"], told["moments"]["b"]["mean"], told["latency"]["champion"]["p99"]) == (0.3, 12.5, 1.5)
+    assert told["not_judged"] == ["score", "label"]
+
+
+def test_a_window_of_the_past_is_shown_and_what_of_the_answers_has_moved(cli: Cli, project: str, log: MemoryLog) -> None:
+    say(log, window(1, {"score": MOVED, "label": STEADY}), window(2, {"b": STEADY}))
+    ran = cli("drift", "show", "--at", "2026-03-02T00:00Z", "--project", project)
+    assert [line.split()[1] for line in ran.stdout.splitlines()] == ["watched", "score", "label"]
+    assert "not judged" not in ran.stderr
+    none = cli("drift", "show", "--at", "2026-03-01T00:00Z", "--project", project)
+    assert "no window of late has been compared yet" in none.stderr and "over by 2026-03-01T00:00Z" in none.stderr
+    wrong = cli("drift", "show", "--at", "noon", "--project", project)
+    assert wrong.exit_code == 1 and wrong.stderr.startswith("--at ")
 
 
 def test_what_cannot_be_shown_is_said(cli: Cli, project: str) -> None:
