@@ -150,7 +150,8 @@ class Picture:
     def _statistic(self, statistic: Statistic) -> None:
         if not self._new(f"window {statistic.id}"):
             return
-        quality = {v: msgspec.structs.replace(q, bins_true=[], bins_false=[]) for v, q in statistic.quality.items()}
+        none: dict[str, Any] = {"bins_true": [], "bins_false": [], "errors": None, "confusion": None}
+        quality = {v: msgspec.structs.replace(q, **none) for v, q in statistic.quality.items()}
         kept = self.statistics.setdefault(statistic.model, [])
         kept.append(msgspec.structs.replace(statistic, quality=quality))
         del kept[:-WINDOWS]

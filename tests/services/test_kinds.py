@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 from sklearn import metrics
+from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
 
 import penstock as ps
 from penstock.event import to_micros
@@ -23,7 +24,6 @@ from penstock.records import Cohort, Decision, Outcome, Prediction, Run, Statist
 from penstock.scoring.loading import LoadedModel
 from penstock.services.embedded import Embedded
 from penstock.statistics.errors import pinball
-from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
 
 MODELS = ("hours", "at_most", "door")
 

@@ -33,7 +33,7 @@ def quality(
     is over in stream time, in all partitions. Shares are of all records of the day.
 
     Of a model: its answers by when they were given, with the labels known by now (or --as-known), beside what was known first and
-    the prior. Measures have 95 % intervals; --json has more of them, and the sums that they were computed from.
+    the prior; at the end all of them together. Measures have 95 % intervals; --json has more of them, and the sums behind them.
     """
     import msgspec
 
@@ -45,7 +45,7 @@ def quality(
     names, models = [found.topic for found in topics.project.events], [model.name for model in topics.project.models]
     event = name
     if name in models and name not in names:
-        cohorts.show(settings, topics.cohorts(name), name, days, _moment(as_known))
+        cohorts.show(settings, topics.cohorts(name), topics.project.model(name), days, _moment(as_known))
         return
     if event is not None and event not in names:
         kinds = "event or model" if models else "event"

@@ -10,7 +10,19 @@ from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
 from .statistics import (
-    Cohort, Confusion, Contributed, Errors, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally,
+    Cohort,
+    Confusion,
+    Contributed,
+    Errors,
+    Measure,
+    Mix,
+    Paired,
+    Partial,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Tally,
 )  # fmt: skip
 from .tables import Commit, DataQuality, Described, Frequent, Met
 

@@ -120,9 +120,10 @@ def answers(label: Label, scored: Scored) -> Floats:
     """What was answered as numbers: float64 (rows,), of classes (rows, classes) in their declared order; NaN where no version gave
     an answer."""
     if label.classes:
-        said = zip(scored.probabilities, scored.answers, strict=True) if scored.named else ()
-        rows = [[each.get(a.version, {}).get(name, 0.0) for name in label.classes] for each, a in said]
-        found = np.array(rows, np.float64) if rows else np.full((len(scored.score), len(label.classes)), np.nan)
+        found = np.full((len(scored.score), len(label.classes)), np.nan)
+        for row, each in enumerate(scored.probabilities):
+            shares = each.get(scored.answers[row].version, {})
+            found[row] = [shares.get(name, 0.0) for name in label.classes]
     else:
         found = np.array(scored.score, np.float64)
     if scored.failed:

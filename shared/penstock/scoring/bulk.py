@@ -191,8 +191,8 @@ def _table(chunk: Chunk, scored: Scored) -> pa.Table:
     table = table.append_column("version", pa.array(versions, pa.string()))
     table = table.append_column("score", pa.array(found, pa.float64(), mask=without))
     if scored.named:
-        said = zip(scored.probabilities, scored.answers, strict=True)
-        shares = [json.dumps(each.get(answer.version, {})) for each, answer in said]
+        each = zip(scored.probabilities, scored.answers, strict=True)
+        shares = [json.dumps(said.get(answer.version, {})) for said, answer in each]
         table = table.append_column("answer", pa.array(scored.named, pa.string(), mask=without))
         table = table.append_column("probabilities", pa.array(shares, pa.string(), mask=without))
     return table.append_column("error", pa.array(errors, pa.string()))

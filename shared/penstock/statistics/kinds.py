@@ -32,13 +32,24 @@ Baseline = float | dict[str, float]
 class Kind(Protocol):
     """What one kind of label means."""
 
-    loss: str
-    """What the loss is called."""
-    add: Callable[..., float]
-    """(sums, said, truth, sign) -> loss, counted in place."""
-    pair: Callable[[Paired, float, int], Paired]
-    many: bool
-    """Whether an answer is a probability per class."""
+    @property
+    def loss(self) -> str:
+        """What the loss is called."""
+
+    @property
+    def many(self) -> bool:
+        """Whether an answer is a probability per class."""
+
+    @property
+    def add(self) -> Callable[..., float]:
+        """(sums, said, truth, sign) -> loss, counted in place."""
+
+    @property
+    def pair(self) -> Callable[[Paired, float, int], Paired]:
+        """With one more difference in loss on the same event."""
+
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        """Whether labels were all the same, so that there was nothing to be better at than a prior."""
 
     def sums(self) -> Sums:
         """Empty ones."""
@@ -96,6 +107,9 @@ class _YesNo:
 
     def usual(self, n: int, positives: int, known: Quality) -> bool:
         return 2 * positives > n
+
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        return positives in (0, n)
 
     def sure(self, truth: Truth) -> float:
         return float(truth)
@@ -163,6 +177,9 @@ class _Numbers:
     def usual(self, n: int, positives: int, known: Quality) -> float:
         return self.prior(n, positives, known)
 
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        return sum(count > 0 for count in known.errors.sizes.values()) < 2 if known.errors else True
+
     def sure(self, truth: Truth) -> float:
         return float(truth)
 
@@ -206,6 +223,9 @@ class _Classes:
 
     def prior(self, n: int, positives: int, known: Quality) -> dict[str, float]:
         return {name: count / n for name, count in zip(self._classes, self._truths(known), strict=True)}
+
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        return sum(count > 0 for count in self._truths(known)) < 2
 
     def usual(self, n: int, positives: int, known: Quality) -> str:
         found = self._truths(known)
