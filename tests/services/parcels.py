@@ -1,4 +1,4 @@
-"""Parcels: how many hours each will take, and by which door it will come in: a label that is a number, and one of three classes."""
+"""Parcels: how many hours each will take, and by which door it comes in: a label that is a number, and one of three classes."""
 
 from __future__ import annotations
 
@@ -182,9 +182,10 @@ def monitored(answers: Sequence[Prediction], events: Sequence[Event], partitions
             while any([await lane.turn(0) for lane in running]):
                 pass
             log._groups.clear()
+        kinds = {topics.statistics: Statistic, topics.cohorts: Cohort}
         return {
-            model.name: [*await _read(log, topics.statistics(model.name), Statistic), *await _read(log, topics.cohorts(model.name), Cohort)]
+            model.name: [each for topic, kind in kinds.items() for each in await _read(log, topic(model.name), kind)]
             for model in project.models
-        }  # fmt: skip
+        }
 
     return asyncio.run(go())

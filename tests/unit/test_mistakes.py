@@ -97,7 +97,7 @@ WRONG = [
     (
         "Chargeback.fraudulent, within",
         "Payment.paid_at, within",
-        "label(Payment.paid_at): the column holds datetime; a label is a bool, int or float column, or a str column with classes=",
+        "label(Payment.paid_at): the column holds datetime; a label is a bool, int or float column, or a str column with",
     ),
     ("Chargeback.fraudulent, within", "Payment.country, within", "a str column with 0 classes; name 2 to 50 different ones"),
     (

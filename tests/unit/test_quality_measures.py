@@ -248,7 +248,7 @@ def test_errors_of_numbers_are_scikit_learns_and_add(seed: int, quantile: float 
     truth = rng.normal(5, 3, 400)
     answer = truth + rng.normal(0.2, 1, 400)
     whole, *parts = [kind.sums() for _ in range(4)]
-    for i, (said, label) in enumerate(zip(answer.tolist(), truth.tolist(), strict=True)):
+    for said, label in zip(answer.tolist(), truth.tolist(), strict=True):
         kind.add(whole, said, label)
         kind.add(parts[rng.integers(3)], said, label)
     kind.add(parts[0], 1e9, -7.0)  # and taken back

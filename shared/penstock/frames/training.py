@@ -59,11 +59,11 @@ def training_set(
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
     Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, or as its
-    column float64 or text; missing where it is not known), `labelled` (the time of the label event, or when the horizon passed
-    in silence) and `answered` (False where silence was taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events
-    of its entities, see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row
-    are archived; `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own
-    time.
+    column float64 or text; missing where it is not known), `labelled` (the time of the label event, or when the horizon passed in
+    silence) and `answered` (False where silence was taken as declared), `late` (boolean: the event came late, so the values
+    served for it know of newer events of its entities, see `records.Row.as_of`; NA where its row is of before rows said so). An
+    event is in once both it and its row are archived; `late=False` leaves out those that are late. With `as_known_now` none is:
+    every value is as of the event's own time.
 
     With `otherwise=` or `sources=` a label is known when the horizon of its event has passed, however early `labelled` is: the
     trainer learns it at max(labelled, time + within). With sources the column `source` says whose word the label is ("" where

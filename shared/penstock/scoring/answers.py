@@ -117,8 +117,8 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
 
 
 def answers(label: Label, scored: Scored) -> Floats:
-    """What was answered as numbers: float64 (rows,), of classes (rows, classes) in their declared order; NaN where no version gave
-    an answer."""
+    """What was answered as numbers: float64 (rows,), of classes (rows, classes) in their declared order; NaN where no version
+    gave an answer."""
     if label.classes:
         found = np.full((len(scored.score), len(label.classes)), np.nan)
         for row, each in enumerate(scored.probabilities):

@@ -3,8 +3,9 @@
     source --parts--> processes: read, answer --in order--> sink
 
 Every row of the source is a row of the result: where it lies (partition and offset of a table, else the number of its row or
-line), its id where the source has one, `version`, `score` (the probability of True, or the number; null where there is none), of classes
-also `answer` (the most probable, whose probability the score is) and `probabilities` (JSON), and `error`, which says why. What is done is not done again: the same job finds its parts in the sink.
+line), its id where the source has one, `version`, `score` (the probability of True, or the number; null where there is none), of
+classes also `answer` (the most probable, whose probability the score is) and `probabilities` (JSON), and `error`, which says why.
+What is done is not done again: the same job finds its parts in the sink.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@
                              truths have large errors it is wider than it need be)
     pinball                  mean loss of a quantile (Koenker and Bassett 1978)
 
-Baselines answer every event alike. Of these bias, rmse and r2 are exact; mae, pinball and the spread of squares come from the truths
-counted by size in steps of 1 %, which is exact to half of that.
+Baselines answer every event alike. Of these bias, rmse and r2 are exact; mae, pinball and the spread of squares come from the
+truths counted by size in steps of 1 %, which is exact to half of that.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_
 Z = 1.959963984540054
 STEP = log(1.01)
 ZERO = 1 << 15
-"""Added to the step of a size, so that the sign of a number is that of its place: e to the power of -326 is the least told from 0."""
+"""Added to the step of a size, so that the sign of a number is that of its place."""
 
 
 def pinball(truth: float, answer: float, quantile: float) -> float:
