@@ -18,10 +18,13 @@ import penstock as ps
 from penstock.event import to_micros
 from penstock.inputs import InputsDecoder
 from penstock.offline import Tables
+from penstock.proof.audit import audit
+from penstock.proof.audit import lines as audit_lines
 from penstock.publish import FOREVER
-from penstock.records import Cohort, Decision, Outcome, Prediction, Run, Statistic
+from penstock.records import Cohort, Confusion, Decision, Outcome, Prediction, Run, Statistic
 from penstock.scoring.loading import LoadedModel
-from penstock.services.embedded import Embedded
+from penstock.services.embedded import Embedded, scoring
+from penstock.services.simulate import worse
 from penstock.statistics.errors import pinball
 
 MODELS = ("hours", "at_most", "door")
@@ -101,7 +104,7 @@ def test_measures_of_classes_are_scikit_learns(run: tuple[Embedded, Path]) -> No
     assert found["log_loss"] == pytest.approx(metrics.log_loss(truth, shares, labels=sorted(DOORS)), rel=1e-6)
     assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth, shares, multi_class="ovr", labels=sorted(DOORS)), abs=0.01)
     cells = cohort.quality["served"].confusion
-    assert cells is not None
+    assert isinstance(cells, Confusion)
     assert np.array(cells.cells).reshape(3, 3).tolist() == metrics.confusion_matrix(truth, answer, labels=DOORS).tolist()
     assert {"kappa_temporal", "calibration_error"} <= set(found)
     assert set(cohort.measures) == {"served", "prior", "last"}
@@ -132,7 +135,9 @@ def test_statistics_do_not_depend_on_partitions_batches_and_restarts(run: tuple[
     answers = [p for model in MODELS for p in records(embedded, embedded.topics.predictions(model), Prediction)]
     answers = [p for p in answers if first <= p.time < last]
     told = [event for event in history() if to_micros(first) <= event[3] < to_micros(last)]
-    one, *others = [monitored(answers, told, partitions, seed=partitions) for partitions in (1, 4, 16)]
+    decisions = records(embedded, embedded.topics.models, Decision)
+    one, *others = [monitored(decisions, answers, told, partitions, seed=partitions) for partitions in (1, 4, 16)]
+    assert any(s.paired for model in MODELS for s in one[model] if isinstance(s, Statistic))
     assert {s.loss for model in MODELS for s in one[model] if isinstance(s, Statistic)} == {
         "squared error", "pinball loss", "log loss",
     }  # fmt: skip
@@ -245,3 +250,18 @@ def _told(number: int, took: float | None, door: str) -> dict[str, Any]:
 
 def test_the_pinball_loss_weighs_both_sides() -> None:
     assert [pinball(1.0, 0.0, 0.9), pinball(0.0, 1.0, 0.9)] == pytest.approx([0.9, 0.1])
+
+
+def test_the_audit_finds_all_of_it_and_better_than_the_first_model_and_the_prior(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    found = asyncio.run(audit(embedded.log, embedded.topics, scoring(embedded.artefacts, project)))
+    assert not found.complaints
+    assert set(found.losses) == {"hours, squared error", "at_most, pinball loss", "door, log loss"}
+    for each in found.losses.values():
+        assert 0.9 < each["served"] / each["first_model"] < 1.05, "the world stays as it is"
+        assert each["served"] < 0.7 * each["prior"]
+    served = _outcomes(embedded, "hours")
+    mean = np.mean([(float(o.truth) - o.score) ** 2 for o in served])  # type: ignore[arg-type]
+    assert found.losses["hours, squared error"]["served"] == pytest.approx(mean, rel=0.01)
+    assert all("the first model" in said for said in worse(found))
+    assert any(line.startswith("door, log loss: served ") for line in audit_lines(found))
