@@ -115,9 +115,9 @@ def test_an_answer_names_the_most_probable_class_and_gives_all(run: tuple[Embedd
     answers = [p for p in records(embedded, embedded.topics.predictions("door"), Prediction) if p.version != "none"]
     assert answers
     for answer in answers:
-        shares = answer.probabilities[answer.version]  # type: ignore[index]
+        shares = answer.probabilities[answer.version]
         assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
-        assert answer.score == shares[answer.answer] == max(shares.values())  # type: ignore[index]
+        assert answer.score == shares[answer.answer] == max(shares.values())
         assert answer.scores[answer.version] == answer.score
 
 
@@ -166,7 +166,7 @@ def test_a_loaded_model_answers_to_the_last_bit_what_was_served(run: tuple[Embed
         if model is door:
             assert found.shape == (1, 3)
             shares = dict(zip(loaded.classes, found[0].tolist(), strict=True))
-            assert shares == pytest.approx(newest.probabilities[newest.version], abs=1e-6)  # type: ignore[index]  # a matrix product
+            assert shares == pytest.approx(newest.probabilities[newest.version], abs=1e-6)  # a matrix product
         else:
             assert found.tolist() == [newest.score]
 
