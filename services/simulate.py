@@ -90,7 +90,14 @@ BESIDE: Final = {"first_model": "the first model, kept unchanged", "prior": "the
 
 def worse(found: Audit, demanding: bool = False) -> list[str]:
     """Where the answers served were worse than the prior, or than the first model kept unchanged; `demanding`: not better."""
-    said = []
+    said = [
+        f"the answers served are worse than {BESIDE[name]}: {named} {each['served']:.4f}, and {loss:.4f} by it"
+        for named, each in found.losses.items()
+        for name, loss in each.items()
+        if name in BESIDE and each["served"] > loss
+    ]
+    if found.losses and not found.log_loss:
+        return said
     for name in BESIDE:
         for measure, sign, title in ((found.auc, 1, "area under the curve"), (found.log_loss, -1, "log loss")):
             served, other = measure.get("served"), measure.get(name)
@@ -121,6 +128,7 @@ def summary(found: Audit, seconds: float) -> dict[str, Any]:
         "judged": found.judged,
         "auc": found.auc,
         "log_loss": found.log_loss,
+        "losses": found.losses,
         "alarms": found.alarms,
         "retrains": found.retrains,
         "retrains_by_alarm": found.retrains_by_alarm,

@@ -52,7 +52,7 @@ from .moments import merged, moments_of
 from .parity import Standing, unequal
 from .punctuality import Custom
 from .sources import capping, excess
-from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
+from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 
 __all__ = ["PRIOR_OVER", "JudgeShard"]
@@ -174,11 +174,14 @@ class Case:
         recent = [p for p in state.past if p.start >= window.end - self._over]
         value = skill_of(recent).value
         missing = {}
+        seen, true, labels_known = labels_of(recent)
+        if value is not None and kind.alike(seen, true, labels_known):
+            value, missing["skill"] = None, f"all {seen} labels were alike, so there was nothing to be better at than the prior"
         if prior is None:
             missing["prior"] = f"{known} labels became known in the {spoken(PRIOR_OVER)} before; {PRIOR_LEAST} are needed"
         if loss is None or served.n <= 0:
             missing["prior_loss"] = incomparable([state.past[-1]])
-        if value is None:
+        if value is None and "skill" not in missing:
             missing["skill"] = f"{incomparable(recent)} (of the last {spoken(self._over)})"
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)

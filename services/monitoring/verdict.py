@@ -16,7 +16,7 @@ from penstock.records import Quality
 from penstock.statistics.kinds import YES_NO, Baseline, Kind
 from penstock.statistics.quality import added
 
-__all__ = ["PRIOR_LEAST", "Past", "Verdict", "incomparable", "prior_of", "skill", "skill_of"]
+__all__ = ["PRIOR_LEAST", "Past", "Verdict", "incomparable", "labels_of", "prior_of", "skill", "skill_of"]
 
 PRIOR_LEAST = 30
 """Fewer outcomes than this give no label rate: the prior would swing between sure and unsure."""
@@ -46,12 +46,16 @@ class Past(msgspec.Struct, frozen=True, array_like=True):
 def prior_of(past: Sequence[Past], since: int, kind: Kind = YES_NO) -> tuple[Baseline | None, int]:
     """What the labels say that became known in the windows that began at `since` or later, None with too few of them; and how
     many there are."""
-    recent = [p for p in past if p.start >= since]
-    n, positives = sum(p.labels for p in recent), sum(p.positives for p in recent)
-    known = Quality()
-    for p in recent:
-        known = added(known, p.known) if p.known else known
+    n, positives, known = labels_of([p for p in past if p.start >= since])
     return (kind.prior(n, positives, known) if n >= PRIOR_LEAST and 0 <= positives <= n else None), n
+
+
+def labels_of(past: Sequence[Past]) -> tuple[int, int, Quality]:
+    """How many labels became known in windows, how many of them were true, and which they were where they are not yes or no."""
+    known = Quality()
+    for p in past:
+        known = added(known, p.known) if p.known else known
+    return sum(p.labels for p in past), sum(p.positives for p in past), known
 
 
 class Skillfulness(NamedTuple):

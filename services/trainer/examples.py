@@ -71,8 +71,9 @@ def _layout(width: int, task: str) -> np.dtype[np.void]:
 
 @dataclass(frozen=True)
 class Rows:
-    """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class). `batch` and `online` are the scores that both
-    members gave at the time, NaN where one did not. `partition` and `offset` are where the outcome lies."""
+    """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class).
+    `batch` and `online` are the scores that both members gave at the time, NaN where one did not. `partition` and `offset` are
+    where the outcome lies."""
 
     X: Matrix
     label: npt.NDArray[Any]

@@ -12,7 +12,7 @@ from . import duration
 from .event import Column, Event, column_of
 from .mistake import mistake
 
-__all__ = ["OTHERS", "GREATEST", "Label", "Sources", "Task", "Truth", "label", "sources"]
+__all__ = ["GREATEST", "OTHERS", "Label", "Sources", "Task", "Truth", "label", "sources"]
 
 Truth = bool | float | str
 """A label: yes or no, a number, or the name of a class."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from .log import Batch, Log, Partition, Reader
 from .records import Alarm, Decision, Run, Statistic
@@ -150,7 +151,8 @@ class Picture:
     def _statistic(self, statistic: Statistic) -> None:
         if not self._new(f"window {statistic.id}"):
             return
-        quality = {v: msgspec.structs.replace(q, bins_true=[], bins_false=[]) for v, q in statistic.quality.items()}
+        none: dict[str, Any] = {"bins_true": [], "bins_false": [], "errors": UNSET, "confusion": UNSET}
+        quality = {v: msgspec.structs.replace(q, **none) for v, q in statistic.quality.items()}
         kept = self.statistics.setdefault(statistic.model, [])
         kept.append(msgspec.structs.replace(statistic, quality=quality))
         del kept[:-WINDOWS]

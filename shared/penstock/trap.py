@@ -10,6 +10,7 @@ learned from. The rules:
     rollout    stages without gates, and gates without stages, decide nothing
     retrain    the first fit is due, and `on=` reaches back, after `within`, where labels wait after twice that
     retrain    what learns has a trigger, what triggers has a learner, alarms have a monitor
+    learner    numbers and classes are learned in batch, and served as fitted
     monitors   what is judged every week is judged over a week
 """
 
@@ -85,6 +86,13 @@ def _monitors(model: Model) -> Iterator[str]:
 
 def _learner(model: Model, learner: Learner) -> Iterator[str]:
     triggers = model.retrain.triggers
+    if model.label.task != "binary":
+        if learner.online is not None:
+            yield f"online= learns labels of yes and no alone so far, and {model.label.column!r} is neither; give batch= alone"
+        if learner.compress is not None:
+            yield "compress= is judged by the log loss of yes and no, so nothing would be fitted; leave it out"
+    if model.explain and model.label.classes:
+        yield "answers that name a class are not explained yet; leave explain= out"
     full, online = any(not isinstance(t, Incremental) for t in triggers), model.incremental is not None
     if online and learner.online is None:
         yield "ps.incremental needs an online learner; return ps.Learner(..., online=...), or leave it out of retrain="

@@ -1,4 +1,4 @@
-"""Parcels: how many hours each will take, and by which door it will come in: a label that is a number, and one of three classes."""
+"""Parcels: how many hours each will take, and by which door it comes in: a label that is a number, and one of three classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from penstock.event import to_micros
 from penstock.log import Send, partition_of
 from penstock.log.memory import MemoryLog
 from penstock.publish import FOREVER
-from penstock.records import Clock, Cohort, Prediction, Statistic
+from penstock.records import Clock, Cohort, Decision, Prediction, Statistic
 from penstock.runtime.lane import FROM, SEQUENCE
 from penstock.services.embedded import Embedded, Event, slices
 from penstock.services.monitoring.service import lanes
@@ -142,7 +142,9 @@ async def _read(log: MemoryLog, topic: str, kind: type[Any]) -> list[Any]:
     return found
 
 
-def monitored(answers: Sequence[Prediction], events: Sequence[Event], partitions: int, seed: int) -> dict[str, list[Any]]:
+def monitored(
+    decisions: Sequence[Decision], answers: Sequence[Prediction], events: Sequence[Event], partitions: int, seed: int
+) -> dict[str, list[Any]]:
     """Statistics and cohorts by model, when monitoring alone reads these answers and the labels among the events: in pieces of
     any size, and started anew from its saved state after each."""
     topics, rng = Topics(project, partitions), random.Random(seed)
@@ -164,6 +166,8 @@ def monitored(answers: Sequence[Prediction], events: Sequence[Event], partitions
 
     async def go() -> dict[str, list[Any]]:
         await log.create(topics.all())
+        known = {f"{d.model}/{d.version}".encode(): msgspec.json.encode(d) for d in decisions}
+        await log.send([Send(topics.models, key, value) for key, value in known.items()])
         while waiting:
             size = rng.choice([3, 100, 700])
             batch, waiting[:size] = waiting[:size], []
@@ -182,9 +186,10 @@ def monitored(answers: Sequence[Prediction], events: Sequence[Event], partitions
             while any([await lane.turn(0) for lane in running]):
                 pass
             log._groups.clear()
+        kinds = {topics.statistics: Statistic, topics.cohorts: Cohort}
         return {
-            model.name: [*await _read(log, topics.statistics(model.name), Statistic), *await _read(log, topics.cohorts(model.name), Cohort)]
+            model.name: [each for topic, kind in kinds.items() for each in await _read(log, topic(model.name), kind)]
             for model in project.models
-        }  # fmt: skip
+        }
 
     return asyncio.run(go())

@@ -4,34 +4,50 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pytest
 from sklearn import metrics
+from tests.services.air import talking
+from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
 
 import penstock as ps
+from penstock.cli.cohorts import as_known, table, whole
+from penstock.cli.screen import rows
 from penstock.event import to_micros
 from penstock.inputs import InputsDecoder
 from penstock.offline import Tables
+from penstock.online.readings import Readings
+from penstock.proof.audit import audit
+from penstock.proof.audit import lines as audit_lines
 from penstock.publish import FOREVER
-from penstock.records import Cohort, Decision, Outcome, Prediction, Run, Statistic
+from penstock.records import Cohort, Confusion, Decision, Outcome, Prediction, Run, Statistic
+from penstock.scoring.bulk import Job
+from penstock.scoring.bulk import run as bulk
+from penstock.scoring.columnar import table_of
 from penstock.scoring.loading import LoadedModel
-from penstock.services.embedded import Embedded
+from penstock.scoring.sinks import sink_of
+from penstock.services.embedded import Embedded, scoring
+from penstock.services.inference.gateway.api import gateway
+from penstock.services.inference.meters import Meters
+from penstock.services.inference.sessions import Sessions
+from penstock.services.simulate import worse
 from penstock.statistics.errors import pinball
-from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
 
 MODELS = ("hours", "at_most", "door")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Embedded, Path]]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedded, Path]:
     folder = tmp_path_factory.mktemp("parcels")
-    yield delivered(history(), folder), folder
+    return delivered(history(), folder), folder
 
 
 def _outcomes(embedded: Embedded, model: str) -> list[Outcome]:
@@ -104,7 +120,7 @@ def test_measures_of_classes_are_scikit_learns(run: tuple[Embedded, Path]) -> No
     assert found["log_loss"] == pytest.approx(metrics.log_loss(truth, shares, labels=sorted(DOORS)), rel=1e-6)
     assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth, shares, multi_class="ovr", labels=sorted(DOORS)), abs=0.01)
     cells = cohort.quality["served"].confusion
-    assert cells is not None
+    assert isinstance(cells, Confusion)
     assert np.array(cells.cells).reshape(3, 3).tolist() == metrics.confusion_matrix(truth, answer, labels=DOORS).tolist()
     assert {"kappa_temporal", "calibration_error"} <= set(found)
     assert set(cohort.measures) == {"served", "prior", "last"}
@@ -115,9 +131,9 @@ def test_an_answer_names_the_most_probable_class_and_gives_all(run: tuple[Embedd
     answers = [p for p in records(embedded, embedded.topics.predictions("door"), Prediction) if p.version != "none"]
     assert answers
     for answer in answers:
-        shares = answer.probabilities[answer.version]  # type: ignore[index]
+        shares = answer.probabilities[answer.version]
         assert sum(shares.values()) == pytest.approx(1.0, abs=1e-5)
-        assert answer.score == shares[answer.answer] == max(shares.values())  # type: ignore[index]
+        assert answer.score == shares[answer.answer] == max(shares.values())
         assert answer.scores[answer.version] == answer.score
 
 
@@ -131,8 +147,13 @@ def test_records_of_yes_and_no_are_as_long_as_before() -> None:
 
 def test_statistics_do_not_depend_on_partitions_batches_and_restarts(run: tuple[Embedded, Path]) -> None:
     embedded, _ = run
+    first, last = START + timedelta(days=5), START + timedelta(days=9)  # with and without a version, and versions in shadow
     answers = [p for model in MODELS for p in records(embedded, embedded.topics.predictions(model), Prediction)]
-    one, *others = [monitored(answers, history(), partitions, seed=partitions) for partitions in (1, 4, 16)]
+    answers = [p for p in answers if first <= p.time < last]
+    told = [event for event in history() if to_micros(first) <= event[3] < to_micros(last)]
+    decisions = records(embedded, embedded.topics.models, Decision)
+    one, *others = [monitored(decisions, answers, told, partitions, seed=partitions) for partitions in (1, 4, 16)]
+    assert any(s.paired for model in MODELS for s in one[model] if isinstance(s, Statistic))
     assert {s.loss for model in MODELS for s in one[model] if isinstance(s, Statistic)} == {
         "squared error", "pinball loss", "log loss",
     }  # fmt: skip
@@ -154,14 +175,14 @@ def test_a_training_set_has_the_labels_that_monitoring_joined(run: tuple[Embedde
 def test_a_loaded_model_answers_to_the_last_bit_what_was_served(run: tuple[Embedded, Path]) -> None:
     embedded, folder = run
     for model in (hours, at_most, door):
-        newest = [p for p in records(embedded, embedded.topics.predictions(model.name), Prediction)][-1]
+        newest = records(embedded, embedded.topics.predictions(model.name), Prediction)[-1]
         with _loaded(f"{model.name}@{newest.version}", folder) as loaded:
             rows = InputsDecoder(model.inputs).matrix([newest.inputs])
             found = loaded.predict(rows)
         if model is door:
             assert found.shape == (1, 3)
             shares = dict(zip(loaded.classes, found[0].tolist(), strict=True))
-            assert shares == pytest.approx(newest.probabilities[newest.version], abs=1e-6)  # type: ignore[index]  # a matrix product
+            assert shares == pytest.approx(newest.probabilities[newest.version], abs=1e-6)  # a matrix product
         else:
             assert found.tolist() == [newest.score]
 
@@ -245,3 +266,103 @@ def _told(number: int, took: float | None, door: str) -> dict[str, Any]:
 
 def test_the_pinball_loss_weighs_both_sides() -> None:
     assert [pinball(1.0, 0.0, 0.9), pinball(0.0, 1.0, 0.9)] == pytest.approx([0.9, 0.1])
+
+
+def test_the_audit_finds_all_of_it_and_better_than_the_first_model_and_the_prior(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    found = asyncio.run(audit(embedded.log, embedded.topics, scoring(embedded.artefacts, project)))
+    assert not found.complaints
+    assert set(found.losses) == {"hours, squared error", "at_most, pinball loss", "door, log loss"}
+    for each in found.losses.values():
+        assert 0.9 < each["served"] / each["first_model"] < 1.05, "the world stays as it is"
+        assert each["served"] < 0.7 * each["prior"]
+    served = _outcomes(embedded, "hours")
+    mean = np.mean([(float(o.truth) - o.score) ** 2 for o in served])  # type: ignore[arg-type]
+    assert found.losses["hours, squared error"]["served"] == pytest.approx(mean, rel=0.01)
+    assert all("the first model" in said for said in worse(found))
+    assert any(line.startswith("door, log loss: served ") for line in audit_lines(found))
+
+
+# --- asked over HTTP, in bulk, and shown ------------------------------------------------------------------------------
+
+
+def _asked(embedded: Embedded, talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> None:
+    async def look(event: Any, decoded: Sequence[Any]) -> Readings:
+        never = np.zeros((len(decoded), 1), np.int64)
+        return Readings(
+            ("Depot.parcels_24h",), np.array([[120.0]] * len(decoded)), ("Depot",), never.astype(np.int8), never, never
+        )
+
+    async def whole() -> None:
+        meters = Meters()
+        app = gateway(embedded.topics, embedded.log, Sessions(embedded.artefacts, meters), meters, look)
+        async with talking(app) as client:
+            await talk(client)
+
+    asyncio.run(whole())
+
+
+def test_the_gateway_answers_numbers_and_classes_as_the_loaded_model_does(run: tuple[Embedded, Path]) -> None:
+    embedded, folder = run
+    event = {"parcel": "asked", "depot": "d1", "distance": 30.0, "weight": 2.0, "sent_at": "2026-03-20T00:00:00Z"}
+    row = {"Sent.distance": 30.0, "Sent.weight": 2.0, "Depot.parcels_24h": 120.0}
+
+    async def talk(client: httpx.AsyncClient) -> None:
+        for model in (hours, at_most):
+            told = (await client.post(f"/predict/{model.name}?explain=true", json=event)).json()
+            with _loaded(f"{model.name}@{told['version']}", folder) as loaded:
+                assert told["score"] == loaded.predict([row])[0]
+            explained = told["explanation"]
+            assert explained["scale"] == "number"
+            assert explained["total"] == pytest.approx(told["score"], rel=1e-5)
+            parts = sum(each["contribution"] for each in explained["contributions"])
+            assert explained["base"] + parts == pytest.approx(told["score"], rel=1e-5)
+            assert {"answer", "probabilities"}.isdisjoint(told)
+        told = (await client.post("/predict/door", json=event)).json()
+        assert told["answer"] in DOORS
+        assert told["score"] == max(told["probabilities"].values()) == told["probabilities"][told["answer"]]
+        refused = await client.post("/predict/door?explain=true", json={**event, "parcel": "another"})
+        assert refused.status_code == 501
+        assert "names a class, and such answers are not explained yet" in refused.json()["error"]
+        tensor = {"name": "inputs", "shape": [2, 3], "datatype": "FP32", "data": [[30, 2, 120], [5, 8, 120]]}
+        described = (await client.get("/v2/models/door")).json()
+        tensor["name"] = described["inputs"][0]["name"]
+        output = (await client.post("/v2/models/door/infer", json={"inputs": [tensor]})).json()["outputs"][0]
+        assert output["shape"] == [2, 3]
+        assert output["data"][:3] == pytest.approx([told["probabilities"][name] for name in DOORS], abs=1e-6)
+
+    _asked(embedded, talk)
+
+
+def test_tables_are_scored_in_bulk_as_the_stream_was(run: tuple[Embedded, Path], tmp_path: Path) -> None:
+    embedded, folder = run
+    for model in (hours, door):
+        version = records(embedded, embedded.topics.predictions(model.name), Prediction)[-1].version
+        with _loaded(f"{model.name}@{version}", folder) as loaded:
+            charge, artefacts = loaded._versions.charge(), loaded._versions.artefacts
+        job = Job.of(charge, artefacts, table_of(Tables(folder / "tables"), "parcels.rows.sent", model), project)
+        sink = sink_of(str(tmp_path / model.name), job.id, job.lineage)
+        done = bulk(job, sink)
+        found = pa.Table.from_batches(list(sink.batches(None))).to_pandas().set_index("id")
+        answers = records(embedded, embedded.topics.predictions(model.name), Prediction)
+        served = [p for p in answers if p.version == version and p.id in found.index]
+        assert (done.bad, len(served) > 50) == (0, True)
+        for answer in served:
+            assert found.loc[answer.id, "score"] == pytest.approx(answer.score, abs=1e-6)
+            if model is door:
+                assert found.loc[answer.id, "answer"] == answer.answer
+                assert json.loads(str(found.loc[answer.id, "probabilities"])).keys() == set(DOORS)
+
+
+def test_the_quality_of_every_kind_fits_on_a_line_of_100_columns(run: tuple[Embedded, Path]) -> None:
+    embedded, _ = run
+    heads = {"hours": ["rmse", "mae", "r2"], "at_most": ["pinball", "mae", "rmse"], "door": ["log loss", "accuracy", "macro f1"]}
+    for model in (hours, at_most, door):
+        shown = as_known(records(embedded, embedded.topics.cohorts(model.name), Cohort))
+        total = whole(model, [last for _, last in shown])
+        lines = table(model, shown, total)
+        assert list(lines[0]) == ["scored from", "answers", "settled", *heads[model.name], "first", "prior"]
+        assert lines[-1][0] == "together"
+        assert max(map(len, rows(lines))) <= 100
+    outcomes = _outcomes(embedded, "door")
+    assert total["accuracy"].value == pytest.approx(np.mean([o.answer == o.truth for o in outcomes]), abs=0.02)

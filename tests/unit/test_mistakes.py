@@ -92,7 +92,29 @@ WRONG = [
     (
         "Chargeback.fraudulent, within",
         "Payment.amount, within",
-        "label(Payment.amount): the column holds float; a label is a bool",
+        "label(Payment.amount): otherwise=False is no number; write otherwise=0.0",
+    ),
+    (
+        "Chargeback.fraudulent, within",
+        "Payment.paid_at, within",
+        "label(Payment.paid_at): the column holds datetime; a label is a bool, int or float column, or a str column with",
+    ),
+    ("Chargeback.fraudulent, within", "Payment.country, within", "a str column with 0 classes; name 2 to 50 different ones"),
+    (
+        'Chargeback.fraudulent, within="7d", otherwise=False',
+        'Payment.country, within="7d", otherwise="FR", classes=("DE", "US")',
+        "otherwise='FR' is none of the classes; write otherwise='DE'",
+    ),
+    ('within="7d", otherwise', 'within="7d", classes=("a", "b"), otherwise', "classes= of a column that holds bool"),
+    (
+        'within="7d", otherwise',
+        'within="7d", quantile=0.9, otherwise',
+        "quantile=0.9; it lies between 0 and 1, and is of a column",
+    ),
+    (
+        'Chargeback.fraudulent, within="7d", otherwise=False)',
+        'Payment.amount, within="7d"), value=ps.value(true_positive=1)',
+        "model fraud: value= is of answers yes and no, and the label is not",
     ),
     ("ps.drift(Card)", "ps.drift(Payment.country)", "drift watches Payment.country, which is no input of the model"),
     ("ps.drift(Card)", "ps.drift(material=2)", "material lies between 0 and 1"),

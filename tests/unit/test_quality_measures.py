@@ -4,6 +4,8 @@ a number."""
 from __future__ import annotations
 
 import math
+import random
+from fractions import Fraction
 from functools import reduce
 from statistics import NormalDist
 
@@ -14,12 +16,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from penstock.records import Quality
+import penstock as ps
+from penstock.event import column_of
+from penstock.label import Label
+from penstock.records import Measure, Quality
+from penstock.statistics import exact
 from penstock.statistics.binary import answering, confusion, measured, wilson
 from penstock.statistics.classes import counted_classes, mean_class_loss, measured_classes
-from penstock.statistics.errors import Errors, measured_errors
+from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import BINS, Sums, added
 from penstock.value import Value
+
+
+@ps.event("weighed")
+class Weighed:
+    name: ps.Key[str]
+    grams: float
+    at: ps.EventTime
+
+
+COLUMN = column_of(Weighed.grams)
 
 
 def summed(scores: list[float], labels: list[bool]) -> Quality:
@@ -188,42 +204,123 @@ def test_intervals_of_classes_hold_the_truth_about_as_often_as_they_say() -> Non
 
 def test_a_class_that_never_occurs_and_a_table_of_one_class_are_no_trouble() -> None:
     assert measured_classes(np.array([[3, 0, 1], [0, 0, 0], [1, 0, 2]]))["macro_f1"].value == pytest.approx((6 / 8 + 4 / 6) / 2)
-    assert set(measured_classes(np.array([[5, 0], [0, 0]]))) == {"accuracy", "macro_f1"}
+    assert set(measured_classes(np.array([[5, 0], [0, 0]]))) == {"accuracy", "macro_f1", "weighted_f1"}
     assert measured_classes(np.zeros((2, 2), np.int64)) == {}
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_errors_of_numbers_are_scikit_learns_and_add(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    truth = rng.normal(5, 3, 400)
-    answer, high = truth + rng.normal(0.2, 1, 400), truth + 1.3
-    whole, *parts = [
-        Errors.of(truth[part].tolist(), answer[part].tolist(), {"0.9": high[part].tolist()})
-        for part in (slice(None), slice(0, 130), slice(130, None))
+def test_a_class_says_what_it_is_beyond_what_was_usual() -> None:
+    counts = np.array([[30, 10, 0], [5, 25, 0], [10, 0, 20]])
+    found = measured_classes(counts, last=0)["kappa_temporal"]
+    right, plain = 75 / 100, 40 / 100
+    assert found.value == pytest.approx((right - plain) / (1 - plain))
+    assert found.low < found.value < found.high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counted_answers_of_classes_are_scikit_learns(seed: int) -> None:
+    rng, kind = np.random.default_rng(seed), kind_of(Label(COLUMN, 1, None, None, ("a", "b", "c")))
+    shares = rng.dirichlet(np.ones(3), 400)
+    truth = ["abc"[rng.choice(3, p=(row + 1) / 4)] for row in shares]
+    parts = [kind.sums() for _ in range(3)]
+    losses = [
+        kind.add(parts[i % 3], dict(zip("abc", row, strict=True)), label)
+        for i, (row, label) in enumerate(zip(shares.tolist(), truth, strict=True))
     ]
-    together, found = added(*parts), measured_errors(whole)
-    assert {name: each.value for name, each in measured_errors(together).items()} == {
-        name: pytest.approx(each.value) for name, each in found.items()
-    }
-    assert found["mae"].value == pytest.approx(metrics.mean_absolute_error(truth, answer))
-    assert found["rmse"].value == pytest.approx(metrics.root_mean_squared_error(truth, answer))
-    assert found["r2"].value == pytest.approx(metrics.r2_score(truth, answer))
-    assert found["pinball_0.9"].value == pytest.approx(metrics.mean_pinball_loss(truth, high, alpha=0.9))
+    whole = added(added(parts[0].frozen(), parts[1].frozen()), parts[2].frozen())
+    found = {name: each.value for name, each in kind.measured(whole, None, "b").items()}
+    answer = ["abc"[at] for at in shares.argmax(axis=1)]
+    assert sum(losses) / 400 == pytest.approx(metrics.log_loss(truth, shares))
+    assert found["log_loss"] == pytest.approx(metrics.log_loss(truth, shares))
+    assert found["weighted_f1"] == pytest.approx(metrics.f1_score(truth, answer, average="weighted"))
+    assert found["accuracy"] == pytest.approx(metrics.accuracy_score(truth, answer))
+    assert found["auc"] == pytest.approx(metrics.roc_auc_score(truth, shares, multi_class="ovr"), abs=0.01)  # 40 bins
+    hits = np.array(truth) == np.array(answer)
+    bands = np.minimum((shares.max(axis=1) * 20).astype(int), 19)
+    gaps = [abs(hits[bands == b].sum() - shares.max(axis=1)[bands == b].sum()) for b in range(20)]
+    assert found["calibration_error"] == pytest.approx(sum(gaps) / 400, abs=0.005)  # 200 bins
+    assert whole.squares / 400 == pytest.approx(np.mean(((shares - np.eye(3)[["abc".index(t) for t in truth]]) ** 2).sum(axis=1)))
 
 
-def test_what_is_no_number_is_counted_and_in_no_sum() -> None:
-    errors = Errors.of([1.0, math.nan, 2.0], [1.5, 2.0, math.inf])
-    assert (errors.n, errors.odd, errors.absolute) == (1, 2, 0.5)
-    assert measured_errors(Errors.of([math.nan], [1.0])) == {}
-    found = measured_errors(Errors.of([1.0, 2.0], [1.0, 2.0], {"0.5": [math.nan, 0.0], "0.9": [math.nan, math.inf]}))
-    assert found["pinball_0.5"].value == 1.0, "the mean of those that are known"
-    assert "pinball_0.9" not in found
+@pytest.mark.parametrize("quantile", [None, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_errors_of_numbers_are_scikit_learns_and_add(seed: int, quantile: float | None) -> None:
+    rng, kind = np.random.default_rng(seed), kind_of(Label(COLUMN, 1, None, None, (), quantile))
+    truth = rng.normal(5, 3, 400)
+    answer = truth + rng.normal(0.2, 1, 400)
+    whole, *parts = [kind.sums() for _ in range(4)]
+    for said, label in zip(answer.tolist(), truth.tolist(), strict=True):
+        kind.add(whole, said, label)
+        kind.add(parts[rng.integers(3)], said, label)
+    kind.add(parts[0], 1e9, -7.0)  # and taken back
+    kind.add(parts[0], 1e9, -7.0, -1)
+    together = kind.told(added(added(parts[2].frozen(), parts[0].frozen()), parts[1].frozen()))
+    found = kind.measured(kind.told(whole.frozen()), None, None)
+    assert kind.measured(together, None, None) == found, "to the last bit, in any order"
+    assert found["mae"].value == pytest.approx(metrics.mean_absolute_error(truth, answer), rel=1e-14)
+    assert found["rmse"].value == pytest.approx(metrics.root_mean_squared_error(truth, answer), rel=1e-14)
+    assert found["r2"].value == pytest.approx(metrics.r2_score(truth, answer), rel=1e-13)
+    assert found["bias"].value == pytest.approx(float(np.mean(answer - truth)), rel=1e-12)
+    if quantile is not None:
+        loss = metrics.mean_pinball_loss(truth, answer, alpha=quantile)
+        assert found["pinball"].value == pytest.approx(loss, rel=1e-14)
+        assert together.loss / 400 == pytest.approx(loss, rel=1e-14)
+    else:
+        assert together.loss / 400 == pytest.approx(metrics.mean_squared_error(truth, answer), rel=1e-14)
+
+
+@pytest.mark.parametrize("quantile", [None, 0.9])
+def test_a_baseline_of_numbers_is_what_answering_with_it_gives(quantile: float | None) -> None:
+    rng, kind = np.random.default_rng(1), kind_of(Label(COLUMN, 1, None, None, (), quantile))
+    truth, sums, plain = rng.gamma(2, 10, 1_000), kind.sums(), kind.sums()
+    for label in truth.tolist():
+        kind.add(sums, 0.0, label)
+    known = kind.told(sums.frozen())
+    prior = kind.prior(1_000, 0, known)
+    assert isinstance(prior, float)
+    assert prior == pytest.approx(truth.mean() if quantile is None else np.quantile(truth, quantile), rel=0.01)
+    for label in truth.tolist():
+        kind.add(plain, prior, label)
+    real, found = kind.measured(kind.told(plain.frozen()), None, None), kind.measured(kind.answering(prior, known), None, None)
+    assert {n: m.value for n, m in found.items()} == pytest.approx({n: m.value for n, m in real.items()}, rel=0.01, abs=1e-9)
+    assert found["rmse"].value == pytest.approx(real["rmse"].value, rel=1e-14)
+    assert kind.prior_loss(prior, known) == pytest.approx(kind.told(plain.frozen()).loss, rel=0.01)
+
+
+def test_intervals_of_numbers_hold_the_truth_about_as_often_as_they_say() -> None:
+    rng, kind = np.random.default_rng(4), kind_of(Label(COLUMN, 1, None))
+    held = dict.fromkeys(("bias", "mae", "rmse", "r2"), 0)
+    meant = {"bias": 0.5, "rmse": np.sqrt(1.25), "r2": 1 - 1.25 / 9}
+    meant["mae"] = float(np.abs(rng.normal(0.5, 1, 1_000_000)).mean())
+    for _ in range(300):
+        sums, truth = kind.sums(), rng.normal(0, 3, 200)
+        for said, label in zip((truth + rng.normal(0.5, 1, 200)).tolist(), truth.tolist(), strict=True):
+            kind.add(sums, said, label)
+        for name, measure in kind.measured(kind.told(sums.frozen()), None, None).items():
+            held[name] += measure.low <= meant[name] <= measure.high
+    assert min(held.values()) >= 0.88 * 300, held
+
+
+@given(st.lists(st.floats(-1e70, 1e70, allow_nan=False), max_size=30), st.randoms())
+def test_exact_sums_are_those_of_fractions_in_any_order(terms: list[float], rng: random.Random) -> None:
+    found = exact.total(terms)
+    assert exact.whole(found) == sum(map(Fraction, terms), Fraction(0))
+    assert exact.valued(found) == math.fsum(terms)
+    rng.shuffle(terms)
+    assert exact.total(terms) == found
 
 
 def test_errors_of_any_size_have_finite_measures_in_their_bounds() -> None:
-    assert measured_errors(Errors.of([1.0, 2.0, 3.0], [9.0, 2.0, 3.0]))["r2"].high <= 1.0
-    for truth, answer in ((1e100, 0.0), (1e200, -1e200), (1.7e308, -1.7e308)):
-        errors = Errors.of([truth, 0.0], [answer, 0.0])
-        found = measured_errors(errors)
-        assert (errors.n, errors.odd) == (1, 1)
+    kind = kind_of(Label(COLUMN, 1, None))
+    for pairs in (
+        [(9.0, 1.0), (2.0, 2.0), (3.0, 3.0)],
+        [(1e70, -1e70), (0.0, 0.0)],
+        [(1e-300, 0.0), (0.0, 1e-300)],
+        [(5.0, 5.0)],
+    ):
+        sums = kind.sums()
+        for said, label in pairs:
+            kind.add(sums, said, label)
+        found = kind.measured(kind.told(sums.frozen()), None, None)
         assert all(math.isfinite(x) for each in found.values() for x in (each.value, each.low, each.high)), found
+        assert found.get("r2", Measure(value=0, low=0, high=1)).high <= 1.0
+    assert kind.measured(kind.told(kind.sums().frozen()), None, None) == {}

@@ -13,14 +13,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 import structlog
 
 from penstock.errors import PenstockError, Refused
 from penstock.model import Model
 from penstock.project import Project
 from penstock.runtime.refusals import SOON, Failed
-from penstock.scoring.answers import answers, NOBODY, Serving, score
+from penstock.scoring.answers import NOBODY, Serving, answers, score
 from penstock.scoring.chain import Chain, Step
 from penstock.scoring.process import Function
 

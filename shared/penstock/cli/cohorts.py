@@ -4,19 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from ..log import Log
 from . import broker, screen
 
 if TYPE_CHECKING:
+    from ..model import Model
     from ..records import Cohort, Estimate, Measure
     from ..settings import Settings
 
-__all__ = ["as_known", "cell", "held", "nothing", "show"]
+__all__ = ["as_known", "cell", "held", "nothing", "show", "table", "whole"]
 
-SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value")
-"""Measures of the table; --json has all."""
+SHOWN: Final = {
+    "binary": ("log_loss", "auc", "value", "accuracy"),
+    "regression": ("rmse", "mae", "r2"),
+    "multiclass": ("log_loss", "accuracy", "macro_f1"),
+}
+"""Measures of the table, that of the loss first; three of them fit on a line, and --json has all."""
+QUANTILE: Final = ("pinball", "mae", "rmse")
+MOST: Final = 3
 
 
 def as_known(records: Iterable[Cohort], until: datetime | None = None) -> list[tuple[Cohort, Cohort]]:
@@ -46,16 +53,20 @@ def held(settings: Settings, topic: str) -> list[Cohort]:
     return broker.use(settings, work, f"reading {topic}")
 
 
-def show(settings: Settings, topic: str, model: str, cohorts: int, known: datetime | None) -> None:
+def show(settings: Settings, topic: str, model: Model, cohorts: int, known: datetime | None) -> None:
     """Print the newest cohorts of a model."""
     shown = as_known(held(settings, topic), known)[-cohorts:]
+    total = whole(model, [b for _, b in shown])
     screen.answer(
-        {"model": model, "cohorts": [{"first": a, "known": b} for a, b in shown]}, screen.rows(table(shown)) if shown else []
+        {"model": model.name, "cohorts": [{"first": a, "known": b} for a, b in shown], "total": total},
+        screen.rows(table(model, shown, total)) if shown else [],
     )
     if not shown:
-        screen.note(nothing(model, known))
+        screen.note(nothing(model.name, known))
         return
-    screen.note("  each with its 95 % interval; (now) first known -> as known; prior: answering with the label rate of before")
+    until = max(last.known_until for _, last in shown)
+    screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
+    screen.note("  prior: answering everybody with what labels were before. The first model's own answers are not kept: simulate")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
@@ -67,27 +78,51 @@ def nothing(model: str, known: datetime | None) -> str:
     return f"no quality of {model} {when}"
 
 
-def table(shown: Sequence[tuple[Cohort, Cohort]]) -> list[tuple[str, ...]]:
-    """Lines for people: of each cohort the answers, how many are settled, the measures, and beside log loss that of the prior."""
-    names = [name for name in SHOWN if any(name in b.measures.get("served", {}) for _, b in shown)]
-    found: list[tuple[str, ...]] = [
-        ("scored from", "known until", "answers", "settled", *(n.replace("_", " ") for n in names), "prior")
-    ]
+def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
+    """The measures of all cohorts together, of what was served."""
+    from functools import reduce
+
+    from ..records import Quality
+    from ..statistics.kinds import kind_of
+    from ..statistics.quality import added
+
+    kind = kind_of(model.label)
+    served = [cohort.quality["served"] for cohort in cohorts if "served" in cohort.quality]
+    return kind.measured(kind.told(reduce(added, served, Quality())), model.value, None) if served else {}
+
+
+def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str, Measure] | None = None) -> list[tuple[str, ...]]:
+    """Lines for people: of each cohort the answers, how many are settled, the measures, the first of them as it was known first,
+    and that of the prior; at the end all of them together."""
+    wanted = QUANTILE if model.label.quantile is not None else SHOWN[model.label.task]
+    names = [name for name in wanted if any(name in b.measures.get("served", {}) for _, b in shown)][:MOST]
+    days = all(last.start.hour == last.start.minute == 0 for _, last in shown)
+    heads = [name.replace("_", " ") for name in names]
+    found: list[tuple[str, ...]] = [("scored from", "answers", "settled", *heads, "first", "prior")]
+    priors, counted, answers, settled = 0.0, 0, 0, 0
     for first, last in shown:
-        served, before = last.measures.get("served", {}), first.measures.get("served", {})
-        prior = last.measures.get("prior", {}).get("log_loss")
-        over = last.labels + last.silent + last.unanswered
-        state = "all" if last.complete else f"{100 * over // last.answers}%" if last.answers else "–"
+        served, over = last.measures.get("served", {}), last.labels + last.silent + last.unanswered
+        before = first.measures.get("served", {}).get(wanted[0])
+        prior = last.measures.get("prior", {}).get(wanted[0])
+        n = last.quality["served"].n if "served" in last.quality else 0
+        answers, settled = answers + last.answers, settled + over
+        if prior is not None:
+            priors, counted = priors + _summed(model, prior.value) * n, counted + n
         found.append(
             (
-                f"{last.start:%Y-%m-%d %H:%M}",
-                f"{last.known_until:%Y-%m-%d %H:%M}",
+                f"{last.start:%Y-%m-%d}" if days else f"{last.start:%Y-%m-%d %H:%M}",
                 f"{last.answers:,}",
-                state,
-                *(cell(served.get(name), before.get(name) if first is not last else None) for name in names),
-                "–" if prior is None else f"{prior.value:.4f}",
+                "all" if last.complete else _share(over, last.answers),
+                *(cell(served.get(name)) for name in names),
+                "–" if before is None else _number(before.value),
+                "–" if prior is None else _number(prior.value),
             )
         )
+    if total is not None and len(shown) > 1:
+        mean = "–" if not counted else _number(_mean(model, priors / counted))
+        cells = (cell(total.get(name)) for name in names)
+        state = "all" if all(last.complete for _, last in shown) else _share(settled, answers)
+        found.append(("together", f"{answers:,}", state, *cells, "", mean))
     return found
 
 
@@ -119,13 +154,31 @@ def _expected(estimate: Estimate | None, true: float | None) -> str:
     return f"{estimate.value:.4f} ({within})" + ("" if true is None else f" -> {true:.4f}")
 
 
-def cell(measure: Measure | None, first: Measure | None = None) -> str:
+def _summed(model: Model, loss: float) -> float:
+    """What adds up of a measure that is the loss: of a root its square."""
+    return loss * loss if model.label.task == "regression" and model.label.quantile is None else loss
+
+
+def _mean(model: Model, loss: float) -> float:
+    return float(loss**0.5) if model.label.task == "regression" and model.label.quantile is None else loss
+
+
+def _share(over: int, answers: int) -> str:
+    return f"{100 * over // answers}%" if answers else "–"
+
+
+def _number(value: float) -> str:
+    """
+    >>> _number(0.51234), _number(23.456), _number(1234567.0), _number(0.0)
+    ('0.5123', '23.46', '1.235e+06', '0.0000')
+    """
+    return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}" if abs(value) < 10_000 else f"{value:.3e}"
+
+
+def cell(measure: Measure | None) -> str:
     """
     >>> from penstock.records import Measure
     >>> cell(Measure(value=0.5, low=0.25, high=0.75)), cell(None)
-    ('0.5000 (0.2500 to 0.7500)', '–')
+    ('0.5000 ±0.2500', '–')
     """
-    if measure is None:
-        return "–"
-    restated: Any = "" if first is None or first.value == measure.value else f"{first.value:.4f} -> "
-    return f"{restated}{measure.value:.4f} ({measure.low:.4f} to {measure.high:.4f})"
+    return "–" if measure is None else f"{_number(measure.value)} ±{_number((measure.high - measure.low) / 2)}"

@@ -26,8 +26,10 @@ SHOWN: Final = 20
 """Inputs on the screen; --json has all."""
 BAR: Final = 20
 """Characters of the longest bar."""
+_UNIT: Final = {"number": "answer"}
+"""What the sum of contributions comes to, by scale; else a probability."""
 NEAR: Final = 1e-4
-"""Of a probability: where an explanation is that far from the answer, it explains another model."""
+"""Of a probability (of a number: of its size): where an explanation is that far from the answer, it explains another model."""
 
 
 def explain(
@@ -157,7 +159,8 @@ def _explained(
 def _page(answer: Prediction, explanations: Sequence[Explanation], unexplained: dict[str, str]) -> Iterator[str]:
     weights = ", ".join(f"{version} x {weight:.3g}" for version, weight in answer.weights.items()) or "nobody"
     yield f"{screen.paint(answer.id, 'bold')} of {answer.key or 'nobody'} at {moment_said(answer.time)}"
-    yield f"  {answer.model} answered {answer.score:.6f}, as {answer.variant}: {weights}"
+    named = f"{answer.answer}, with " if answer.answer else ""
+    yield f"  {answer.model} answered {named}{answer.score:.6f}, as {answer.variant}: {weights}"
     for each in explanations:
         yield ""
         yield from _version(each, answer.scores.get(each.version))
@@ -179,7 +182,7 @@ def _version(said: Explanation, score: float | None) -> Iterator[str]:
     rest = said.contributions[SHOWN:]
     if rest:
         table.append((screen.count(len(rest), "other"), "", f"{sum(part.contribution for part in rest):+.4f}", ""))
-    table.append(("together", "", f"{said.total:+.4f}", f"probability {said.probability:.6f}"))
+    table.append(("together", "", f"{said.total:+.4f}", f"{_UNIT.get(said.scale, 'probability')} {said.probability:.6f}"))
     yield from screen.rows(table)
-    if score is not None and abs(score - said.probability) > NEAR:
+    if score is not None and abs(score - said.probability) > NEAR * max(1.0, abs(score)):
         yield screen.paint(f"  it had answered {score:.6f}: what explains it now is not what answered then", "yellow")

@@ -133,7 +133,7 @@ def _standing(picture: Picture, model: str) -> str:
     newest = next((s for s in reversed(picture.statistics.get(model, [])) if s.log_loss.get("served") is not None), None)
     if newest is not None:
         prior = f" (prior {newest.prior_loss:.3f})" if newest.prior_loss is not None else ""
-        said += f"   log loss of {newest.start:%d %b}: {newest.log_loss['served']:.3f}{prior}"
+        said += f"   {newest.loss} of {newest.start:%d %b}: {newest.log_loss['served']:.3f}{prior}"
     return said
 
 

@@ -35,9 +35,9 @@ def quality(
     is over in stream time, in all partitions. Shares are of all records of the day.
 
     Of a model: its answers by when they were given, with the labels known by now (or --as-known), beside what was known first and
-    the prior. Measures have 95 % intervals; --json has more of them, and the sums that they were computed from. Below: what was
-    expected of them before labels came, from their scores alone, beside what came true. That says nothing of concept drift. Gaps
-    between the levels of a segment are shown by:  penstock fairness
+    the prior; at the end all of them together. Measures have 95 % intervals; --json has more of them, and the sums behind them.
+    Below: what was expected of them before labels came, from their scores alone, beside what came true. That says nothing of
+    concept drift. Gaps between the levels of a segment are shown by:  penstock fairness
     """
     import msgspec
 
@@ -53,7 +53,7 @@ def quality(
         if by is not None:
             groups.show(settings, topics, name, by, days, known)
         else:
-            cohorts.show(settings, topics.cohorts(name), name, days, known)
+            cohorts.show(settings, topics.cohorts(name), topics.project.model(name), days, known)
         return
     if event is not None and event not in names:
         kinds = "event or model" if models else "event"

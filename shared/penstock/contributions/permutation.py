@@ -19,8 +19,8 @@ __all__ = ["Permutation"]
 
 
 class Permutation:
-    """`score` gives the model's probabilities, or numbers (`scale`); `background` float32 (rows, inputs). `seed` fixes the orders, which are the same
-    for every row, so that equal rows are explained alike."""
+    """`score` gives the model's probabilities, or numbers (`scale`); `background` float32 (rows, inputs). `seed` fixes the
+    orders, which are the same for every row, so that equal rows are explained alike."""
 
     kind: Final = "permutation"
 

@@ -59,11 +59,11 @@ def training_set(
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
     Columns: `id`, `key`, `time` of the event; the model's inputs by name, float64, NaN where missing; `label` (boolean, or as its
-    column float64 or text; missing where it is not known), `labelled` (the time of the label event, or when the horizon passed in silence) and `answered` (False
-    where silence was taken as declared), `late` (boolean: the event came late, so the values served for it know of newer events
-    of its entities, see `records.Row.as_of`; NA where its row is of before rows said so). An event is in once both it and its row
-    are archived; `late=False` leaves out those that are late. With `as_known_now` none is: every value is as of the event's own
-    time.
+    column float64 or text; missing where it is not known), `labelled` (the time of the label event, or when the horizon passed in
+    silence) and `answered` (False where silence was taken as declared), `late` (boolean: the event came late, so the values
+    served for it know of newer events of its entities, see `records.Row.as_of`; NA where its row is of before rows said so). An
+    event is in once both it and its row are archived; `late=False` leaves out those that are late. With `as_known_now` none is:
+    every value is as of the event's own time.
 
     With `otherwise=` or `sources=` a label is known when the horizon of its event has passed, however early `labelled` is: the
     trainer learns it at max(labelled, time + within). With sources the column `source` says whose word the label is ("" where
@@ -238,7 +238,7 @@ class Query:
         asked = Asked(whose[: len(found)], asked_at, asked_came)
         said = Said(whose[len(found) :], times, came, _values(label, answers["value"]), ranks)
         until = FOREVER if self.known_before is None else self.known_before
-        otherwise = label.classes.index(str(label.otherwise)) if label.classes and label.otherwise else label.otherwise
+        otherwise = label.classes.index(label.otherwise) if isinstance(label.otherwise, str) else label.otherwise
         known = truths(asked, said, label.within, otherwise, min(until, reached + 1), self.waits and label.waits)
         return capped(known, asked, label.within, sources) if sources else known
 

@@ -43,8 +43,9 @@ class Said(NamedTuple):
 
 
 class Truths(NamedTuple):
-    """Per scored event: 0, 1, or -1 where nothing is known (numbers: float64, NaN where nothing is known); the time of that label, or when silence became one; whether somebody
-    said so (else it was silence); and the rank of his source (0: silence, or no sources)."""
+    """Per scored event: 0, 1, or -1 where nothing is known (numbers: float64, NaN where nothing is known); the time of
+    that label, or when silence became one; whether somebody said so (else it was silence); and the rank of his source (0:
+    silence, or no sources)."""
 
     labels: npt.NDArray[Any]
     labelled: Ints

@@ -22,12 +22,15 @@ from ..codec import EventDecoder, entity_of
 from ..duration import DAY
 from ..event import Event, to_micros
 from ..log import Headers, Log, Partition
+from ..model import Model
 from ..records import Alarm, Decision, Outcome, Run, Statistic
 from ..runtime.control import Tail
 from ..runtime.deadletter import cause_of
 from ..runtime.lane import numbered
+from ..statistics.kinds import kind_of
 from ..statistics.measures import auc, log_loss
 from ..topics import Topics
+from .losses import losses
 
 __all__ = ["Audit", "audit"]
 
@@ -52,6 +55,8 @@ class Audit:
     redelivered: int = 0
     auc: dict[str, float | None] = field(default_factory=dict)
     log_loss: dict[str, float | None] = field(default_factory=dict)
+    losses: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By "model, loss" of models whose label is a number or one of several classes: as in `log_loss`."""
     alarms: int = 0
     retrains: int = 0
     retrains_by_alarm: int = 0
@@ -145,7 +150,7 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         found.double(max(counted - due_there, 0), f"outcomes of {model.name} in statistics")
         mine = {d.id: d for d in decisions if d.model == model.name}.values()
         found.promotions += sum(d.kind == "champion" and bool(d.expected) and not d.evidence.get("rolled_back") for d in mine)
-        _judge(found, outcomes, list(mine), scorer)
+        _judge(found, model, outcomes, list(mine), scorer)
     if project.models:
         found.alarms = len({a.id for a in await distinct(topics.alarms, Alarm) if a.state == "raised"})
         fits = {run.id: run.cause for run in await distinct(topics.runs, Run) if run.kind == "full"}
@@ -222,13 +227,17 @@ def _effects(found: Audit, topics: Topics, event: Event, events: dict[Event, lis
         found.double(more, f"events in {name} (rows that show too many)")
 
 
-def _judge(found: Audit, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:
-    """Area under the curve and log loss of what was served, of the first model unchanged, and of the prior: all over the
-    events scored since the first model was in charge."""
+def _judge(found: Audit, model: Model, outcomes: list[Outcome], decisions: list[Decision], scorer: Scorer | None) -> None:
+    """Area under the curve and log loss (of other labels their loss) of what was served, of the first model unchanged, and of the
+    prior: all over the events scored since the first model was in charge."""
     first = next((d for d in sorted(decisions, key=lambda d: d.at) if d.kind == "champion" and d.candidate), None)
     judged = [] if first is None else [o for o in outcomes if o.time >= first.at]
     found.judged += len(judged)
     if first is None or not judged:
+        return
+    if model.label.task != "binary":
+        named = f"{model.name}, {kind_of(model.label).loss}"
+        found.losses[named] = losses(model.label, outcomes, judged, first, scorer)
         return
     label = np.array([o.label for o in judged])
     scores = {"served": np.array([o.score for o in judged]), "prior": prior(outcomes, judged)}
@@ -265,3 +274,6 @@ def lines(found: Audit) -> Iterator[str]:
     for name in ("served", "first_model", "prior"):
         if found.auc.get(name) is not None:
             yield f"{name.replace('_', ' '):12} area under the curve {found.auc[name]:.4f}   log loss {found.log_loss[name]:.4f}"
+    for named, each in found.losses.items():
+        said = "   ".join(f"{name.replace('_', ' ')} {loss:.4f}" for name, loss in each.items())
+        yield f"{named}: {said}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 __all__ = [
     "Cohort",
@@ -72,10 +73,10 @@ class Quality(msgspec.Struct, frozen=True, kw_only=True):
     """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these. Of classes, the
     probabilities of answers that were right."""
     bins_false: list[int] = []
-    errors: Errors | None = None
-    """Where the label is a number."""
-    confusion: Confusion | None = None
-    """Where the label is one of several classes."""
+    errors: Errors | UnsetType = UNSET
+    """Where the label is a number; else absent."""
+    confusion: Confusion | UnsetType = UNSET
+    """Where the label is one of several classes; else absent."""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,9 +107,9 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     n: int = 0
     sum: float = 0.0
     squares: float = 0.0
-    exact: dict[int, int] = {}
+    exact: dict[int, int] | UnsetType = UNSET
     """Where the label is a number: the sum, as in Errors; `sum` and `squares` follow from these when a window is closed."""
-    exact_squares: dict[int, int] = {}
+    exact_squares: dict[int, int] | UnsetType = UNSET
 
 
 class Contributed(msgspec.Struct, frozen=True, kw_only=True):

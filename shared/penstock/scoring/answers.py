@@ -117,12 +117,13 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
 
 
 def answers(label: Label, scored: Scored) -> Floats:
-    """What was answered as numbers: float64 (rows,), of classes (rows, classes) in their declared order; NaN where no version gave
-    an answer."""
+    """What was answered as numbers: float64 (rows,), of classes (rows, classes) in their declared order; NaN where no version
+    gave an answer."""
     if label.classes:
-        said = zip(scored.probabilities, scored.answers, strict=True) if scored.named else ()
-        rows = [[each.get(a.version, {}).get(name, 0.0) for name in label.classes] for each, a in said]
-        found = np.array(rows, np.float64) if rows else np.full((len(scored.score), len(label.classes)), np.nan)
+        found = np.full((len(scored.score), len(label.classes)), np.nan)
+        for row, each in enumerate(scored.probabilities):
+            shares = each.get(scored.answers[row].version, {})
+            found[row] = [shares.get(name, 0.0) for name in label.classes]
     else:
         found = np.array(scored.score, np.float64)
     if scored.failed:
@@ -183,7 +184,7 @@ def _shares(member: Member, X: Matrix, scored: Scored) -> list[list[float]]:  # 
     except Exception as error:  # of whatever kind: a version that breaks must not break the answer
         found = np.full(shape, np.nan)
         scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
-    good = ((found >= -1e-6) & (found <= 1.0 + 1e-6)).all(axis=1)
+    good = np.asarray(((found >= -1e-6) & (found <= 1.0 + 1e-6)).all(axis=1), bool)
     if not good.all():
         scored.failed[member.version] = int((~good).sum())
         scored.causes.setdefault(member.version, "no probability for some rows")

@@ -3,8 +3,9 @@
     source --parts--> processes: read, answer --in order--> sink
 
 Every row of the source is a row of the result: where it lies (partition and offset of a table, else the number of its row or
-line), its id where the source has one, `version`, `score` (the probability of True, or the number; null where there is none), of classes
-also `answer` (the most probable, whose probability the score is) and `probabilities` (JSON), and `error`, which says why. What is done is not done again: the same job finds its parts in the sink.
+line), its id where the source has one, `version`, `score` (the probability of True, or the number; null where there is none), of
+classes also `answer` (the most probable, whose probability the score is) and `probabilities` (JSON), and `error`, which says why.
+What is done is not done again: the same job finds its parts in the sink.
 """
 
 from __future__ import annotations
@@ -191,8 +192,8 @@ def _table(chunk: Chunk, scored: Scored) -> pa.Table:
     table = table.append_column("version", pa.array(versions, pa.string()))
     table = table.append_column("score", pa.array(found, pa.float64(), mask=without))
     if scored.named:
-        said = zip(scored.probabilities, scored.answers, strict=True)
-        shares = [json.dumps(each.get(answer.version, {})) for each, answer in said]
+        each = zip(scored.probabilities, scored.answers, strict=True)
+        shares = [json.dumps(said.get(answer.version, {})) for said, answer in each]
         table = table.append_column("answer", pa.array(scored.named, pa.string(), mask=without))
         table = table.append_column("probabilities", pa.array(shares, pa.string(), mask=without))
     return table.append_column("error", pa.array(errors, pa.string()))

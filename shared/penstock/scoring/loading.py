@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError, Unreachable
 from penstock.inputs import Floats, Matrix

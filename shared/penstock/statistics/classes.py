@@ -23,7 +23,16 @@ from .binary import calibrated, delong, wilson
 from .loss import clipped
 from .quality import GRAIN, Sums, place_of
 
-__all__ = ["CLASS_BINS", "alike", "counted", "counted_classes", "mean_class_loss", "measured_classes", "measured_quality"]
+__all__ = [
+    "CLASS_BINS",
+    "alike",
+    "cells",
+    "counted",
+    "counted_classes",
+    "mean_class_loss",
+    "measured_classes",
+    "measured_quality",
+]
 
 CLASS_BINS = 40
 Counts = npt.NDArray[np.int64]
@@ -36,7 +45,7 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
     from math import log
 
     k, confusion = len(said), sums.confusion
-    assert confusion is not None
+    assert isinstance(confusion, Confusion)
     answer = max(range(k), key=said.__getitem__)
     loss = round(-log(clipped(said[truth])) * GRAIN) / GRAIN
     sums.n += sign
@@ -67,15 +76,20 @@ def alike(quality: Quality, shares: Sequence[float]) -> Quality:
 
 def truths(quality: Quality, classes: int) -> list[int]:
     """How often each class was true."""
-    cells = quality.confusion.cells if quality.confusion else []
-    return [sum(cells[at * classes : (at + 1) * classes]) for at in range(classes)]
+    found = cells(quality)
+    return [sum(found[at * classes : (at + 1) * classes]) for at in range(classes)]
+
+
+def cells(quality: Quality) -> list[int]:
+    """Its confusion matrix, truth by truth; empty where there is none."""
+    return quality.confusion.cells if isinstance(quality.confusion, Confusion) else []
 
 
 def measured_quality(quality: Quality, classes: int, last: int | None = None) -> dict[str, Measure]:
     """All measures of one version; nothing where there is nothing, or corrections took back more than there is. `last`: the
     number of the class that was usual in the window before."""
     confusion = quality.confusion
-    if confusion is None or quality.n <= 0 or len(confusion.cells) != classes**2:
+    if not isinstance(confusion, Confusion) or quality.n <= 0 or len(confusion.cells) != classes**2:
         return {}
     counts = np.array(confusion.cells, np.int64).reshape(classes, classes)
     found = measured_classes(counts, last)

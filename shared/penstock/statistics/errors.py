@@ -2,17 +2,18 @@
 
     bias, mae                mean error and mean size of an error; normal intervals
     rmse                     root of the mean square; delta method, from the fourth powers
-    r2                       1 - mean square error / variance of the truths; its interval from that of the former
+    r2                       1 - mean square error / variance of the truths; delta method, as if the two varied apart (where large
+                             truths have large errors it is wider than it need be)
     pinball                  mean loss of a quantile (Koenker and Bassett 1978)
 
-Baselines answer every event alike. Of these bias, rmse and r2 are exact; mae, pinball and the spread of squares come from the truths
-counted by size in steps of 1 %, which is exact to half of that.
+Baselines answer every event alike. Of these bias, rmse and r2 are exact; mae, pinball and the spread of squares come from the
+truths counted by size in steps of 1 %, which is exact to half of that.
 """
 
 from __future__ import annotations
 
 from fractions import Fraction
-from math import exp, log, sqrt
+from math import exp, hypot, log, sqrt
 
 from ..records import Errors, Measure
 from .exact import add, total, valued, whole
@@ -22,7 +23,7 @@ __all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_
 Z = 1.959963984540054
 STEP = log(1.01)
 ZERO = 1 << 15
-"""Added to the step of a size, so that the sign of a number is that of its place: e to the power of -326 is the least told from 0."""
+"""Added to the step of a size, so that the sign of a number is that of its place."""
 
 
 def pinball(truth: float, answer: float, quantile: float) -> float:
@@ -130,8 +131,12 @@ def measured_errors(errors: Errors, n: int, quantile: float | None = None) -> di
     }
     variance = float(whole(errors.truth_squares) / n - (whole(errors.truths) / n) ** 2)
     if variance > 0:
+        mean = mean_of(errors, n)
+        fourth = sum((_size(place) - mean) ** 4 * count for place, count in errors.sizes.items()) / n
+        apart = Z * sqrt(max(fourth - variance**2, 0.0) / n) / variance
+        half = hypot(spread, square * apart) / variance
         found["r2"] = Measure(
-            value=1 - square / variance, low=1 - (square + spread) / variance, high=min(1 - (square - spread) / variance, 1.0)
+            value=1 - square / variance, low=1 - square / variance - half, high=min(1 - square / variance + half, 1.0)
         )
     if quantile is not None:
         found["pinball"] = _mean(valued(errors.pinball), valued(errors.pinball_squares), n, 0.0)

@@ -1,7 +1,8 @@
 """Exact sums of float64: whole numbers by place, which add without rounding, in any order and over any partitions.
 
-A sum is {place: number} and means the sum of number x 2**(24 x place). One float64 falls on at most four places, and a place holds
-the digits of 5 x 10**11 terms before it leaves 64 bits (a superaccumulator: Kulisch 2011). Where it is read it is rounded once.
+A sum is {place: number} and means the sum of number x 2**(24 x place). One float64 falls on at most four places, and a place
+holds the digits of 5 x 10**11 terms before it leaves 64 bits (a superaccumulator: Kulisch 2011). Where it is read it is rounded
+once.
 """
 
 from __future__ import annotations

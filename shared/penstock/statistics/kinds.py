@@ -32,13 +32,24 @@ Baseline = float | dict[str, float]
 class Kind(Protocol):
     """What one kind of label means."""
 
-    loss: str
-    """What the loss is called."""
-    add: Callable[..., float]
-    """(sums, said, truth, sign) -> loss, counted in place."""
-    pair: Callable[[Paired, float, int], Paired]
-    many: bool
-    """Whether an answer is a probability per class."""
+    @property
+    def loss(self) -> str:
+        """What the loss is called."""
+
+    @property
+    def many(self) -> bool:
+        """Whether an answer is a probability per class."""
+
+    @property
+    def add(self) -> Callable[..., float]:
+        """(sums, said, truth, sign) -> loss, counted in place."""
+
+    @property
+    def pair(self) -> Callable[[Paired, float, int], Paired]:
+        """With one more difference in loss on the same event."""
+
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        """Whether labels were all the same, so that there was nothing to be better at than a prior."""
 
     def sums(self) -> Sums:
         """Empty ones."""
@@ -97,6 +108,9 @@ class _YesNo:
     def usual(self, n: int, positives: int, known: Quality) -> bool:
         return 2 * positives > n
 
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        return positives in (0, n)
+
     def sure(self, truth: Truth) -> float:
         return float(truth)
 
@@ -132,50 +146,56 @@ class _Numbers:
         return Sums(bins_true=[], bins_false=[], errors=Errors())
 
     def add(self, sums: Sums, said: float, truth: float, sign: int = 1) -> float:
-        assert sums.errors is not None
         sums.n += sign
-        return self._errors.erred(sums.errors, said, truth, self._quantile, sign)
+        return self._errors.erred(_errors(sums), said, truth, self._quantile, sign)
 
     def pair(self, known: Paired, difference: float, sign: int = 1) -> Paired:
-        sums, squares = dict(known.exact), dict(known.exact_squares)
+        sums, squares = dict(known.exact or {}), dict(known.exact_squares or {})
         add_exact(sums, difference, sign)
         add_exact(squares, difference * difference, sign)
         return Paired(n=known.n + sign, exact=sums, exact_squares=squares)
 
     def told(self, quality: Quality) -> Quality:
-        errors = added(quality.errors or Errors(), Errors())  # in order of places
+        errors = added(_errors(quality), Errors())  # in order of places
         loss = valued(errors.squares if self._quantile is None else errors.pinball)
         return msgspec.structs.replace(quality, loss=loss, squares=valued(errors.squares), errors=errors)
 
     def paired(self, paired: Paired) -> Paired:
         found = added(paired, Paired())
-        return msgspec.structs.replace(found, sum=valued(found.exact), squares=valued(found.exact_squares))
+        return msgspec.structs.replace(found, sum=valued(found.exact or {}), squares=valued(found.exact_squares or {}))
 
     def labels(self, quality: Quality) -> Quality:
-        errors = quality.errors or Errors()
+        errors = _errors(quality)
         kept = Errors(truths=errors.truths, truth_squares=errors.truth_squares, sizes=errors.sizes)
         return Quality(n=quality.n, errors=kept)
 
     def prior(self, n: int, positives: int, known: Quality) -> float:
-        errors = known.errors or Errors()
+        errors = _errors(known)
         return self._errors.mean_of(errors, n) if self._quantile is None else self._errors.quantile_of(errors, self._quantile)
 
     def usual(self, n: int, positives: int, known: Quality) -> float:
         return self.prior(n, positives, known)
+
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        return sum(count > 0 for count in _errors(known).sizes.values()) < 2
 
     def sure(self, truth: Truth) -> float:
         return float(truth)
 
     def answering(self, baseline: Baseline, quality: Quality) -> Quality:
         assert isinstance(baseline, float | int)
-        errors = self._errors.alike(quality.errors or Errors(), quality.n, baseline, self._quantile)
+        errors = self._errors.alike(_errors(quality), quality.n, baseline, self._quantile)
         return self.told(Quality(n=quality.n, errors=errors))
 
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         return self.answering(baseline, quality).loss
 
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
-        return self._errors.measured_errors(quality.errors or Errors(), quality.n, self._quantile)
+        return self._errors.measured_errors(_errors(quality), quality.n, self._quantile)
+
+
+def _errors(of: Quality | Sums) -> Errors:
+    return of.errors if isinstance(of.errors, Errors) else Errors()
 
 
 class _Classes:
@@ -202,10 +222,13 @@ class _Classes:
         return paired
 
     def labels(self, quality: Quality) -> Quality:
-        return Quality(n=quality.n, confusion=Confusion(cells=quality.confusion.cells if quality.confusion else []))
+        return Quality(n=quality.n, confusion=Confusion(cells=self._counting.cells(quality)))
 
     def prior(self, n: int, positives: int, known: Quality) -> dict[str, float]:
         return {name: count / n for name, count in zip(self._classes, self._truths(known), strict=True)}
+
+    def alike(self, n: int, positives: int, known: Quality) -> bool:
+        return sum(count > 0 for count in self._truths(known)) < 2
 
     def usual(self, n: int, positives: int, known: Quality) -> str:
         found = self._truths(known)

@@ -12,6 +12,7 @@ from math import log
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ..records import Confusion, Errors, Paired, Quality
 from .loss import clipped, log_loss
@@ -52,8 +53,8 @@ class Sums(msgspec.Struct):
     squares: float = 0.0
     bins_true: list[int] = msgspec.field(default_factory=lambda: [0] * BINS)
     bins_false: list[int] = msgspec.field(default_factory=lambda: [0] * BINS)
-    errors: Errors | None = None
-    confusion: Confusion | None = None
+    errors: Errors | UnsetType = UNSET
+    confusion: Confusion | UnsetType = UNSET
 
     def add(self, score: float, label: bool, sign: int = 1) -> float:
         """Count one answer against its truth; returns its loss. `sign` -1 takes an outcome back, when a correction
@@ -87,8 +88,8 @@ def added(a: T, b: T) -> T:
     """
     one: Any = a
     other: Any = b
-    if a is None or b is None:
-        return other if a is None else one  # type: ignore[no-any-return]
+    if one is UNSET or other is UNSET:
+        return other if one is UNSET else one  # type: ignore[no-any-return]
     if isinstance(a, dict):
         found = {**one, **other, **{key: added(one[key], other[key]) for key in one.keys() & other.keys()}}
         return dict(sorted(found.items()))  # type: ignore[return-value]

@@ -40,14 +40,27 @@ def test_the_newest_cohorts_are_shown_with_intervals_and_the_prior(cli: Cli, pro
     ran = cli("quality", "late", "--project", project)
     assert ran.exit_code == 0, ran.output
     lines, estimates = (part.splitlines() for part in ran.stdout.split("\n\n"))
-    assert lines[0].split() == ["scored", "from", "known", "until", "answers", "settled", "auc", "log", "loss", "accuracy",
-                                "calibration", "error", "prior"]  # fmt: skip
+    assert lines[0].split() == ["scored", "from", "answers", "settled", "log", "loss", "auc", "accuracy", "first", "prior"]
     starts = sorted({cohort.start for cohort in FOUND.restated})
-    assert len(lines) == 1 + min(14, len(starts))
-    assert all(" to " in line or " – " in line for line in lines[1:])
-    assert any(" -> " in line for line in lines), "what was said first"
-    assert len(estimates) == len(lines) and estimates[0].split()[2:4] == ["accuracy", "expected"]
+    assert len(lines) == 1 + min(14, len(starts)) + 1
+    assert all(" ±" in line or " – " in line for line in lines[1:])
+    assert max(map(len, lines)) <= 100
+    assert len(estimates) == len(lines) - 1 and estimates[0].split()[2:4] == ["accuracy", "expected"]
     assert all(("not yet known" in line and " -> " in line) or " – " in line for line in estimates[1:]), "of too few cohorts"
+
+
+def test_the_last_line_is_of_all_cohorts_together(cli: Cli, project: str) -> None:
+    shown = cli("quality", "late", "--project", project, "--days", "99").stdout
+    lines = shown.split("\n\n")[0].splitlines()
+    whole: dict[str, Any] = cli.json("quality", "late", "--project", project, "--days", "99")
+    sums = [each["known"]["quality"]["served"] for each in whole["cohorts"] if "served" in each["known"]["quality"]]
+    loss = sum(each["loss"] for each in sums) / sum(each["n"] for each in sums)
+    assert whole["total"]["log_loss"]["value"] == pytest.approx(loss)
+    assert lines[-1].split()[:5] == ["together", "300", "all", f"{loss:.4f}", f"±{_half(whole['total']['log_loss'])}"]
+
+
+def _half(measure: dict[str, float]) -> str:
+    return f"{(measure['high'] - measure['low']) / 2:.4f}"
 
 
 def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> None:
@@ -66,7 +79,7 @@ def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> 
 
 def test_less_than_all_is_never_shown_as_100_percent() -> None:
     late = msgspec.structs.replace(FOUND.restated[0], complete=False, answers=1_000, labels=996, silent=0, unanswered=0)
-    assert table([(late, late)])[1][3] == "99%"
+    assert table(shop.declared(False).models[0], [(late, late)])[1][2] == "99%"
 
 
 def test_what_cannot_be_shown_is_said(cli: Cli, project: str) -> None:
