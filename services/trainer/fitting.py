@@ -153,7 +153,7 @@ def _seed(learner: Any, seed: int) -> None:
         learner.set_params(**dict.fromkeys(open_, seed))
 
 
-def _converted(learner: Any, name: str, width: int, task: str) -> bytes:
+def _converted(learner: Any, name: str, width: int, task: str = "binary") -> bytes:
     from skl2onnx import convert_sklearn
     from skl2onnx.common.data_types import FloatTensorType
 
