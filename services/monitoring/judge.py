@@ -203,8 +203,7 @@ class Case:
                     start // monitor.every, joined(*window.groups.values()).get(monitor.segment.name, {}), self._threshold
                 )
                 if ends:
-                    known = self.state.watches.get(monitor.signal)
-                    verdicts[place] = unequal(monitor, standing, active=known is not None and known.active)
+                    verdicts[place] = unequal(monitor, standing)
                 continue
             period = self.state.periods.get(place)
             if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged

@@ -353,13 +353,23 @@ def test_an_alarm_stands_until_its_gap_is_closed_and_another_group_raises_it_ane
     rng = np.random.default_rng(6)
     monitor = ps.fairness(Applicant.sex, "a", gap=0.1, measures=["true_positive_rate"])
     standing, said = Standing(), []
-    for at, odd in enumerate("bbbbbbccaa"):
+    for odd in "bbbbbbccaa":
         groups = day(rng, 20_000, "b", 0.3)
         groups |= {"c": day(rng, 20_000, "c", 0.3)["c"]} if odd == "c" else {}
         standing.period = day(rng, 20_000) if odd == "a" else groups
-        verdict = unequal(monitor, standing, active=at > 0)
+        verdict = unequal(monitor, standing)
         said.append((verdict.bad, verdict.again))
     assert said == [(True, False)] * 6 + [(True, True), (True, False), (False, False), (False, False)]
+
+
+def test_an_alarm_stands_while_its_group_is_too_small_to_tell() -> None:
+    rng = np.random.default_rng(7)
+    monitor = ps.fairness(Applicant.sex, gap=0.1, measures=["true_positive_rate"])
+    standing, said = Standing(), []
+    for n, less in ((4_000, 0.4), (300, 0.4), (300, 0.0), (8_000, 0.0)):
+        standing.period = day(rng, n, "e", less)
+        said.append(unequal(monitor, standing).bad)
+    assert said == [True, True, None, False], "as wide with the day before; two small days cannot tell; a large one can"
 
 
 def test_a_measure_is_a_number_or_absent() -> None:
