@@ -24,6 +24,7 @@ from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Q
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.statistics.groups import Groups, joined
+from penstock.statistics.population import populations
 from penstock.statistics.quality import added, area, mean_loss, prior_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
@@ -91,6 +92,8 @@ class _State(msgspec.Struct):
     cohorts: dict[int, Known] = {}
     customs: dict[int, Custom] = {}
     standings: dict[int, Standing] = {}
+    usual: dict[str, dict[str, float]] = {}
+    """Answers by segment and level, faded."""
 
 
 class Closed(NamedTuple):
@@ -141,6 +144,7 @@ class Case:
         loss = None if prior is None else prior_loss(prior, served.n, served.positives)
         last = next((2 * p.positives > p.labels for p in reversed(state.past) if p.labels > 0), None)
         self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
+        groups = joined(*window.groups.values())
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labels, positives))
         recent = [p for p in state.past if p.start >= window.end - self._over]
@@ -176,7 +180,8 @@ class Case:
             contributions=window.contributions,
             measures=measures_of(served, prior, last, self._value),
             sources=window.sources,
-            groups=joined(*window.groups.values()),
+            groups=groups,
+            population=populations(groups, state.usual, self.length),
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 

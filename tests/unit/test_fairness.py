@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 import penstock as ps
+from penstock.duration import DAY
 from penstock.errors import DefinitionError
 from penstock.fairness import MEASURES
 from penstock.records import Group, Measure
@@ -24,6 +25,7 @@ from penstock.services.monitoring.parity import Standing, unequal
 from penstock.statistics.binary import wilson
 from penstock.statistics.fairness import LEAST, Gap, Treated, chance, gaps, newcombe, ratio, treated
 from penstock.statistics.groups import Levels, joined
+from penstock.statistics.population import populations
 from penstock.statistics.quality import BINS
 
 
@@ -264,6 +266,36 @@ def test_an_outcome_that_is_taken_back_leaves_nothing() -> None:
     for sign, label in ((1, True), (-1, True), (1, False)):
         levels.judge("a", 0.7, label, sign)
     assert levels.frozen() == counted([("a", 0.7, False)])
+
+
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def answers(counts: dict[str, int]) -> dict[str, dict[str, Group]]:
+    return {"segment": {level: Group(answers=n) for level, n in counts.items()}}
+
+
+def test_without_a_change_the_shares_of_groups_are_as_stable_as_chance_says() -> None:
+    rng = np.random.default_rng(8)
+    usual: dict[str, dict[str, float]] = {}
+    found = [
+        populations(answers(dict(zip("abcde", rng.multinomial(500, SHARES).tolist(), strict=True))), usual, DAY)
+        for _ in range(400)
+    ]
+    assert found[0] == {}, "nothing to compare with yet"
+    beyond = [each["segment"].stability > each["segment"].chance for each in found[1:]]
+    assert 0.02 <= np.mean(beyond) <= 0.08
+    assert found[-1]["segment"].n == 500
+    assert found[-1]["segment"].m == pytest.approx(500 / (1 - 2 ** (-1 / 14)), rel=0.1), "two weeks count half"
+
+
+def test_shares_that_move_are_seen_and_a_new_level_is_no_infinity() -> None:
+    usual: dict[str, dict[str, float]] = {}
+    populations(answers({"a": 500, "b": 500}), usual, DAY)
+    moved = populations(answers({"a": 400, "b": 500, "new": 100}), usual, DAY)["segment"]
+    assert moved.chance < moved.stability < 2
+    assert populations(answers({}), usual, DAY) == {}
+    assert populations(answers({"a": -3}), usual, DAY) == {}
 
 
 # --- alarms -----------------------------------------------------------------------------------------------------------

@@ -9,7 +9,21 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
-from .statistics import Cohort, Contributed, Group, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from .statistics import (
+    Cohort,
+    Contributed,
+    Group,
+    Measure,
+    Mix,
+    Paired,
+    Partial,
+    Population,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Tally,
+)
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
@@ -38,6 +52,7 @@ __all__ = [
     "Paired",
     "Partial",
     "Passed",
+    "Population",
     "Prediction",
     "Quality",
     "Row",

@@ -14,6 +14,7 @@ __all__ = [
     "Mix",
     "Paired",
     "Partial",
+    "Population",
     "Quality",
     "Scored",
     "Shift",
@@ -104,6 +105,17 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     unanswered: int = 0
     delays: list[int] = []
     """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
+
+
+class Population(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the shares of the levels of a segment have moved: of `n` answers, against `m` before them."""
+
+    stability: float
+    """Population stability index."""
+    chance: float
+    """What chance alone exceeds once in twenty times."""
+    n: int
+    m: int
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
@@ -202,6 +214,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """Where sources of labels are declared."""
     groups: dict[str, dict[str, Group]] = {}
     """Segment -> level -> sums, where segments are declared: answers given in this window, outcomes that became known in it."""
+    population: dict[str, Population] = {}
+    """Segment -> how the answers of this window fall to its levels, against those of the weeks before, at any hour."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
