@@ -39,6 +39,7 @@ from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
 from penstock.statistics.groups import Groups, joined
 from penstock.statistics.kinds import YES_NO, kind_of
+from penstock.statistics.population import populations
 from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
@@ -116,6 +117,8 @@ class _State(msgspec.Struct):
     customs: dict[int, Custom] = {}
     standings: dict[int, Standing] = {}
     estimator: Estimator = msgspec.field(default_factory=Estimator)
+    usual: dict[str, dict[str, float]] = {}
+    """Answers by segment and level, faded."""
 
 
 class Closed(NamedTuple):
@@ -169,6 +172,7 @@ class Case:
         usual = next((p for p in reversed(state.past) if p.labels > 0), None)
         last = kind.usual(usual.labels, usual.positives, usual.known or Quality()) if usual else None
         self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
+        groups = joined(*window.groups.values())
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labels, positives, kind.labels(added(served, before))))
         recent = [p for p in state.past if p.start >= window.end - self._over]
@@ -209,7 +213,8 @@ class Case:
             contributions=window.contributions,
             measures=measures_of(served, prior, last, self._value, kind),
             sources=window.sources,
-            groups=joined(*window.groups.values()),
+            groups=groups,
+            population=populations(groups, state.usual, self.length),
             moments={v: found for v, by in sorted(window.summed.items()) if (found := _moments(by))},
             latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},
         )
@@ -239,8 +244,7 @@ class Case:
                     start // monitor.every, joined(*window.groups.values()).get(monitor.segment.name, {}), self._threshold
                 )
                 if ends:
-                    raised = self.state.watches.get(monitor.signal)
-                    verdicts[place] = unequal(monitor, standing, active=raised is not None and raised.active)
+                    verdicts[place] = unequal(monitor, standing)
                 continue
             period = self.state.periods.get(place)
             if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged

@@ -5,13 +5,14 @@ level of the budget of false alarms) and material (greater than the monitor's `g
 judged as one: a great gap shows at once, that of a small group when it has lasted. Groups that are too small are named, and not
 judged.
 
-While the alarm stands, the span that raised it is judged alone, by RELAXED limits. A group that joins it later than SAME_CAUSE
-periods is another cause, and raises it anew.
+While the alarm stands, limits are RELAXED, and it is asked of the gaps that raised it whether they have closed: of the span that
+raised it, and where that cannot tell (too few, or still as wide, if no more beyond chance) of longer ones. Where none can tell
+nothing is said, and the alarm stands. A group that joins later than SAME_CAUSE periods is another cause, and raises it anew.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -38,8 +39,8 @@ class Standing(msgspec.Struct):
     spans: list[dict[str, Treated]] = []
     span: int = 1
     """How many periods raised the alarm that stands."""
-    named: list[str] = []
-    """The groups that have had a part in it."""
+    named: list[tuple[str, str]] = []
+    """The gaps that have had a part in it, by group and measure; none while no alarm stands for this monitor."""
     age: int = 0
     """Periods since it was raised."""
 
@@ -73,23 +74,29 @@ class _Look(NamedTuple):
     def judged(self) -> int:
         return sum(gap.p is not None for gap in self.gaps)
 
+    def doubtful(self, named: Collection[tuple[str, str]], limit: float) -> bool:
+        """Whether some of these gaps may not have closed."""
+        return any(gap.p is None or _size(gap) > limit for gap in self.gaps if (gap.group, gap.measure) in named)
 
-def unequal(monitor: Fairness, standing: Standing, active: bool = False) -> Verdict:
-    """The verdict at the end of a period; `active`: the alarm stands. A period without answers says nothing and changes nothing;
-    nor does it say anything where no gap could be judged."""
+
+def unequal(monitor: Fairness, standing: Standing) -> Verdict:
+    """The verdict at the end of a period. One without answers says nothing and changes nothing; nor is anything said where no gap
+    could be judged."""
     period, standing.index, standing.period = standing.period, -1, {}
     if not period:
         return Verdict(None, {})
     standing.spans = [*standing.spans, period][-SPANS[-1] :]
-    spans = [min(standing.span, len(standing.spans))] if active else [k for k in SPANS if k <= len(standing.spans)]
-    looks = [_look(monitor, standing, k, RELAXED if active else 1.0) for k in spans]
-    look = next((each for each in looks if each.wide), looks[-1])
-    groups = {gap.group for gap in look.wide}
-    new = groups - set(standing.named)
-    again = active and standing.age > SAME_CAUSE and bool(standing.named and new)
-    standing.age = 0 if look.wide and (again or not active) else standing.age + 1
+    named = set(standing.named)
+    limit = monitor.gap * (RELAXED if named else 1.0)
+    looks = [_look(monitor, standing, k, limit) for k in SPANS if standing.span <= k <= len(standing.spans)]
+    look = next((each for each in looks if each.wide or (named and not each.doubtful(named, limit))), looks[-1])
+    new = {gap.group for gap in look.wide} - {group for group, _ in named}
+    again = bool(named and new) and standing.age > SAME_CAUSE
+    standing.age += 1
     if look.wide:
-        standing.span, standing.named = look.periods, sorted({*standing.named, *groups})
+        standing.named = sorted({*named, *((gap.group, gap.measure) for gap in look.wide)})
+        if again or not named:
+            standing.span, standing.age = look.periods, 0
     ranked = sorted(look.wide, key=lambda gap: (again and gap.group not in new, -_size(gap), gap.group, gap.measure))
     evidence: dict[str, Any] = {
         "segment": monitor.segment.name,
@@ -101,11 +108,12 @@ def unequal(monitor: Fairness, standing: Standing, active: bool = False) -> Verd
         "gaps": [_told(gap) for gap in ranked[:MOST_EVIDENCE]],
         "unjudged": {f"{gap.measure} of {gap.group}": gap.unjudged for gap in look.gaps if gap.unjudged},
     }
-    return Verdict(bool(look.wide) if look.judged else None, evidence, again)
+    told = look.judged and (look.wide or not look.doubtful(named, limit))
+    return Verdict(bool(look.wide) if told else None, evidence, again)
 
 
-def _look(monitor: Fairness, standing: Standing, periods: int, share: float) -> _Look:
-    """`share` of the material gap is enough."""
+def _look(monitor: Fairness, standing: Standing, periods: int, limit: float) -> _Look:
+    """The gaps; wide are those that are greater than `limit`, and beyond chance."""
     found = gaps(standing.over(periods), monitor.against, monitor.measures)
     judged = [gap for gap in found if gap.p is not None]
     if not judged:
@@ -113,7 +121,7 @@ def _look(monitor: Fairness, standing: Standing, periods: int, share: float) -> 
     critical, n = discovered(
         np.array([gap.p for gap in judged], np.float64), level_of(monitor.false_alarms_per_month, monitor.every)
     )
-    wide = [gap for gap in judged if n and (gap.p or 0.0) <= critical and _size(gap) > share * monitor.gap]
+    wide = [gap for gap in judged if n and (gap.p or 0.0) <= critical and _size(gap) > limit]
     return _Look(periods, found, wide)
 
 

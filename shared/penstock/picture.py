@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from .fairness import told
 from .log import Batch, Log, Partition, Reader
 from .records import Alarm, Decision, Run, Statistic
 from .topics import Topics
@@ -215,12 +216,16 @@ def _evidence(evidence: dict[str, Any]) -> str:
         if isinstance(value, float):
             parts.append(f"{name} {value:.3g}")
         elif isinstance(value, list):
-            parts.append(f"{name} {', '.join(str(v.get('input', v)) if isinstance(v, dict) else str(v) for v in value[:3])}")
+            parts.append(f"{name} {', '.join(map(_named, value[:3]))}")
         elif isinstance(value, dict):
             parts.append(f"{name} {', '.join(list(value)[:3])}")
         else:
             parts.append(f"{name} {value}")
     return "; ".join(parts)
+
+
+def _named(value: Any) -> str:
+    return told(value) or str(value.get("input", value)) if isinstance(value, dict) else str(value)
 
 
 def _cause(cause: str) -> str:

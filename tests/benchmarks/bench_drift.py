@@ -15,7 +15,10 @@ from scipy import stats
 
 import penstock as ps
 from penstock.comparison.columns import values_of
+from penstock.records import Group
+from penstock.statistics import groups as segments
 from penstock.statistics.drift import Counted, judged
+from penstock.statistics.fairness import gaps, treated
 from penstock.statistics.reference import Levels, Numbers
 
 from .figure import Figure
@@ -49,6 +52,17 @@ def floor(then: pd.DataFrame, now: pd.DataFrame) -> None:
         else:
             table = pd.concat([then[name].value_counts(), now[name].value_counts()], axis=1).fillna(0)
             stats.chi2_contingency(table.to_numpy().T)
+
+
+def grouped(rows: int, rng: np.random.Generator) -> dict[str, Group]:
+    """Answers to twenty groups, all of them labelled."""
+    counted = segments.Levels()
+    for at, score, drawn in zip(
+        rng.integers(20, size=rows).tolist(), rng.random(rows).tolist(), rng.random(rows).tolist(), strict=True
+    ):
+        counted.answer(f"group {at}", score, 100)
+        counted.judge(f"group {at}", score, drawn < score, 1)
+    return counted.frozen()
 
 
 def run(quick: bool) -> Iterator[Figure]:
@@ -98,6 +112,14 @@ def run(quick: bool) -> Iterator[Figure]:
             ours=cpu(lambda counted=counted: judged(counted)) * 1e3,  # type: ignore[misc]
             goal=10,
         )
+    groups = grouped(100_000, rng)
+    yield Figure(
+        name="gaps of 20 groups in 5 measures, with intervals and chances, from counts",
+        unit="CPU ms",
+        better="lower",
+        ours=cpu(lambda: gaps({level: treated(group) for level, group in groups.items()})) * 1e3,
+        goal=5,
+    )
     for size in (2_000,) if quick else (10_000, 100_000):
         then, now = made(size, rng), made(size, rng)
         recorded = {"Evidently 0.7.23": EVIDENTLY[size]} if size in EVIDENTLY else {}

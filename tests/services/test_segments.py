@@ -14,14 +14,14 @@ import httpx
 import msgspec
 import pytest
 from tests.services import air
-from tests.services.shop import AGE, LENGTH, REGION, WORLD, Result, World, run, world
+from tests.services.shop import AGE, LENGTH, REGION, WORLD, Order, Result, World, run, world
 from tests.services.test_monitoring_laws import expected
 
 import penstock as ps
 from penstock.alerts.message import facts
 from penstock.artefact import Artefacts
-from penstock.duration import DAY
-from penstock.event import event_of, to_micros
+from penstock.duration import DAY, HOUR
+from penstock.event import event_of, from_micros, to_micros
 from penstock.log import Batch, Partition
 from penstock.offline.columns import columns_of
 from penstock.records import Alarm, Group, Outcome, Partial, Prediction, Statistic
@@ -29,9 +29,13 @@ from penstock.segment import MISSING
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.inference.shard import ScoringShard
+from penstock.services.monitoring.cohorts import Cohorting
 from penstock.services.monitoring.judge import JudgeShard
+from penstock.services.monitoring.ledger import Answer, Settled
+from penstock.services.monitoring.sources import capping
+from penstock.services.monitoring.window import Counting, Window
 from penstock.services.trainer.triggers import Triggers
-from penstock.statistics.groups import Levels
+from penstock.statistics.groups import Levels, joined
 from penstock.store import Saved
 from penstock.topics import Topics
 
@@ -253,3 +257,22 @@ def test_the_offline_table_of_a_model_with_segments_has_them() -> None:
     table = columns_of(BANK)[BANK.predictions("credit")].decode([values[0]]).columns["segments"].to_pylist()
     assert msgspec.json.decode(table[0])["Application.sex"] == "f"
     assert "segments" not in columns_of(BANK)[BANK.predictions("plain")].decode([values[1]]).columns
+
+
+def test_labels_beyond_the_cap_of_their_source_are_in_no_group_either() -> None:
+    caps = ps.sources(Order.region, {"bank": 1, "shop": 0.2})
+    counting = Counting(Cohorting(DAY, 6 * HOUR, (6 * HOUR,)), caps, SEGMENTS)
+    window = Window(0)
+    for n in range(100):
+        answer = Answer(
+            f"o{n}", "k", from_micros(n), msgspec.Raw(b"{}"), 0.7, {"v1": 0.7}, "v1", "champion", segments={REGION.name: "north"}
+        )
+        window.answer(answer, n, counting)
+        window.judge(Settled(answer, True, n, True, None, n, rank=1 if n < 50 else 2), counting)
+    (partial,) = window.partials("late", DAY, 0, 1, {})
+    assert partial.groups[0][REGION.name]["north"].answers == 100
+    assert partial.groups[0][REGION.name]["north"].quality.n == 50
+    tally, left = capping(caps, partial.sources, partial.capped)
+    whole = joined(partial.groups[0], tally.groups[0])
+    assert whole[REGION.name]["north"].quality.n == 100 - left["shop"] <= 50 / 0.8
+    assert whole[AGE.name]["missing"].quality.n == whole[REGION.name]["north"].quality.n

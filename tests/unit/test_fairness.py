@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
 import penstock as ps
+from penstock.duration import DAY
 from penstock.errors import DefinitionError
 from penstock.fairness import MEASURES
 from penstock.records import Group, Measure
@@ -24,6 +25,7 @@ from penstock.services.monitoring.parity import Standing, unequal
 from penstock.statistics.binary import wilson
 from penstock.statistics.fairness import LEAST, Gap, Treated, chance, gaps, newcombe, ratio, treated
 from penstock.statistics.groups import Levels, joined
+from penstock.statistics.population import populations
 from penstock.statistics.quality import BINS
 
 
@@ -266,6 +268,36 @@ def test_an_outcome_that_is_taken_back_leaves_nothing() -> None:
     assert levels.frozen() == counted([("a", 0.7, False)])
 
 
+# --- shares -----------------------------------------------------------------------------------------------------------
+
+
+def answers(counts: dict[str, int]) -> dict[str, dict[str, Group]]:
+    return {"segment": {level: Group(answers=n) for level, n in counts.items()}}
+
+
+def test_without_a_change_the_shares_of_groups_are_as_stable_as_chance_says() -> None:
+    rng = np.random.default_rng(8)
+    usual: dict[str, dict[str, float]] = {}
+    found = [
+        populations(answers(dict(zip("abcde", rng.multinomial(500, SHARES).tolist(), strict=True))), usual, DAY)
+        for _ in range(400)
+    ]
+    assert found[0] == {}, "nothing to compare with yet"
+    beyond = [each["segment"].stability > each["segment"].chance for each in found[1:]]
+    assert 0.02 <= np.mean(beyond) <= 0.08
+    assert found[-1]["segment"].n == 500
+    assert found[-1]["segment"].m == pytest.approx(500 / (1 - 2 ** (-1 / 14)), rel=0.1), "two weeks count half"
+
+
+def test_shares_that_move_are_seen_and_a_new_level_is_no_infinity() -> None:
+    usual: dict[str, dict[str, float]] = {}
+    populations(answers({"a": 500, "b": 500}), usual, DAY)
+    moved = populations(answers({"a": 400, "b": 500, "new": 100}), usual, DAY)["segment"]
+    assert moved.chance < moved.stability < 2
+    assert populations(answers({}), usual, DAY) == {}
+    assert populations(answers({"a": -3}), usual, DAY) == {}
+
+
 # --- alarms -----------------------------------------------------------------------------------------------------------
 
 JUDGED = ["true_positive_rate", "false_positive_rate", "calibration"]
@@ -353,13 +385,23 @@ def test_an_alarm_stands_until_its_gap_is_closed_and_another_group_raises_it_ane
     rng = np.random.default_rng(6)
     monitor = ps.fairness(Applicant.sex, "a", gap=0.1, measures=["true_positive_rate"])
     standing, said = Standing(), []
-    for at, odd in enumerate("bbbbbbccaa"):
+    for odd in "bbbbbbccaa":
         groups = day(rng, 20_000, "b", 0.3)
         groups |= {"c": day(rng, 20_000, "c", 0.3)["c"]} if odd == "c" else {}
         standing.period = day(rng, 20_000) if odd == "a" else groups
-        verdict = unequal(monitor, standing, active=at > 0)
+        verdict = unequal(monitor, standing)
         said.append((verdict.bad, verdict.again))
     assert said == [(True, False)] * 6 + [(True, True), (True, False), (False, False), (False, False)]
+
+
+def test_an_alarm_stands_while_its_group_is_too_small_to_tell() -> None:
+    rng = np.random.default_rng(7)
+    monitor = ps.fairness(Applicant.sex, gap=0.1, measures=["true_positive_rate"])
+    standing, said = Standing(), []
+    for n, less in ((4_000, 0.4), (300, 0.4), (300, 0.0), (8_000, 0.0)):
+        standing.period = day(rng, n, "e", less)
+        said.append(unequal(monitor, standing).bad)
+    assert said == [True, True, None, False], "as wide with the day before; two small days cannot tell; a large one can"
 
 
 def test_a_measure_is_a_number_or_absent() -> None:

@@ -12,7 +12,7 @@ from tests.services.cars import CARS, DAY, START
 from penstock import picture as pictures
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.picture import Picture
+from penstock.picture import Picture, _evidence
 from penstock.records import Alarm, Decision, Quality, Run, Statistic
 
 TOPICS = CARS
@@ -129,3 +129,10 @@ def test_its_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(s.quality["served"].bins_true == [] for s in picture.statistics["late"])
     assert (len(picture.happenings), len(picture._seen), max(len(h.text) for h in picture.happenings)) == (4, 6, 80)
     assert (picture.heard, picture.alarms) == (50, 50)
+
+
+def test_a_gap_between_groups_is_told_in_words() -> None:
+    gap = {"group": "f", "measure": "precision", "value": 0.31, "other": 0.55, "n": 90, "gap": {"low": -0.3, "high": -0.18}}
+    assert _evidence({"gaps": [gap], "segment": "Applicant.sex"}).startswith(
+        "gaps precision of f is 0.310, of all others 0.550 ("
+    )

@@ -11,10 +11,9 @@ from . import cohorts, screen
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..records import Cohort, Group
+    from ..records import Cohort, Group, Population
     from ..segment import Segment
     from ..settings import Settings
-    from ..statistics.population import Population
     from ..topics import Topics
 
 __all__ = ["Seen", "seen", "segment_of", "show", "title"]

@@ -20,6 +20,7 @@ __all__ = [
     "Moments",
     "Paired",
     "Partial",
+    "Population",
     "Quality",
     "Scored",
     "Shift",
@@ -205,6 +206,17 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """Answers by eighths of doublings of a microsecond: those of bin b took at most 2**(b / 8) microseconds."""
 
 
+class Population(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the shares of the levels of a segment have moved: of `n` answers, against `m` before them."""
+
+    stability: float
+    """Population stability index."""
+    chance: float
+    """What chance alone exceeds once in twenty times."""
+    n: int
+    m: int
+
+
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
 
@@ -316,6 +328,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """By version that answered, and input; `score` is the version's own answers."""
     latency: dict[str, Latency] = {}
     """By variant (champion, canary, none)."""
+    population: dict[str, Population] = {}
+    """Segment -> how the answers of this window fall to its levels, against those of the weeks before, at any hour."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""

@@ -40,7 +40,7 @@ _SPREADS: Final = [p * (1 - p) for p in (min(max((at + 0.5) / BINS, CLIP), 1 - C
 
 
 class Treated(msgspec.Struct, frozen=True, kw_only=True):
-    """A group at a threshold: all that gaps are made of. They add."""
+    """A group at a threshold: all that gaps are made of; of windows and of groups they add."""
 
     answers: int = 0
     selected: int = 0

@@ -7,23 +7,20 @@ from math import log, sqrt
 from statistics import NormalDist
 from typing import Final
 
-import msgspec
+from ..duration import DAY
+from ..records import Group, Population
+from .groups import bounded
+from .quality import added
 
-__all__ = ["Population", "population"]
+__all__ = ["population", "populations"]
+
+HALF_LIFE: Final = 14 * DAY
+"""After so long an answer counts half in what is usual."""
 
 SURE: Final = NormalDist().inv_cdf(0.95)
 
 
-class Population(msgspec.Struct, frozen=True, kw_only=True):
-    """The population stability index between the shares of `n` and of `m`, and what chance alone exceeds once in twenty times."""
-
-    stability: float
-    chance: float
-    n: int
-    m: int
-
-
-def population(now: Mapping[str, int], before: Mapping[str, int]) -> Population | None:
+def population(now: Mapping[str, float], before: Mapping[str, float]) -> Population | None:
     """How far the shares of groups have moved: sum (p - q) ln(p / q), half a count added to each level (so that a new one is not
     infinitely far away); None where there is nothing on one side, or one level in all.
 
@@ -35,9 +32,26 @@ def population(now: Mapping[str, int], before: Mapping[str, int]) -> Population 
     (0.273, 0.019)
     """
     levels, n, m = now.keys() | before.keys(), sum(now.values()), sum(before.values())
-    if n <= 0 or m <= 0 or len(levels) < 2:
+    if n < 1 or m < 1 or len(levels) < 2:
         return None
     half, degrees = len(levels) / 2, len(levels) - 1
     shares = [((now.get(each, 0) + 0.5) / (n + half), (before.get(each, 0) + 0.5) / (m + half)) for each in sorted(levels)]
     beyond = degrees * (1 - 2 / (9 * degrees) + SURE * sqrt(2 / (9 * degrees))) ** 3
-    return Population(stability=sum((p - q) * log(p / q) for p, q in shares), chance=(1 / n + 1 / m) * beyond, n=n, m=m)
+    return Population(
+        stability=sum((p - q) * log(p / q) for p, q in shares), chance=(1 / n + 1 / m) * beyond, n=round(n), m=round(m)
+    )
+
+
+def populations(
+    groups: Mapping[str, Mapping[str, Group]], usual: dict[str, dict[str, float]], length: int
+) -> dict[str, Population]:
+    """How the answers of a window of `length` microseconds fall, by segment, against what is usual, which learns from them."""
+    found, fade = {}, 2.0 ** (-length / HALF_LIFE)
+    for segment, levels in groups.items():
+        now = {level: float(group.answers) for level, group in levels.items() if group.answers > 0}
+        before = usual.get(segment, {})
+        moved = population(now, before)
+        if moved is not None:
+            found[segment] = moved
+        usual[segment] = bounded(added({level: count * fade for level, count in before.items()}, now))
+    return found
