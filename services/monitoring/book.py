@@ -27,9 +27,9 @@ from .window import Counting, Window, length_of
 
 __all__ = ["MOST_EMPTY", "QUIET", "Book"]
 
-QUIET, MOST_EMPTY = 7 * DAY, 1_000
-"""Empty windows in a row are reported for so long, but no more than so many; after them only how far time has come, until
-something happens. A stream that has ended (penstock.publish.FOREVER) would go on for ages, and refits with it."""
+QUIET, MOST_EMPTY = 3 * DAY, 1_000
+"""Empty windows in a row are reported for so long, a weekend, but no more than so many; after them only how far time has come,
+until something happens. A stream that has ended (penstock.publish.FOREVER) would go on for ages, and refits with it."""
 
 _encode = msgspec.json.Encoder().encode
 
