@@ -65,7 +65,7 @@ def test_an_open_alarm_has_the_newest_evidence_and_is_gone_when_cleared() -> Non
 
 def test_an_alarm_says_what_moved_before_how_much() -> None:
     said = asyncio.run(watched(alarm(1, "raised", since="long", tested=21, inputs=[{"input": "Trip.distance", "ks": 0.5}])))
-    assert said.happenings[0].text == "drift raised: inputs Trip.distance; tested 21"
+    assert said.happenings[0].text == "drift raised: Trip.distance moved by 0.5; tested 21"
 
 
 def test_the_place_of_the_challenger_is_what_its_key_says() -> None:
