@@ -30,6 +30,7 @@ from . import (
     profile,
     publish,
     quality,
+    report,
     schemas,
     scoring,
     screen,
@@ -134,6 +135,7 @@ command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
+command(app)(report.report)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")

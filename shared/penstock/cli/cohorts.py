@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,24 +13,10 @@ if TYPE_CHECKING:
     from ..records import Cohort, Measure
     from ..settings import Settings
 
-__all__ = ["as_known", "show"]
+__all__ = ["show"]
 
 SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value")
 """Measures of the table; --json has all."""
-
-
-def as_known(records: Iterable[Cohort], until: datetime | None = None) -> list[tuple[Cohort, Cohort]]:
-    """Of each cohort, in order, what was known of it first, and what by a time (None: now)."""
-    first: dict[datetime, Cohort] = {}
-    last: dict[datetime, Cohort] = {}
-    for record in records:
-        if until is not None and record.known_until > until:
-            continue
-        if record.start not in first or record.known_until < first[record.start].known_until:
-            first[record.start] = record
-        if record.start not in last or record.known_until >= last[record.start].known_until:
-            last[record.start] = record
-    return [(first[start], last[start]) for start in sorted(last)]
 
 
 def show(settings: Settings, topic: str, model: str, cohorts: int, known: datetime | None) -> None:
@@ -38,6 +24,7 @@ def show(settings: Settings, topic: str, model: str, cohorts: int, known: dateti
     import msgspec
 
     from ..records import Cohort
+    from ..report.records import as_known
 
     async def work(log: Log) -> list[Cohort]:
         broker.known(topic, await log.describe())

@@ -25,6 +25,8 @@ TALL: Final = 72
 """Height of a small picture, which is 100 wide."""
 STEPS: Final = 40
 """Bars of a distribution."""
+CLIPPED: Final = 3
+"""A distribution is drawn up to so many times the height of the other."""
 LISTED: Final = 10
 """Levels of a picture: those whose share has changed most."""
 WIDE, HIGH = 1000, 260
@@ -49,12 +51,15 @@ def distributions(name: str, edges: Sequence[float], then: Counts, now: Counts) 
     borders = np.asarray(edges, np.float64)
     grid = np.linspace(borders[0], borders[-1], STEPS - 1)
     past, present = (_over(grid, borders, counts) for counts in (then, now))
-    top, wide = max(past.max(), present.max()), 100 / STEPS
+    tallest = past.max(), present.max()
+    top, wide = min(max(tallest), CLIPPED * min(tallest)), 100 / STEPS  # so that a heap at an end does not flatten the other
     drawn, line = [], [f"M0 {TALL}"]
     for i in range(STEPS):
         lower = f"below {short(float(grid[0]))}" if i == 0 else f"from {short(float(grid[i - 1]))}"
-        drawn.append(_bar(i * wide, wide, TALL * past[i] / top, f"{lower}: {past[i]:.2%} in the reference, {present[i]:.2%} now"))
-        line.append(f"L{i * wide:.4g} {TALL - TALL * present[i] / top:.4g}H{(i + 1) * wide:.4g}")
+        drawn.append(
+            _bar(i * wide, wide, TALL * min(past[i] / top, 1.0), f"{lower}: {past[i]:.2%} in the reference, {present[i]:.2%} now")
+        )
+        line.append(f"L{i * wide:.4g} {max(TALL - TALL * present[i] / top, 0.0):.4g}H{(i + 1) * wide:.4g}")
     line.append(f"L100 {TALL}")
     least, most = short(float(borders[0])), short(float(borders[-1]))
     said = f"Distributions of {name}: reference and now, from {least} to {most}"
@@ -183,17 +188,19 @@ def chart(
         drawn.append(f'<path class="mark {tone}" d="M{x(at)} 0V{HIGH}"><title>{escape(words)}</title></path>')
     drawn += _titles(lines, x)
     rows = "".join(f'<span style="bottom:{100 * (step - low) / (high - low):.4g}%">{_tick(step, steps)}</span>' for step in steps)
-    under = "".join(
-        f'<span style="left:{100 * (at - across[0]) / wide:.4g}%">{escape(text)}</span>'
-        for at, text in names
-        if across[0] <= at <= across[1]
-    )
+    under = "".join(_under((at - across[0]) / wide, text) for at, text in names if across[0] <= at <= across[1])
     return (
         f'<figure class="chart{" square" if square else ""}"><div class="y" aria-hidden="true">{rows}</div>'
         f'<svg viewBox="0 0 {WIDE} {HIGH}" preserveAspectRatio="none" role="img" aria-label="{escape(said)}">'
         f"{''.join(drawn)}</svg>"
         f'<div class="x" aria-hidden="true">{under}</div></figure>'
     )
+
+
+def _under(share: float, text: str) -> str:
+    """A word under a chart; at either end it stays inside."""
+    side = ' class="first"' if share < 0.03 else ' class="last"' if share > 0.97 else ""
+    return f'<span{side} style="left:{100 * share:.4g}%">{escape(text)}</span>'
 
 
 def _path(points: Sequence[tuple[float, float | None]], x: object, y: object) -> str:

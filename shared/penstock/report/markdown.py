@@ -14,7 +14,7 @@ __all__ = ["LONGEST", "markdown"]
 LONGEST: Final = 60_000
 """Characters: GitHub takes 65,536 in a comment."""
 SIGNS: Final = {"good": "🟢", "warn": "🟡", "bad": "🔴", "unknown": "⚪"}
-CELL: Final = 90
+CELL: Final = 240
 """Characters of a cell."""
 
 

@@ -1,0 +1,117 @@
+"""Reading what is recorded of a model: from the topics, and of its single answers from the offline tables."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from ..records import Alarm, Cohort, Decision, Partial, Run, Statistic
+from .examples import MOST
+from .records import Answered, Found, Wrong
+
+if TYPE_CHECKING:
+    from ..offline import Tables
+    from ..topics import Topics
+
+__all__ = ["answered_of", "found_in", "found_of"]
+
+T = TypeVar("T")
+QUANTILES: Final = ("0.5", "0.95", "0.99")
+"""Of latency."""
+FEW: Final = 1_000
+"""Candidates for the most wrong answers that are looked at one by one, as some repeat others."""
+
+
+async def found_of(topics: Topics, model: str, held: Callable[[str], AsyncIterator[bytes]]) -> Found:
+    """What the topics hold; `held(topic)` gives every value of one."""
+
+    async def all_of(topic: str, kind: type[T]) -> list[T]:
+        decode = msgspec.json.Decoder(kind).decode
+        return [decode(value) async for value in held(topic)]
+
+    return Found(
+        statistics=await all_of(topics.statistics(model), Statistic),
+        cohorts=await all_of(topics.cohorts(model), Cohort),
+        alarms=await all_of(topics.alarms, Alarm),
+        runs=await all_of(topics.runs, Run),
+        decisions=await all_of(topics.models, Decision),
+        partials=await all_of(topics.partials, Partial),
+    )
+
+
+def found_in(tables: Tables, topics: Topics, model: str) -> Found | None:
+    """What a simulation has kept of its topics (see `services/embedded.py`), in their order; None where there is nothing."""
+    if topics.statistics(model) not in tables.names():
+        return None
+
+    def all_of(topic: str, kind: type[T]) -> list[T]:
+        rows = tables.table(topic).arrow(["offset", "value"]).sort_by("offset")
+        decode = msgspec.json.Decoder(kind).decode
+        return [decode(value) for value in rows["value"].to_pylist()]
+
+    return Found(
+        statistics=all_of(topics.statistics(model), Statistic),
+        cohorts=all_of(topics.cohorts(model), Cohort),
+        alarms=all_of(topics.alarms, Alarm),
+        runs=all_of(topics.runs, Run),
+        decisions=all_of(topics.models, Decision),
+        partials=all_of(topics.partials, Partial),
+    )
+
+
+def answered_of(
+    tables: Tables, topics: Topics, model: str, start: datetime, until: datetime, known_at: datetime | None
+) -> Answered | None:
+    """What archived answers to events of a period say, as far as it was known; None where none are archived."""
+    import pyarrow.compute as pc
+
+    there = tables.names()
+    if topics.outcomes(model) not in there:
+        return None
+    inside = (pc.field("time") >= start) & (pc.field("time") < until)
+    known = inside if known_at is None else inside & (pc.field("labelled") <= known_at)
+    table = tables.table(topics.outcomes(model))
+    own = ("partition", "offset", "id", "key", "time", "labelled", "label", "score", "version")
+    inputs = [name for name in topics.project.model(model).inputs if name in table.schema.names]
+    rows = table.arrow([*own, *inputs], known)
+    if not all(map(_numeric, (rows.schema.field("label").type, rows.schema.field("score").type))):
+        return None
+    predictions, latency = 0, dict[str, float]()
+    if topics.predictions(model) in there:
+        seconds = tables.table(topics.predictions(model)).arrow(["latency"], inside)["latency"]
+        predictions = len(seconds)
+        found = pc.quantile(seconds, [float(q) for q in QUANTILES]).to_pylist() if len(seconds) else []
+        latency = {q: s for q, s in zip(QUANTILES, found, strict=False) if s} if any(found) else {}
+    return Answered(len(rows), _worst(rows, inputs), latency, predictions)
+
+
+def _numeric(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(pa.types.is_boolean(kind) or pa.types.is_floating(kind) or pa.types.is_integer(kind))
+
+
+def _worst(rows: Any, inputs: list[str]) -> list[Wrong]:
+    """The furthest from their label; of an answer whose label was corrected, by the newest."""
+    import pyarrow.compute as pc
+
+    last = rows.group_by("id").aggregate([("labelled", "max")]).rename_columns(["id", "labelled"])
+    rows = rows.join(last, ["id", "labelled"], join_type="inner")
+    off = pc.abs(pc.subtract(pc.cast(rows["label"], "float64"), rows["score"]))
+    rows = rows.append_column("off", off).filter(pc.is_finite(off))
+    order = [("off", "descending"), ("time", "ascending"), ("id", "ascending"), ("offset", "descending")]
+    found: dict[str, Wrong] = {}
+    for row in rows.take(pc.select_k_unstable(rows, FEW, order[:3])).sort_by(order).to_pylist():
+        if len(found) == MOST:
+            break
+        found.setdefault(
+            row["id"],
+            Wrong(
+                row["id"], row["key"], row["time"], row["version"], row["score"], float(row["label"]),
+                {name: row[name] for name in inputs},
+            ),
+        )  # fmt: skip
+    return list(found.values())
