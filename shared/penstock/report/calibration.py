@@ -58,7 +58,9 @@ def calibration(records: Records) -> Section:
     ]
     off = said - rate
     tone: Tone = "good" if error.low < 0.02 and error.value < 0.03 else "warn" if error.value < 0.1 else "bad"
-    way = f"on average {abs(off):.1%} too {'high' if off > 0 else 'low'}" if abs(off) >= 0.001 else "right on average"
+    way = (
+        f"on average {100 * abs(off):.1f} points too {'high' if off > 0 else 'low'}" if abs(off) >= 0.001 else "right on average"
+    )
     sentence = (
         f"Scores are {way}: they say {said:.1%}, and {rate:.1%} were true; "
         f"calibration error {figure(error.value)} {interval(error)} on {total.n:,} outcomes."

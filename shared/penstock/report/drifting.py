@@ -125,7 +125,7 @@ def _cards(records: Records, found: Sequence[Moved]) -> tuple[list[tuple[str, st
             ("PSI", f"{shift.psi:.2f}"),
             ("values", f"{shift.n:,}"),
         ]
-        said += [("missing", f"{gone[0]:.1%} → {gone[1]:.1%}")] if any(gone) else []
+        said += [("missing", f"{gone[0]:.1%} → {gone[1]:.1%}")] if max(gone) >= 0.0005 else []
         cards.append((cut(name), picture + key([("then", version), ("now", "asked")]) + facts(said)))
     return cards, f"Not every input has a picture: {', '.join(sorted(bare))}." if bare else ""
 

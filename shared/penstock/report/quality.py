@@ -11,6 +11,7 @@ from ..pages.drawing import Line, chart, key
 from ..records import Measure, Paired, Quality
 from ..statistics.binary import measured
 from ..statistics.quality import added
+from .alarms import episodes
 from .records import NOBODY, SERVED, Records, Restated, day, kin
 from .section import Block, Cell, Drawn, Missing, Note, Section, Table, Tone
 
@@ -127,7 +128,7 @@ def compared(total: Mapping[str, Measure], cohorts: Sequence[Restated], name: st
     """Whether what was served is better than the prior by more than its interval; as a tone and a sentence."""
     served, prior = total[name], _means(cohorts, "prior").get(name)
     n = sum(map(outcomes, cohorts))
-    said = f"{spoken(name).capitalize()} {figure(served.value)} {interval(served)} on {n:,} outcomes"
+    said = f"{begun(spoken(name))} {figure(served.value)} {interval(served)} on {n:,} outcomes"
     if prior is None:
         return "", f"{said}; there is no prior to hold it against."
     gain = served.value - prior if name in HIGHER else prior - served.value
@@ -168,10 +169,20 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
         for d in records.champions
         if records.inside(d.at)
     ]
-    picture = chart(lines, f"{spoken(measure)} over time", span_of(records), x_names(records), marks)
+    shades = [
+        (
+            one.raised.at.timestamp(),
+            (one.end or records.until).timestamp(),
+            f"{one.raised.signal} alarm since {day(one.raised.at)}",
+        )
+        for one in episodes(records.alarms)
+        if one.end is None or one.end > records.start
+    ]
+    picture = chart(lines, f"{spoken(measure)} over time", span_of(records), x_names(records), marks, shades)
     keys = [(line.tone, line.name) for line in reversed(lines)] + ([("mark", "a version takes charge")] if marks else [])
+    keys += [("shade", "an alarm stands")] if shades else []
     way = "more is better" if measure in HIGHER else "less is better"
-    return Drawn(picture + key(keys), f"{spoken(measure).capitalize()} by when the answers were given ({way})")
+    return Drawn(picture + key(keys), f"{begun(spoken(measure))} by when the answers were given ({way})")
 
 
 _BESIDE: Final = {"prior": "prior", "last": "last label"}
@@ -300,16 +311,16 @@ def figure(value: float) -> str:
     """A measure with four digits that count.
 
     >>> figure(0.412345), figure(1234.5), figure(-0.5)
-    ('0.4123', '1,234', '-0.5')
+    ('0.4123', '1,234', '-0.5000')
     """
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{round(value, 4):.4g}" if abs(value) >= 1 else f"{round(value, 4):g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}" if abs(value) >= 10 else f"{value:.4f}"
 
 
 def interval(measure: Measure) -> str:
     """Of 95 %; nothing where it is not known.
 
     >>> interval(Measure(value=0.5, low=0.4, high=0.6)), interval(Measure(value=0.5, low=0.5, high=0.5))
-    ('(0.4 to 0.6)', '')
+    ('(0.4000 to 0.6000)', '')
     """
     return f"({figure(measure.low)} to {figure(measure.high)})" if measure.high > measure.low else ""
 
@@ -324,6 +335,11 @@ def spoken(name: str) -> str:
 
 
 _NAMES: Final = {"auc": "AUC", "mae": "MAE", "rmse": "RMSE", "f1": "F1", "f2": "F2", "brier": "Brier score", "r2": "R²"}
+
+
+def begun(text: str) -> str:
+    """As a sentence begins."""
+    return text[:1].upper() + text[1:]
 
 
 def _rank(measure: str, name: str) -> int:

@@ -10,7 +10,7 @@ import msgspec
 
 from ..records import Alarm, Cohort, Decision, Partial, Run, Statistic
 from .examples import MOST
-from .records import Answered, Found, Wrong
+from .records import NOBODY, Answered, Found, Wrong
 
 if TYPE_CHECKING:
     from ..offline import Tables
@@ -76,7 +76,7 @@ def answered_of(
     table = tables.table(topics.outcomes(model))
     own = ("partition", "offset", "id", "key", "time", "labelled", "label", "score", "version")
     inputs = [name for name in topics.project.model(model).inputs if name in table.schema.names]
-    rows = table.arrow([*own, *inputs], known)
+    rows = table.arrow([*own, *inputs], known & (pc.field("version") != NOBODY))
     if not all(map(_numeric, (rows.schema.field("label").type, rows.schema.field("score").type))):
         return None
     predictions, latency = 0, dict[str, float]()
