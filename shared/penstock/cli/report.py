@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import PenstockError
+from ..errors import PenstockError, Unreachable
 from ..log import Log
 from . import broker, screen
 from .options import project_settings, topics_of
@@ -100,30 +100,28 @@ def _moment(option: str, said: str | None) -> datetime | None:
 
 
 def _found(settings: Settings, topics: Topics, model: str) -> Found:
-    """From the topics where a broker is; else from what a simulation kept."""
+    """From the topics; where no broker is set, from what a simulation kept, if it did."""
     from ..offline import Tables
     from ..report.reading import found_in, found_of
 
-    if broker.servers(settings)[0]:
+    async def work(log: Log) -> Found:
+        there = await log.describe()
 
-        async def work(log: Log) -> Found:
-            there = await log.describe()
+        async def held(topic: str) -> AsyncIterator[bytes]:
+            async for found in broker.held(log, broker.known(topic, there)):
+                if found.value is not None:
+                    yield found.value
 
-            async def held(topic: str) -> AsyncIterator[bytes]:
-                async for found in broker.held(log, broker.known(topic, there)):
-                    if found.value is not None:
-                        yield found.value
+        return await found_of(topics, model, held)
 
-            return await found_of(topics, model, held)
-
+    if not broker.servers(settings)[0] and (kept := found_in(Tables(settings.offline), topics, model)) is not None:
+        screen.note(f"from what a simulation kept in {settings.offline}")
+        return kept
+    try:
         return broker.use(settings, work, f"reading what is recorded of {model}")
-    kept = found_in(Tables(settings.offline), topics, model)
-    if kept is None:
-        raise PenstockError(
-            f"no broker is set or runs in {settings.data}, and nothing of {model} is kept in {settings.offline}",
-            "penstock up --detach   or   penstock simulate --input DIR --tables DIR, then PENSTOCK_TABLES=DIR",
-        )
-    return kept
+    except Unreachable as error:
+        fix = "or make it of your files:  penstock simulate --input DIR --tables OUT, then PENSTOCK_TABLES=OUT"
+        raise Unreachable(str(error), f"{error.fix}   {fix}") from None
 
 
 def _with_answers(settings: Settings, topics: Topics, records: Records) -> Records:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from ..pages.document import chip, document
 from ..pages.document import facts as listed
 from ..pages.drawing import LISTED, distributions, key, pairs
-from ..pages.words import cut, short
+from ..pages.words import cut, escape, short
 from ..statistics.drift import Column, Counted
 from ..statistics.reference import Levels, Numbers
 

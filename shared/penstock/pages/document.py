@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Final
+
+from .words import escape
 
 __all__ = ["chip", "document", "facts"]
 
@@ -20,15 +21,10 @@ def document(title: str, kind: str, said: Iterable[tuple[str, str]], body: str, 
     return (
         "<!doctype html>\n"
         '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(_text(title))} – {escape(kind)}</title>\n<style>{STYLE}</style></head>\n"
-        f'<body><header><h1><span class="drop"></span>{escape(_text(title))} {mark}</h1>{lead}<dl>{pairs}</dl></header>\n'
+        f"<title>{escape(title)} – {escape(kind)}</title>\n<style>{STYLE}</style></head>\n"
+        f'<body><header><h1><span class="drop"></span>{escape(title)} {mark}</h1>{lead}<dl>{pairs}</dl></header>\n'
         f"<main>\n{body}</main>\n<footer><p>{how}</p></footer></body></html>\n"
     )
-
-
-def _text(text: str) -> str:
-    """Without what UTF-8 cannot hold."""
-    return text.encode("utf-8", "replace").decode()
 
 
 def chip(word: str, tone: str = "") -> str:

@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from html import escape
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .words import short, visible
+from .words import escape, short, visible
 
 __all__ = ["Line", "bars", "chart", "distributions", "histogram", "key", "pairs", "strip", "ticks"]
 

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import math
 
-__all__ = ["cut", "percent", "short", "visible"]
+__all__ = ["cut", "escape", "percent", "short", "visible"]
+
+
+def escape(text: str) -> str:
+    """Text as HTML: no markup, nothing that cannot be seen, such as what turns the direction of writing.
+
+    >>> escape("<b>" + chr(0x202E) + "a" + chr(0))
+    '&lt;b&gt;�a�'
+    """
+    return html.escape(text if text.isprintable() else "".join(c if c.isprintable() else "�" for c in text.replace("\n", " ")))
 
 
 def short(value: float | str | bool | None) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
 from typing import Final
 
 from ..pages.document import document
 from ..pages.document import facts as listed
 from ..pages.drawing import bars, histogram
-from ..pages.words import cut, percent, short, visible
+from ..pages.words import cut, escape, percent, short, visible
 from ..records import Described
 
 __all__ = ["page"]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from ..evidence import facts, summary
+from ..pages.words import escape
 from ..records import Alarm
 from .records import Records, day
 from .section import Cell, Missing, Section, Table, Tone
@@ -63,7 +64,7 @@ def alarms(records: Records) -> Section:
             return Section(
                 "alarms", title, what, [Missing("Declare what to watch:", "monitors=[ps.drift(), ps.skill(floor=0.0)]")]
             )
-        return Section("alarms", title, "None was raised or stood in this period.", tone="good")
+        return Section("alarms", title, "No alarm was raised or stood in this period.", tone="good")
     rows = []
     for one in reversed(found):
         open_ = one.end is None
@@ -99,6 +100,4 @@ def _lasted(span: timedelta) -> str:
 
 
 def _lines(said: Sequence[str]) -> str:
-    from html import escape
-
     return '<ul class="lines">' + "".join(f"<li>{escape(line)}</li>" for line in said) + "</ul>"

@@ -80,7 +80,7 @@ def drift(records: Records) -> Section:
     said = (
         f"{len(moved)} of {len(found)} inputs were beyond their limits in some of {len(tested)} windows ({few}); {now}."
         if moved
-        else f"None of {len(found)} inputs was beyond its limits in {len(tested)} windows."
+        else f"No input of {len(found)} was beyond its limits in {len(tested)} windows."
     )
     return Section("drift", title, said, blocks, tone)
 

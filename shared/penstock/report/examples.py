@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..pages.words import cut, short, visible
+from ..pages.words import cut, escape, short, visible
 from .records import Records, Wrong
 from .section import Cell, Missing, Section, Table
 
@@ -29,26 +29,28 @@ def examples(records: Records) -> Section:
             visible(wrong.key),
             f"{wrong.time:%Y-%m-%d %H:%M}",
             wrong.version,
-            _number(wrong.score),
-            _number(wrong.label),
+            _said(wrong),
+            _was(wrong),
             Cell("", html=_inputs(wrong)),
         )
         for wrong in found.wrong[:MOST]
     ]
     table = Table(("id", "key", "asked", "version", "said", "was", "inputs"), rows, numbers=9, brief=5)
     worst = found.wrong[0]
-    what = f"{visible(worst.id)} got {_number(worst.score)}, and was {_number(worst.label)}"
+    what = f"{visible(worst.id)} got {_said(worst)}, and was {_was(worst)}"
     said = f"The furthest of {found.outcomes:,} outcomes: {what}."
     return Section("examples", title, said, [table])
 
 
-def _number(value: float) -> str:
-    return f"{value:.4g}"
+def _said(wrong: Wrong) -> str:
+    return f"{visible(wrong.answer)} ({wrong.score:.4g})" if wrong.answer else f"{wrong.score:.4g}"
+
+
+def _was(wrong: Wrong) -> str:
+    return visible(wrong.label) if isinstance(wrong.label, str) else f"{wrong.label:.4g}"
 
 
 def _inputs(wrong: Wrong) -> str:
-    from html import escape
-
     pairs = "".join(
         f"<div><dt>{escape(cut(name))}</dt><dd>{'missing' if value is None else escape(short(value))}</dd></div>"
         for name, value in wrong.inputs.items()

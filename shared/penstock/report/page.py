@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING, Final
 
 from ..pages.document import chip, document, facts
+from ..pages.words import escape
 from .section import Block, Cards, Cell, Drawn, Facts, Note, Section, Table, Tone
 
 if TYPE_CHECKING:

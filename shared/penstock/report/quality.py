@@ -15,16 +15,16 @@ from .alarms import episodes
 from .records import NOBODY, SERVED, Records, Restated, day, kin
 from .section import Block, Cell, Drawn, Missing, Note, Section, Table, Tone
 
-__all__ = ["HIGHER", "Step", "headline", "interval", "judged", "over_time", "span_of", "spoken", "totals", "versions", "x_names"]
+__all__ = ["compared", "figure", "headline", "interval", "judged", "over_time", "span_of", "totals", "versions", "x_names"]
 
-HEADLINES: Final = ("log_loss", "mae", "rmse", "quantile_loss", "brier", "accuracy")
+HEADLINES: Final = ("log_loss", "pinball", "mae", "rmse", "accuracy")
 """The measure that a report goes by: the first of these that is measured."""
 SECOND: Final = ("auc", "accuracy", "rmse", "r2")
 """Drawn beside it: the first of these that is measured, and is another."""
 HIGHER: Final = frozenset({"auc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1", "f2", "kappa",
-                           "kappa_temporal", "value", "r2", "macro_f1"})  # fmt: skip
+                           "kappa_temporal", "value", "r2", "macro_f1", "weighted_f1"})  # fmt: skip
 """Of these more is better, of all others less."""
-MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "quantile_loss"})
+MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "bias", "pinball"})
 """Means over outcomes: of several cohorts together, the mean weighted by outcomes is exact."""
 STEPS: Final = 90
 """Points of a line; neighbours in time are added together where there are more."""
@@ -85,9 +85,14 @@ def totals(group: Sequence[Restated], records: Records) -> dict[str, Measure]:
     total = Quality()
     for pair in group:
         total = added(total, pair.known.quality.get(SERVED, Quality()))
-    found = measured(total, value=records.model.value) if total.n > 0 else {}
+    found = measures_of(records, total)
     means = {name: Measure(value=value, low=value, high=value) for name, value in _means(group, SERVED).items()}
     return {**means, **found}
+
+
+def measures_of(records: Records, quality: Quality) -> dict[str, Measure]:
+    """The measures that follow from sums; {} where they say nothing."""
+    return measured(quality, value=records.model.value) if quality.n > 0 and quality.bins_true else {}
 
 
 def _means(group: Sequence[Restated], who: str) -> dict[str, float]:
@@ -248,7 +253,7 @@ def versions(records: Records) -> Section:
     title, quality = "Versions", records.quality()
     before = quality.pop(NOBODY, Quality()).n
     served = quality.pop(SERVED, Quality()).n
-    found = {name: (q, measured(q, value=records.model.value)) for name, q in quality.items() if q.n > 0}
+    found = {name: (q, measures_of(records, q)) for name, q in quality.items() if q.n > 0}
     name = next((m for m in HEADLINES if any(m in measures for _, measures in found.values())), "")
     if not found or not name:
         what = "No version has an outcome that counts in this period"
@@ -270,7 +275,8 @@ def versions(records: Records) -> Section:
                 "" if version == champion else f"{paired.n:,}",
             )
         )
-    heads = ("version", "outcomes", spoken(name), spoken(second), f"log loss minus that of {champion}", "on the same answers")
+    loss = next((getattr(s, "loss", "log loss") for s in records.statistics), "log loss")
+    heads = ("version", "outcomes", spoken(name), spoken(second), f"{loss} minus that of {champion}", "on the same answers")
     blocks: list[Block] = [Table(heads, rows)]
     blocks.append(
         Note("Versions were asked about different answers; only the last two columns compare like with like. ● in charge.")

@@ -74,44 +74,41 @@ def answered_of(
     inside = (pc.field("time") >= start) & (pc.field("time") < until)
     known = inside if known_at is None else inside & (pc.field("labelled") <= known_at)
     table = tables.table(topics.outcomes(model))
-    own = ("partition", "offset", "id", "key", "time", "labelled", "label", "score", "version")
-    inputs = [name for name in topics.project.model(model).inputs if name in table.schema.names]
+    names = table.schema.names
+    truth = "truth" if "truth" in names else "label"
+    own = ["offset", "id", "key", "time", "labelled", truth, "score", "version", *(["answer"] if "answer" in names else [])]
+    inputs = [name for name in topics.project.model(model).inputs if name in names]
     rows = table.arrow([*own, *inputs], known & (pc.field("version") != NOBODY))
-    if not all(map(_numeric, (rows.schema.field("label").type, rows.schema.field("score").type))):
-        return None
     predictions, latency = 0, dict[str, float]()
     if topics.predictions(model) in there:
         seconds = tables.table(topics.predictions(model)).arrow(["latency"], inside)["latency"]
         predictions = len(seconds)
         found = pc.quantile(seconds, [float(q) for q in QUANTILES]).to_pylist() if len(seconds) else []
         latency = {q: s for q, s in zip(QUANTILES, found, strict=False) if s} if any(found) else {}
-    return Answered(len(rows), _worst(rows, inputs), latency, predictions)
+    return Answered(len(rows), _worst(rows, inputs, truth), latency, predictions)
 
 
-def _numeric(kind: Any) -> bool:
+def _worst(rows: Any, inputs: list[str], truth: str) -> list[Wrong]:
+    """The furthest from their label; of an answer whose label was corrected, by the newest. Of classes the surest that were
+    wrong."""
     import pyarrow as pa
-
-    return bool(pa.types.is_boolean(kind) or pa.types.is_floating(kind) or pa.types.is_integer(kind))
-
-
-def _worst(rows: Any, inputs: list[str]) -> list[Wrong]:
-    """The furthest from their label; of an answer whose label was corrected, by the newest."""
     import pyarrow.compute as pc
 
     last = rows.group_by("id").aggregate([("labelled", "max")]).rename_columns(["id", "labelled"])
     rows = rows.join(last, ["id", "labelled"], join_type="inner")
-    off = pc.abs(pc.subtract(pc.cast(rows["label"], "float64"), rows["score"]))
+    if pa.types.is_string(rows.schema.field(truth).type):
+        right = pc.equal(rows["answer"], rows[truth])
+        off = pc.if_else(right, pc.subtract(0.0, rows["score"]), rows["score"])
+    else:
+        off = pc.abs(pc.subtract(pc.cast(rows[truth], "float64"), rows["score"]))
     rows = rows.append_column("off", off).filter(pc.is_finite(off))
     order = [("off", "descending"), ("time", "ascending"), ("id", "ascending"), ("offset", "descending")]
     found: dict[str, Wrong] = {}
     for row in rows.take(pc.select_k_unstable(rows, FEW, order[:3])).sort_by(order).to_pylist():
         if len(found) == MOST:
             break
-        found.setdefault(
-            row["id"],
-            Wrong(
-                row["id"], row["key"], row["time"], row["version"], row["score"], float(row["label"]),
-                {name: row[name] for name in inputs},
-            ),
-        )  # fmt: skip
+        label = row[truth] if isinstance(row[truth], str) else float(row[truth])
+        given = {name: row[name] for name in inputs}
+        wrong = Wrong(row["id"], row["key"], row["time"], row["version"], row["score"], label, given, row.get("answer") or "")
+        found.setdefault(row["id"], wrong)
     return list(found.values())

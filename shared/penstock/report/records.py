@@ -60,8 +60,10 @@ class Wrong:
     time: datetime
     version: str
     score: float
-    label: float
+    label: float | str
     inputs: dict[str, float | None]
+    answer: str = ""
+    """The class that was answered, where labels are classes; `score` is its probability."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Records:
             decisions=_ours(found.decisions, model.name, until, known),
             partials=[
                 p
-                for p in found.partials
+                for p in {(p.model, p.start, p.shard, p.part): p for p in found.partials}.values()
                 if p.model == model.name and _micros(start) <= p.start and p.end <= _micros(min(until, known_at or until))
             ],
         )

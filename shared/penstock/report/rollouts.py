@@ -58,13 +58,10 @@ def _decision(decision: Decision) -> tuple[str | Cell, ...]:
     kind = "rolled_back" if decision.evidence.get("rolled_back") else decision.kind
     word = f"canary {decision.share:.0%}" if kind == "canary" else kind.replace("_", " ")
     who = "" if decision.actor == "registry" else f" ({decision.actor})"
-    return (
-        day(decision.at),
-        Cell(word, TONES.get(kind, "")),
-        decision.version,
-        f"{decision.reason}{who}"[:200],
-        _gate(decision.evidence),
-    )
+    why, gate = decision.reason, _gate(decision.evidence)
+    if gate and why.startswith("log loss "):  # the registry's words for the same
+        why, gate = gate, ""
+    return day(decision.at), Cell(word, TONES.get(kind, "")), decision.version, f"{why}{who}"[:200], gate
 
 
 def _gate(evidence: Mapping[str, Any]) -> str:
