@@ -57,7 +57,7 @@ def report(
     topics = topics_of(settings)
     name = _named(topics, model)
     times = [_moment(option, said) for option, said in (("--from", since), ("--until", until), ("--known-at", known_at))]
-    records = Records.of(topics.prefix, topics.project.model(name), _found(settings, topics, name), *times)
+    records = Records.of(topics.prefix, topics.project.model(name), _found(settings, topics, name, times), *times)
     made = report_of(_with_answers(settings, topics, records))
     for file, text in ((html, made.to_html), (markdown, made.to_markdown)):
         if file is not None and str(file) != "-":
@@ -99,7 +99,7 @@ def _moment(option: str, said: str | None) -> datetime | None:
         raise PenstockError(f"{option} {what}", fix) from None
 
 
-def _found(settings: Settings, topics: Topics, model: str) -> Found:
+def _found(settings: Settings, topics: Topics, model: str, times: list[datetime | None]) -> Found:
     """From the topics; where no broker is set, from what a simulation kept, if it did."""
     from ..offline import Tables
     from ..report.reading import found_in, found_of
@@ -112,7 +112,7 @@ def _found(settings: Settings, topics: Topics, model: str) -> Found:
                 if found.value is not None:
                     yield found.value
 
-        return await found_of(topics, model, held)
+        return await found_of(topics, model, held, *times)
 
     if not broker.servers(settings)[0] and (kept := found_in(Tables(settings.offline), topics, model)) is not None:
         screen.note(f"from what a simulation kept in {settings.offline}")

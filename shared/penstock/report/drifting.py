@@ -68,7 +68,10 @@ def drift(records: Records) -> Section:
         rest = len(found) - len(cards)
         more = f" Of {rest} inputs that moved less there is no picture." if rest else ""
         blocks.append(
-            Note(f"Bars are the reference, the line is what was asked, each in the window in which it moved most.{more}")
+            Note(
+                f"Bars are the reference, the line is what was asked, each in the window in which it moved most.{more}",
+                drawn=True,
+            )
         )
     if why:
         blocks.append(Missing(why))

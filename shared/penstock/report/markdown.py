@@ -42,7 +42,7 @@ def _section(section: Section) -> str:
             found += _table(block)
         elif isinstance(block, Facts):
             found += "\n" + " · ".join(f"{_plain(name)} **{_plain(value)}**" for name, value in block.pairs) + "\n"
-        elif isinstance(block, Note):
+        elif isinstance(block, Note) and not block.drawn:
             found += f"\n_{_plain(block.text)}_\n"
         elif isinstance(block, Missing):
             found += f"\n_{_plain(block.what)}_" + (f" `{block.fix.replace('`', '')}`" if block.fix else "") + "\n"
@@ -50,13 +50,14 @@ def _section(section: Section) -> str:
 
 
 def _table(table: Table) -> str:
-    drawn = [at for at in range(len(table.heads)) if any(_worded(row[at]) for row in table.rows)]  # pictures have no words
-    heads = [_plain(table.heads[at]) or " " for at in drawn]
-    ruler = ["---:" if at >= table.numbers else "---" for at in drawn]
-    lines = [heads, ruler, *([_plain(words_of(row[at]), CELL) for at in drawn] for row in table.rows[: table.brief])]
+    shown = [at for at in range(len(table.heads)) if any(_worded(row[at]) for row in table.rows)]  # pictures have no words
+    heads = [_plain(table.heads[at]) or " " for at in shown]
+    ruler = ["---:" if at >= table.numbers else "---" for at in shown]
+    lines = [heads, ruler, *([_plain(words_of(row[at]), CELL) for at in shown] for row in table.rows[: table.brief])]
     more = len(table.rows) - table.brief
     rest = f"\nand {more:,} more\n" if more > 0 else ""
-    return "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + rest
+    written = "\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines) + rest
+    return f"\n<details><summary>{_plain(table.fold)}</summary>\n{written}\n</details>\n" if table.fold else written
 
 
 def _worded(cell: str | Cell) -> bool:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
+from ..event import to_micros
 from ..records import Alarm, Cohort, Decision, Partial, Run, Statistic
 from .examples import MOST
-from .records import NOBODY, Answered, Found, Wrong
+from .records import NOBODY, Answered, Found, Wrong, period_of
 
 if TYPE_CHECKING:
     from ..offline import Tables
@@ -25,21 +26,42 @@ FEW: Final = 1_000
 """Candidates for the most wrong answers that are looked at one by one, as some repeat others."""
 
 
-async def found_of(topics: Topics, model: str, held: Callable[[str], AsyncIterator[bytes]]) -> Found:
-    """What the topics hold; `held(topic)` gives every value of one."""
+class _Head(msgspec.Struct):
+    """What says whether a report needs a partial, which are large."""
+
+    model: str
+    start: int
+    end: int
+
+
+async def found_of(
+    topics: Topics,
+    model: str,
+    held: Callable[[str], AsyncIterator[bytes]],
+    start: datetime | None = None,
+    until: datetime | None = None,
+    known_at: datetime | None = None,
+) -> Found:
+    """What the topics hold that a report of the period needs; `held(topic)` gives every value of one."""
 
     async def all_of(topic: str, kind: type[T]) -> list[T]:
         decode = msgspec.json.Decoder(kind).decode
         return [decode(value) async for value in held(topic)]
 
-    return Found(
+    found = Found(
         statistics=await all_of(topics.statistics(model), Statistic),
         cohorts=await all_of(topics.cohorts(model), Cohort),
         alarms=await all_of(topics.alarms, Alarm),
         runs=await all_of(topics.runs, Run),
         decisions=await all_of(topics.models, Decision),
-        partials=await all_of(topics.partials, Partial),
     )
+    first, last = map(to_micros, period_of(model, found.statistics, start, until, known_at))
+    head, whole = msgspec.json.Decoder(_Head).decode, msgspec.json.Decoder(Partial).decode
+    async for value in held(topics.partials):
+        of = head(value)
+        if of.model == model and first <= of.start and of.end <= last:
+            found.partials.append(whole(value))
+    return found
 
 
 def found_in(tables: Tables, topics: Topics, model: str) -> Found | None:

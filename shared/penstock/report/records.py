@@ -15,7 +15,7 @@ from ..records import Alarm, Cohort, Decision, Partial, Quality, Run, Statistic
 if TYPE_CHECKING:
     from ..model import Model
 
-__all__ = ["DAYS", "NOBODY", "SERVED", "Answered", "Found", "Records", "Restated", "Wrong", "as_known", "day", "kin"]
+__all__ = ["DAYS", "NOBODY", "SERVED", "Answered", "Found", "Records", "Restated", "Wrong", "as_known", "day", "kin", "period_of"]
 
 T = TypeVar("T")
 
@@ -108,37 +108,25 @@ class Records:
         until: datetime | None = None,
         known_at: datetime | None = None,
     ) -> Records:
-        """Of what is found: by default the last DAYS of stream time. PenstockError where there is nothing."""
-
-        def known(at: datetime) -> bool:
-            return at.year < FOREVER and (known_at is None or at <= known_at)
-
-        windows = [s for s in _newest(found.statistics) if known(s.end)]
-        if not windows:
-            when = f" by {known_at.isoformat()}" if known_at else " yet"
-            raise PenstockError(
-                f"no window of {model.name} was closed{when}",
-                "a window closes when time has passed all partitions: publish events, then labels   (penstock status)",
-            )
-        until = until or max(s.end for s in windows)
-        start = start or max(until - timedelta(days=DAYS), min(s.start for s in windows))
-        if start >= until:
-            raise PenstockError(f"the period ends ({day(until)}) before it begins ({day(start)})", "exchange --from and --until")
+        """Of what is found. PenstockError as of `period_of`."""
+        start, until = period_of(model.name, found.statistics, start, until, known_at)
+        end = min(until, known_at or until)
+        windows = [s for s in _newest(found.statistics) if start <= s.start and s.end <= end]
         return cls(
             project=project,
             model=model,
             start=start,
             until=until,
             known_at=known_at,
-            statistics=sorted((s for s in windows if start <= s.start and s.end <= until), key=lambda s: s.start),
+            statistics=sorted(windows, key=lambda s: s.start),
             cohorts=[pair for pair in as_known(found.cohorts, known_at) if start <= pair.known.start < until],
-            alarms=_ours(found.alarms, model.name, until, known),
-            runs=_ours(found.runs, model.name, until, known),
-            decisions=_ours(found.decisions, model.name, until, known),
+            alarms=_ours(found.alarms, model.name, end),
+            runs=_ours(found.runs, model.name, end),
+            decisions=_ours(found.decisions, model.name, end),
             partials=[
                 p
                 for p in {(p.model, p.start, p.shard, p.part): p for p in found.partials}.values()
-                if p.model == model.name and _micros(start) <= p.start and p.end <= _micros(min(until, known_at or until))
+                if p.model == model.name and _micros(start) <= p.start and p.end <= _micros(end)
             ],
         )
 
@@ -166,6 +154,29 @@ class Records:
                 name = kin(version)
                 total[name] = added(total[name], quality) if name in total else quality
         return total
+
+
+def period_of(
+    model: str,
+    statistics: Iterable[Statistic],
+    start: datetime | None = None,
+    until: datetime | None = None,
+    known_at: datetime | None = None,
+) -> tuple[datetime, datetime]:
+    """The period of a report: by default the last DAYS of stream time, as far as it was known. PenstockError where no window was
+    closed, or where it would end before it begins."""
+    windows = [s for s in statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at)]
+    if not windows:
+        when = f" by {known_at.isoformat()}" if known_at else " yet"
+        raise PenstockError(
+            f"no window of {model} was closed{when}",
+            "a window closes when time has passed all partitions: publish events, then labels   (penstock status)",
+        )
+    until = until or max(s.end for s in windows)
+    start = start or max(until - timedelta(days=DAYS), min(s.start for s in windows))
+    if start >= until:
+        raise PenstockError(f"the period ends ({day(until)}) before it begins ({day(start)})", "exchange --from and --until")
+    return start, until
 
 
 def kin(version: str) -> str:
@@ -214,7 +225,7 @@ def _newest(records: Iterable[T]) -> list[T]:
     return list(found.values())
 
 
-def _ours(records: Iterable[T], model: str, until: datetime, known: object) -> list[T]:
-    assert callable(known)
-    ours = [r for r in _newest(records) if getattr(r, "model") in (model, "") and getattr(r, "at") <= until]  # noqa: B009
-    return sorted((r for r in ours if known(getattr(r, "at"))), key=lambda r: getattr(r, "at"))  # noqa: B009
+def _ours(records: Iterable[T], model: str, end: datetime) -> list[T]:
+    """Those of a model, or of no model, until the end of the period."""
+    ours = [(getattr(r, "at"), r) for r in _newest(records) if getattr(r, "model") in (model, "")]  # noqa: B009
+    return [r for at, r in sorted(ours, key=lambda pair: pair[0]) if at <= end]

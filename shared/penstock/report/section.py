@@ -67,9 +67,10 @@ class Missing:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence beside what is shown."""
+    """A sentence beside what is shown; Markdown leaves it out where it is about a picture (`drawn`)."""
 
     text: str
+    drawn: bool = False
 
 
 Block: TypeAlias = Table | Facts | Drawn | Cards | Missing | Note
