@@ -24,19 +24,24 @@ encode = msgspec.json.encode
 def project(log: MemoryLog, tmp_path: Path) -> str:
     path = tmp_path / "shop.py"
     path.write_text("from tests.services.shop import declared\nproject = declared(None)\n")
-    topics, known = Topics(shop.declared(None)), found()
+    topics = Topics(shop.declared(None))
+
+    async def staged() -> None:
+        await log.create(topics.all())
+        await log.send(recorded(topics))
+
+    asyncio.run(staged())
+    return str(path)
+
+
+def recorded(topics: Topics) -> list[Send]:
+    """What is recorded of the model of the shop."""
+    known = found()
     said = [Send(topics.statistics("late"), b"late", value) for value in RAN.statistics]
     said += [Send(topics.cohorts("late"), b"late", value) for value in RAN.cohorts]
     said += [Send(topics.alarms, b"late", value) for value in RAN.alarms]
     said += [Send(topics.models, b"late/champion", encode(known.decisions[0])), Send(topics.models, b"late/online-1", None)]
-    said += [Send(topics.partials, b"late", encode(each)) for each in known.partials]
-
-    async def staged() -> None:
-        await log.create(topics.all())
-        await log.send(said)
-
-    asyncio.run(staged())
-    return str(path)
+    return said + [Send(topics.partials, b"late", encode(each)) for each in known.partials]
 
 
 def test_a_report_is_written_as_page_and_as_markdown(cli: Cli, project: str, tmp_path: Path) -> None:
