@@ -26,6 +26,8 @@ def facts(evidence: Mapping[str, Any]) -> list[str]:
     ['skill 0.0123, below the floor of 0.02, on 6,057 outcomes', 'log loss 0.379, that of the prior 0.386']
     """
     rest = {name: value for name, value in evidence.items() if name != "since" and value is not None and value != []}
+    if str(rest.get("influence", "")).startswith("not weighed"):  # what was not done is no evidence
+        del rest["influence"]
     lines: list[str] = []
     for names, words in _KNOWN.items():
         if names <= rest.keys():

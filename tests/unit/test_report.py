@@ -16,7 +16,7 @@ import pytest
 from tests.services import shop
 
 from penstock.errors import PenstockError
-from penstock.records import Alarm, Decision, Partial, Run, Statistic
+from penstock.records import Alarm, Contributed, Decision, Partial, Run, Statistic
 from penstock.report.alarms import episodes
 from penstock.report.drifting import counts
 from penstock.report.labels import coverage
@@ -24,6 +24,7 @@ from penstock.report.markdown import LONGEST
 from penstock.report.quality import judged, totals
 from penstock.report.records import SERVED, Answered, Found, Records, Wrong
 from penstock.report.report import SECTIONS, report_of
+from penstock.report.section import Table, words_of
 from penstock.statistics.binary import measured
 from penstock.statistics.quality import added
 
@@ -222,3 +223,35 @@ def test_an_alarm_that_stands_is_in_the_verdict_and_one_that_is_over_is_not() ->
     made = report_of(records(found(alarms=late)))
     assert made.tone in ("warn", "bad") and "1 alarm stands: drift since" in made.said
     assert "No alarm stands." in report_of(records(found(alarms=[]))).said
+
+
+def test_what_moves_the_answers_are_the_sums_over_all_windows() -> None:
+    explained = Contributed(n=2, absolute={"Order.amount": 3.0, "Order.weight": 1.0}, signed={"Order.amount": -3.0})
+    windows = [msgspec.structs.replace(w, contributions={"v2": explained}) for w in RAN.windows]
+    section = next(s for s in report_of(records(found(statistics=windows))).sections if s.name == "influence")
+    assert section.said == "Most: Order.amount (75.0 %), Order.weight (25.0 %)."
+    assert f"of {2 * len(windows)} explained answers of v2" in str(section.blocks)
+
+
+def test_fits_and_decisions_are_told_in_order_with_what_they_went_by() -> None:
+    at = RAN.windows[-1].end
+    fit = Run(id="r", model="late", kind="full", cause="schedule.0:late/x", at=at, parameters={}, seed=0,
+              data={"rows": 1000}, code="", environment={}, metrics={}, seconds=2.5, version="v3")  # fmt: skip
+    tried = Decision(id="d", model="late", kind="champion", version="v3", at=at, actor="ada", reason="I know it", share=1.0,
+                     expected="v2", evidence={"n": 400, "mean": -0.02, "error": 0.005, "against": "v2"})  # fmt: skip
+    made = report_of(records(found(runs=[fit], decisions=[*found().decisions, tried])))
+    section = next(s for s in made.sections if s.name == "rollouts")
+    (table,) = [block for block in section.blocks if isinstance(block, Table)]
+    told = [[words_of(cell) for cell in row][1:] for row in table.rows[-2:]]
+    assert told == [
+        ["fit", "v3", "because of its schedule", "1,000 outcomes, 2.5 s"],
+        ["champion", "v3", "I know it (ada)", "log loss -0.0200 ± 0.0098 against v2, 400 outcomes"],
+    ]
+    assert "v3 is in charge" in section.said and made.records.champion == "v3"
+
+
+def test_a_cohort_with_few_labels_is_named() -> None:
+    done = [pair for pair in records().cohorts if pair.known.complete and pair.known.answers > 10]
+    poor = [msgspec.structs.replace(c, labels=1) if c.start == done[2].known.start else c for c in RAN.restated]
+    said = next(s for s in report_of(records(found(cohorts=poor))).sections if s.name == "labels").said
+    assert f"fewest of those of {done[2].known.start:%Y-%m-%d}" in said

@@ -12,11 +12,13 @@ from ..pages.words import percent
 from ..records import Cohort, Mix
 from ..statistics.quality import added
 from .quality import span_of, x_names
-from .records import Records
+from .records import Records, day
 from .section import Block, Cards, Facts, Missing, Section, Table, Tone
 
 __all__ = ["coverage", "labels"]
 
+FEW: Final = 0.8
+"""A cohort that has less than this share of the usual labels is named."""
 FATES: Final = {
     "duplicate": "said again what was known already",
     "corrected": "said otherwise later: the outcome was restated",
@@ -66,6 +68,9 @@ def labels(records: Records) -> Section:
     said = f"{percent(given, answers)} of {answers:,} answers have a label" + (f", half of them within {half}" if given else "")
     if done and len(done) < len(known):
         said += f"; where the horizon of {within} has passed, {percent(had + quiet, whole)} are settled"
+    least = min((c for c in done if c.answers), key=lambda c: (c.labels + c.silent) / c.answers, default=None)
+    if least is not None and (least.labels + least.silent) / least.answers < FEW * (had + quiet) / max(whole, 1):
+        said += f"; fewest of those of {day(least.start)}, {percent(least.labels + least.silent, least.answers)}"
     tone: Tone = "warn" if whole and never > 0.2 * whole else "bad" if whole and not had and not quiet else ""
     return Section("labels", title, f"{said}.", blocks, tone)
 

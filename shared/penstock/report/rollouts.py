@@ -73,10 +73,11 @@ def _gate(evidence: Mapping[str, Any]) -> str:
 
 
 def _fit(run: Run) -> tuple[str | Cell, ...]:
-    rows, span = run.data.get("rows"), " to ".join(str(run.data.get(name, ""))[:10] for name in ("from", "to"))
-    said = f"{rows:,} outcomes, {span}" if isinstance(rows, int) else ""
-    refused = run.data.get("refused")
-    took = f", {run.seconds:.3g} s" if run.seconds else ""
-    if refused or not run.version:
-        return day(run.at), Cell("fit, nothing offered", "warn"), "", cause_of(run.cause), f"{refused or said}"[:200]
-    return day(run.at), "fit", run.version, f"because of {cause_of(run.cause)}", said + took
+    rows, ends = run.data.get("rows"), [str(run.data[name])[:10] for name in ("from", "to") if name in run.data]
+    said = [f"{rows:,} outcomes"] if isinstance(rows, int) else []
+    said += [" to ".join(ends)] if ends else []
+    said += [f"{run.seconds:.3g} s"] if run.seconds else []
+    if not run.version:
+        why = run.data.get("refused") or ", ".join(said)
+        return day(run.at), Cell("fit, nothing offered", "warn"), "", f"because of {cause_of(run.cause)}", str(why)[:200]
+    return day(run.at), "fit", run.version, f"because of {cause_of(run.cause)}", ", ".join(said)
