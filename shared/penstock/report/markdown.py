@@ -74,4 +74,6 @@ def _plain(text: str, most: int = 600) -> str:
     text = text if len(text) <= most else f"{text[: most - 1]}…"
     for sign in "\\`*_[]|#":
         text = text.replace(sign, f"\\{sign}")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b")
+    return (
+        text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("@", "@\u200b").replace("://", ":\u200b//")
+    )

@@ -212,14 +212,17 @@ def span_of(records: Records) -> tuple[float, float]:
 
 
 def x_names(records: Records, most: int = 6) -> list[tuple[float, str]]:
-    """Days under a chart."""
+    """Times under a chart, at round hours or days."""
     low, high = span_of(records)
-    days = max((high - low) / 86_400, 1e-9)
-    step = 86_400 * max(1, math.ceil(days / most))
-    first = math.ceil(low / 86_400) * 86_400
-    count = int((high - first) // step) + 1
-    form = "%d %b" if days < 300 else "%b %Y"
-    return [(at, f"{datetime.fromtimestamp(at, records.start.tzinfo):{form}}") for at in (first + step * k for k in range(count))]
+    step = next((s for s in _ROUND if (high - low) / s <= most), math.ceil((high - low) / DAY_SECONDS / most) * DAY_SECONDS)
+    form = "%d %b %H:%M" if step < DAY_SECONDS else "%d %b" if high - low < 300 * DAY_SECONDS else "%b %Y"
+    first = math.ceil(low / step) * step if step < DAY_SECONDS else math.ceil(low / DAY_SECONDS) * DAY_SECONDS
+    places = [float(first + step * at) for at in range(int((high - first) // step) + 1)]
+    return [(at, f"{datetime.fromtimestamp(at, records.start.tzinfo):{form}}") for at in places]
+
+
+DAY_SECONDS: Final = 86_400
+_ROUND: Final = (900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_SECONDS)
 
 
 def _row(name: str, total: Measure, cohorts: Sequence[Restated]) -> tuple[str | Cell, ...]:

@@ -94,6 +94,8 @@ class Records:
     runs: Sequence[Run]
     decisions: Sequence[Decision]
     partials: Sequence[Partial]
+    heard: datetime
+    """The end of the newest window that was closed by then: what came later is not in here."""
     answered: Answered | None = None
     unanswered: str = ""
     """Why there are no archived answers."""
@@ -112,7 +114,9 @@ class Records:
         start, until = period_of(model.name, found.statistics, start, until, known_at)
         end = min(until, known_at or until)
         windows = [s for s in _newest(found.statistics) if start <= s.start and s.end <= end]
+        heard = max(s.end for s in found.statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at))
         return cls(
+            heard=heard,
             project=project,
             model=model,
             start=start,

@@ -48,7 +48,7 @@ class Report:
         records = self.records
         return [
             ("period", f"{day(records.start)} to {day(records.until)}"),
-            ("known by", day(records.known_at) if records.known_at else "now"),
+            ("known by", day(records.heard)),
             ("champion", records.champion or "none"),
             ("answers", f"{sum(known.answers for _, known in records.cohorts):,}"),
             ("with a label", f"{sum(known.labels for _, known in records.cohorts):,}"),
@@ -63,6 +63,7 @@ class Report:
             "start": records.start,
             "until": records.until,
             "known_at": records.known_at,
+            "heard": records.heard,
             "champion": records.champion,
             "verdict": self.tone,
             "said": self.said,
