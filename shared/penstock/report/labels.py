@@ -11,7 +11,7 @@ from ..pages.drawing import Line, chart, key
 from ..pages.words import percent
 from ..records import Cohort, Mix
 from ..statistics.quality import added
-from .quality import span_of, x_names
+from .axis import span_of, x_names
 from .records import Records, day
 from .section import Block, Cards, Facts, Missing, Section, Table, Tone
 

@@ -1,4 +1,4 @@
-"""Quality over time, beside its baselines and as it was known first; and of each version."""
+"""Quality over time, beside its baselines and as it was known first."""
 
 from __future__ import annotations
 
@@ -8,14 +8,27 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from ..pages.drawing import Line, chart, key
-from ..records import Measure, Paired, Quality
+from ..records import Measure, Quality
 from ..statistics.binary import measured
 from ..statistics.quality import added
 from .alarms import episodes
-from .records import NOBODY, SERVED, Records, Restated, day, kin
+from .axis import span_of, x_names
+from .records import SERVED, Records, Restated, day
 from .section import Block, Cell, Drawn, Missing, Note, Section, Table, Tone
 
-__all__ = ["compared", "figure", "headline", "interval", "judged", "over_time", "span_of", "totals", "versions", "x_names"]
+__all__ = [
+    "HEADLINES",
+    "SECOND",
+    "compared",
+    "figure",
+    "headline",
+    "interval",
+    "judged",
+    "measures_of",
+    "over_time",
+    "spoken",
+    "totals",
+]
 
 HEADLINES: Final = ("log_loss", "pinball", "mae", "rmse", "accuracy")
 """The measure that a report goes by: the first of these that is measured."""
@@ -206,25 +219,6 @@ def _title(step: Step, measure: str) -> str:
     return f"{day(step.start)}: {figure(found.value)} {interval(found)}, {step.outcomes:,} outcomes{restated}"
 
 
-def span_of(records: Records) -> tuple[float, float]:
-    """The period as the two ends of an axis."""
-    return records.start.timestamp(), records.until.timestamp()
-
-
-def x_names(records: Records, most: int = 6) -> list[tuple[float, str]]:
-    """Times under a chart, at round hours or days."""
-    low, high = span_of(records)
-    step = next((s for s in _ROUND if (high - low) / s <= most), math.ceil((high - low) / DAY_SECONDS / most) * DAY_SECONDS)
-    form = "%d %b %H:%M" if step < DAY_SECONDS else "%d %b" if high - low < 300 * DAY_SECONDS else "%b %Y"
-    first = math.ceil(low / step) * step if step < DAY_SECONDS else math.ceil(low / DAY_SECONDS) * DAY_SECONDS
-    places = [float(first + step * at) for at in range(int((high - first) // step) + 1)]
-    return [(at, f"{datetime.fromtimestamp(at, records.start.tzinfo):{form}}") for at in places]
-
-
-DAY_SECONDS: Final = 86_400
-_ROUND: Final = (900, 3600, 3 * 3600, 6 * 3600, 12 * 3600, DAY_SECONDS)
-
-
 def _row(name: str, total: Measure, cohorts: Sequence[Restated]) -> tuple[str | Cell, ...]:
     beside = [_means(cohorts, who).get(name) for who in ("prior", "last")]
     return (spoken(name), figure(total.value), interval(total), *("–" if v is None else figure(v) for v in beside))
@@ -249,71 +243,6 @@ def _restated(cohorts: Sequence[Restated], name: str) -> Block:
     ]  # fmt: skip
     heads = ("answers of", "known first", "known now", "change", "outcomes then", "now", "known until")
     return Table(heads, rows, brief=3, fold=f"{len(moved)} of {len(pairs)} cohorts were restated as labels came ({spoken(name)})")
-
-
-def versions(records: Records) -> Section:
-    """Every version that answered, or was asked beside the one that did."""
-    title, quality = "Versions", records.quality()
-    before = quality.pop(NOBODY, Quality()).n
-    served = quality.pop(SERVED, Quality()).n
-    found = {name: (q, measures_of(records, q)) for name, q in quality.items() if q.n > 0}
-    name = next((m for m in HEADLINES if any(m in measures for _, measures in found.values())), "")
-    if not found or not name:
-        what = "No version has an outcome that counts in this period"
-        return Section("versions", title, f"{what}.", [Missing(f"{what}; {before:,} were of answers before there was a model.")])
-    champion = records.champion
-    order = sorted(found, key=lambda v: (kin(v) != kin(champion), _natural(v)))
-    second = next((m for m in SECOND if m != name and any(m in measures for _, measures in found.values())), "")
-    rows = []
-    for version in order:
-        q, measures = found[version]
-        paired = _paired(records, version, champion)
-        rows.append(
-            (
-                Cell(f"{version} ●" if version == champion else version),
-                f"{q.n:,}",
-                _figured(measures.get(name)),
-                _figured(measures.get(second)),
-                "in charge" if version == champion else _difference(paired),
-                "" if version == champion else f"{paired.n:,}",
-            )
-        )
-    loss = next((getattr(s, "loss", "log loss") for s in records.statistics), "log loss")
-    heads = ("version", "outcomes", spoken(name), spoken(second), f"{loss} minus that of {champion}", "on the same answers")
-    blocks: list[Block] = [Table(heads, rows)]
-    blocks.append(
-        Note("Versions were asked about different answers; only the last two columns compare like with like. ● in charge.")
-    )
-    if before:
-        blocks.append(
-            Note(f"{before:,} outcomes are of answers that were given before there was a model, and say nothing of one.")
-        )
-    if any(kin(version) != version for _, known in records.cohorts for version in known.quality):
-        blocks.append(Note("Snapshots of an online learner are counted together."))
-    said = f"{len(found)} versions were judged on {served:,} outcomes; {champion or 'none'} is in charge."
-    return Section("versions", title, said, blocks)
-
-
-def _paired(records: Records, version: str, champion: str) -> Paired:
-    total = Paired()
-    for statistic in records.statistics:
-        names = [name for name in statistic.quality if kin(name) == version]
-        for name in names:
-            total = added(total, statistic.versus(name, champion))
-    return total
-
-
-def _difference(paired: Paired) -> Cell:
-    if paired.n < 2:
-        return Cell("–")
-    mean = paired.sum / paired.n
-    error = math.sqrt(max(paired.squares / paired.n - mean**2, 0.0) / paired.n)
-    tone: Tone = "bad" if mean - 1.96 * error > 0 else "good" if mean + 1.96 * error < 0 else ""
-    return Cell(f"{mean:+.4f} ± {1.96 * error:.4f}", tone)
-
-
-def _figured(measure: Measure | None) -> str:
-    return "–" if measure is None else f"{figure(measure.value)} {interval(measure)}"
 
 
 def figure(value: float) -> str:
@@ -354,13 +283,3 @@ def begun(text: str) -> str:
 def _rank(measure: str, name: str) -> int:
     order = (name, "auc", "average_precision", "accuracy", "value", "brier", "calibration_error")
     return order.index(measure) if measure in order else len(order)
-
-
-def _natural(version: str) -> tuple[int, str]:
-    """The newest first: v12 before v9.
-
-    >>> sorted(["v9", "v12", "online"], key=_natural)
-    ['v12', 'v9', 'online']
-    """
-    digits = version.lstrip("v")
-    return (-int(digits), version) if digits.isascii() and digits.isdigit() else (1, version)

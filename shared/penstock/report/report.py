@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import alarms, calibration, drifting, examples, influence, labels, quality, rollouts, running
+from . import alarms, calibration, drifting, examples, influence, labels, quality, rollouts, running, versions
 from .records import Records, day
 from .section import Facts, Missing, Note, Section, Table, Tone, words_of
 from .verdict import verdict
@@ -15,7 +15,7 @@ __all__ = ["SECTIONS", "Report", "report_of"]
 
 SECTIONS: Final[tuple[Callable[[Records], Section], ...]] = (
     quality.over_time,
-    quality.versions,
+    versions.versions,
     calibration.calibration,
     drifting.drift,
     alarms.alarms,
