@@ -255,3 +255,17 @@ def test_a_cohort_with_few_labels_is_named() -> None:
     poor = [msgspec.structs.replace(c, labels=1) if c.start == done[2].known.start else c for c in RAN.restated]
     said = next(s for s in report_of(records(found(cohorts=poor))).sections if s.name == "labels").said
     assert f"fewest of those of {done[2].known.start:%Y-%m-%d}" in said
+
+
+def test_what_was_served_is_held_against_the_prior_on_the_same_outcomes() -> None:
+    known = judged(records())
+    bare = {pair.known.start for pair in known[::2]}
+    cohorts = [
+        msgspec.structs.replace(c, measures={n: m for n, m in c.measures.items() if n != "prior" or c.start not in bare})
+        for c in RAN.restated
+    ]
+    fair = [p for p in judged(records(found(cohorts=cohorts))) if "prior" in p.known.measures]
+    n = sum(pair.known.quality[SERVED].n for pair in fair)
+    made = report_of(records(found(cohorts=cohorts)))
+    loss = totals(fair, records())["log_loss"].value
+    assert f"Log loss {loss:.4f} " in made.said and f"on {n:,} outcomes (those with a prior)" in made.said

@@ -138,15 +138,19 @@ def over_time(records: Records) -> Section:
     young = sum(not pair.known.complete for pair in cohorts)
     if young:
         blocks.append(Note(f"Of {young} of {len(cohorts)} cohorts not every label is in: they will be restated."))
-    better, said = compared(total, cohorts, name)
+    better, said = compared(records, cohorts, name)
     return Section("quality", title, said, blocks, better)
 
 
-def compared(total: Mapping[str, Measure], cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
-    """Whether what was served is better than the prior by more than its interval; as a tone and a sentence."""
-    served, prior = total[name], _means(cohorts, "prior").get(name)
-    n = sum(map(outcomes, cohorts))
+def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
+    """Whether what was served is better than the prior by more than its interval, on the outcomes for which there was one; as a
+    tone and a sentence."""
+    fair = [pair for pair in cohorts if name in pair.known.measures.get("prior", {})] or cohorts
+    served, prior = totals(fair, records)[name], _means(fair, "prior").get(name)
+    n = sum(map(outcomes, fair))
     said = f"{begun(spoken(name))} {figure(served.value)} {interval(served)} on {n:,} outcomes"
+    if len(fair) < len(cohorts):
+        said += " (those with a prior)"
     if prior is None:
         return "", f"{said}; there is no prior to hold it against."
     gain = served.value - prior if name in HIGHER else prior - served.value

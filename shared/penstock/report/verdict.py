@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .alarms import standing
 from .labels import coverage
-from .quality import compared, headline, judged, totals
+from .quality import compared, headline, judged
 from .records import Records, day
 from .section import Tone
 
@@ -23,7 +23,7 @@ def verdict(records: Records) -> tuple[Tone, str]:
     elif not name:
         said = f"{records.champion} is in charge, and no label tells yet how good its answers are."
     else:
-        tone, said = compared(totals(cohorts, records), cohorts, name)
+        tone, said = compared(records, cohorts, name)
         said = f"{records.champion} is in charge. {said}"
     still = standing(records)
     if still:
