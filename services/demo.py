@@ -62,11 +62,11 @@ STUCK_SECONDS = 120.0
 nothing for a few seconds."""
 
 
-def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, json: bool) -> int:
+def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, json: bool, tables: str | None = None) -> int:
     """Replay flights; exit code 0 only if every part of the loop really happened."""
     from penstock.examples.flights.data import events
 
-    project = project_of(settings)
+    project, kept = project_of(settings), _empty(tables)
     kafka, why = _where(embedded)
     text = f"{PLACES[kafka]} ({why})"
     screen.answer({"type": "runs_on", "text": text}, text)
@@ -74,7 +74,7 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
 
     async def work(live: Live) -> Audit:
         if not kafka:
-            return await _embedded(project, stream, live, settings.seed)
+            return await _embedded(project, stream, live, settings.seed, kept.location if kept else None)
         folder = (settings.data / "demo").absolute()
         if state.supervisor_of(folder) is not None:
             raise LocalError(f"another demo runs in {folder}", "wait for its end, or choose another folder:  PENSTOCK_DATA=...")
@@ -85,16 +85,24 @@ def demo(settings: Settings, days: int, embedded: bool | None, partitions: int, 
             live.tell(f"dashboard: http://127.0.0.1:{ports['dashboard']}")
             return await drive(platform, stream, live)
 
-    return _shown(f"penstock demo: {days} days of flights", stream, work, json, demanding=True)
+    code = _shown(f"penstock demo: {days} days of flights", stream, work, json, demanding=True)
+    if kept is not None:
+        screen.note(f"-> PENSTOCK_TABLES={kept.location} penstock report --html report.html")
+    return code
 
 
-def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool, tables: str | None = None) -> int:
-    """The whole loop in one process from a folder of files, one per event; exit code 1 where rows were left out."""
-    project = project_of(settings)
+def _empty(tables: str | None) -> Tables | None:
+    """Where a run keeps its tables, which nothing may be in yet."""
     kept = Tables(tables) if tables is not None else None
     if kept is not None and kept.names():
         fix = "name another folder, or remove this one: a run begins with empty tables"
         raise PenstockError(f"there are tables in {kept.location} already", fix)
+    return kept
+
+
+def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json: bool, tables: str | None = None) -> int:
+    """The whole loop in one process from a folder of files, one per event; exit code 1 where rows were left out."""
+    project, kept = project_of(settings), _empty(tables)
     found = inspected(in_folder(folder, project.events, utc))
     stream = in_order(project, found, days)
     if not stream:
@@ -103,7 +111,7 @@ def simulate(settings: Settings, folder: Path, days: int | None, utc: bool, json
     where = kept.location if kept is not None else None
     code = _shown(title, stream, lambda live: _embedded(project, stream, live, settings.seed, where), json, False, found)
     if kept is not None:
-        screen.note(f"-> PENSTOCK_TABLES={kept.location} penstock tables list")
+        screen.note(f"-> PENSTOCK_TABLES={kept.location} penstock tables list   (penstock report MODEL --html report.html)")
     return code
 
 

@@ -7,13 +7,12 @@ the exact mean of what it covers. What is missing is null and drawn as a gap. Ti
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
-from penstock.fairness import told
+from penstock.evidence import facts
 from penstock.model import Model
 from penstock.picture import WINDOWS, Happening, Picture
 from penstock.project import Project
@@ -27,8 +26,6 @@ STEPS = 180
 """Steps of a line: one takes about four pixels."""
 LATEST = 160
 """Happenings of a model that are sent."""
-FACTS = 6
-"""Lines of evidence of an alarm."""
 SERVED = "served"
 
 
@@ -149,27 +146,4 @@ def _brief(decision: Decision | None) -> Decision | None:
 
 
 def _open(alarm: Alarm) -> Open:
-    return Open(alarm.signal, str(alarm.evidence.get("since", alarm.at.isoformat())), alarm.at, list(_facts(alarm.evidence)))
-
-
-def _facts(evidence: Mapping[str, Any]) -> list[str]:
-    """Evidence as lines for people: first the inputs that moved most, then the other numbers on one line."""
-    lines = []
-    inputs = evidence.get("inputs")
-    for found in inputs if isinstance(inputs, list) else ():
-        if isinstance(found, dict) and isinstance(ks := found.get("ks"), float):
-            limit = max(_number(found.get("critical")), _number(found.get("floor")))
-            lines.append(f"{found.get('input', '?')}: KS {ks:.2f}, limit {limit:.2f}, {found.get('n', '?')} values"[:200])
-    gaps = evidence.get("gaps")
-    lines += [told(gap)[:200] for gap in gaps if isinstance(gap, dict)] if isinstance(gaps, list) else []
-    passed = ("inputs", "gaps", "since")
-    rest = [f"{name.replace('_', ' ')} {_spoken(value)}" for name, value in evidence.items() if name not in passed]
-    return [*lines[: FACTS - 1], ", ".join(rest)[:300]] if rest else lines[:FACTS]
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else 0.0
-
-
-def _spoken(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return Open(alarm.signal, str(alarm.evidence.get("since", alarm.at.isoformat())), alarm.at, facts(alarm.evidence))

@@ -264,7 +264,7 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         "shifted": len(shifted),
         "periods": judged.periods,
         "influence": f"of {habits.contributed.n} explained answers" if habits.contributed.n else UNWEIGHTED,
-        "inputs": inputs.ranked(judged, shifted if again else ()),
+        "inputs": [{**each, "shifted": each["input"] in shifted} for each in inputs.ranked(judged, shifted if again else ())],
     }
     if debut.missing:
         evidence["not_judged"] = debut.missing

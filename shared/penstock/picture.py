@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from .fairness import told
+from .evidence import summary
 from .log import Batch, Log, Partition, Reader
 from .records import Alarm, Decision, Run, Statistic
 from .topics import Topics
 
-__all__ = ["WINDOWS", "Happening", "Picture", "stages"]
+__all__ = ["WINDOWS", "Happening", "Picture", "cause_of", "stages"]
 
 NEWEST = 1_000
 """Happenings kept; the topics hold the rest."""
@@ -169,7 +169,7 @@ class Picture:
         else:
             self.open_alarms[alarm.model, alarm.signal] = alarm  # held has the newest evidence
         if alarm.state != "held":
-            text = f"{alarm.signal} {alarm.state}: {_evidence(alarm.evidence)}"
+            text = f"{alarm.signal} {alarm.state}: {summary(alarm.evidence)}"
             self._say(alarm.at, "alarm", alarm.model, text, alarm.state)
 
     def _run(self, run: Run) -> None:
@@ -177,7 +177,7 @@ class Picture:
             return
         if run.kind == "full":
             self.retrains += 1
-            text = f"fitted on {run.data.get('rows', '?')} outcomes because of {_cause(run.cause)}"
+            text = f"fitted on {run.data.get('rows', '?')} outcomes because of {cause_of(run.cause)}"
             if not run.version:
                 text += f", offered nothing: {run.data.get('refused', 'no reason given')}"
             self._say(run.at, "fit", run.model, text, run.version)
@@ -208,30 +208,10 @@ class Picture:
         del self.happenings[:-NEWEST]
 
 
-def _evidence(evidence: dict[str, Any]) -> str:
-    """The first few facts of an alarm, short enough for a line: what moved before how much."""
-    parts = []
-    facts = sorted(evidence.items(), key=lambda fact: not isinstance(fact[1], list))
-    for name, value in [fact for fact in facts if fact[0] != "since"][:4]:
-        if isinstance(value, float):
-            parts.append(f"{name} {value:.3g}")
-        elif isinstance(value, list):
-            parts.append(f"{name} {', '.join(map(_named, value[:3]))}")
-        elif isinstance(value, dict):
-            parts.append(f"{name} {', '.join(list(value)[:3])}")
-        else:
-            parts.append(f"{name} {value}")
-    return "; ".join(parts)
-
-
-def _named(value: Any) -> str:
-    return told(value) or str(value.get("input", value)) if isinstance(value, dict) else str(value)
-
-
-def _cause(cause: str) -> str:
+def cause_of(cause: str) -> str:
     """Why a job was started, in words; causes are `alarm:<id>`, `schedule.<n>:<id>` and `command:<id>`.
 
-    >>> _cause("alarm:late/drift/2013-02-09T00:00:00+00:00/raised"), _cause("schedule.0:late/2013-02-11T00:00:00+00:00")
+    >>> cause_of("alarm:late/drift/2013-02-09T00:00:00+00:00/raised"), cause_of("schedule.0:late/2013-02-11T00:00:00+00:00")
     ('the drift alarm of 2013-02-09', 'its schedule')
     """
     kind, _, rest = cause.partition(":")

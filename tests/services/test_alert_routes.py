@@ -27,9 +27,10 @@ from tests.conftest import missing
 from tests.services.letterbox import Answer, Postman, mail_server, scripted, smtp, web_server
 
 from penstock.alerts import hooks, mail
-from penstock.alerts.message import Message, facts, message_of, messages
+from penstock.alerts.message import Message, message_of, messages
 from penstock.alerts.routes import Delayed, Route, Undeliverable, routes_of
 from penstock.errors import SettingError
+from penstock.evidence import facts
 from penstock.local import port as ports
 from penstock.records import Alarm, Notice
 from penstock.settings import load as settings
@@ -111,7 +112,10 @@ def test_of_what_came_and_went_again_and_again_the_last_time_is_told_and_the_oth
 def test_an_input_that_moved_is_told_in_words() -> None:
     moved = {"input": "usual_amount", "excess": 8.14, "influence": 1.0, "ks": 0.4071, "critical": 0.031, "floor": 0.05, "p": 0.0}
     message = message_of("flights", [notice(1, inputs=[moved, {**moved, "input": "wind", "floor": None}])])
-    assert message.lines[1:] == ["  usual_amount moved by 0.407 (limit 0.05)", "  wind moved by 0.407 (limit 0.031)"]
+    assert message.lines[1:] == [
+        "  usual_amount moved by 0.407 (limit 0.05), beyond it",
+        "  wind moved by 0.407 (limit 0.031), beyond it",
+    ]
     assert message.alarms[0].evidence["inputs"][0] == moved
 
 

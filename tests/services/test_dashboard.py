@@ -225,7 +225,7 @@ def test_hostile_reasons_stay_inside_their_event() -> None:
             kind, data = await anext(messages)
             assert kind == "picture"
             assert data["models"][0]["champion"]["reason"] == HOSTILE
-            assert HOSTILE in data["models"][0]["alarms"][0]["facts"][0]
+            assert " ".join(HOSTILE.split()) in data["models"][0]["alarms"][0]["facts"][0]
             kind, data = await anext(messages)
             assert (kind, data["models"]) == ("flow", None)
 

@@ -19,7 +19,7 @@ from tests.services.air import talking
 from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
 
 import penstock as ps
-from penstock.cli.cohorts import as_known, table, whole
+from penstock.cli.cohorts import table, whole
 from penstock.cli.screen import rows
 from penstock.event import to_micros
 from penstock.inputs import InputsDecoder
@@ -29,6 +29,7 @@ from penstock.proof.audit import audit
 from penstock.proof.audit import lines as audit_lines
 from penstock.publish import FOREVER
 from penstock.records import Cohort, Confusion, Decision, Outcome, Prediction, Run, Statistic
+from penstock.report.records import as_known
 from penstock.scoring.bulk import Job
 from penstock.scoring.bulk import run as bulk
 from penstock.scoring.columnar import table_of

@@ -18,10 +18,10 @@ from tests.services.shop import AGE, LENGTH, REGION, WORLD, Order, Result, World
 from tests.services.test_monitoring_laws import expected
 
 import penstock as ps
-from penstock.alerts.message import facts
 from penstock.artefact import Artefacts
 from penstock.duration import DAY, HOUR
 from penstock.event import event_of, from_micros, to_micros
+from penstock.evidence import facts
 from penstock.log import Batch, Partition
 from penstock.offline.columns import columns_of
 from penstock.records import Alarm, Group, Outcome, Partial, Prediction, Statistic

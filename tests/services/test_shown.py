@@ -124,7 +124,7 @@ def test_happenings_are_shown_newest_first_whatever_order_the_topics_are_read_in
 def test_an_open_alarm_shows_the_inputs_that_moved_with_their_limits() -> None:
     inputs = [{"input": "Trip.load", "ks": 0.5, "critical": 0.05, "floor": 0.1, "n": 900}]
     opened = shown(alarm(since="2013-01-02T00:00:00+00:00", inputs=inputs, shifted=1))["alarms"][0]
-    assert opened["facts"] == ["Trip.load: KS 0.50, limit 0.10, 900 values", "shifted 1"]
+    assert opened["facts"] == ["Trip.load moved by 0.5 (limit 0.1), beyond it", "shifted 1"]
     assert opened["since"] == "2013-01-02T00:00:00+00:00"
 
 

@@ -391,6 +391,8 @@ def test_a_learner_that_raises_does_not_stop_the_trainer(tmp_path: Path) -> None
         def fit(self, X: Any, y: Any) -> Any:  # noqa: N803
             raise ZeroDivisionError("by zero")
 
+        def predict(self, X: Any) -> Any: ...  # noqa: N803
+
         def predict_proba(self, X: Any) -> Any: ...  # noqa: N803
 
     stage = Stage(tmp_path, topics(lambda: ps.Learner(batch=Broken()), ps.every("1d")))

@@ -200,3 +200,10 @@ def test_what_no_column_shows_by_itself_a_classifier_sees() -> None:
     assert same.together is not None and same.together.verdict == "steady"
     few = ps.drift.compare(then, now[:20], multivariate=True)
     assert few.together is not None and few.together.verdict == "unknown"
+
+
+def test_of_a_table_without_rows_it_is_said_that_there_are_none() -> None:
+    full = pd.DataFrame({"id": [f"r{i}" for i in range(100)], "x": NORMAL[:100]})
+    now = ps.drift.compare(full, full.iloc[:0])
+    assert now.why == "nothing could be compared: there are no rows now" and now["id"].why == "there are no rows to compare"
+    assert ps.drift.compare(full.iloc[:0], full).why == "nothing could be compared: the reference has no rows"

@@ -10,9 +10,10 @@ import pytest
 from tests.services.cars import CARS, DAY, START
 
 from penstock import picture as pictures
+from penstock.evidence import summary
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.picture import Picture, _evidence
+from penstock.picture import Picture
 from penstock.records import Alarm, Decision, Quality, Run, Statistic
 
 TOPICS = CARS
@@ -65,7 +66,7 @@ def test_an_open_alarm_has_the_newest_evidence_and_is_gone_when_cleared() -> Non
 
 def test_an_alarm_says_what_moved_before_how_much() -> None:
     said = asyncio.run(watched(alarm(1, "raised", since="long", tested=21, inputs=[{"input": "Trip.distance", "ks": 0.5}])))
-    assert said.happenings[0].text == "drift raised: inputs Trip.distance; tested 21"
+    assert said.happenings[0].text == "drift raised: Trip.distance moved by 0.5; tested 21"
 
 
 def test_the_place_of_the_challenger_is_what_its_key_says() -> None:
@@ -133,6 +134,4 @@ def test_its_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_gap_between_groups_is_told_in_words() -> None:
     gap = {"group": "f", "measure": "precision", "value": 0.31, "other": 0.55, "n": 90, "gap": {"low": -0.3, "high": -0.18}}
-    assert _evidence({"gaps": [gap], "segment": "Applicant.sex"}).startswith(
-        "gaps precision of f is 0.310, of all others 0.550 ("
-    )
+    assert summary({"gaps": [gap], "segment": "Applicant.sex"}).startswith("precision of f is 0.310, of all others 0.550 (")

@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from ..errors import SettingError
-from .message import Message, line_of
+from ..evidence import line_of
+from .message import Message
 from .routes import SECONDS, Delayed, Undeliverable
 
 __all__ = ["Slack", "Webhook", "key_of", "signature"]

@@ -12,7 +12,8 @@ from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from typing import Final
 
-from .message import Message, line_of
+from ..evidence import line_of
+from .message import Message
 from .routes import SECONDS, Delayed, Undeliverable
 
 __all__ = ["SCHEMES", "Mail"]

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 
-from ..fairness import told
+from ..evidence import facts, line_of
 from ..records import Alarm, Notice
 
-__all__ = ["Message", "facts", "line_of", "message_of", "messages"]
+__all__ = ["Message", "message_of", "messages"]
 
 ALARMS: Final = 20
 """Signals whose alarms a message describes; of more it says the number."""
-FACTS: Final = 6
-"""Lines of evidence for each."""
-LINE: Final = 300
-"""Characters of a line: evidence quotes what people sent, which may be a book."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,43 +123,3 @@ def _said(course: _Course) -> Iterator[str]:
         yield line_of(f"{last.signal} came and went: {first}, over {at}" if course.over else f"{last.signal} {first}, held {at}")
     if not course.over or began is not None:
         yield from (f"  {fact}" for fact in facts((began if course.over and began is not None else last).evidence))
-
-
-def facts(evidence: Mapping[str, Any]) -> list[str]:
-    """Evidence, whatever it holds, as a few lines.
-
-    >>> facts({"since": "2013", "skill": 0.01234, "inputs": [{"input": "delay", "ks": 0.31, "critical": 0.02, "floor": 0.05}]})
-    ['delay moved by 0.31 (limit 0.05)', 'skill 0.0123']
-    """
-    lists = {name: value for name, value in evidence.items() if isinstance(value, list) and value}
-    rest = {name: value for name, value in evidence.items() if name not in lists and name != "since" and value is not None}
-    lines = [_item(item) if isinstance(item, dict) else f"{name} {_plain(item)}" for name, v in lists.items() for item in v]
-    lines = lines[: FACTS - bool(rest)] + ([_pairs(rest)] if rest else [])
-    return [line_of(line) for line in lines]
-
-
-def _item(found: Mapping[str, Any]) -> str:
-    """An input that moved, or a gap between groups, in words; anything else by its names."""
-    if gap := told(found):
-        return gap
-    moved = found.get("ks")
-    if "input" not in found or moved is None:
-        return _pairs(found)
-    limits = [limit for limit in (found.get("critical"), found.get("floor")) if isinstance(limit, int | float)]
-    return f"{found['input']} moved by {_plain(moved)}" + (f" (limit {_plain(max(limits))})" if limits else "")
-
-
-def _pairs(values: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in values.items())
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return f"({_pairs(value)})"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def line_of(text: str, most: int = LINE) -> str:
-    """On one line, not longer than one, and nothing in it that steers a terminal or that a mail server refuses."""
-    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
-    return text if len(text) <= most else f"{text[: most - 3]}..."

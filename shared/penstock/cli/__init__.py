@@ -31,6 +31,7 @@ from . import (
     profile,
     publish,
     quality,
+    report,
     schemas,
     scoring,
     screen,
@@ -138,6 +139,7 @@ command(app)(explain.explain)
 command(app)(quality.quality)
 command(app)(fairness.fairness)
 command(app)(slices.slices)
+command(app)(report.report)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ..records import Cohort, Estimate, Measure
     from ..settings import Settings
 
-__all__ = ["as_known", "cell", "held", "nothing", "show", "table", "whole"]
+__all__ = ["cell", "held", "nothing", "show", "table", "whole"]
 
 SHOWN: Final = {
     "binary": ("log_loss", "auc", "value", "accuracy"),
@@ -24,20 +24,6 @@ SHOWN: Final = {
 """Measures of the table, that of the loss first; three of them fit on a line, and --json has all."""
 QUANTILE: Final = ("pinball", "mae", "rmse")
 MOST: Final = 3
-
-
-def as_known(records: Iterable[Cohort], until: datetime | None = None) -> list[tuple[Cohort, Cohort]]:
-    """Of each cohort, in order, what was known of it first, and what by a time (None: now)."""
-    first: dict[datetime, Cohort] = {}
-    last: dict[datetime, Cohort] = {}
-    for record in records:
-        if until is not None and record.known_until > until:
-            continue
-        if record.start not in first or record.known_until < first[record.start].known_until:
-            first[record.start] = record
-        if record.start not in last or record.known_until >= last[record.start].known_until:
-            last[record.start] = record
-    return [(first[start], last[start]) for start in sorted(last)]
 
 
 def held(settings: Settings, topic: str) -> list[Cohort]:
@@ -55,6 +41,8 @@ def held(settings: Settings, topic: str) -> list[Cohort]:
 
 def show(settings: Settings, topic: str, model: Model, cohorts: int, known: datetime | None) -> None:
     """Print the newest cohorts of a model."""
+    from ..report.records import as_known
+
     shown = as_known(held(settings, topic), known)[-cohorts:]
     total = whole(model, [b for _, b in shown])
     screen.answer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,8 @@ from . import broker, screen
 from .options import command, moment, project_settings, topics_of
 
 if TYPE_CHECKING:
+    from ..comparison.result import Comparison
+    from ..frames.tabular import Bad
     from ..model import Model
 
 __all__ = ["app"]
@@ -134,22 +136,15 @@ def compare(
     """Compare two files: has any column drifted?
 
     A column has drifted when it differs both significantly (false discovery rate below --alpha over all columns) and
-    materially (above its floor: --floor, or what parts of the reference differ from the rest of it). Exit code 1 where one
-    has, or where none could be compared.
+    materially (above its floor: --floor, or what parts of the reference differ from the rest of it). Exit code 0: none has;
+    1: one has; 2: nothing could be compared, or an error, as with diff.
     """
-    from ..comparison.compare import compare as compared
-    from ..frames.tabular import Bad, frame_of
-
-    bad: dict[str, list[Bad]] = {"reference": [], "current": []}
-    then, now = frame_of(reference, bad["reference"]), frame_of(current, bad["current"])
-    found = compared(
-        then, now, columns=column or None, like=like or (), alpha=alpha, floor=floor, multivariate=multivariate
-    )  # fmt: skip
-    if html is not None:
-        try:
-            html.write_text(found.to_html(f"{reference.name} → {current.name}"), encoding="utf-8")
-        except OSError as error:
-            raise PenstockError(f"{html} cannot be written: {error.strerror}", "name another file with --html") from None
+    try:
+        found, bad = _compared(reference, current, column, like, alpha, floor, multivariate)
+        if html is not None:
+            _write(html, found.to_html(f"{reference.name} → {current.name}"))
+    except PenstockError as error:
+        raise _Trouble(str(error), error.fix) from None
     told = found.described()
     told["bad_cells"] = {side: [each._asdict() for each in cells] for side, cells in bad.items()}
     colour = {"drift": "red", "steady": "green", "unknown": "yellow"}[found.verdict]
@@ -162,4 +157,36 @@ def compare(
         screen.note(f"-> open {html}")
     if found.verdict != "steady":
         fix = "see its columns:  penstock drift compare ... --html drift.html" if html is None else f"see its columns in {html}"
-        raise PenstockError(found.why, fix)
+        raise (PenstockError if found.verdict == "drift" else _Trouble)(found.why, fix)
+
+
+class _Trouble(PenstockError):
+    """Neither drift nor none."""
+
+    exit_code = 2
+
+
+def _compared(
+    reference: Path,
+    current: Path,
+    columns: list[str] | None,
+    like: list[str] | None,
+    alpha: float,
+    floor: float | None,
+    multivariate: bool,
+) -> tuple[Comparison, dict[str, list[Bad]]]:
+    """The comparison of two files, and the cells of either that are not what their column is."""
+    from ..comparison.compare import compare
+    from ..frames.tabular import frame_of
+
+    bad: dict[str, list[Bad]] = {"reference": [], "current": []}
+    then, now = frame_of(reference, bad["reference"]), frame_of(current, bad["current"])
+    options: dict[str, Any] = {"columns": columns or None, "like": like or (), "alpha": alpha, "floor": floor}
+    return compare(then, now, multivariate=multivariate, **options), bad
+
+
+def _write(html: Path, page: str) -> None:
+    try:
+        html.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise PenstockError(f"{html} cannot be written: {error.strerror}", "name another file with --html") from None

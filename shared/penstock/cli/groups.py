@@ -42,10 +42,11 @@ def segment_of(model: Model, name: str) -> Segment:
 
 def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, newest: int, known: datetime | None) -> Seen:
     """What is known of the newest cohorts."""
+    from ..report.records import as_known
     from ..statistics.groups import joined
     from ..statistics.population import population
 
-    found = [last for _, last in cohorts.as_known(cohorts.held(settings, topics.cohorts(model.name)), known)[-newest:]]
+    found = [last for _, last in as_known(cohorts.held(settings, topics.cohorts(model.name)), known)[-newest:]]
     levels = [cohort.groups.get(segment.name, {}) for cohort in found]
     asked = [{level: group.answers for level, group in each.items()} for each in levels]
     before: dict[str, int] = {}

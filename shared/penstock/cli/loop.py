@@ -29,13 +29,20 @@ def demo(
     partitions: Annotated[
         int | None, typer.Option(min=1, max=256, help="Partitions of the topics; default: PENSTOCK_PARTITIONS.")
     ] = None,
+    tables: Annotated[
+        str | None, typer.Option("--tables", metavar="DIR", help="With --embedded: keep here what a report is made from.")
+    ] = None,
 ) -> None:
     """See the whole loop on real flights."""
+    if tables is not None and not embedded:
+        raise typer.BadParameter("--tables goes with --embedded; on Kafka the topics keep everything")
     settings = settings_of().model_copy(update={"project": chosen.project or FLIGHTS})
     if seed is not None:
         settings = settings.model_copy(update={"seed": seed})
     number = partitions or settings.partitions
-    code = import_module(MACHINE).demo(settings, days=days, embedded=embedded, partitions=number, json=screen.form.json)
+    code = import_module(MACHINE).demo(
+        settings, days=days, embedded=embedded, partitions=number, json=screen.form.json, tables=tables
+    )
     raise typer.Exit(code)
 
 

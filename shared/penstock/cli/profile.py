@@ -73,7 +73,7 @@ def _add(found: Profile, frames: Iterator[pd.DataFrame], label: str | None) -> N
 
 
 def _lines(described: dict[str, Described], label: str | None) -> list[tuple[str, ...]]:
-    from ..profiling.page import percent, short
+    from ..pages.words import percent, short
 
     heads = ("column", "kind", "missing", "distinct", "least", "median", "greatest", "mean", *(["r"] if label else []))
     lines = [tuple(heads)]

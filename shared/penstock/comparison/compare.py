@@ -145,7 +145,7 @@ def _pair(name: str, then: pd.DataFrame, now: pd.DataFrame) -> _Pair | Column:
     if kind == "empty":
         kind = "numbers"
     pair = _Pair(as_kind(past, kind), as_kind(present, kind))
-    names_rows = _names_rows(pair.then, kind)
+    names_rows = _names_rows(pair.then, kind) if len(now) else ""  # no rows are told first
     return _unknown(name, kind, names_rows) if names_rows else pair
 
 

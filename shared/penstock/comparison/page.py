@@ -1,29 +1,23 @@
-"""A comparison as one HTML file: no script, no network, nothing beside it; it reads on a telephone, in the dark and on paper."""
+"""A comparison as one HTML file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ..profiling.page import STYLE, cut, short
+from ..pages.document import chip, document
+from ..pages.document import facts as listed
+from ..pages.drawing import LISTED, distributions, key, pairs
+from ..pages.words import cut, escape, short
 from ..statistics.drift import Column, Counted
-from ..statistics.reference import Cells, Floats, Levels, Numbers
+from ..statistics.reference import Levels, Numbers
 
 if TYPE_CHECKING:
     from .result import Comparison
 
 __all__ = ["page"]
-
-TALL: Final = 72
-"""Height of a picture, which is 100 wide."""
-STEPS: Final = 40
-"""Bars of a distribution."""
-LISTED: Final = 10
-"""Levels of a picture: those whose share has changed most."""
 
 
 def page(title: str, found: Comparison) -> str:
@@ -36,26 +30,17 @@ def page(title: str, found: Comparison) -> str:
         ("false alarms", f"≤ {found.alpha:.2%}"),
     ]
     head += [("alike in", ", ".join(found.like))] if found.like else []
-    said = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in head)
     lines = "".join(_line(at, column) for at, column in enumerate(columns))
     cards = "".join(_card(at, column, found.counted.get(column.name)) for at, column in enumerate(columns))
     together = f'<p class="why">All columns together: {escape(found.together.why)}.</p>' if found.together is not None else ""
-    return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} – drift</title>\n<style>{STYLE}{_STYLE}</style></head>\n"
-        f'<body><header><h1><span class="drop"></span>{escape(title)} {_chip(found.verdict)}</h1><p>{escape(found.why)}</p>'
-        f"<dl>{said}</dl></header>\n<main>\n"
+    body = (
         '<section class="tile index"><h2>Columns</h2><div class="wide"><table><thead><tr><th scope="col">column</th>'
         '<th scope="col">verdict</th><th scope="col">effect and floor</th><th scope="col" class="n">effect</th>'
         f'<th scope="col" class="n">q</th><th scope="col">why</th></tr></thead><tbody>{lines}</tbody></table></div>'
         f"{together}</section>\n"
-        f'<div class="cards">{cards}</div>\n</main>\n<footer><p>{_HOW}</p></footer></body></html>\n'
+        f'<div class="cards">{cards}</div>\n'
     )
-
-
-def _chip(verdict: str) -> str:
-    return f'<span class="chip {verdict}">{verdict}</span>'
+    return document(title, "drift", head, body, _HOW, chip(found.verdict), found.why)
 
 
 def _line(at: int, column: Column) -> str:
@@ -67,7 +52,7 @@ def _line(at: int, column: Column) -> str:
     numbers = "".join(f'<td class="n">{"" if v is None else f"{v:.3f}"}</td>' for v in (column.effect,))
     numbers += f'<td class="n">{"" if column.q is None else f"{column.q:.2g}"}</td>'
     return (
-        f'<tr><th scope="row"><a href="#c{at}">{escape(cut(column.name))}</a></th><td>{_chip(column.verdict)}</td><td>{bar}</td>'
+        f'<tr><th scope="row"><a href="#c{at}">{escape(cut(column.name))}</a></th><td>{chip(column.verdict)}</td><td>{bar}</td>'
         f'{numbers}<td class="why">{escape(column.why)}</td></tr>'
     )
 
@@ -75,7 +60,7 @@ def _line(at: int, column: Column) -> str:
 def _card(at: int, column: Column, counted: Counted | None) -> str:
     return (
         f'<section class="tile" id="c{at}" aria-labelledby="h{at}"><h2 id="h{at}"><span>{escape(cut(column.name))} '
-        f"<small>{escape(column.kind)}</small></span>{_chip(column.verdict)}</h2>"
+        f"<small>{escape(column.kind)}</small></span>{chip(column.verdict)}</h2>"
         f'<p class="why">{escape(column.why[:1].upper() + column.why[1:])}.</p>'
         f"{'' if counted is None else ''.join(_parts(column, counted))}</section>\n"
     )
@@ -86,10 +71,10 @@ def _parts(column: Column, counted: Counted) -> Iterator[str]:
     body, before = reference.body(now), reference.body(then)
     if body.sum() and before.sum():
         if isinstance(reference, Levels) or len(reference.edges) <= LISTED + 1:
-            yield _bars(reference, body, before)
+            yield pairs(_names(reference), before, body)
         elif np.isfinite(reference.edges[-1] - reference.edges[0]):
-            yield _curves(column.name, reference, body, before)
-        yield '<p class="key"><span>reference</span><span class="now">now</span></p>'
+            yield distributions(column.name, reference.edges, before, body)
+        yield key([("then", "reference"), ("now", "now")])
     facts = []
     if isinstance(reference, Numbers):
         past, present = reference.moments(reference.own), reference.moments(now)  # type: ignore[arg-type]  # counted, not weighted
@@ -97,7 +82,7 @@ def _parts(column: Column, counted: Counted) -> Iterator[str]:
     if column.missing_then or column.missing_now:
         facts += [("missing", f"{column.missing_then or 0:.2%} → {column.missing_now or 0:.2%}")]
     facts += [("rows", f"{column.rows_then:,.0f} → {column.rows_now:,}")]
-    yield _facts(facts)
+    yield listed(facts)
     if len(column.answers) > 1:
         lines = "".join(
             f"<tr><td>{a.question}</td><td>{a.effect:.3f}</td><td>{a.floor:.3f}</td><td>{a.q:.2g}</td>"
@@ -108,76 +93,18 @@ def _parts(column: Column, counted: Counted) -> Iterator[str]:
         yield f'<table class="answers"><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>'
     far = [(name.replace("_", " "), f"{value:.4g}") for name, value in column.distances.items() if value is not None]
     if far:
-        yield f"<details><summary>Distances</summary>{_facts(far)}</details>"
+        yield f"<details><summary>Distances</summary>{listed(far)}</details>"
 
 
-def _facts(facts: list[tuple[str, str]]) -> str:
-    return '<dl class="facts">' + "".join(f"<div><dt>{n}</dt><dd>{escape(v)}</dd></div>" for n, v in facts) + "</dl>"
-
-
-def _curves(name: str, reference: Numbers, now: Cells, then: Cells) -> str:
-    """Both distributions over equal steps of the value, from the first edge to the last; what lies beyond is in the end bars."""
-    edges = np.array(reference.edges)
-    grid = np.linspace(edges[0], edges[-1], STEPS - 1)
-    past, present = (_over(grid, edges, counts) for counts in (then, now))
-    top, wide = max(past.max(), present.max()), 100 / STEPS
-    bars, line = [], [f"M0 {TALL}"]
-    for i in range(STEPS):
-        tall, high = TALL * past[i] / top, TALL - TALL * present[i] / top
-        lower = f"below {short(float(grid[0]))}" if i == 0 else f"from {short(float(grid[i - 1]))}"
-        said = f"{lower}: {past[i]:.2%} in the reference, {present[i]:.2%} now"
-        bars.append(
-            f'<rect x="{i * wide:.4g}" y="{TALL - tall:.4g}" width="{wide:.4g}" height="{tall:.4g}">'
-            f"<title>{escape(said)}</title></rect>"
-        )
-        line.append(f"L{i * wide:.4g} {high:.4g}H{(i + 1) * wide:.4g}")
-    line.append(f"L100 {TALL}")
-    label = f"Distributions of {name}: reference and now, from {short(float(edges[0]))} to {short(float(edges[-1]))}"
-    return (
-        f'<figure><svg class="both" viewBox="0 -2 100 {TALL + 2}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{escape(label)}">'
-        f'{"".join(bars)}<path d="{" ".join(line)}"/></svg><figcaption><span>≤ {escape(short(float(edges[0])))}</span>'
-        f"<span>≥ {escape(short(float(edges[-1])))}</span></figcaption></figure>"
-    )
-
-
-def _over(grid: Floats, edges: Floats, counts: Cells) -> Floats:
-    """Shares of below the grid, of its steps, of above; a bin is spread evenly over the steps that it touches."""
-    shares = np.asarray(counts, np.float64) / counts.sum()
-    inner = np.interp(grid, edges, np.cumsum(shares)[:-1])
-    return np.concatenate(([shares[0]], np.diff(inner), [shares[-1]]))
-
-
-def _bars(reference: Levels | Numbers, now: Cells, then: Cells) -> str:
-    names = [*reference.names, "all others"] if isinstance(reference, Levels) else _values(reference)
-    past, present = then / then.sum(), now / now.sum()
-    some = [at for at in range(len(names)) if past[at] or present[at]]
-    most = sorted(sorted(some, key=lambda at: -abs(past[at] - present[at]))[:LISTED])
-    top = max(max(past[at], present[at]) for at in most)
-    lines = "".join(
-        f'<li><span class="what">{escape(_visible(names[at]))}</span>'
-        f'<span><i style="width:{100 * past[at] / top:.4g}%"></i>'
-        f'<i style="width:{100 * present[at] / top:.4g}%"></i></span>'
-        f'<span class="n">{past[at]:.1%} → {present[at]:.1%}</span></li>'
-        for at in most
-    )
-    more = len(some) - len(most)
-    rest = f'<p class="note">and {more:,} more, whose shares have changed less</p>' if more else ""
-    return f'<ol class="pairs" aria-label="Shares in the reference and now">{lines}</ol>{rest}'
-
-
-def _values(reference: Numbers) -> list[str]:
+def _names(reference: Levels | Numbers) -> list[str]:
+    """Of the cells of a picture."""
+    if isinstance(reference, Levels):
+        return [*reference.names, "all others"]
     edges = np.array(reference.edges)
     if not len(edges):
         return ["any"]
     middles = (edges[:-1] / 2 + edges[1:] / 2).tolist()
     return [f"below {short(float(edges[0]))}", *map(short, middles), f"from {short(float(edges[-1]))}"]
-
-
-def _visible(text: str) -> str:
-    """A level so that an empty or blank one is seen."""
-    seen = cut("".join(c if c.isprintable() else "�" for c in text))
-    return f"“{seen}”" if not seen.strip() or seen != seen.strip() else seen
 
 
 _HOW: Final = (
@@ -187,5 +114,3 @@ _HOW: Final = (
     "chance, else the change in the share of rows. Bars are the reference, the line is now; what lies beyond the axis is in its "
     "end bars. Made by <code>penstock drift compare</code>."
 )
-
-_STYLE: Final = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")

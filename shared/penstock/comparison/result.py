@@ -53,6 +53,8 @@ class Comparison:
     def why(self) -> str:
         """The verdict as a sentence."""
         compared = [column for column in self.columns if column.verdict != "unknown"]
+        if self.columns and not compared and not (self.rows_then and self.rows_now):
+            return f"nothing could be compared: {'there are no rows now' if self.rows_then else 'the reference has no rows'}"
         if not compared:
             return "nothing could be compared" + (f": {self.columns[0].why}" if self.columns else ": there is no column")
         if self.drifted:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["Columns", "Decoded", "columns_of"]
+__all__ = ["Columns", "Decoded", "WholeColumns", "columns_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,27 @@ class DeadLetterColumns:
             {field.name: pa.array(column, field.type) for field, column in zip(self.schema, cells, strict=True)},
             np.array(kept, np.int64),
         )
+
+
+class WholeColumns:
+    """The one column of any record as it is: JSON. For what a simulation keeps beside its tables, of which there is little."""
+
+    numbered = True
+    sought: tuple[str, ...] = ()
+
+    @property
+    def schema(self) -> pa.Schema:
+        import pyarrow as pa
+
+        return pa.schema([("value", pa.string())])
+
+    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+        import numpy as np
+        import pyarrow as pa
+
+        kept = [i for i, value in enumerate(values) if value is not None]  # a tombstone says nothing
+        texts = [(values[i] or b"").decode("utf-8", "replace") for i in kept]
+        return Decoded({"value": pa.array(texts, pa.string())}, np.array(kept, np.int64))
 
 
 class PassedColumns:

@@ -1,19 +1,17 @@
-"""A profile as one HTML file: no script, no network, nothing beside it; it reads on a telephone, in the dark and on paper."""
+"""A profile as one HTML file."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
-from html import escape
-from pathlib import Path
 from typing import Final
 
+from ..pages.document import document
+from ..pages.document import facts as listed
+from ..pages.drawing import bars, histogram
+from ..pages.words import cut, escape, percent, short, visible
 from ..records import Described
 
-__all__ = ["STYLE", "cut", "page", "percent", "short"]
-
-TALL: Final = 72
-"""Height of a histogram, in units of its picture, which is 100 wide."""
+__all__ = ["page"]
 
 
 def page(title: str, rows: int, columns: Mapping[str, Described], facts: Sequence[tuple[str, str]] = (), label: str = "") -> str:
@@ -28,21 +26,17 @@ def page(title: str, rows: int, columns: Mapping[str, Described], facts: Sequenc
         *facts,
         *([("label", label)] if label else []),
     ]
-    said = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in head)
-    listed = "".join(_line(at, name, column, bool(label)) for at, (name, column) in enumerate(columns.items()))
+    lines = "".join(_line(at, name, column, bool(label)) for at, (name, column) in enumerate(columns.items()))
     cards = "".join(_card(at, name, column, label) for at, (name, column) in enumerate(columns.items()))
     of_label = f'<th scope="col" class="n">r with {escape(label)}</th>' if label else ""
-    return (
-        "<!doctype html>\n"
-        '<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)} – profile</title>\n<style>{STYLE}</style></head>\n"
-        f'<body><header><h1><span class="drop"></span>{escape(title)}</h1><dl>{said}</dl></header>\n<main>\n'
+    body = (
         '<section class="tile index"><h2>Columns</h2><div class="wide"><table><thead><tr>'
         '<th scope="col">column</th><th scope="col">kind</th><th scope="col" class="n">missing</th>'
         f'<th scope="col" class="n">distinct</th><th scope="col" class="n">least</th><th scope="col" class="n">median</th>'
-        f'<th scope="col" class="n">greatest</th>{of_label}</tr></thead><tbody>{listed}</tbody></table></div></section>\n'
-        f'<div class="cards">{cards}</div>\n</main>\n<footer><p>{_HOW}</p></footer></body></html>\n'
+        f'<th scope="col" class="n">greatest</th>{of_label}</tr></thead><tbody>{lines}</tbody></table></div></section>\n'
+        f'<div class="cards">{cards}</div>\n'
     )
+    return document(title, "profile", head, body, _HOW)
 
 
 def _line(at: int, name: str, column: Described, correlated: bool) -> str:
@@ -88,7 +82,7 @@ def _parts(name: str, column: Described, label: str) -> Iterator[str]:
         facts += [("std", short(column.std))]
     if column.infinite:
         facts += [("infinite", f"{column.infinite:,}")]
-    yield '<dl class="facts">' + "".join(f"<div><dt>{n}</dt><dd>{escape(v)}</dd></div>" for n, v in facts) + "</dl>"
+    yield listed(facts)
     if column.quantiles and column.kind in ("int", "float") and len(column.counts) > 1:
         yield _quantiles(column)
     if column.frequent and 1 < column.distinct < column.rows - column.missing and (texts or column.distinct <= 50):
@@ -110,23 +104,9 @@ def _missing(column: Described) -> str:
 
 
 def _histogram(name: str, column: Described) -> str:
-    most, wide = max(column.counts), 100 / len(column.counts)
-    bars = []
-    for i, count in enumerate(column.counts):
-        tall = max(TALL * count / most, 1.2) if count else 0.0
-        between = f"{short(column.edges[i])} to {short(column.edges[i + 1])}: {count:,}"
-        bars.append(
-            f'<rect x="{i * wide + 0.25:.3g}" y="{TALL - tall:.4g}" width="{wide - 0.5:.3g}" height="{tall:.4g}">'
-            f"<title>{escape(between)}</title></rect>"
-        )
     what = f"{'lengths of ' if column.kind == 'text' else ''}{name}"
     said = f"Histogram of {what}: {len(column.counts)} bins from {short(column.edges[0])} to {short(column.edges[-1])}"
-    return (
-        f'<figure><svg viewBox="0 0 100 {TALL}" preserveAspectRatio="none" role="img" aria-label="{escape(said)}">'
-        f"{''.join(bars)}</svg><figcaption><span>{escape(short(column.edges[0]))}</span>"
-        f"<span>{'characters' if column.kind == 'text' else ''}</span>"
-        f"<span>{escape(short(column.edges[-1]))}</span></figcaption></figure>"
-    )
+    return histogram(column.counts, list(map(short, column.edges)), said, "characters" if column.kind == "text" else "")
 
 
 def _quantiles(column: Described) -> str:
@@ -139,14 +119,9 @@ def _quantiles(column: Described) -> str:
 
 def _frequent(column: Described) -> str:
     present = max(column.rows - column.missing, 1)
-    lines = []
-    for f in column.frequent:
-        share = percent(f.count, present)
-        bar = f'<span class="bar"><i style="width:{100 * f.count / present:.4g}%"></i></span>'
-        what = f'<span class="what">{escape(_visible(f.value))}</span>'
-        lines.append(f'<li>{what}{bar}<span class="n">{f.count:,}</span><span class="n">{share}</span></li>')
+    lines = [(_seen(f.value), f.count / present, (f"{f.count:,}", percent(f.count, present))) for f in column.frequent]
     low = f'<p class="note">Counts are low by at most {column.frequent_low_by:,}.</p>' if column.frequent_low_by else ""
-    return f'<ol class="frequent" aria-label="Most frequent values">{"".join(lines)}</ol>{low}'
+    return bars(lines, "Most frequent values") + low
 
 
 def _correlation(column: Described, label: str) -> str:
@@ -158,55 +133,12 @@ def _correlation(column: Described, label: str) -> str:
     )
 
 
-def short(value: float | str | bool | None) -> str:
-    """A number in about four digits; times without what says nothing.
-
-    >>> short(1234567.8), short(0.000123456), short(3.0), short(-2.5e12), short(None)
-    ('1,234,568', '0.0001235', '3', '-2.5e+12', '–')
-    >>> short("2013-01-01T05:15:00+00:00")
-    '2013-01-01 05:15'
-    """
-    if value is None:
-        return "–"
-    if isinstance(value, str):
-        return cut(value.removesuffix("+00:00").partition(".")[0].replace("T", " ").removesuffix(":00"))
-    if isinstance(value, bool):
-        return str(value).lower()
-    if not math.isfinite(value) or abs(value) >= 1e12 or 0 < abs(value) < 1e-4:
-        return f"{value:.4g}"
-    if abs(value) >= 1000 or float(value).is_integer():
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def percent(part: int, whole: int) -> str:
-    """Never 0 % of something, nor 100 % of less than all.
-
-    >>> percent(1, 100_000), percent(99_999, 100_000), percent(1, 3), percent(0, 0)
-    ('< 0.1 %', '> 99.9 %', '33.3 %', '0 %')
-    """
-    share = part / whole if whole else 0.0
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    if 0.999 < share < 1:
-        return "> 99.9 %"
-    return f"{share:.0%}".replace("%", " %") if share in (0.0, 1.0) else f"{share:.1%}".replace("%", " %")
-
-
 def _distinct(column: Described) -> str:
     return f"{'' if column.distinct_exact else 'about '}{column.distinct:,}"
 
 
-def _visible(value: float | str | bool) -> str:
-    """A value so that an empty or blank one is seen."""
-    if not isinstance(value, str):
-        return short(value)
-    seen = "".join(c if c.isprintable() else "�" for c in value)
-    return f"“{seen}”" if not seen.strip() or seen != seen.strip() else seen
-
-
-def cut(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _seen(value: float | str | bool) -> str:
+    return visible(value) if isinstance(value, str) else short(value)
 
 
 _HOW: Final = (
@@ -214,5 +146,3 @@ _HOW: Final = (
     "then estimated (standard error 3.1 %). Quantiles are exact while at most 1,024 numbers differ; beyond, hold the pointer "
     "over them for their error. Infinite numbers are in no figure but their own count. Made by <code>penstock profile</code>."
 )
-
-STYLE: Final = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")

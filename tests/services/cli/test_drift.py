@@ -25,7 +25,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_no_drift_is_exit_code_0_and_drift_1(cli: Cli, files: Path) -> None:
+def test_no_drift_is_exit_code_0_drift_1_and_what_cannot_be_said_2(cli: Cli, files: Path) -> None:
     quiet = cli("drift", "compare", "then.parquet", "same.csv")
     assert quiet.exit_code == 0 and quiet.stdout.startswith("No drift in 2 columns (3,000 rows in the reference, 900 now)\n")
     loud = cli("drift", "compare", "then.parquet", "moved.csv")
@@ -35,7 +35,7 @@ def test_no_drift_is_exit_code_0_and_drift_1(cli: Cli, files: Path) -> None:
     assert cli("drift", "compare", "then.parquet", "moved.csv", "--column", "country").exit_code == 0
     assert cli("drift", "compare", "then.parquet", "same.csv", "--like", "at", "--multivariate").exit_code == 0
     unknown = cli("drift", "compare", "then.parquet", "same.csv", "--column", "at")
-    assert unknown.exit_code == 1 and "nothing could be compared: times move by themselves" in unknown.stderr
+    assert unknown.exit_code == 2 and "nothing could be compared: times move by themselves" in unknown.stderr
 
 
 def test_the_json_is_what_python_says(cli: Cli, files: Path) -> None:
@@ -60,4 +60,4 @@ def test_the_page_is_written_and_bad_files_are_told(cli: Cli, files: Path) -> No
         ("then.parquet", "same.csv", "--html", "no/drift.html"): "no/drift.html cannot be written",
     }.items():
         ran = cli("drift", "compare", *words)
-        assert ran.exit_code == 1 and said in ran.stderr and "Traceback" not in ran.stderr
+        assert ran.exit_code == 2 and said in ran.stderr and "Traceback" not in ran.stderr

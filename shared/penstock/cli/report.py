@@ -1,0 +1,153 @@
+"""report: what a model did over a period, for whoever answers for it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import PenstockError, Unreachable
+from ..log import Log
+from . import broker, screen
+from .options import project_settings, topics_of
+
+if TYPE_CHECKING:
+    from ..report.records import Answered, Found, Records
+    from ..report.report import Report
+    from ..settings import Settings
+    from ..topics import Topics
+
+__all__ = ["report"]
+
+
+def report(
+    model: Annotated[
+        str | None, typer.Argument(help="The model; may be left out where there is one.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Where the period begins; default: 30 days before its end.")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Where it ends; default: with the newest closed window.")
+    ] = None,
+    known_at: Annotated[
+        str | None, typer.Option("--known-at", metavar="TIME", help="As it was known then, such as 2026-02-01T00:00Z.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option("--html", metavar="FILE", help="Write a page that stands by itself.")] = None,
+    markdown: Annotated[
+        Path | None,
+        typer.Option("--markdown", metavar="FILE", help="Write Markdown, short enough for a pull request; - prints it."),
+    ] = None,
+) -> None:
+    """Report what a model did over a period.
+
+    Quality with intervals and baselines, per version and as labels restated it, calibration, drift, alarms, labels, what moves
+    the answers, refits and rollouts, the most wrong answers. From the topics, or where no broker is, from what `penstock simulate
+    --tables DIR` kept (PENSTOCK_TABLES=DIR); single answers are from the offline tables. Times are stream time; the same records
+    give the same bytes.
+    """
+    from ..report.records import Records
+    from ..report.report import report_of
+
+    settings = project_settings()
+    topics = topics_of(settings)
+    name = _named(topics, model)
+    times = [_moment(option, said) for option, said in (("--from", since), ("--until", until), ("--known-at", known_at))]
+    records = Records.of(topics.prefix, topics.project.model(name), _found(settings, topics, name, times), *times)
+    made = report_of(_with_answers(settings, topics, records))
+    for file, text in ((html, made.to_html), (markdown, made.to_markdown)):
+        if file is not None and str(file) != "-":
+            _write(file, text())
+    if str(markdown) == "-":
+        screen.say(made.to_markdown())
+    else:
+        screen.answer(made.described(), *_lines(made))
+    for file in (html, markdown):
+        if file is not None and str(file) != "-":
+            screen.note(f"-> open {file}")
+    if html is None and markdown is None:
+        screen.note(f"-> the whole of it:  penstock report {name} --html report.html")
+
+
+def _named(topics: Topics, model: str | None) -> str:
+    from ..mistake import nearest
+
+    names = [each.name for each in topics.project.models]
+    if model is None and len(names) == 1:
+        return names[0]
+    if model is None:
+        fix = f"penstock report {names[0]}   ({', '.join(names)})" if names else "declare one with @ps.model(...)"
+        raise PenstockError(f"{topics.prefix} has {len(names) or 'no'} models: which one?", fix)
+    if model not in names:
+        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
+    return model
+
+
+def _moment(option: str, said: str | None) -> datetime | None:
+    from ..event import moment_of
+
+    if said is None:
+        return None
+    try:
+        return moment_of(said)
+    except ValueError as error:
+        what, _, fix = str(error).partition(": ")
+        raise PenstockError(f"{option} {what}", fix) from None
+
+
+def _found(settings: Settings, topics: Topics, model: str, times: list[datetime | None]) -> Found:
+    """From the topics; where no broker is set, from what a simulation kept, if it did."""
+    from ..offline import Tables
+    from ..report.reading import found_in, found_of
+
+    async def work(log: Log) -> Found:
+        there = await log.describe()
+
+        async def held(topic: str) -> AsyncIterator[bytes]:
+            async for found in broker.held(log, broker.known(topic, there)):
+                if found.value is not None:
+                    yield found.value
+
+        return await found_of(topics, model, held, *times)
+
+    if not broker.servers(settings)[0] and (kept := found_in(Tables(settings.offline), topics, model)) is not None:
+        screen.note(f"from what a simulation kept in {settings.offline}")
+        return kept
+    try:
+        return broker.use(settings, work, f"reading what is recorded of {model}")
+    except Unreachable as error:
+        fix = "or make it of your files:  penstock simulate --input DIR --tables OUT, then PENSTOCK_TABLES=OUT"
+        raise Unreachable(str(error), f"{error.fix}   {fix}") from None
+
+
+def _with_answers(settings: Settings, topics: Topics, records: Records) -> Records:
+    """With what the offline tables have of single answers; without it a report is whole but for its examples."""
+    from ..offline import Tables
+    from ..report.reading import answered_of
+
+    found: Answered | None = None
+    why = f"no outcomes are archived in {settings.offline}"
+    try:
+        tables = Tables(settings.offline)
+        found = answered_of(tables, topics, records.model.name, records.start, records.until, records.known_at)
+    except PenstockError as error:
+        why = str(error)
+    return dataclasses.replace(records, answered=found, unanswered="" if found else why)
+
+
+def _lines(made: Report) -> list[str]:
+    colours = {"good": "green", "warn": "yellow", "bad": "red"}
+    lines = [screen.paint(made.said, colours.get(made.tone, "bold")), ""]
+    period = ", ".join(f"{name} {value}" for name, value in made.head)
+    return [*lines, f"  {period}", *screen.rows([(section.title.lower(), section.said) for section in made.sections])]
+
+
+def _write(file: Path, text: str) -> None:
+    try:
+        file.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PenstockError(f"{file} cannot be written: {error.strerror}", "name another file") from None

@@ -1,0 +1,109 @@
+"""The evidence of an alarm in words, the same on a screen, in a message and in a report.
+
+Whatever it holds, it is a few short lines: evidence quotes what people sent, which may be a book.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from .fairness import told
+
+__all__ = ["facts", "line_of", "summary"]
+
+FACTS: Final = 6
+"""Lines of evidence of an alarm."""
+LINE: Final = 300
+"""Characters of a line."""
+
+
+def facts(evidence: Mapping[str, Any]) -> list[str]:
+    """What an alarm goes by, what weighs most first.
+
+    >>> facts({"since": "2013", "skill": 0.01234, "inputs": [{"input": "delay", "ks": 0.31, "critical": 0.02, "floor": 0.05}]})
+    ['delay moved by 0.31 (limit 0.05), beyond it', 'skill 0.0123']
+    >>> facts({"skill": 0.0123, "floor": 0.02, "n": 6057, "log_loss": 0.3788, "prior_loss": 0.386})
+    ['skill 0.0123, below the floor of 0.02, on 6,057 outcomes', 'log loss 0.379, that of the prior 0.386']
+    """
+    rest = {name: value for name, value in evidence.items() if name != "since" and value is not None and value != []}
+    if str(rest.get("influence", "")).startswith("not weighed"):  # what was not done is no evidence
+        del rest["influence"]
+    lines: list[str] = []
+    for names, words in _KNOWN.items():
+        if names <= rest.keys():
+            with suppress(TypeError, ValueError):  # values of other kinds are told by their names
+                lines += words(rest)
+                rest = {name: value for name, value in rest.items() if name not in names}
+    lists = {name: value for name, value in rest.items() if isinstance(value, list)}
+    rest = {name: value for name, value in rest.items() if name not in lists}
+    lines += [_item(item) if isinstance(item, dict) else f"{name} {_plain(item)}" for name, v in lists.items() for item in v]
+    lines = lines[: FACTS - bool(rest)] + ([_pairs(rest)] if rest else [])
+    return [line_of(line) for line in lines]
+
+
+def summary(evidence: Mapping[str, Any]) -> str:
+    """The first facts, on one line."""
+    return line_of("; ".join(facts(evidence)[:3]))
+
+
+def _drifted(said: Mapping[str, Any]) -> list[str]:
+    """How many inputs moved, of how many, since when; an alarm that lasts may have none that still does."""
+    shifted, tested, reference = said["shifted"], said["tested"], said["reference"]
+    together = f", {said['periods']} windows taken together" if said.get("periods", 1) > 1 else ""
+    moved = "no input moves now" if not shifted else f"{shifted} of {tested} inputs moved"
+    return [f"{moved} against what {reference} was fitted on{together}"]
+
+
+def _skill(said: Mapping[str, Any]) -> list[str]:
+    word = "below" if said["skill"] < said["floor"] else "not below"
+    return [
+        f"skill {_plain(said['skill'])}, {word} the floor of {_plain(said['floor'])}, on {said['n']:,} outcomes",
+        f"log loss {_plain(said['log_loss'])}, that of the prior {_plain(said['prior_loss'])}",
+    ]
+
+
+def _labels(said: Mapping[str, Any]) -> list[str]:
+    return [f"{said['labelled']:.1%} of {said['answers']:,} answers have their label in time, usually {said['usually']:.1%}"]
+
+
+_KNOWN: Final[dict[frozenset[str], Any]] = {
+    frozenset({"reference", "tested", "shifted", "periods"}): _drifted,
+    frozenset({"skill", "floor", "n", "log_loss", "prior_loss"}): _skill,
+    frozenset({"labelled", "usually", "answers"}): _labels,
+}
+"""Evidence whose meaning is known by its names; any other is told by them."""
+
+
+def _item(found: Mapping[str, Any]) -> str:
+    """An input that moved, or a gap between groups, in words; anything else by its names."""
+    if gap := told(found):
+        return gap
+    moved = found.get("ks")
+    if "input" not in found or not isinstance(moved, int | float):
+        return _pairs(found)
+    limits = [limit for limit in (found.get("critical"), found.get("floor")) if isinstance(limit, int | float)]
+    if not limits:
+        return f"{found['input']} moved by {_plain(moved)}"
+    # an alarm stands while an input is near its limit
+    word = "beyond" if moved > max(limits) else "near" if found.get("shifted") else "within"
+    return f"{found['input']} moved by {_plain(moved)} (limit {_plain(max(limits))}), {word} it"
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{str(name).replace('_', ' ')} {_plain(value)}" for name, value in values.items())
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"({_pairs(value)})"
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return ", ".join(map(_plain, value[:FACTS]))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def line_of(text: str, most: int = LINE) -> str:
+    """On one line, not longer than one, and nothing in it that steers a terminal or that a mail server refuses."""
+    text = "".join(c if c.isprintable() else "\ufffd" for c in " ".join(text.split()))
+    return text if len(text) <= most else f"{text[: most - 3]}..."

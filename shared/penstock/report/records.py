@@ -1,0 +1,235 @@
+"""What was recorded of a model in a period, as far as it was known at a time. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from ..errors import PenstockError
+from ..records import Alarm, Cohort, Decision, Partial, Quality, Run, Statistic
+
+if TYPE_CHECKING:
+    from ..model import Model
+
+__all__ = ["DAYS", "NOBODY", "SERVED", "Answered", "Found", "Records", "Restated", "Wrong", "as_known", "day", "kin", "period_of"]
+
+T = TypeVar("T")
+
+DAYS: Final = 30
+"""Of a report that is not told where to begin."""
+SERVED, NOBODY = "served", "none"
+"""Names beside the versions, see services/monitoring/window.py."""
+FOREVER: Final = 9000
+"""A year in which no real window ends: publishers close all time at the end of a stream."""
+_SNAPSHOT: Final = re.compile(r"-\d+$")
+
+
+class Restated(NamedTuple):
+    """A cohort as it was known first, and as it was known last."""
+
+    first: Cohort
+    known: Cohort
+
+
+@dataclass
+class Found:
+    """All records of a model, in the order of their topics; what is there twice counts as it was said last."""
+
+    statistics: list[Statistic] = field(default_factory=list)
+    cohorts: list[Cohort] = field(default_factory=list)
+    alarms: list[Alarm] = field(default_factory=list)
+    """Of all models."""
+    runs: list[Run] = field(default_factory=list)
+    """Of all models."""
+    decisions: list[Decision] = field(default_factory=list)
+    """Of all models."""
+    partials: list[Partial] = field(default_factory=list)
+    """Of all models."""
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """An answer that was far from its label."""
+
+    id: str
+    key: str
+    time: datetime
+    version: str
+    score: float
+    label: float | str
+    inputs: dict[str, float | None]
+    answer: str = ""
+    """The class that was answered, where labels are classes; `score` is its probability."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What archived answers of the period say."""
+
+    outcomes: int
+    wrong: Sequence[Wrong]
+    """Those furthest from their label, the worst first."""
+    latency: dict[str, float]
+    """Seconds, by quantile ("0.5", "0.99"); empty where nothing was timed."""
+    predictions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Records:
+    """`statistics` are the windows that lie in the period, `cohorts` those that begin in it; alarms, runs and decisions are all
+    until its end, as those before say how things stood when it began. All are in order of time."""
+
+    project: str
+    model: Model
+    start: datetime
+    until: datetime
+    known_at: datetime | None
+    statistics: Sequence[Statistic]
+    cohorts: Sequence[Restated]
+    alarms: Sequence[Alarm]
+    runs: Sequence[Run]
+    decisions: Sequence[Decision]
+    partials: Sequence[Partial]
+    heard: datetime
+    """The end of the newest window that was closed by then: what came later is not in here."""
+    answered: Answered | None = None
+    unanswered: str = ""
+    """Why there are no archived answers."""
+
+    @classmethod
+    def of(
+        cls,
+        project: str,
+        model: Model,
+        found: Found,
+        start: datetime | None = None,
+        until: datetime | None = None,
+        known_at: datetime | None = None,
+    ) -> Records:
+        """Of what is found. PenstockError as of `period_of`."""
+        start, until = period_of(model.name, found.statistics, start, until, known_at)
+        end = min(until, known_at or until)
+        windows = [s for s in _newest(found.statistics) if start <= s.start and s.end <= end]
+        heard = max(s.end for s in found.statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at))
+        return cls(
+            heard=heard,
+            project=project,
+            model=model,
+            start=start,
+            until=until,
+            known_at=known_at,
+            statistics=sorted(windows, key=lambda s: s.start),
+            cohorts=[pair for pair in as_known(found.cohorts, known_at) if start <= pair.known.start < until],
+            alarms=_ours(found.alarms, model.name, end),
+            runs=_ours(found.runs, model.name, end),
+            decisions=_ours(found.decisions, model.name, end),
+            partials=[
+                p
+                for p in {(p.model, p.start, p.shard, p.part): p for p in found.partials}.values()
+                if p.model == model.name and _micros(start) <= p.start and p.end <= _micros(end)
+            ],
+        )
+
+    @cached_property
+    def champions(self) -> list[Decision]:
+        """The decisions that put a version in charge, oldest first."""
+        return [decision for decision in self.decisions if decision.kind == "champion"]
+
+    @property
+    def champion(self) -> str:
+        """The version in charge at the end of the period; "" before the first."""
+        return self.champions[-1].version if self.champions else ""
+
+    def inside(self, at: datetime) -> bool:
+        """Whether a moment belongs to the period; what is decided at the end of its last window does."""
+        return self.start < at <= self.until or at == self.start
+
+    def quality(self) -> dict[str, Quality]:
+        """The sums over the cohorts of the period as they are known, by version; snapshots of one learner together."""
+        from ..statistics.quality import added
+
+        total: dict[str, Quality] = {}
+        for _, known in self.cohorts:
+            for version, quality in known.quality.items():
+                name = kin(version)
+                total[name] = added(total[name], quality) if name in total else quality
+        return total
+
+
+def period_of(
+    model: str,
+    statistics: Iterable[Statistic],
+    start: datetime | None = None,
+    until: datetime | None = None,
+    known_at: datetime | None = None,
+) -> tuple[datetime, datetime]:
+    """The period of a report: by default the last DAYS of stream time, as far as it was known. PenstockError where no window was
+    closed, or where it would end before it begins."""
+    windows = [s for s in statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at)]
+    if not windows:
+        when = f" by {known_at.isoformat()}" if known_at else " yet"
+        raise PenstockError(
+            f"no window of {model} was closed{when}",
+            "a window closes when time has passed all partitions: publish events, then labels   (penstock status)",
+        )
+    until = until or max(s.end for s in windows)
+    start = start or max(until - timedelta(days=DAYS), min(s.start for s in windows))
+    if start >= until:
+        raise PenstockError(f"the period ends ({day(until)}) before it begins ({day(start)})", "exchange --from and --until")
+    return start, until
+
+
+def kin(version: str) -> str:
+    """Snapshots of one learner by the name of the learner, other versions by theirs.
+
+    >>> kin("online-12"), kin("v3")
+    ('online', 'v3')
+    """
+    return _SNAPSHOT.sub("", version)
+
+
+def as_known(records: Iterable[Cohort], until: datetime | None = None) -> list[Restated]:
+    """Of each cohort, in order, what was known of it first, and what by a time (None: now)."""
+    first: dict[datetime, Cohort] = {}
+    last: dict[datetime, Cohort] = {}
+    for record in records:
+        if until is not None and record.known_until > until:
+            continue
+        if record.start not in first or record.known_until < first[record.start].known_until:
+            first[record.start] = record
+        if record.start not in last or record.known_until >= last[record.start].known_until:
+            last[record.start] = record
+    return [Restated(first[start], last[start]) for start in sorted(last)]
+
+
+def day(moment: datetime) -> str:
+    """A moment of stream time, which is UTC; of midnight the day alone.
+
+    >>> day(datetime(2013, 2, 8)), day(datetime(2013, 2, 8, 6, 30))
+    ('2013-02-08', '2013-02-08 06:30')
+    """
+    return f"{moment:%Y-%m-%d}" if not (moment.hour or moment.minute) else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _micros(moment: datetime) -> int:
+    from ..event import to_micros
+
+    return to_micros(moment)
+
+
+def _newest(records: Iterable[T]) -> list[T]:
+    """Each id once, as it was said last, at the place where it was said first."""
+    found: dict[object, T] = {}
+    for record in records:
+        found[getattr(record, "id")] = record  # noqa: B009  # every record that comes here has one
+    return list(found.values())
+
+
+def _ours(records: Iterable[T], model: str, end: datetime) -> list[T]:
+    """Those of a model, or of no model, until the end of the period."""
+    ours = [(getattr(r, "at"), r) for r in _newest(records) if getattr(r, "model") in (model, "")]  # noqa: B009
+    return [r for at, r in sorted(ours, key=lambda pair: pair[0]) if at <= end]
