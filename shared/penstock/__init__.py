@@ -41,6 +41,7 @@ from .policy import canary, every, incremental, labels, no_worse, on_alarm, shad
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
+from .review import review
 from .value import value
 
 if _typing.TYPE_CHECKING:
@@ -99,6 +100,7 @@ __all__ = [
     "quantile",
     "ratio",
     "replay",
+    "review",
     "shadow",
     "since_last",
     "skill",

@@ -23,6 +23,7 @@ from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, together
 from .policy import Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .review import Reviewing, fit
 from .value import Value
 
 __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
@@ -81,6 +82,7 @@ class Model:
     explain: float = 0.0
     """Share of the answers whose contributions are published with the statistics."""
     value: Value | None = None
+    review: Reviewing | None = None
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -105,6 +107,7 @@ class Model:
             **({"sources": [repr(self.label.sources.column), self.label.sources.caps]} if self.label.sources else {}),
             **({"explain": self.explain} if self.explain else {}),
             **({"value": repr(self.value)} if self.value else {}),
+            **({"review": repr(self.review)} if self.review else {}),
         }
 
 
@@ -119,11 +122,13 @@ def model(
     rollout: Sequence[Stage] = (),
     explain: float = 0.0,
     value: Value | None = None,
+    review: Reviewing | None = None,
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
     `explain` is the share of answers (0 to 1) that monitoring explains: what moves them is published with the statistics of each
     window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
+    `review` has people look at answers, see `ps.review`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -157,12 +162,14 @@ def model(
                     mistake(f"{said}: labels(within=...) is longer than the horizon of the label", "shorten it, or leave it out")
             if not 0 <= explain <= 1:
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
+            if review is not None:
+                fit(build.__name__, label, review)
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, review,
         )  # fmt: skip
 
     return declare

@@ -30,6 +30,7 @@ from . import (
     profile,
     publish,
     quality,
+    review,
     schemas,
     scoring,
     screen,
@@ -134,11 +135,13 @@ command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
+command(app)(review.flag)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(drift.app, name="drift")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(review.app, name="review")
 app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")

@@ -9,6 +9,7 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
+from .reviews import Flag, Queued, Review, Reviewed
 from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
@@ -26,6 +27,7 @@ __all__ = [
     "DataQuality",
     "Decision",
     "Described",
+    "Flag",
     "Frequent",
     "Inference",
     "LateEvent",
@@ -39,6 +41,9 @@ __all__ = [
     "Passed",
     "Prediction",
     "Quality",
+    "Queued",
+    "Review",
+    "Reviewed",
     "Row",
     "Run",
     "Scored",
