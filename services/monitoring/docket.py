@@ -80,6 +80,7 @@ class _Entry(msgspec.Struct, array_like=True, omit_defaults=True):
     """By who flagged it: what would be right, and why."""
     reviews: dict[str, bool] = {}
     done: bool = False
+    contradicted: bool = False
 
     @property
     def known(self) -> bool:
@@ -204,6 +205,9 @@ class Docket:
         paired = self._paired(name)
         label, words = decided(entry.words, 2 if paired else 1) if asked else (None, ())
         entry.done |= label is not None
+        if asked and paired and not entry.contradicted and len({says for _, says in words[:2]}) == 2:
+            entry.contradicted = True
+            self._end(name, entry, "contradicted", "two were asked on purpose; a third decides", None, words[:2], paired)
         self._save(name, entry)
         if label is not None:
             self._unask(name)

@@ -45,20 +45,28 @@ class Panel:
         self._reader: Reader | None = None
         self.at: dict[Partition, int] = {}
         """Where it reads on."""
+        self.unreadable = 0
+        """Records that could not be read, and are left out."""
+        self.newest: deque[Reviewed] = deque(maxlen=NEWEST)
+        """What came of reviews last."""
+        self._clear()
+
+    def _clear(self) -> None:
+        names = [model.name for model in self._topics.reviewing]
         self._queue: dict[bytes, Queued] = {}
         self._known: dict[str, None] = {}
-        self._pairs: dict[str, deque[Pair]] = {model.name: deque(maxlen=PAIRS) for model in topics.reviewing}
-        self.ends: dict[str, Counter[str]] = {model.name: Counter() for model in topics.reviewing}
+        self._pairs: dict[str, deque[Pair]] = {name: deque(maxlen=PAIRS) for name in names}
+        self.ends: dict[str, Counter[str]] = {name: Counter() for name in names}
         """Model -> state -> how many reviews ended so."""
-        self.newest: deque[Reviewed] = deque(maxlen=NEWEST)
-        self.version = 0
-        """Changes when something was heard."""
+        self.newest.clear()
 
     async def watch(self, log: Log) -> None:
-        """Read what is new since the last call; what the topics no longer hold is left out. LogError: the log is away."""
+        """Read what is new since the last call. LogError: the log is away, or (Gap) lost what was to be read next; then the next
+        call reads all that is there anew."""
         if not self._topics.reviewing:
             return
         if self._reader is None:
+            self._clear()
             self.at = await log.begins([self._topics.queue, self._topics.reviewed])
             self._reader = await log.reader(self.at)
         try:
@@ -66,10 +74,12 @@ class Panel:
                 for batch in batches:
                     self.at[batch.partition] = batch.next
                     for key, value in zip(batch.keys, batch.values, strict=True):
-                        self._hear(batch.partition.topic, key or b"", value)
+                        try:
+                            self._hear(batch.partition.topic, key or b"", value)
+                        except (msgspec.MsgspecError, UnicodeDecodeError):  # not of ours
+                            self.unreadable += 1
         except Gap:
             await self.close()
-            self.__init__(self._topics)  # type: ignore[misc]  # as a new one
             raise
 
     async def close(self) -> None:
@@ -79,7 +89,6 @@ class Panel:
             self._reader = None
 
     def _hear(self, topic: str, key: bytes, value: bytes | None) -> None:
-        self.version += 1
         if topic == self._topics.queue:
             if value is None:
                 self._queue.pop(key, None)
@@ -94,8 +103,8 @@ class Panel:
             del self._known[next(iter(self._known))]
         self.ends[said.model][said.state] += 1
         self.newest.append(said)
-        if said.state == "labelled" and said.paired and len(said.said) >= 2:
-            first, second, *_ = zip(said.reviewers, said.said, strict=True)
+        if said.state == "contradicted" or (said.state == "labelled" and said.paired and len(said.said) == 2):
+            first, second = zip(said.reviewers, said.said, strict=True)
             self._pairs[said.model].append((first, second))
 
     def waiting(self, model: str = "", by: str = "") -> list[Queued]:
@@ -115,7 +124,8 @@ class Panel:
         return self._queue.get(f"{prediction}/{model}".encode())
 
     def agreement(self, model: str) -> Agreement:
-        """How far reviewers agree on the answers of a model that were given to two; the word of a third does not count."""
+        """How far reviewers agree on the answers of a model that were given to two on purpose. Those on which they differ count
+        at once, though a third is still to decide, or agreement would look better than it is; what the third says does not."""
         return agreement(self._pairs[model])
 
     def heard(self, model: str, prediction: str) -> Sequence[Reviewed]:

@@ -84,6 +84,7 @@ def show(prediction: Prediction, model: ModelName = "") -> None:
 
     answer = broker.use(settings, work, f"looking for {prediction}")
     queued, ended = panel.find(name, prediction), panel.heard(name, prediction)
+    ended = [end for end in ended if queued is None or end.state != "contradicted"]  # whoever is asked next judges for himself
     if answer is None and queued is None and not ended:
         raise PenstockError(f"{name} has no answer {prediction!r} on its topic", "penstock review list")
     lines = []

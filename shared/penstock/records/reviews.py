@@ -73,10 +73,11 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
 class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     """What came of a flag or a review. `state`:
 
-    labelled    reviewers decided, and the label event is published
-    refused     somebody's word does not count, or the label event was refused: `reason` says why
-    expired     the horizon of the label passed before enough reviewers decided
-    orphan      the words are of an answer that nobody gave, or not within the horizon
+    contradicted    two who were asked on purpose did not say the same; it goes on with a third
+    labelled        reviewers decided, and the label event is published
+    refused         somebody's word does not count, or the label event was refused: `reason` says why
+    expired         the horizon of the label passed before enough reviewers decided
+    orphan          the words are of an answer that nobody gave, or not within the horizon
     """
 
     id: str
