@@ -25,7 +25,7 @@ from penstock.errors import Refused
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
-from penstock.panel import place_of, usefulness
+from penstock.panel import key_of, usefulness
 from penstock.records import Flag, Queued, Review, Reviewed
 from penstock.review import drawn
 from penstock.runtime.merge import NEVER
@@ -247,12 +247,12 @@ class Docket:
             self._unask(least.prediction)
             if least is queued:
                 return
-        self._sends.append(Send(self._topics.queue, place_of(queued), _encode(queued)))
+        self._sends.append(Send(self._topics.queue, key_of(self.name, queued.prediction), _encode(queued)))
 
     def _unask(self, name: str) -> None:
-        queued = self._queue.pop(name, None)
-        if queued is not None:
-            self._sends.append(Send(self._topics.queue, place_of(queued), None))
+        """Take an answer from the queue, though it be one that a state now lost has put there."""
+        self._queue.pop(name, None)
+        self._sends.append(Send(self._topics.queue, key_of(self.name, name), None))
 
     def _publish(self, name: str, entry: _Entry, label: bool) -> None:
         """The decision as a label event, as anybody would publish it. Raises Refused where the event cannot be taken."""
@@ -275,7 +275,8 @@ class Docket:
         """The time of an id has passed, or there is no room for it."""
         self._unknown.pop(name, None)
         asked = name in self._queue
-        self._unask(name)
+        if entry.sampled or entry.flags:
+            self._unask(name)
         del self._entries[name]
         self.table[self._prefix + name.encode()] = None
         if not entry.known:

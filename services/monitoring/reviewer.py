@@ -8,7 +8,6 @@ The stream's time is that of the newest answer read here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 import msgspec
@@ -25,13 +24,14 @@ from penstock.topics import Topics
 
 from .docket import Asked, Docket
 from .intake import UNREADABLE
+from .reading import Reading
 
 __all__ = ["ReviewShard"]
 
 
 class _Position(msgspec.Struct):
-    next: dict[str, int]
-    """Topic -> where to read on."""
+    readings: dict[str, tuple[int, dict[str, int]]]
+    """Topic -> where to read on, and the numbers that were seen."""
     times: dict[str, int]
     """Model -> the time of its docket."""
     queued: dict[str, list[str]]
@@ -45,7 +45,7 @@ class ReviewShard:
         self._sends: list[Send] = []
         self._dockets = {model.name: Docket(model, topics, self._sends) for model in topics.reviewing}
         self._asked = {topics.predictions(name): docket for name, docket in self._dockets.items()}
-        self._next = dict.fromkeys([*self._asked, topics.flags, topics.reviews], 0)
+        self._readings = {topic: Reading(Partition(topic, number)) for topic in (*self._asked, topics.flags, topics.reviews)}
         self._times = {"at", *(model.label.event.time.name for model in topics.reviewing)}
         self._said = Said(self._named)
         self._taken: list[Batch] = []
@@ -53,7 +53,8 @@ class ReviewShard:
     def open(self, saved: Saved) -> Mapping[Partition, int]:
         if saved.position:
             position = msgspec.msgpack.decode(saved.position, type=_Position)
-            self._next |= {topic: at for topic, at in position.next.items() if topic in self._next}
+            for topic in self._readings.keys() & position.readings.keys():
+                self._readings[topic] = Reading(Partition(topic, self._number), *position.readings[topic])
             for name, docket in self._dockets.items():
                 if name in position.times:
                     docket.restore(saved.table.items(), position.queued.get(name, ()), position.times[name])
@@ -63,7 +64,7 @@ class ReviewShard:
         self._said.recall(batch)
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
-        self._taken += [batch for batch in batches if batch.partition.topic in self._next]
+        self._taken += [batch for batch in batches if batch.partition.topic in self._readings]
         return ()
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
@@ -75,26 +76,26 @@ class ReviewShard:
                 self._hear(batch)
             else:
                 self._answers(docket, batch)
-            self._next[batch.partition.topic] = max(self._next[batch.partition.topic], batch.next)
         self._taken.clear()
         table: dict[bytes, bytes | None] = {}
         for docket in self._dockets.values():
             table.update(docket.table)
             docket.table = {}
         times = {name: docket.now for name, docket in self._dockets.items()}
-        position = _Position(self._next, times, {name: docket.queued() for name, docket in self._dockets.items()})
-        sends = self._said.unsaid(self._sends.copy())
+        readings = {topic: (reading.next, reading.seen) for topic, reading in self._readings.items()}
+        position = _Position(readings, times, {name: docket.queued() for name, docket in self._dockets.items()})
+        queue = self._topics.queue  # said again after a loss: the newest record of an answer is right, whatever was before
+        sends = self._said.unsaid([send for send in self._sends if send.topic != queue])
+        sends += [send for send in self._sends if send.topic == queue]
         self._sends.clear()
         return Effects(Change(msgspec.msgpack.encode(position), table=table), sends, positions=self._positions())
 
     def _positions(self) -> dict[Partition, int]:
-        return {Partition(topic, self._number): at for topic, at in self._next.items()}
+        return {reading.at: reading.next for reading in self._readings.values()}
 
     def _answers(self, docket: Docket, batch: Batch) -> None:
         """Answers that cannot be read are dead-lettered by the lane that pairs them with labels."""
-        for offset, value in zip(batch.offsets, batch.values, strict=True):
-            if offset < self._next[batch.partition.topic]:
-                continue
+        for _, _, value, _ in self._readings[batch.partition.topic].new(batch):
             try:
                 asked = _asked(value or b"")
                 time = to_micros(asked.time)
@@ -106,10 +107,7 @@ class ReviewShard:
         """Flags or reviews. What is none is dead-lettered."""
         topic = batch.partition.topic
         decode: Any = _flag if topic == self._topics.flags else _review
-        headers: Any = batch.headers or repeat(())
-        for offset, key, value, head in zip(batch.offsets, batch.keys, batch.values, headers, strict=False):
-            if offset < self._next[topic]:
-                continue
+        for offset, key, value, head in self._readings[topic].new(batch):
             try:
                 said = self._read(decode, value)
             except Refused as refused:
@@ -132,9 +130,9 @@ class ReviewShard:
         return said
 
     def _named(self, value: bytes | None) -> object:
-        """What a record of ours says, but for when: read in another order, it says the same at another time."""
-        said = msgspec.json.decode(value or b"null")
-        return msgspec.json.encode({k: v for k, v in said.items() if k not in self._times}) if said else b""
+        """What names a record of ours: its id, else (a label) all that it says but when, which depends on what was read first."""
+        said = msgspec.json.decode(value or b"{}")
+        return said["id"] if "id" in said else msgspec.json.encode({k: v for k, v in said.items() if k not in self._times})
 
 
 _asked = msgspec.json.Decoder(Asked).decode

@@ -17,7 +17,7 @@ from .review import drawn
 from .statistics.agreement import Agreement, Pair, agreement
 from .topics import Topics
 
-__all__ = ["Panel", "place_of", "usefulness"]
+__all__ = ["Panel", "key_of", "usefulness"]
 
 PAIRS: Final = 10_000
 """Answers that were given to two, the newest, of which agreement is measured."""
@@ -32,9 +32,9 @@ def usefulness(queued: Queued) -> tuple[int, int, int, float, float]:
     return -(queued.have > 1), -queued.flags, -queued.have, queued.distance, order
 
 
-def place_of(queued: Queued | Reviewed) -> bytes:
-    """The key of an answer in the queue. Its partition is that of the answer's id."""
-    return f"{queued.prediction}/{queued.model}".encode()
+def key_of(model: str, prediction: str) -> bytes:
+    """The key of an answer in the queue."""
+    return f"{prediction}/{model}".encode()
 
 
 class Panel:
@@ -121,7 +121,7 @@ class Panel:
 
     def find(self, model: str, prediction: str) -> Queued | None:
         """An answer that waits, whether it is among the most useful or not."""
-        return self._queue.get(f"{prediction}/{model}".encode())
+        return self._queue.get(key_of(model, prediction))
 
     def agreement(self, model: str) -> Agreement:
         """How far reviewers agree on the answers of a model that were given to two on purpose. Those on which they differ count

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import random
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+import pytest
 from tests.services.clinic import START, answer, clinic, flag, labels, queue, review, reviewed, sent, values
 from tests.services.shop import Crash, Fragile, FragileLog, FragileStore, decision
 
@@ -157,6 +159,46 @@ def test_a_process_that_dies_at_any_moment_publishes_each_decision_once() -> Non
     for moment in range(moments):
         found = told(moment)
         assert found[:2] == (whole, waiting), f"killed at moment {moment}"
+
+
+@pytest.mark.parametrize("back_to", [0, 1, 3])
+def test_a_store_that_has_lost_its_writes_publishes_no_decision_twice_and_none_is_lost(back_to: int) -> None:
+    """The topics are read anew, each from where the state was: reviews may come before what they are of."""
+    topics, rng = clinic(pairs=0.5), random.Random(back_to)
+    answers = [answer(f"o{i}", rng.choice([0.5, 0.9]), i) for i in range(40)]
+    flags = [flag(f"o{rng.randrange(45)}", f"f{rng.randrange(3)}") for _ in range(20)]
+    reviews = [review(f"o{rng.randrange(45)}", rng.choice(["ada", "bob", "cyd"]), rng.random() < 0.5) for _ in range(80)]
+    parts: list[Words] = [[*answers[n * 10 :][:10], *flags[n * 5 :][:5], *reviews[n * 20 :][:20]] for n in range(4)]
+
+    async def told(lose: bool) -> tuple[Any, ...]:
+        log, store = MemoryLog(), MemoryStore()
+        await log.create(topics.all())
+        copies = [copy.deepcopy(store._shards)]
+
+        def opened() -> Any:
+            log._groups.clear()
+            (lane,) = [lane for lane in lanes(topics.project, topics, log, store) if lane.name == "review"]
+            lane.max_records = 7
+            return lane
+
+        lane = opened()
+        for part in parts:
+            await log.send([sent(topics, said) for said in part])
+            while await lane.turn(0):
+                pass
+            copies.append(copy.deepcopy(store._shards))
+        if lose:
+            store._shards = copies[back_to]
+            lane = opened()
+            while await lane.turn(0):
+                pass
+        found = [(x["stay_id"], x["returned"]) for x in labels(log, topics)]
+        assert len(found) == len({name for name, _ in found}), "each once"
+        ended = [end.id for end in reviewed(log, topics) if end.state == "labelled"]
+        return sorted(found), sorted(ended), set(queue(log, topics))
+
+    whole, again = asyncio.run(told(False)), asyncio.run(told(True))
+    assert whole == again and len(whole[0]) > 10 and len(whole[2]) > 3
 
 
 def test_a_project_without_reviews_has_none_of_its_topics_and_lanes() -> None:

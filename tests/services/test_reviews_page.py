@@ -19,14 +19,14 @@ from tests.services.opened import opened
 from penstock.doors.access import Access
 from penstock.doors.keys import Keys
 from penstock.log.memory import MemoryLog
-from penstock.records import Flag, Review
+from penstock.records import Flag, Prediction, Review
 from penstock.services.dashboard import service
 from penstock.services.monitoring.service import lanes
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
 
 HOSTILE = "<img src=x onerror=alert(1)>"
-SAID = [
+SAID: list[Prediction | Flag | Review] = [
     *(answer(f"stay-{i}", 0.42 + 0.02 * i, i, pulse=None if i == 7 else 60.0 + i) for i in range(8)),
     answer("stay-9", 0.97, 9), flag("stay-9", "nurse", False, f"she is at home {HOSTILE}"),
     *(review(f"stay-{i}", "ada", i > 4) for i in (0, 1, 6)), *(review(f"stay-{i}", "bob", i > 3) for i in (0, 1, 6)),
