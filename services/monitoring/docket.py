@@ -141,14 +141,18 @@ class Docket:
             del self._unknown[answer.id]
         entry.deadline, entry.time, entry.score = time + self.within, time, answer.score
         entry.key, entry.version = answer.key, answer.version
-        if answer.digest and drawn("review", self.name, answer.id) < self.review.sample:
+        if answer.digest:
             missing = bytes(answer.inputs).count(b":null")
             entry.unfamiliar = missing >= SPARSE * self._inputs and missing > 0
-            entry.sampled = entry.unfamiliar or abs(answer.score - self._threshold) <= self.review.near + 1e-9
+            uncertain = entry.unfamiliar or abs(answer.score - self._threshold) <= self.review.near + 1e-9
+            entry.sampled = uncertain and drawn("review", self.name, answer.id) < self.review.sample
+        self._agenda.add(entry.deadline, answer.id, ANSWERED)
         if entry.sampled:
             entry.inputs = bytes(answer.inputs).decode()
-        self._agenda.add(entry.deadline, answer.id, ANSWERED)
-        self._weigh(answer.id, entry)
+        if entry.sampled or known:
+            self._weigh(answer.id, entry)
+        else:
+            self._save(answer.id, entry)
         self.elapse(time)
 
     def flag(self, flag: Flag, at: int) -> None:

@@ -13,8 +13,8 @@ __all__ = ["Reading"]
 
 
 class Reading:
-    """Where a shard is in a partition: it reads from offset `begin` on, `next` is where it reads on; `seen` has the numbers of the
-    shards that write there.
+    """Where a shard is in a partition: it reads from offset `begin` on, and `next` is where it reads on; `seen` has the numbers
+    of the shards that write there.
 
     >>> reading = Reading(Partition("alarms", 0), 1)
     >>> numbers: list[Headers] = [(("ce_source", b"judge.0"), ("ce_id", n)) for n in (b"1", b"2", b"2", b"3")]

@@ -58,7 +58,7 @@ def listed(
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="Only what this person may decide.", show_default=False)] = "",
     newest: Annotated[int, typer.Option("--first", min=1, help="At most so many, the most useful.")] = 20,
 ) -> None:
-    """Show which answers wait for reviewers, the most useful first."""
+    """Show which answers wait, the most useful first."""
     settings, topics, name = _asked(model, many=True)
     panel = _panel(settings, topics)
     found = panel.waiting(name, by)[:newest]
@@ -108,7 +108,7 @@ def decide(
     why: Why = "",
     by: By = "",
 ) -> None:
-    """Say what is true of an answer that waits; it becomes a label.
+    """Say what is true of an answer that waits: a label.
 
     Where two are asked on purpose, the label comes with the second; where these contradict each other, with a third.
     """
