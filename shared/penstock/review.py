@@ -33,7 +33,8 @@ def review(near: float = 0.1, sample: float = 0.05, pairs: float = 0.2, most: in
 
     A decision is published as a label event, with `source` in its source column: name it among `ps.sources`, with the trust and
     the cap that reviewers deserve. Without declared sources it is a label like any other: the newest is right. Views over the
-    label event take it as well.
+    label event take it as well. What reviewers see is no fair sample: where few labels come from elsewhere, the quality that is
+    measured is that of the hard cases, and a cap bounds how much they weigh.
     """
     said = f"review(near={near}, sample={sample}, pairs={pairs}, most={most})"
     if not 0 <= near <= 0.5 or not 0 <= sample <= 1 or not 0 <= pairs <= 1:

@@ -78,9 +78,10 @@ def test_what_reviewers_decide_becomes_the_outcome_of_the_answer_by_the_normal_w
 def test_a_more_trusted_source_stays_right_against_reviewers() -> None:
     topics = clinic()
     registry = {"stay_id": "b", "returned": True, "reporter": "registry", "reported_at": START}
-    log = run(topics, [answer("b", 0.9)], FEW[1:], [], extra=[Send("returns", b"b", msgspec.json.encode(registry))])
+    log = run(topics, [answer("b", 0.9)], FEW[1:], [], [], extra=[Send("returns", b"b", msgspec.json.encode(registry))])
     outcomes = [msgspec.json.decode(v or b"", type=Outcome) for v in values(log, topics.outcomes("readmission"))]
-    assert [(o.label, o.source) for o in outcomes if o.id == "b"][-1] == (True, "registry")
+    told = [(o.label, o.source) for o in outcomes if o.id == "b"]
+    assert told == [(False, "reviewers"), (True, "registry")], "though the time of the first was closed when it came"
 
 
 def test_what_is_asked_and_found_does_not_depend_on_the_number_of_partitions() -> None:
