@@ -6,6 +6,7 @@ import asyncio
 import copy
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,8 @@ import pytest
 from tests.services.clinic import START, answer, clinic, flag, labels, queue, review, reviewed, sent, values
 from tests.services.shop import Crash, Fragile, FragileLog, FragileStore, decision
 
-from penstock.duration import DAY
+import penstock as ps
+from penstock.duration import DAY, HOUR
 from penstock.event import to_micros
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
@@ -209,3 +211,47 @@ def test_a_project_without_reviews_has_none_of_its_topics_and_lanes() -> None:
     names = {topic.name for topic in topics.all()}
     assert not names & {topics.flags, topics.reviews, topics.queue, topics.reviewed}
     assert "review" not in [lane.name for lane in lanes(topics.project, topics, MemoryLog(), MemoryStore())]
+
+
+def test_in_the_whole_loop_a_decision_is_an_event_like_any_other(tmp_path: Path) -> None:
+    """It reaches the views over label events, the outcomes and the offline tables."""
+    from tests.services import chargebacks as shop
+
+    @ps.features(by=shop.Report.payment_id)
+    class Reports:
+        seen = ps.count(shop.Report, over="30d")
+
+    @ps.model(
+        scores=shop.Payment,
+        features=[shop.Payment.amount],
+        label=ps.label(shop.Report.fraudulent, within="6h", sources=ps.sources(shop.Report.reporter, {"bank": 1, "people": 0.5})),
+        review=ps.review(source="people"),
+    )
+    def judged() -> ps.Learner:
+        from river import linear_model
+
+        return ps.Learner(online=linear_model.LogisticRegression())
+
+    project = ps.Project("shop", [judged], rows={shop.Report: [Reports]})
+
+    async def work() -> shop.Machine:
+        machine = shop.Machine(project, tmp_path, 2)
+        topics, log = machine.embedded.topics, machine.embedded.log
+        await machine.embedded.start()
+        await machine.publish([shop.payment(n, n / 10) for n in range(10)], to_micros(shop.START) + HOUR)
+        said = flag("p003", "ann"), review("p003", "ada", True)
+        for topic, word in zip((topics.flags, topics.reviews), said, strict=True):
+            word = msgspec.structs.replace(word, model="judged")
+            await log.send([Send(topic, b"p003", msgspec.json.encode(word))])
+        await machine.publish([shop.payment(10, 2)], to_micros(shop.START) + 3 * HOUR)
+        await machine.publish([], to_micros(shop.START) + 20 * HOUR)
+        return machine
+
+    machine = asyncio.run(work())
+    topics, log = machine.embedded.topics, machine.embedded.log
+    found = [msgspec.json.decode(v or b"", type=Outcome) for v in values(log, topics.outcomes("judged"), 2)]
+    assert [(o.id, o.label, o.source) for o in found] == [("p003", True, "people")]
+    rows = [msgspec.json.decode(v or b"") for v in values(log, "shop.rows.reports", 2)]
+    assert [row["id"] for row in rows if "p003" in str(row)] != [], "a view takes it, too"
+    reports = machine.tables.table("reports").arrow().to_pylist()
+    assert [(r["payment_id"], r["fraudulent"], r["reporter"]) for r in reports] == [("p003", True, "people")]
