@@ -79,6 +79,13 @@ def test_every_schema_is_a_json_schema_with_a_description(contract: Contract) ->
     assert isinstance(contract.record, Event) or main["description"]
 
 
+@pytest.mark.parametrize("contract", REVIEWS, ids=_name)
+def test_a_golden_message_of_what_the_example_has_not_fits_the_schema_that_others_export(contract: Contract) -> None:
+    schema = contract_schema(contract)
+    Draft202012Validator.check_schema(schema)
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(json.loads(_golden(contract)))] == []
+
+
 def test_times_are_known_as_times_and_fields_explain_themselves() -> None:
     schema = contract_schema(next(c for c in CONTRACTS if _name(c) == "flights.predictions.late"))
     fields = schema["$defs"]["Prediction"]["properties"]

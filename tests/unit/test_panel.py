@@ -21,6 +21,7 @@ def queued(name: str, distance: float = 0.0, flags: int = 0, have: int = 0, not_
     said = Queued(
         prediction=name, model="readmission", key="w", time=START, score=0.5, version="v1", distance=distance, flags=flags,
         notes=[], not_for=list(not_for), have=have, want=have + 1,
+        inputs=msgspec.Raw(b"null"),
     )  # fmt: skip
     return Send(TOPICS.queue, key_of("readmission", name), msgspec.json.encode(said))
 

@@ -66,7 +66,7 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     """Reviewers who are to: 1, or 2 where agreement is measured, or 3 where those two contradict each other."""
     unfamiliar: bool = False
     """Whether the model knew little: half of the inputs or more were missing."""
-    inputs: msgspec.Raw = msgspec.Raw(b"null")
+    inputs: msgspec.Raw
     """As used; null where only a flag brought it here (`penstock review show` finds them)."""
 
 
