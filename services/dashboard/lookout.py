@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from penstock.log import Gap, Log, LogError
+from penstock.panel import Panel
 from penstock.picture import Picture
 from penstock.topics import Topics
 
@@ -46,6 +47,7 @@ class Lookout:
     def __init__(self, topics: Topics, log: Log, clock: Callable[[], float]) -> None:
         self._topics, self._log, self._clock = topics, log, clock
         self.picture = Picture(topics)
+        self.panel = Panel(topics)
         self.viewers = 0
         self.number = 0
         """Looks so far."""
@@ -66,6 +68,7 @@ class Lookout:
         """Read what is new. A log that is away is said on the page and asked again at the next look."""
         try:
             await self.picture.watch(self._log)
+            await self.panel.watch(self._log)
         except Gap as gap:  # the topics are not what they were: fold them anew, from what they hold now
             self._trouble_is(f"{gap}; reading the topics anew")
             await self.picture.close()
@@ -170,3 +173,4 @@ class Lookout:
                 await task
             with suppress(asyncio.CancelledError, Exception):  # a client whose broker is gone raises what its own tasks do
                 await self.picture.close()
+                await self.panel.close()

@@ -45,7 +45,8 @@ def page(topics: Topics, flow: Flow) -> str:
         facts |= {place.name: f"{place.count:,}", f"{place.name}_waiting": f"{place.waiting or 0:,}"}
     models = "".join(_model(topics, model, at) for at, model in enumerate(topics.project.models))
     some = " hidden" if flow.places[0].count else ""
-    return PAGE.substitute(_escaped(facts), models=models or NO_MODELS, some=some)
+    reviewed = "" if topics.reviewing else " hidden"
+    return PAGE.substitute(_escaped(facts), models=models or NO_MODELS, some=some, reviewed=reviewed)
 
 
 def _model(topics: Topics, model: Model, at: int) -> str:

@@ -1,10 +1,12 @@
 """Dashboard: one page about the whole loop, for people.
 
 reads    <p>.statistics.<model>, <p>.alarms, <p>.runs, <p>.models    folded into a penstock.picture.Picture
+         <p>.queue, <p>.reviewed                                     folded into a penstock.panel.Panel
          the ends of all topics                                      counts, rates and lag
-writes   nothing
+writes   <p>.flags, <p>.reviews    what people say on the page of reviews; nothing of itself
 state    none: folded anew from the topics at every start, bounded
-serves   GET /, /events (server-sent events), /picture (the same once, as JSON), /static, /healthz, /readyz, /metrics
+serves   GET /reviews, /reviews/waiting; POST /reviews/{model}, /flags/{model}
+         GET /, /events (server-sent events), /picture (the same once, as JSON), /static, /healthz, /readyz, /metrics
 
 topics -> Lookout (once a second, for all who look) -> shown -> /events -> static/app.js
 """
@@ -26,6 +28,7 @@ from penstock.topics import Topics
 from .headers import Sealed
 from .lookout import Lookout
 from .page import page
+from .reviews import routes
 
 __all__ = ["app"]
 
@@ -41,6 +44,7 @@ def app(topics: Topics, log: Log, clock: Callable[[], float] = time.monotonic) -
     made = application(f"Penstock dashboard: {topics.project.name}", lookout.missing)
     made.router.lifespan_context = lookout.lifespan
     made.add_middleware(Sealed)
+    made.include_router(routes(topics, log, lookout.panel))
     made.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @made.get("/", include_in_schema=False)

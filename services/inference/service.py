@@ -5,7 +5,8 @@ follows  <p>.models                decisions; a swap takes effect between two ba
          <p>.clock                 which times the feature store has closed
 writes   <p>.predictions.<model>, <p>.inferences, <p>.rows.<event>.dlq; closes predictions on <p>.clock
 state    positions, and the alias records as of then; artefacts are opened by digest, once a process
-serves   POST /predict/{model}, /events/{event}, /v2 (Open Inference Protocol), /healthz, /readyz, /metrics, /openapi.json
+serves   POST /predict/{model}, /events/{event}, /flags/{model}, /reviews/{model}, /v2 (Open Inference Protocol),
+         /healthz, /readyz, /metrics, /openapi.json
 
 How a row becomes a prediction: `shard` reads it with `rows`, a `desk` asks `penstock.scoring`, which asks the versions on duty.
 Who is on duty: `penstock.scoring.roster` folds decisions, `duty` has `sessions` open their artefacts, `explainers` say why. The

@@ -35,7 +35,7 @@ from penstock.records import (
     Summed,
     Tally,
 )
-from penstock.runtime.lane import Effects, Redelivered
+from penstock.runtime.lane import Effects
 from penstock.runtime.outbox import Said
 from penstock.statistics.groups import Groups, joined
 from penstock.statistics.kinds import YES_NO, kind_of
@@ -52,6 +52,7 @@ from .latencies import latency_of
 from .moments import merged, moments_of
 from .parity import Standing, unequal
 from .punctuality import Custom
+from .reading import Reading
 from .sources import capping, excess
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
@@ -294,11 +295,9 @@ class JudgeShard:
     def __init__(self, models: Sequence[Model], topics: Topics) -> None:
         self._models, self._topics = models, topics
         self._cases = {model.name: Case(model) for model in models}
-        self._repeats, self._said = Redelivered(), Said()
-        self._at = Partition(topics.partials, 0)
-        self._next = 0
+        self._said = Said()
+        self._reading = Reading(Partition(topics.partials, 0))
         self._taken: list[Partial] = []
-        self._fresh = False
         self._logger = structlog.get_logger(service="monitoring")
         self._decode = msgspec.json.Decoder(Partial).decode
         self._encode = msgspec.json.Encoder().encode
@@ -306,32 +305,25 @@ class JudgeShard:
     def open(self, saved: Saved) -> Mapping[Partition, int]:
         if saved.position:
             position = msgspec.msgpack.decode(saved.position, type=_Position)
-            self._next, self._repeats = position.next, Redelivered(position.seen)
+            self._reading = Reading(self._reading.at, position.next, position.seen)
             self._cases = {model.name: Case(model, position.states.get(model.name)) for model in self._models}
-        return {self._at: self._next}
+        return self._reading.positions
 
     def recall(self, batch: Batch) -> None:
         self._said.recall(batch)
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         for batch in batches:
-            headers = batch.headers or [()] * len(batch)
-            for offset, value, head in zip(batch.offsets, batch.values, headers, strict=True):
-                if offset < self._next:
-                    continue
-                self._next, self._fresh = offset + 1, True
-                if not self._repeats.new(head):
-                    continue
+            for offset, _, value, _ in self._reading.new(batch):
                 try:
                     self._taken.append(self._decode(value or b""))
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # this topic is ours alone
-                    self._logger.error("not a partial", topic=self._at.topic, offset=offset, cause=str(error))
+                    self._logger.error("not a partial", topic=batch.partition.topic, offset=offset, cause=str(error))
         return ()
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        if not self._fresh:
+        if not self._reading.moved():
             return None
-        self._fresh = False
         sends: list[Send] = []
         for partial in self._taken:
             case = self._cases.get(partial.model)
@@ -343,5 +335,5 @@ class JudgeShard:
                 sends += [Send(topic, c.start.isoformat().encode(), self._encode(c)) for c in cohorts]
         self._taken.clear()
         states = {name: case.state for name, case in self._cases.items()}
-        position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, states))
-        return Effects(Change(position), self._said.unsaid(sends), positions={self._at: self._next})
+        position = msgspec.msgpack.encode(_Position(self._reading.next, self._reading.seen, states))
+        return Effects(Change(position), self._said.unsaid(sends), positions=self._reading.positions)

@@ -11,13 +11,14 @@ import structlog
 from penstock.duration import DAY, HOUR
 from penstock.log import Batch, Partition, Send
 from penstock.records import Alarm, Notice, Silence
-from penstock.runtime.lane import Effects, Redelivered
+from penstock.runtime.lane import Effects
 from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .meters import lasting
 from .notices import Board
+from .reading import Reading
 
 __all__ = ["NotifierShard"]
 
@@ -37,33 +38,30 @@ class NotifierShard:
 
     def __init__(self, topics: Topics, window: int = HOUR, repeat: int = 7 * DAY) -> None:
         self._topics, self._window, self._repeat = topics, window, repeat
-        self._at = Partition(topics.alarms, 0)
-        self._next, self._board = 0, Board()
-        self._repeats, self._said = Redelivered(), Said()
+        self._reading = Reading(Partition(topics.alarms, 0))
+        self._board, self._said = Board(), Said()
         self._taken: list[Alarm] = []
-        self._fresh = False
         self._logger = structlog.get_logger(service="monitoring")
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
         if saved.position:
             position = msgspec.msgpack.decode(saved.position, type=_Position)
-            self._next, self._board, self._repeats = position.next, position.board, Redelivered(position.seen)
-        return {self._at: self._next}
+            self._reading, self._board = Reading(self._reading.at, position.next, position.seen), position.board
+        return self._reading.positions
 
     def recall(self, batch: Batch) -> None:
         self._said.recall(batch)
 
     def take(self, batches: Sequence[Batch], now: float) -> Sequence[bytes]:
         for batch in batches:
-            headers = batch.headers or [()] * len(batch)
-            for offset, key, value, head in zip(batch.offsets, batch.keys, batch.values, headers, strict=True):
+            silences = batch.partition.topic == self._topics.silences
+            records = zip(batch.offsets, batch.keys, batch.values, strict=True)
+            for offset, key, value in records if silences else (found[:3] for found in self._reading.new(batch)):
                 try:
-                    if batch.partition.topic == self._topics.silences:
+                    if silences:
                         self._silence(key, value)
-                    elif offset >= self._next:
-                        self._next, self._fresh = offset + 1, True
-                        if self._repeats.new(head):
-                            self._taken.append(msgspec.json.decode(value or b"", type=Alarm))
+                    else:
+                        self._taken.append(msgspec.json.decode(value or b"", type=Alarm))
                 except (msgspec.MsgspecError, UnicodeDecodeError) as error:  # what writes these topics is ours
                     self._logger.error("unreadable", topic=batch.partition.topic, offset=offset, cause=str(error))
         return ()
@@ -73,9 +71,8 @@ class NotifierShard:
         self._board.silence(subject, cause, None if value is None else msgspec.json.decode(value, type=Silence))
 
     def step(self, loaded: Sequence[tuple[bytes, bytes]]) -> Effects | None:
-        if not self._fresh:
+        if not self._reading.moved():
             return None
-        self._fresh = False
         notices = [self._board.hear(alarm, self._window, self._repeat) for alarm in self._taken]
         self._taken.clear()
         sends = [
@@ -85,8 +82,8 @@ class NotifierShard:
         ]
         for (subject, cause), number in self._board.lasting().items():
             lasting().labels(subject, cause).set(number)
-        position = msgspec.msgpack.encode(_Position(self._next, self._repeats.seen, self._board))
-        return Effects(Change(position), self._said.unsaid(sends), positions={self._at: self._next})
+        position = msgspec.msgpack.encode(_Position(self._reading.next, self._reading.seen, self._board))
+        return Effects(Change(position), self._said.unsaid(sends), positions=self._reading.positions)
 
 
 def _encoded(notice: Notice) -> bytes:

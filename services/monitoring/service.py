@@ -2,6 +2,7 @@
 
 reads     <p>.predictions.<model>, label events        one shard a partition (lane "monitoring")
           <p>.hops.statistics                          one shard in all (lane "judge")
+          <p>.predictions.<model>, <p>.flags, <p>.reviews    one shard a partition (lane "review"), where a model is reviewed
           <p>.alarms                                   one shard in all (lane "notifier")
           <p>.notices                                  one courier a route to people
 follows   <p>.clock                                    which times are closed
@@ -11,13 +12,16 @@ writes    <p>.outcomes.<model>                         an answer and its truth, 
           <p>.hops.statistics                          each shard's counts of each window (Partial)
           <p>.statistics.<model>                       closed windows, merged over the shards
           <p>.cohorts.<model>                          the answers of a span of time, restated as labels come
+          <p>.queue, <p>.reviewed, label events        what people are asked about, what came of it, and their decisions
           <p>.alarms                                   raised, held, cleared, with evidence
           <p>.notices                                  which of them people are told of
 state     a shard: answers and labels that wait (table), windows under way and positions (position)
           the judge: windows that wait for a shard, the last weeks' sums, cohorts under way, habits, alarms
+          a review shard: answers within their horizon and what was said of them (table)
           the notifier: what people know, and want not to hear; a courier: how far it is
 
 predictions + labels -> PairingShard -> outcomes, partials -> JudgeShard -> statistics, alarms
+predictions + flags + reviews -> ReviewShard -> queue, reviewed, labels
 alarms + silences -> NotifierShard -> notices -> Courier -> people
 """
 
@@ -35,6 +39,7 @@ from penstock.topics import Topics
 from .judge import JudgeShard
 from .notifier import NotifierShard
 from .pairing import PairingShard
+from .reviewer import ReviewShard
 
 __all__ = ["lanes"]
 
@@ -50,7 +55,7 @@ def lanes(
     window: int = HOUR,
     repeat: int = 7 * DAY,
 ) -> list[Lane]:
-    """The three lanes of the service; for a project without models only the notifier. `artefacts`: see PairingShard; `window`,
+    """The lanes of the service, the notifier last; without models there is only that. `artefacts`: see PairingShard; `window`,
     `repeat`: see NotifierShard."""
     models = project.models
     notifier = Lane(
@@ -92,5 +97,26 @@ def lanes(
             writes=[topics.alarms, *(name(model.name) for model in models for name in (topics.statistics, topics.cohorts))],
             group=f"{topics.prefix}.judge",
         ),
+        *_reviews(topics, log, store),
         notifier,
     ]
+
+
+def _reviews(topics: Topics, log: Log, store: Store) -> list[Lane]:
+    """The lane of what people are asked about, where a model wants that."""
+    if not topics.reviewing:
+        return []
+    labels = dict.fromkeys(model.label.event.topic for model in topics.reviewing)
+    return [
+        Lane(
+            "review",
+            log,
+            store,
+            shard=lambda number: ReviewShard(number, topics),
+            shared=[*(topics.predictions(model.name) for model in topics.reviewing), topics.flags, topics.reviews],
+            writes=[
+                topics.queue, topics.reviewed, *labels, topics.dead_letters(topics.flags), topics.dead_letters(topics.reviews),
+            ],
+            group=topics.group("review"),
+        )
+    ]  # fmt: skip

@@ -42,6 +42,7 @@ from .policy import canary, every, incremental, labels, no_worse, on_alarm, shad
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
+from .review import review
 from .segment import segment
 from .value import value
 
@@ -103,6 +104,7 @@ __all__ = [
     "quantile",
     "ratio",
     "replay",
+    "review",
     "segment",
     "shadow",
     "since_last",

@@ -25,6 +25,7 @@ from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, nearest, together
 from .policy import ANSWERS, Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .review import Reviewing, fit
 from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
 
@@ -87,6 +88,7 @@ class Model:
     value: Value | None = None
     segments: tuple[Segment, ...] = ()
     """What answers are counted apart by: as declared, and as monitors of fairness ask for."""
+    review: Reviewing | None = None
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -114,6 +116,7 @@ class Model:
             **({"classes": self.label.classes} if self.label.classes else {}),
             **({"quantile": self.label.quantile} if self.label.quantile is not None else {}),
             **({"segments": [[s.name, s.levels, s.edges] for s in self.segments]} if self.segments else {}),
+            **({"review": repr(self.review)} if self.review else {}),
         }
 
 
@@ -151,6 +154,7 @@ def model(
     explain: float = 0.0,
     value: Value | None = None,
     segments: Sequence[object] = (),
+    review: Reviewing | None = None,
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
@@ -158,6 +162,7 @@ def model(
     window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
     `segments` are columns of the scored event (see `ps.segment`) by which the answers are counted apart; the model need not see
     them, and does not unless they are among `features`.
+    `review` has people look at answers, see `ps.review`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -207,12 +212,14 @@ def model(
                 )
             if not 0 <= explain <= 1:
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
+            if review is not None:
+                fit(build.__name__, label, review)
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review,
         )  # fmt: skip
 
     return declare

@@ -201,7 +201,8 @@ def _operations(topics: Topics, contract: Contract, service: str) -> Iterator[tu
     topic = contract.topic
     channel = {"channel": {"$ref": f"#/channels/{topic.name}"}}
     if service in contract.reads:
-        lane = {("monitoring", topics.partials): "judge", ("monitoring", topics.alarms): "notifier"}.get((service, topic.name))
+        lanes = {topics.partials: "judge", topics.alarms: "notifier", topics.flags: "review", topics.reviews: "review"}
+        lane = lanes.get(topic.name) if service == "monitoring" else None
         group = topics.group(lane or service)
         shared = topic.name in topics.groups().get(group, ())
         bindings = _bindings(groupId={"type": "string", "const": group}) if shared else _bindings()

@@ -11,6 +11,7 @@ import msgspec
 from . import records
 from .event import Event
 from .log import Topic
+from .model import Model
 from .project import Project
 
 __all__ = ["Contract", "Topics"]
@@ -40,6 +41,10 @@ class Topics:
         self.alarms = f"{self.prefix}.alarms"
         self.notices = f"{self.prefix}.notices"
         self.silences = f"{self.prefix}.silences"
+        self.flags = f"{self.prefix}.flags"
+        self.reviews = f"{self.prefix}.reviews"
+        self.queue = f"{self.prefix}.queue"
+        self.reviewed = f"{self.prefix}.reviewed"
         self.runs = f"{self.prefix}.runs"
         self.candidates = f"{self.prefix}.candidates"
         self.inferences = f"{self.prefix}.inferences"
@@ -56,6 +61,11 @@ class Topics:
     def bounded(self) -> bool:
         """Whether some view bounds its lateness, so that there is a topic of what came later."""
         return any(view.lateness is not None for hop in self.project.topology.hops for view in hop.views)
+
+    @property
+    def reviewing(self) -> list[Model]:
+        """The models whose answers people look at."""
+        return [model for model in self.project.models if model.review is not None]
 
     def hop(self, key: str) -> str:
         return f"{self.prefix}.hops.{key.replace('+', '.')}.{self.generation}"
@@ -94,8 +104,16 @@ class Topics:
         """All of them; what `topics apply`, the schemas, the pictures and the tests are made from."""
         n, topology = self.partitions, self.project.topology
         labels = {model.label.event for model in self.project.models}
+        decided = {model.label.event for model in self.reviewing}
         found = [
-            _contract(e.topic, n, e.key.name, e, "you", "feature_store monitoring" if e in labels else "feature_store")
+            _contract(
+                e.topic,
+                n,
+                e.key.name,
+                e,
+                "you monitoring" if e in decided else "you",
+                "feature_store monitoring" if e in labels else "feature_store",
+            )
             for e in self.project.events
         ]
         publishers, readers = "you feature_store inference", "feature_store inference monitoring"
@@ -147,6 +165,23 @@ class Topics:
                 ),
                 _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
             ]
+        if self.reviewing:
+            people = "you inference dashboard"
+            found += [
+                _contract(self.flags, n, "event id", records.Flag, people, "monitoring you"),
+                _contract(self.reviews, n, "event id", records.Review, people, "monitoring you"),
+                _contract(
+                    self.queue,
+                    n,
+                    "event id / model",
+                    records.Queued,
+                    "monitoring",
+                    "dashboard you",
+                    compacted=True,
+                    max_bytes=4 << 20,
+                ),
+                _contract(self.reviewed, n, "event id", records.Reviewed, "monitoring", "dashboard you"),
+            ]
         found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
         passing = (f"{self.prefix}.hops.", f"{self.prefix}.shadow.")
         named = [c.topic for c in found if not c.topic.name.startswith(passing)]
@@ -176,10 +211,11 @@ class Topics:
             "monitoring": [self.predictions(m.name) for m in models] + [m.label.event.topic for m in models],
             "judge": [self.partials],
             "notifier": [self.alarms],
+            "review": [*(self.predictions(m.name) for m in self.reviewing), self.flags, self.reviews] if self.reviewing else [],
             "trainer": [*statistics, self.commands],
             "registry": [self.candidates, *statistics, self.commands],
         }
-        return {self.group(name): read for name, read in found.items() if models or name == "feature_store"}
+        return {self.group(name): read for name, read in found.items() if read and (models or name == "feature_store")}
 
     def group(self, service: str) -> str:
         """The consumer group of a service; of the feature store, that of this generation."""

@@ -56,6 +56,7 @@ BENCHES: Final[Mapping[str, Bench]] = {
     "predictions": Bench("tests.benchmarks.bench_predictions", 120),
     "memory": Bench("tests.benchmarks.bench_memory", 300),
     "labels": Bench("tests.benchmarks.bench_labels", 600),
+    "reviews": Bench("tests.benchmarks.bench_reviews", 200),
     "frames": Bench("tests.benchmarks.bench_frames", 600),
     "tables": Bench("tests.benchmarks.bench_tables", 600),
     "backfill": Bench("tests.benchmarks.bench_backfill", 600),

@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
+from penstock.artefact import Artefacts
 from penstock.codec import EventDecoder
 from penstock.doors.scopes import OPEN, needed
+from penstock.log.memory import MemoryLog
 from penstock.project import load
 from penstock.runtime import documentation
 from penstock.services.feature_store import api as features
 from penstock.services.inference.gateway import api as gateway
 from penstock.services.inference.gateway import manual
+from penstock.services.inference.meters import Meters
 from penstock.services.inference.open_inference.described import document
+from penstock.services.inference.sessions import Sessions
 
 PROTOCOL = {
     "server_metadata", "server_live", "server_ready", "all_statistics", "model_metadata", "model_ready", "model_statistics",
@@ -28,9 +32,21 @@ PROTOCOL = {
     "repository_unload",
 }  # fmt: skip
 HEALTH = {"healthz", "readyz", "metrics"}
+
+
+def reviewed() -> dict[str, Any]:
+    """The gateway's, of a project whose answers are reviewed."""
+    from tests.services.clinic import clinic
+
+    topics, meters = clinic(), Meters()
+    look: Any = None  # it only describes itself
+    return gateway.gateway(topics, MemoryLog(), Sessions(Artefacts(Path()), meters), meters, look).openapi()
+
+
 DOCUMENTS: dict[str, tuple[dict[str, Any], set[str]]] = {
     "gateway": (gateway.openapi(), {"predict", "publish"} | PROTOCOL | HEALTH),
     "feature store": (features.openapi(), {"read_features", "query_features", "generation"} | HEALTH),
+    "reviewed": (reviewed(), {"predict", "publish", "flag", "review"} | PROTOCOL | HEALTH),
     "serve": (document("penstock serve", "2", ["late"]), PROTOCOL | HEALTH),
 }
 """A client is generated from these names: they stay what they are."""

@@ -13,12 +13,14 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator  # type: ignore[import-untyped]
+from tests.services.clinic import clinic
 from typer.testing import CliRunner
 
 from penstock.artefact import Artefacts
 from penstock.cli import app
 from penstock.event import Event
 from penstock.project import load
+from penstock.records import Flag, Queued, Review, Reviewed
 from penstock.schemas import breaks, contract_schema, files, schema_name
 from penstock.schemas import yaml as to_yaml
 from penstock.settings import Settings
@@ -31,6 +33,10 @@ TOPICS = Topics(load("penstock.examples.flights"), Settings.model_fields["partit
 CONTRACTS = [c for c in TOPICS.contracts() if c.record is not None]
 OURS = [c for c in CONTRACTS if not isinstance(c.record, Event)]
 ASYNCAPI: dict[str, Any] = yaml.safe_load((SCHEMAS / "asyncapi.yaml").read_text(encoding="utf-8"))
+
+
+REVIEWS = [c for c in clinic().contracts() if c.record in (Flag, Queued, Review, Reviewed)]
+"""The example has none of these."""
 
 
 def _name(contract: Contract) -> str:
@@ -47,7 +53,7 @@ def test_the_committed_files_are_what_the_code_says() -> None:
     assert said.exit_code == 0, said.output
 
 
-@pytest.mark.parametrize("contract", OURS, ids=_name)
+@pytest.mark.parametrize("contract", [*OURS, *REVIEWS], ids=_name)
 def test_every_record_has_a_golden_message_that_decodes_and_encodes_unchanged(contract: Contract) -> None:
     assert isinstance(contract.record, type)
     old = _golden(contract)
@@ -83,6 +89,13 @@ def test_every_schema_is_a_json_schema_with_a_description(contract: Contract) ->
     main = schema["$defs"][schema["$ref"].removeprefix("#/$defs/")]
     assert main["title"]
     assert isinstance(contract.record, Event) or main["description"]
+
+
+@pytest.mark.parametrize("contract", REVIEWS, ids=_name)
+def test_a_golden_message_of_what_the_example_has_not_fits_the_schema_that_others_export(contract: Contract) -> None:
+    schema = contract_schema(contract)
+    Draft202012Validator.check_schema(schema)
+    assert [error.message for error in Draft202012Validator(schema).iter_errors(json.loads(_golden(contract)))] == []
 
 
 def test_times_are_known_as_times_and_fields_explain_themselves() -> None:

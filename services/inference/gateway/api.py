@@ -2,6 +2,7 @@
 
 POST /predict/{model}          events; an answer leaves when its record is in the log, or safe in a spill (`predict`)
 POST /events/{event}           events to be published: CloudEvents, or bare JSON (`ingest`)
+POST /flags, /reviews/{model}  what people say of answers (`hearing`)
 GET, POST /v2/...              Open Inference Protocol v2; its answers are recorded as well (`inferences`)
 GET /healthz /readyz /metrics /openapi.json
 """
@@ -33,6 +34,7 @@ from ..open_inference.protocol import Limits, OpenInference
 from ..open_inference.tally import Tallies
 from ..sessions import Sessions
 from . import ingest, manual
+from .hearing import Hearing
 from .inferences import Inferences
 from .ingest import Ingest
 from .onduty import OnDuty
@@ -127,7 +129,8 @@ def gateway(
     app.router.lifespan_context = lifespan
     app.state.open_inference = OpenInference(tensors, Limits(MAX_BYTES, MAX_ROWS), record=inferences.record)
     answering = Predict(predictors, lambda: follower.ready and answers.ready, _traced(topics, tracing, share))
-    app.put_ahead(v2=app.state.open_inference, predict=answering, events=Ingest(topics, events))
+    hearing = {"flags": Hearing("flags", topics, events), "reviews": Hearing("reviews", topics, events)}
+    app.put_ahead(v2=app.state.open_inference, predict=answering, events=Ingest(topics, events), **hearing)
     manual.describe(app, topics.project)
     return app
 

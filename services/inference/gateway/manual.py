@@ -40,10 +40,17 @@ producer's own goes on as it came, and one that names another event of the proje
 that is none refuses the whole with its index and reason, and nothing is published. 503 with Retry-After while Kafka does not
 keep up."""
 
+_FLAG: Final = """Say that an answer is wrong: reviewers look at it, and what they decide becomes a label. `says` is what would be
+right. Who has a key speaks in its name; where none is asked for, `by` says who it is."""
+_REVIEW: Final = """Say what is true of an answer that waits for reviewers (`penstock review list`). What does not count, such as
+the word of who has flagged it, or a second one, is told on the topic of reviewed answers."""
+
 _ENVELOPE: Final[Json] = {"specversion": "1.0", "id": "1", "source": "/example"}
 _ANSWER: Final[Json] = {
     "id": "1", "score": 0.2, "version": "3", "variant": "champion", "scores": {"3": 0.2}, "features_status": {}, "trace": "",
 }  # fmt: skip
+_SAID: Final[Json] = {"prediction": "1", "says": False, "why": "paid in cash", "by": "ada"}
+_HEARD: Final[Json] = {"prediction": "1", "model": "model", "by": "ada"}
 _POSITIONS: Final[Json] = {"positions": [{"topic": "events", "partition": 0, "offset": 17}]}
 
 
@@ -139,12 +146,28 @@ def _paths(project: Project) -> Json:
     ]
     predict = _operation("predict", "Answer events.", _PREDICT, body, "200", answers, _ANSWER)
     publish = _operation("publish", "Publish events.", _PUBLISH, cloud, "202", _ref("Positions"), _POSITIONS)
-    return {
+    return _hearing(project) | {
         "/predict/{model}": {
             "post": {**predict, "parameters": [_parameter("path", "model", _one_of(asked), "Its name."), *options]}
         },
         "/events/{event}": {"post": {**publish, "parameters": [_parameter("path", "event", _one_of(sent), "Its topic.")]}},
     }
+
+
+def _hearing(project: Project) -> Json:
+    """What people may say of answers, where any are reviewed."""
+    models = [model.name for model in project.models if model.review is not None]
+    found = {}
+    for name, path, summary, said in (
+        ("flag", "/flags/{model}", "Say that an answer is wrong.", _FLAG),
+        ("review", "/reviews/{model}", "Decide on an answer.", _REVIEW),
+    ):
+        whole = _record({"prediction": _TEXT}, says={"type": ["boolean", "null"]}, why=_TEXT, by=_TEXT)
+        body = {"application/json": {"schema": whole, "examples": _named({name: _SAID})}}
+        heard = _record({"prediction": _TEXT, "model": _TEXT, "by": _TEXT})
+        operation = _operation(name, summary, said, body, "202", heard, _HEARD)
+        found[path] = {"post": {**operation, "parameters": [_parameter("path", "model", _one_of(models), "Its name.")]}}
+    return found if models else {}
 
 
 def _parameter(place: str, name: str, schema: Json, said: str) -> Json:

@@ -32,6 +32,7 @@ from . import (
     publish,
     quality,
     report,
+    review,
     schemas,
     scoring,
     screen,
@@ -140,11 +141,13 @@ command(app)(quality.quality)
 command(app)(fairness.fairness)
 command(app)(slices.slices)
 command(app)(report.report)
+command(app)(review.flag)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(drift.app, name="drift")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(review.app, name="review")
 app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..records import Notice, Silence
     from ..topics import Topics
 
-__all__ = ["app"]
+__all__ = ["app", "stream_now"]
 
 app = typer.Typer(help="Who is told of alarms, and what.", no_args_is_help=True)
 
@@ -49,7 +49,7 @@ def listed(
     async def work(log: Log) -> tuple[list[Notice], list[Silence], datetime]:
         broker.known(topics.notices, await log.describe())
         said = [msgspec.json.decode(found.value or b"", type=Notice) async for found in broker.held(log, topics.notices)]
-        now = await _stream_now(log, topics)
+        now = await stream_now(log, topics)
         return said[-newest:], [s for s in await _silences(log, topics) if s.until > now], now
 
     notices, silences, now = broker.use(settings, work, f"reading {topics.notices}")
@@ -107,7 +107,7 @@ def silence(
 
     async def work(log: Log) -> Silence | None:
         broker.known(topics.silences, await log.describe())
-        now = await _stream_now(log, topics)
+        now = await stream_now(log, topics)
         said = Silence(subject=subject, cause=cause, since=now, until=now + length, actor=getuser(), reason=reason)
         value = None if end else msgspec.json.encode(said)
         await log.send([Send(topics.silences, f"{subject}/{cause}".encode(), value)])
@@ -200,7 +200,7 @@ async def _silences(log: Log, topics: Topics) -> list[Silence]:
     return list(found.values())
 
 
-async def _stream_now(log: Log, topics: Topics) -> datetime:
+async def stream_now(log: Log, topics: Topics) -> datetime:
     """The time of the stream: up to which the feature store has closed it, else that of the newest alarm, else the wall's."""
     import msgspec
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..topics import Topics
 
-__all__ = ["explain"]
+__all__ = ["answer_to", "explain"]
 
 SHOWN: Final = 20
 """Inputs on the screen; --json has all."""
@@ -52,7 +52,7 @@ def explain(
         raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
 
     async def work(log: Log) -> list[tuple[Prediction, dict[str, Candidate]]]:
-        found = [await _answer(log, topics, name, prediction) or _archived(settings, topics, name, prediction)
+        found = [await answer_to(log, topics, name, prediction) or _archived(settings, topics, name, prediction)
                  for name in ([model] if model else names)]  # fmt: skip
         return [(each, await _versions(log, topics, each)) for each in found if each is not None]
 
@@ -71,7 +71,7 @@ def explain(
     screen.answer({"answers": value}, *(_page(*each) for each in shown))
 
 
-async def _answer(log: Log, topics: Topics, model: str, id_: str) -> Prediction | None:
+async def answer_to(log: Log, topics: Topics, model: str, id_: str) -> Prediction | None:
     """The first record of the answer: a repeat of it does not count."""
     import msgspec
 

@@ -1,7 +1,8 @@
 """Scopes: which one a request needs, read off its method, path and query. Pure; the one table of who may do what.
 
 predict   /predict, /v2 (inference and metadata), reads of features
-publish   POST /events/{event}                                       label     the same for an event that answers another
+publish   POST /events/{event}                                       label     the same for an event that answers another,
+                                                                               /flags, and /reviews: the page, too
 admin     ?variant=, the repository, /metrics, the dashboard, and whatever this table does not know
 """
 
@@ -29,7 +30,10 @@ _BELOW: Final = (
     ("/predict", PREDICT),
     ("/features", PREDICT),
     ("/generation", PREDICT),
+    ("/flags", LABEL),
+    ("/reviews", LABEL),
     ("/docs", ANY),
+    ("/static", ANY),
 )
 
 
@@ -55,6 +59,8 @@ def needed(method: str, path: str, query: bytes = b"", labels: Collection[str] =
     ('label', 'publish')
     >>> needed("POST", "/predict/late"), needed("POST", "/predict/late", b"v%61riant=v2"), needed("GET", "/metrics")
     ('predict', 'admin', 'admin')
+    >>> needed("POST", "/flags/late"), needed("GET", "/reviews"), needed("GET", "/static/style.css")
+    ('label', 'label', 'any')
     """
     if (found := _EXACTLY.get(path)) is not None:
         return found

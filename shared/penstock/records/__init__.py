@@ -9,6 +9,7 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
+from .reviews import Flag, Queued, Review, Reviewed
 from .statistics import (
     Cohort,
     Confusion,
@@ -49,6 +50,7 @@ __all__ = [
     "Described",
     "Errors",
     "Estimate",
+    "Flag",
     "Frequent",
     "Group",
     "Inference",
@@ -66,6 +68,9 @@ __all__ = [
     "Population",
     "Prediction",
     "Quality",
+    "Queued",
+    "Review",
+    "Reviewed",
     "Row",
     "Run",
     "Scored",

@@ -1,0 +1,112 @@
+"""penstock flag and penstock review: what people say on the command line, and what they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+from tests.services.clinic import answer, clinic, labels, review, sent, values
+
+from penstock.log.memory import MemoryLog
+from penstock.records import Flag
+from penstock.services.monitoring.service import lanes
+from penstock.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from tests.services.cli.conftest import Cli
+
+PROJECT = """
+from tests.services.clinic import clinic
+project = clinic(4, pairs=0.5).project
+"""
+TOPICS = clinic(4, pairs=0.5)
+
+
+class Ward:
+    """The clinic on the log in memory; `work` lets monitoring work."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.log = log
+        self._lane: Any = None
+
+    def work(self, *said: Any) -> None:
+        async def go() -> None:
+            if self._lane is None:
+                await self.log.create(TOPICS.all())
+                found = lanes(TOPICS.project, TOPICS, self.log, MemoryStore())
+                (self._lane,) = [lane for lane in found if lane.name == "review"]
+            await self.log.send([sent(TOPICS, each) for each in said])
+            while await self._lane.turn(0):
+                pass
+
+        asyncio.run(go())
+
+
+@pytest.fixture
+def ward(log: MemoryLog, here: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
+    (here / "clinic.py").write_text(PROJECT)
+    monkeypatch.setenv("PENSTOCK_PROJECT", "clinic.py")
+    monkeypatch.setenv("PENSTOCK_PARTITIONS", "4")
+    found = Ward(log)
+    found.work(*(answer(f"s{i}", 0.9 + i / 1000, i) for i in range(5)))
+    return found
+
+
+def test_from_a_flag_to_the_label_and_what_came_of_it(cli: Cli, ward: Ward) -> None:
+    said = cli.json("flag", "s1", "--model", "readmission", "--says", "no", "--why", "at home", "--by", "nurse")
+    assert said == {"prediction": "s1", "model": "readmission", "by": "nurse", "says": False}
+    found = [msgspec.json.decode(v or b"", type=Flag) for v in values(ward.log, TOPICS.flags, 4)]
+    assert [(f.prediction, f.says, f.why) for f in found] == [("s1", False, "at home")]
+    ward.work()
+    shown = cli("review", "list").output
+    assert "s1" in shown and "flagged" in shown and "nurse: no would be right - at home" in shown
+    assert cli.json("review", "list", "--by", "nurse") == [], "who flagged it does not decide on it"
+    assert "Discharge.age 60.0" in cli("review", "show", "s1").output
+    refused = cli("review", "decide", "s1", "--says", "no", "--by", "nurse")
+    assert refused.exit_code == 1 and "another person decides" in refused.output
+    assert "by ada" in cli("review", "decide", "s1", "--says", "no", "--by", "ada").output
+    cli("review", "decide", "s1", "--says", "no", "--by", "bob")
+    ward.work()
+    assert [(x["stay_id"], x["returned"]) for x in labels(ward.log, TOPICS)] == [("s1", False)]
+    assert "labelled no" in cli("review", "show", "s1").output
+    late = cli("review", "decide", "s1", "--says", "yes", "--by", "cyd")
+    assert late.exit_code == 1 and "was decided already" in late.output and "penstock review show s1" in late.output
+
+
+def test_how_far_reviewers_agree_and_how_reviews_ended(cli: Cli, ward: Ward) -> None:
+    assert "no answer was decided by two reviewers yet" in cli("review", "agreement").output
+    asked = [answer(f"u{i}", 0.5, 6) for i in range(80)]
+    ward.work(*asked, *(review(a.id, "ada", i % 2 == 0) for i, a in enumerate(asked)))
+    ward.work(*(review(a.id, "bob", i % 2 == 0 and i % 5 > 0) for i, a in enumerate(asked)))
+    said = cli.json("review", "agreement")["readmission"]
+    assert said["agreement"]["method"] == "Cohen 1960" and 0.4 < said["agreement"]["kappa"] < 1
+    assert said["ended"]["labelled"] + len(cli.json("review", "list", "--first", "100")) == 80
+    shown = cli("review", "agreement").output
+    assert "kappa 0." in shown and "answers that two decided" in shown and "labelled" in shown
+    third = cli.json("review", "list")[0]
+    assert (third["want"], third["have"], third["not_for"]) == (3, 2, ["ada", "bob"])
+    assert "contradicted" in cli("review", "list").output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["flag", "s1", "--model", "readmision"], "has no model readmision that is reviewed"),
+        (["flag", "s1", "--says", "maybe"], "neither yes nor no"),
+        (["review", "decide", "s2", "--says", "yes"], "penstock flag s2 --model readmission"),
+        (["review", "show", "nobody"], "has no answer 'nobody'"),
+        (["flag", "s1", "--by", "x" * 90], "80"),
+    ],
+)
+def test_what_cannot_be_is_told_with_what_to_type(cli: Cli, ward: Ward, words: list[str], said: str) -> None:
+    found = cli(*words)
+    assert found.exit_code in (1, 2) and said in found.output, found.output
+    assert "Traceback" not in found.output
+
+
+def test_a_project_without_reviews_is_told_how_to_declare_them(cli: Cli, made: MemoryLog) -> None:
+    found = cli("review", "list")
+    assert found.exit_code == 1 and "review=ps.review()" in found.output
