@@ -178,7 +178,8 @@ class Case:
         verdicts: dict[int, Verdict] = {}
         for place, monitor in self._monitors.items():
             if isinstance(monitor, Sources):
-                verdicts[place] = Verdict(*excess(monitor, window.sources, left))
+                bad, evidence = excess(monitor, window.sources, left)
+                verdicts[place] = Verdict(bad, {"start": from_micros(start).isoformat(), **evidence})
                 continue
             if isinstance(monitor, Labels):
                 custom = self.state.customs.setdefault(place, Custom())

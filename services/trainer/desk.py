@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version as installed
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from penstock import duration
 from penstock.artefact import Artefacts
@@ -24,7 +25,8 @@ from penstock.event import from_micros
 from penstock.model import Model
 from penstock.policy import Drift
 from penstock.project import Project
-from penstock.records import Artefact, Candidate, Compressed, Run
+from penstock.quarantine import automatic, known, standing
+from penstock.records import Alarm, Artefact, Candidate, Compressed, Quarantine, Run
 from penstock.snapshot import dump_river
 from penstock.topics import Topics
 
@@ -96,22 +98,25 @@ class Desk:
         self.triggers, self.numbers = Triggers(), Numbers()
         self._project, self._artefacts, self._clock = project, artefacts, clock
         self._threads, self._seed = threads, seed
-        learner = model.build()
-        self.school = School(learner.online, model.inputs, learner.sharpness, learner.half_life)
-        self._batch = learner.batch is not None
+        self.quarantines: dict[str, Quarantine] = {}
+        """What people said, by id; the last word counts."""
+        self.alarms: dict[str, Alarm] = {}
+        """About the sources of labels, by id."""
+        self._batch = model.build().batch is not None
+        self._begin()
 
     def work(self, job: Job, before: Triggers, numbers: Numbers) -> Made:
         """Carry out a job: minutes of processor time at most, no waiting. `before` is what had been done when it
         started."""
         began = self._clock() if self._clock else 0.0
-        span = self.examples.known(job.at)
-        self.school.teach(self.examples.rows(slice(min(self.school.taught, span.stop), span.stop)))
+        span, held = self.examples.known(job.at), self._held(job)
+        self._teach(span.stop, held)
         work = _Work()
         try:
             if job.kind == "full":
-                self._full(job, work)
+                self._full(job, work, held)
             else:
-                self._incremental(before, work)
+                self._incremental(before, work, held)
         except PenstockError as error:
             work.data["refused"] = str(error)
         version = f"{PREFIX[job.kind]}{getattr(numbers, job.kind) + 1}" if work.artefact else ""
@@ -133,11 +138,33 @@ class Desk:
         )
         return Made(run, self._candidate(run, work) if work.artefact else None)
 
-    def _full(self, job: Job, work: _Work) -> None:
+    def _begin(self) -> None:
+        learner = self.model.build()
+        self.school = School(learner.online, self.model.inputs, learner.sharpness, learner.half_life)
+        self._free = np.empty(0, np.bool_)
+
+    def _held(self, job: Job) -> list[Quarantine]:
+        """The quarantines of a job. A person who asks for a fit has seen the window that it is fitted at, and what was said since
+        holds for it."""
+        found = known(self.quarantines.values(), automatic(self.model, self.alarms.values()))
+        return standing(found, job.at + job.cause.startswith("command:"))
+
+    def _teach(self, stop: int, held: Sequence[Quarantine]) -> None:
+        """Teach what is known and not taught yet. Nothing can be unlearned: where other rows of those taught are free now, the
+        school begins anew."""
+        free = self.examples.free(slice(0, stop), held)
+        both = min(len(free), len(self._free))
+        if not np.array_equal(free[:both], self._free[:both]):
+            self._begin()
+        if (taught := len(self._free)) < stop:
+            self.school.teach(self.examples.rows(slice(taught, stop), held))
+            self._free = free
+
+    def _full(self, job: Job, work: _Work, held: Sequence[Quarantine]) -> None:
         learner = self.model.build()
         if learner.batch is None:
             raise Unfit("a full fit needs a learner with batch=")
-        rows = self.examples.window(job.at, job.window)
+        rows = self.examples.window(job.at, job.window, held)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
         fitted = fit(learner.batch, self.model.name, self.model.inputs, rows.X, rows.label, self._threads, self._seed)
         if left_out := self.examples.left_out(job.at):
@@ -157,12 +184,12 @@ class Desk:
         work.explainer = self._artefacts.put(dumped(found), "npz")
         work.artefact = self._artefacts.put(onnx, "onnx")
 
-    def _incremental(self, before: Triggers, work: _Work) -> None:
+    def _incremental(self, before: Triggers, work: _Work, held: Sequence[Quarantine]) -> None:
         school = self.school
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")
         since = self.examples.known(before.fired.get("increment", 0)).stop
-        work.data |= self._described(self.examples.rows(slice(since, max(since, school.taught))))
+        work.data |= self._described(self.examples.rows(slice(since, max(since, len(self._free))), held))
         if school.recent_log_loss is None:
             raise Unfit("no outcome is known yet")
         mixture = school.mixture
@@ -212,6 +239,8 @@ class Desk:
             "positions": rows.positions,
             "rows": len(rows),
         }
+        if rows.quarantined:
+            said["quarantined"] = rows.quarantined
         if len(rows):
             said |= {"from": from_micros(int(rows.time.min())), "to": from_micros(int(rows.time.max()))}
         return msgspec.to_builtins({**said, "sha256": rows.digest})  # type: ignore[no-any-return]

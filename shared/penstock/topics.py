@@ -45,6 +45,7 @@ class Topics:
         self.inferences = f"{self.prefix}.inferences"
         self.models = f"{self.prefix}.models"
         self.commands = f"{self.prefix}.commands"
+        self.quarantines = f"{self.prefix}.quarantines"
         self.archive = f"{self.prefix}.archive"
         self.late = f"{self.prefix}.late"
         self.passed = f"{self.prefix}.passed"
@@ -146,6 +147,7 @@ class Topics:
                     max_bytes=4 << 20,
                 ),
                 _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
+                _contract(self.quarantines, 1, "quarantine", records.Quarantine, "you", "trainer you", compacted=True),
             ]
         found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
         passing = (f"{self.prefix}.hops.", f"{self.prefix}.shadow.")

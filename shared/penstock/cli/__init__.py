@@ -30,6 +30,7 @@ from . import (
     profile,
     publish,
     quality,
+    quarantine,
     schemas,
     scoring,
     screen,
@@ -139,6 +140,7 @@ app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(drift.app, name="drift")
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")

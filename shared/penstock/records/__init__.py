@@ -9,6 +9,7 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
+from .quarantines import Quarantine
 from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
@@ -39,6 +40,7 @@ __all__ = [
     "Passed",
     "Prediction",
     "Quality",
+    "Quarantine",
     "Row",
     "Run",
     "Scored",
