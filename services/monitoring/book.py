@@ -12,14 +12,17 @@ import msgspec
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
+from penstock.policy import Novelty
 from penstock.records import Outcome
+from penstock.statistics.novelty import joined
 from penstock.topics import Topics
 
 from .bins import Binner
 from .cohorts import Cohorting
 from .explaining import Explaining, drawn
 from .intake import Item
-from .ledger import Ledger, Settled
+from .ledger import Answer, Ledger, Settled
+from .novelty import Counted
 from .window import Counting, Window, length_of
 
 __all__ = ["MOST_EMPTY", "Book"]
@@ -45,6 +48,10 @@ class Book:
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
         self._unbinned: dict[str, tuple[list[Any], list[int]]] = {}
         self._share, self._drawn = model.explain, dict[str, list[Any]]()
+        self.profiles: dict[str, Counted] = {}
+        """Of versions, where novelty is watched."""
+        self.watched = any(isinstance(monitor, Novelty) for monitor in model.monitors)
+        self._fresh: dict[str, list[Answer]] = {}
 
     def answer(self, now: int, item: Item) -> None:
         answer = item.record
@@ -56,6 +63,8 @@ class Book:
             rows, times = self._unbinned.setdefault(answer.version, ([], []))
             rows.append(answer.inputs)
             times.append(item.time)
+            if self.watched:
+                self._fresh.setdefault(answer.version, []).append(answer)
             if self._share and drawn(self.name, answer.id, self._share):
                 self._drawn.setdefault(answer.version, []).append(answer.inputs)
 
@@ -102,6 +111,10 @@ class Book:
                 ledger.counts["unread"] += unread
                 window.bin(version, counts, parts)
         self._unbinned.clear()
+        for version, answers in self._fresh.items():
+            if found := self.profiles.get(version):
+                window.unseen = joined(window.unseen, {version: found.count(answers)})
+        self._fresh.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)
             contributed = explaining.sums(rows) if explaining else None

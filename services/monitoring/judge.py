@@ -18,16 +18,18 @@ from penstock.event import from_micros
 from penstock.label import Sources
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
-from penstock.policy import Drift, Labels, Monitor, Skill
-from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from penstock.policy import Drift, Labels, Monitor, Novelty, Skill
+from penstock.records import Alarm, Cohort, Contributed, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally, Unseen
 from penstock.runtime.lane import Effects, Redelivered
 from penstock.runtime.outbox import Said
+from penstock.statistics.novelty import joined
 from penstock.statistics.quality import added, area, mean_loss, prior_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .cohorts import Cohorting, Cohorts, Known, measures_of
 from .drifting import Counts, Habits, Period, drift
+from .novelty import Noticed, noticed
 from .punctuality import Custom
 from .sources import capping, excess
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
@@ -56,12 +58,15 @@ class _Open(msgspec.Struct):
     scored: dict[int, Scored] = {}
     sources: dict[str, Mix] = {}
     capped: dict[str, dict[int, Tally]] = {}
+    unseen: dict[str, Unseen] = {}
 
     def add(self, partial: Partial) -> None:
         for name in ("quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped"):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
+        if partial.novelty is not None:
+            self.unseen = joined(self.unseen, {partial.reference: partial.novelty})
 
     def cap(self, sources: Sources) -> dict[str, int]:
         """Add what counts of the sources with a cap; returns how many labels of each do not."""
@@ -85,6 +90,7 @@ class _State(msgspec.Struct):
     watches: dict[str, Watch] = {}
     cohorts: dict[int, Known] = {}
     customs: dict[int, Custom] = {}
+    novelties: dict[int, Noticed] = {}
 
 
 class Closed(NamedTuple):
@@ -169,6 +175,7 @@ class Case:
             contributions=window.contributions,
             measures=measures_of(served, prior, last, self._value),
             sources=window.sources,
+            novelty=window.unseen,
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
@@ -186,6 +193,12 @@ class Case:
                 verdicts[place] = Verdict(*self._cohorts.punctual(place, monitor, custom, window.end))
                 continue
             ends = window.end % monitor.every == 0
+            if isinstance(monitor, Novelty):
+                memory = self.state.novelties.setdefault(place, Noticed())
+                memory.add(start // monitor.every, window.unseen)
+                if ends:
+                    verdicts[place] = noticed(monitor, memory)
+                continue
             if isinstance(monitor, Skill):
                 if ends:
                     verdicts[place] = skill(monitor, self.state.past, window.end)

@@ -19,7 +19,7 @@ from penstock.duration import DAY
 from penstock.label import Sources
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Contributed, Mix, Paired, Partial, Quality, Scored, Tally
+from penstock.records import Contributed, Mix, Paired, Partial, Quality, Scored, Tally, Unseen
 from penstock.statistics.quality import Sums, added, pair
 from penstock.statistics.quota import level_of
 
@@ -128,6 +128,7 @@ class Window(msgspec.Struct):
     scored: dict[int, Scoring] = {}
     sources: dict[str, Mixing] = {}
     capped: dict[str, dict[int, Tallied]] = {}
+    unseen: dict[str, Unseen] = {}
 
     def meet(self, settled: Settled, counting: Counting) -> None:
         """Count that a label met its answer, or that silence was taken for one."""
@@ -228,6 +229,7 @@ class Window(msgspec.Struct):
                     expected=expected,
                     hours=hours,
                     spread=known.spread if known else {},
+                    novelty=self.unseen.get(version),
                 )
             )
         return found

@@ -26,8 +26,9 @@ from penstock.model import Model
 from penstock.policy import Drift
 from penstock.project import Project
 from penstock.quarantine import automatic, known, standing
-from penstock.records import Alarm, Artefact, Candidate, Compressed, Quarantine, Run
+from penstock.records import Alarm, Artefact, Candidate, Compressed, Profile, Quarantine, Run
 from penstock.snapshot import dump_river
+from penstock.statistics.novelty import profile_of
 from penstock.topics import Topics
 
 from .compression import compressed
@@ -77,6 +78,7 @@ class _Work:
     reference: dict[str, list[int]] = field(default_factory=dict)
     hours: Artefact | None = None
     spread: dict[str, float] = field(default_factory=dict)
+    profile: Profile | None = None
 
 
 class Desk:
@@ -176,6 +178,7 @@ class Desk:
         every = min((m.every for m in self.model.monitors if isinstance(m, Drift)), default=duration.DAY)
         hours, work.spread = reference(self.model.inputs, rows.X, rows.time, fitted.edges, every)
         work.hours = self._artefacts.put(hours.dumped(), "npz")
+        work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
         if learner.compress is not None:
             onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
@@ -225,6 +228,7 @@ class Desk:
             explainer=work.explainer,
             hours=work.hours,
             spread=work.spread,
+            profile=work.profile,
         )
 
     def _weights(self) -> dict[str, float]:

@@ -37,7 +37,7 @@ from .function import function
 from .label import label, sources
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import canary, every, incremental, labels, no_worse, on_alarm, shadow, skill
+from .policy import canary, every, incremental, labels, no_worse, novelty, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
@@ -94,6 +94,7 @@ __all__ = [
     "min",
     "model",
     "no_worse",
+    "novelty",
     "on_alarm",
     "profile",
     "quantile",

@@ -103,6 +103,7 @@ class Model:
             "policy": repr((self.monitors, self.retrain, self.gates, self.rollout)),
             "code": inspect.getsource(self.build),
             **({"sources": [repr(self.label.sources.column), self.label.sources.caps]} if self.label.sources else {}),
+            **({"quarantine": True} if self.label.sources and self.label.sources.quarantine else {}),
             **({"explain": self.explain} if self.explain else {}),
             **({"value": repr(self.value)} if self.value else {}),
         }

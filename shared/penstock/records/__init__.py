@@ -8,9 +8,23 @@ from __future__ import annotations
 from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
-from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
+from .models import Artefact, Candidate, Command, Compressed, Decision, Profile, Run, Tails, Weighed
 from .quarantines import Quarantine
-from .statistics import Cohort, Contributed, Measure, Mix, Paired, Partial, Quality, Scored, Shift, Statistic, Tally
+from .statistics import (
+    Cohort,
+    Contributed,
+    Measure,
+    Mix,
+    Oddity,
+    Paired,
+    Partial,
+    Quality,
+    Scored,
+    Shift,
+    Statistic,
+    Tally,
+    Unseen,
+)
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
@@ -34,11 +48,13 @@ __all__ = [
     "Met",
     "Mix",
     "Notice",
+    "Oddity",
     "Outcome",
     "Paired",
     "Partial",
     "Passed",
     "Prediction",
+    "Profile",
     "Quality",
     "Quarantine",
     "Row",
@@ -47,7 +63,9 @@ __all__ = [
     "Shift",
     "Silence",
     "Statistic",
+    "Tails",
     "Tally",
     "Tensor",
+    "Unseen",
     "Weighed",
 ]

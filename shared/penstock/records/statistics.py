@@ -6,7 +6,21 @@ from datetime import datetime
 
 import msgspec
 
-__all__ = ["Cohort", "Contributed", "Measure", "Mix", "Paired", "Partial", "Quality", "Scored", "Shift", "Statistic", "Tally"]
+__all__ = [
+    "Cohort",
+    "Contributed",
+    "Measure",
+    "Mix",
+    "Oddity",
+    "Paired",
+    "Partial",
+    "Quality",
+    "Scored",
+    "Shift",
+    "Statistic",
+    "Tally",
+    "Unseen",
+]
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +93,32 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
 
 
+class Oddity(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the most novel answers, or of those outside the range of the reference: an example."""
+
+    id: str
+    level: int
+    """Answers like the reference reach it once in 2**level."""
+    bits: int
+    inputs: dict[str, list[float | int | None]]
+    """What is new about it: input -> value (null: missing or infinite) and its part of the bits, the most first."""
+
+
+class Unseen(msgspec.Struct, frozen=True, kw_only=True):
+    """How new the inputs of answers were to the version that gave them (see statistics/novelty.py). Counts add."""
+
+    answers: int = 0
+    levels: list[int] = []
+    """By level; an answer is novel from level 7 on."""
+    expected: list[int] = []
+    """Rows that the version was fitted on, by level."""
+    outside: dict[str, list[int]] = {}
+    """Input -> answers with a value below all rows, above all rows, and without one where no row lacked it."""
+    oddest: list[Oddity] = []
+    inputs: int = 0
+    """How many inputs there are."""
+
+
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
 
@@ -119,6 +159,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Part of the week -> answers in it, and rows of the reference that they are compared with."""
     spread: dict[str, float] = {}
     """As in Candidate, of the reference."""
+    novelty: Unseen | None = None
+    """Of the version that the reference is of; where novelty is watched."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -171,6 +213,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     window before (`last`); what each measure is says shared/penstock/statistics/binary.py."""
     sources: dict[str, Mix] = {}
     """Where sources of labels are declared."""
+    novelty: dict[str, Unseen] = {}
+    """By version; where novelty is watched."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in log loss, `version` minus `other`, on the events that both were asked about."""
