@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from penstock.artefact import Artefacts
+from penstock.canaries import Canary, broken
 from penstock.errors import PenstockError, Unreachable
 from penstock.records import Candidate, Decision
 from penstock.scoring.roster import ALIASES
@@ -36,8 +37,9 @@ class Sessions:
         self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
 
-    def member(self, decision: Decision, inputs: Sequence[str]) -> Member | None:
-        """The version of a decision, ready to score rows of `inputs`; None when it cannot be served (said once).
+    def member(self, decision: Decision, inputs: Sequence[str], canaries: Sequence[Canary] = ()) -> Member | None:
+        """The version of a decision, ready to score rows of `inputs`; None when it cannot be served (said once), or does not know
+        its `canaries`.
 
         Raises Unreachable when its file cannot be read now, which may pass.
         """
@@ -45,12 +47,15 @@ class Sessions:
         try:
             if candidate is None:
                 raise PenstockError("its decision carries no candidate", "register it again")
-            return Member(
+            member = Member(
                 decision.version,
                 candidate.artefact.sha256,
                 self._scorer(candidate),
                 columns_of(candidate.inputs, inputs),
             )
+            if failed := broken(canaries, inputs, member.score):
+                raise PenstockError(f"it answers canaries otherwise than they are known: {failed}", "refit it, or roll back")
+            return member
         except PenstockError as error:
             passing = isinstance(error, Unreachable)
             with self._saying:

@@ -19,9 +19,11 @@ import numpy as np
 
 from penstock import duration
 from penstock.artefact import Artefacts
+from penstock.canaries import broken
 from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.event import from_micros
+from penstock.inputs import Floats, Matrix
 from penstock.model import Model
 from penstock.policy import Drift
 from penstock.project import Project
@@ -35,6 +37,7 @@ from .compression import compressed
 from .examples import Examples, Rows
 from .explainer import explainer
 from .fitting import Unfit, answering, fit
+from .forgetting import Forgetting
 from .reference import reference
 from .school import School
 from .triggers import Job, Triggers
@@ -97,7 +100,7 @@ class Desk:
         label = model.label
         horizon = label.within if label.waits else None
         self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {})
-        self.triggers, self.numbers = Triggers(), Numbers()
+        self.triggers, self.numbers, self.forgetting = Triggers(), Numbers(), Forgetting()
         self._project, self._artefacts, self._clock = project, artefacts, clock
         self._threads, self._seed = threads, seed
         self.quarantines: dict[str, Quarantine] = {}
@@ -182,6 +185,7 @@ class Desk:
         onnx = fitted.onnx
         if learner.compress is not None:
             onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
+        self._ask(answering(onnx), work)
         found = explainer(onnx, answering(onnx), rows.X, self._seed)
         work.data["explained"] = {"kind": found.kind, "scale": found.scale}
         work.explainer = self._artefacts.put(dumped(found), "npz")
@@ -207,7 +211,19 @@ class Desk:
                 "faded_batch": mixture.batch / mixture.weight,
                 "faded_online": mixture.online / mixture.weight,
             }
+        self._ask(school.answers, work)
         work.artefact = self._artefacts.put(dump_river(school.learner), "river")
+
+    def _ask(self, answers: Callable[[Matrix], Floats], work: _Work) -> None:
+        """Ask what is known; Unfit where it is answered otherwise."""
+        failed = broken(self.model.canaries, self.model.inputs, answers)
+        if failed:
+            work.data["canaries"] = failed
+            first = failed[0]
+            raise Unfit(
+                f"{len(failed)} of {len(self.model.canaries)} canaries are answered otherwise, such as {first['inputs']}: "
+                f"{first['answer']}, known to lie between {first['above']:g} and {first['below']:g}"
+            )
 
     def _candidate(self, run: Run, work: _Work) -> Candidate:
         assert work.artefact is not None

@@ -7,7 +7,8 @@ reads    <p>.statistics.<model>   closed windows: the clock of all schedules
          <p>.outcomes.<model>     what is learned; read up to its end when a job starts (a window's end is published
                                   after every outcome that was known before it)
 follows  <p>.runs, <p>.statistics.<model>
-writes   <p>.candidates           the fitted version, then
+writes   <p>.alarms               what is fitted no longer knows its canaries, or does again
+         <p>.candidates           the fitted version, then
          <p>.runs                 what went in and what came out: the job is done
 state    follows from those topics; the online learner is taught again after a restart
 
@@ -85,6 +86,7 @@ class Trainer:
         desk.triggers = desk.triggers.recall(record)
         if isinstance(record, Run):
             desk.numbers = desk.numbers.seen(record)
+            desk.forgetting, _ = desk.forgetting.take(record)
 
     async def apply(self, topic: str, key: bytes | None, value: bytes | None) -> list[Send]:
         record = self._decoded(topic, value or b"")
@@ -98,7 +100,7 @@ class Trainer:
             raise LogError(f"the window {record.id} names alarms that {self._topics.alarms} does not show yet: {missing}")
         before = desk.triggers
         after, jobs = before.take(desk.model, record)
-        numbers, sends = desk.numbers, list[Send]()
+        numbers, forgetting, sends = desk.numbers, desk.forgetting, list[Send]()
         for job in jobs:
             if self._working is not None:  # of a call that was cancelled (a rebalance): threads cannot be
                 await asyncio.wait((self._working,))
@@ -106,8 +108,11 @@ class Trainer:
             await self._outcomes[desk.model.name].read()
             made = await self._work(desk, job, before, numbers)
             numbers = numbers.seen(made.run)
+            forgetting, alarm = forgetting.take(made.run)
+            if alarm is not None:
+                sends.append(Send(self._topics.alarms, alarm.model.encode(), msgspec.json.encode(alarm)))
             sends += self._said(job, made)
-        desk.triggers, desk.numbers = after, numbers
+        desk.triggers, desk.numbers, desk.forgetting = after, numbers, forgetting
         sends += self._aside
         self._aside.clear()
         return sends

@@ -25,6 +25,7 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
+from .canaries import known
 from .compression import float16, int8
 from .drift import drift
 from .duration import micros
@@ -83,6 +84,7 @@ __all__ = [
     "function",
     "incremental",
     "int8",
+    "known",
     "label",
     "labels",
     "last",

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from .aggregate import Feature
+from .canaries import Canary, unknown
 from .compression import Compression
 from .event import Column, Event, event_of
 from .feature import Derived, View, columns_of, references, view_of
@@ -81,6 +82,7 @@ class Model:
     explain: float = 0.0
     """Share of the answers whose contributions are published with the statistics."""
     value: Value | None = None
+    canaries: tuple[Canary, ...] = ()
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -106,6 +108,7 @@ class Model:
             **({"quarantine": True} if self.label.sources and self.label.sources.quarantine else {}),
             **({"explain": self.explain} if self.explain else {}),
             **({"value": repr(self.value)} if self.value else {}),
+            **({"canaries": repr(self.canaries)} if self.canaries else {}),
         }
 
 
@@ -120,11 +123,13 @@ def model(
     rollout: Sequence[Stage] = (),
     explain: float = 0.0,
     value: Value | None = None,
+    canaries: Sequence[Canary] = (),
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
     `explain` is the share of answers (0 to 1) that monitoring explains: what moves them is published with the statistics of each
-    window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
+    window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`. `canaries` are rows
+    that every version must know, see `ps.known`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -158,12 +163,14 @@ def model(
                     mistake(f"{said}: labels(within=...) is longer than the horizon of the label", "shorten it, or leave it out")
             if not 0 <= explain <= 1:
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
+            for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
+                mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, tuple(canaries),
         )  # fmt: skip
 
     return declare

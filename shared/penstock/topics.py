@@ -121,7 +121,7 @@ class Topics:
                 _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
                 _contract(self.cohorts(name), 1, "cohort", records.Cohort, "monitoring", "you"),
             ]
-        alarming = "feature_store monitoring" if self.project.models else "feature_store"
+        alarming = "feature_store monitoring trainer" if self.project.models else "feature_store"
         heard = "trainer monitoring dashboard you" if self.project.models else "monitoring you"
         found += [
             _contract(self.surveys, 1, "topic", None, "feature_store", "feature_store", max_bytes=16 << 20),
