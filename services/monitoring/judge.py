@@ -32,6 +32,7 @@ from .drifting import Counts, Habits, Period, drift
 from .novelty import Noticed, noticed
 from .punctuality import Custom
 from .sources import capping, excess
+from .turning import REMEMBERED, turned
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 
@@ -91,6 +92,8 @@ class _State(msgspec.Struct):
     cohorts: dict[int, Known] = {}
     customs: dict[int, Custom] = {}
     novelties: dict[int, Noticed] = {}
+    mixes: list[dict[str, Mix]] = []
+    """What the sources of labels said in the newest windows without an alarm about them."""
 
 
 class Closed(NamedTuple):
@@ -186,6 +189,10 @@ class Case:
         for place, monitor in self._monitors.items():
             if isinstance(monitor, Sources):
                 bad, evidence = excess(monitor, window.sources, left)
+                if moved := turned(window.sources, self.state.mixes, self.length):
+                    bad, evidence = True, {**evidence, "turned": moved}
+                elif bad is False:
+                    self.state.mixes = [*self.state.mixes, window.sources][-REMEMBERED:]
                 verdicts[place] = Verdict(bad, {"start": from_micros(start).isoformat(), **evidence})
                 continue
             if isinstance(monitor, Labels):

@@ -68,6 +68,8 @@ class Mixing(msgspec.Struct):
     labels: int = 0
     positives: int = 0
     due: int = 0
+    judged: int = 0
+    missed: int = 0
 
 
 class Tallied(msgspec.Struct):
@@ -142,6 +144,9 @@ class Window(msgspec.Struct):
             mix = self._mix(counting.sources.name(settled.rank))
             mix.labels += 1
             mix.positives += settled.label
+            if settled.answer.version != NOBODY:
+                mix.judged += 1
+                mix.missed += settled.label != (settled.answer.score >= 0.5)
 
     def cohort(self, scored: int, counting: Counting) -> Scoring:
         """The counts of an answer's cohort."""

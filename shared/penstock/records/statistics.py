@@ -81,6 +81,10 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     positives: int = 0
     due: int = 0
     """That were to be counted in this window: the same, or where labels wait for their horizon those for which it passed."""
+    judged: int = 0
+    """Of `labels`, those of answers that a model gave."""
+    missed: int = 0
+    """Of these, those that contradict the answer, taken as a yes from 0.5 on."""
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
