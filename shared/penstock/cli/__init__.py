@@ -26,6 +26,7 @@ from . import (
     features,
     keys,
     loop,
+    novelty,
     processes,
     profile,
     publish,
@@ -135,6 +136,7 @@ command(app)(scoring.score)
 command(app)(publish.publish)
 command(app)(explain.explain)
 command(app)(quality.quality)
+command(app)(novelty.novelty)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
