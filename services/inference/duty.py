@@ -73,7 +73,7 @@ class Duty:
         if decision is None:
             return None
         try:
-            return self._sessions.member(decision, self.model.inputs, self.model.label)
+            return self._sessions.member(decision, self.model.inputs, self.model.label, self.model.canaries)
         except Unreachable:
             self._retry = now + RETRY_SECONDS
             return None

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from penstock.artefact import Artefacts
+from penstock.canaries import Canary, broken
 from penstock.errors import PenstockError, Unreachable
 from penstock.label import Label
 from penstock.records import Candidate, Decision
@@ -37,9 +38,11 @@ class Sessions:
         self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
 
-    def member(self, decision: Decision, inputs: Sequence[str], label: Label | None = None) -> Member | None:
+    def member(
+        self, decision: Decision, inputs: Sequence[str], label: Label | None = None, canaries: Sequence[Canary] = ()
+    ) -> Member | None:
         """The version of a decision, ready to score rows of `inputs` for a model of `label`; None when it cannot be served (said
-        once).
+        once), or does not know its `canaries`.
 
         Raises Unreachable when its file cannot be read now, which may pass.
         """
@@ -47,7 +50,10 @@ class Sessions:
         try:
             if candidate is None:
                 raise PenstockError("its decision carries no candidate", "register it again")
-            return Member.of(decision.version, candidate, self._scorer(candidate), inputs, label)
+            member = Member.of(decision.version, candidate, self._scorer(candidate), inputs, label)
+            if failed := broken(canaries, inputs, member.score):
+                raise PenstockError(f"it answers canaries otherwise than they are known: {failed}", "refit it, or roll back")
+            return member
         except PenstockError as error:
             passing = isinstance(error, Unreachable)
             with self._saying:

@@ -15,14 +15,17 @@ from penstock.duration import DAY
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
+from penstock.policy import Novelty
 from penstock.records import Outcome
+from penstock.statistics.novelty import combined
 from penstock.topics import Topics
 
 from .bins import Binner
 from .coding import Coding
 from .explaining import Explaining, drawn
 from .intake import Item
-from .ledger import Ledger, Settled
+from .ledger import Answer, Ledger, Settled
+from .novelty import Counted
 from .window import Counting, Window, length_of
 
 __all__ = ["MOST_EMPTY", "QUIET", "Book"]
@@ -51,6 +54,10 @@ class Book:
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
         self._unbinned: dict[str, tuple[list[Any], list[int], list[float | None]]] = {}
         self._share, self._drawn = model.explain, dict[str, list[Any]]()
+        self.profiles: dict[str, Counted] = {}
+        """Of versions, where novelty is watched."""
+        self.watched = any(isinstance(monitor, Novelty) for monitor in model.monitors)
+        self._fresh: dict[str, list[Answer]] = {}
 
     def answer(self, now: int, item: Item) -> None:
         answer = item.record
@@ -64,6 +71,8 @@ class Book:
             rows.append(answer.inputs)
             times.append(item.time)
             scores.append(answer.scores.get(answer.version))
+            if self.watched:
+                self._fresh.setdefault(answer.version, []).append(answer)
             if self._share and drawn(self.name, answer.id, self._share):
                 self._drawn.setdefault(answer.version, []).append(answer.inputs)
 
@@ -112,6 +121,10 @@ class Book:
                 ledger.counts["unread"] += binned.unread
                 window.bin(version, binned)
         self._unbinned.clear()
+        for version, answers in self._fresh.items():
+            if found := self.profiles.get(version):
+                window.unseen = combined(window.unseen, {version: found.count(answers)})
+        self._fresh.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)
             contributed = explaining.sums(rows) if explaining else None

@@ -19,7 +19,7 @@ from penstock.fairness import Fairness
 from penstock.label import Sources
 from penstock.log import Batch, Partition, Send
 from penstock.model import Model
-from penstock.policy import Drift, Labels, Monitor, Skill
+from penstock.policy import Drift, Labels, Monitor, Novelty, Skill
 from penstock.records import (
     Alarm,
     Cohort,
@@ -34,11 +34,13 @@ from penstock.records import (
     Statistic,
     Summed,
     Tally,
+    Unseen,
 )
 from penstock.runtime.lane import Effects
 from penstock.runtime.outbox import Said
 from penstock.statistics.groups import Groups, joined
 from penstock.statistics.kinds import YES_NO, kind_of
+from penstock.statistics.novelty import combined
 from penstock.statistics.population import populations
 from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
@@ -50,10 +52,12 @@ from .drifting import Counts, Habits, Period, drift
 from .estimating import Estimator
 from .latencies import latency_of
 from .moments import merged, moments_of
+from .novelty import Noticed, noticed
 from .parity import Standing, unequal
 from .punctuality import Custom
 from .reading import Reading
 from .sources import capping, excess
+from .turning import REMEMBERED, turned
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
 
@@ -83,6 +87,7 @@ class _Open(msgspec.Struct):
     groups: dict[int, Groups] = {}
     summed: dict[str, dict[str, Summed]] = {}
     latency: dict[str, dict[int, int]] = {}
+    unseen: dict[str, Unseen] = {}
 
     def add(self, partial: Partial) -> None:
         for name in (
@@ -92,6 +97,8 @@ class _Open(msgspec.Struct):
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
             self.summed[partial.reference] = merged(self.summed.get(partial.reference, {}), partial.summed)
+        if partial.novelty is not None:
+            self.unseen = combined(self.unseen, {partial.reference: partial.novelty})
 
     def cap(self, sources: Sources) -> dict[str, int]:
         """Add what counts of the sources with a cap; returns how many labels of each do not."""
@@ -120,6 +127,9 @@ class _State(msgspec.Struct):
     estimator: Estimator = msgspec.field(default_factory=Estimator)
     usual: dict[str, dict[str, float]] = {}
     """Answers by segment and level, faded."""
+    novelties: dict[int, Noticed] = {}
+    mixes: list[dict[str, Mix]] = []
+    """What the sources of labels said in the newest windows without an alarm about them."""
 
 
 class Closed(NamedTuple):
@@ -218,6 +228,7 @@ class Case:
             population=populations(groups, state.usual, self.length),
             moments={v: found for v, by in sorted(window.summed.items()) if (found := _moments(by))},
             latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},
+            novelty=window.unseen,
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
@@ -228,13 +239,24 @@ class Case:
         known = {version: labels(quality) for version, quality in window.quality.items() if version not in (SERVED, NOBODY)}
         for place, monitor in self._monitors.items():
             if isinstance(monitor, Sources):
-                verdicts[place] = Verdict(*excess(monitor, window.sources, left))
+                bad, evidence = excess(monitor, window.sources, left)
+                if moved := turned(window.sources, self.state.mixes, self.length):
+                    bad, evidence = True, {**evidence, "turned": moved}
+                elif bad is False:
+                    self.state.mixes = [*self.state.mixes, window.sources][-REMEMBERED:]
+                verdicts[place] = Verdict(bad, {"start": from_micros(start).isoformat(), **evidence})
                 continue
             if isinstance(monitor, Labels):
                 custom = self.state.customs.setdefault(place, Custom())
                 verdicts[place] = Verdict(*self._cohorts.punctual(place, monitor, custom, window.end))
                 continue
             ends = window.end % monitor.every == 0
+            if isinstance(monitor, Novelty):
+                memory = self.state.novelties.setdefault(place, Noticed())
+                memory.add(start // monitor.every, window.unseen)
+                if ends:
+                    verdicts[place] = noticed(monitor, memory)
+                continue
             if isinstance(monitor, Skill):
                 if ends:
                     verdicts[place] = skill(monitor, self.state.past, window.end)

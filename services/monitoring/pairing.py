@@ -32,6 +32,7 @@ from .bins import Binner
 from .book import Book
 from .explaining import Explaining
 from .intake import UNREADABLE, Intake, Item, SavedIntake
+from .novelty import Counted
 from .window import Window
 
 __all__ = ["PairingShard"]
@@ -159,6 +160,7 @@ class PairingShard:
                 continue
             if found.candidate is not None:
                 self._explain(found.candidate)
+                self._profile(found.candidate)
                 self._learn(found.model, found.version, self._binner(found.candidate))
 
     def _binner(self, candidate: Candidate) -> Binner | None:
@@ -173,6 +175,12 @@ class PairingShard:
             about = {"model": candidate.model, "version": candidate.version}
             structlog.get_logger(service="monitoring").warning("reference without hours", **about, cause=str(error))
         return Binner(candidate.edges, candidate.reference, hours, candidate.spread, candidate.grid, candidate.scores)
+
+    def _profile(self, candidate: Candidate) -> None:
+        """Be ready to tell what is new to a version."""
+        book = self._books.get(candidate.model)
+        if book is not None and book.watched and candidate.profile is not None:
+            book.profiles.setdefault(candidate.version, Counted(candidate.profile))
 
     def _explain(self, candidate: Candidate) -> None:
         """Be ready to explain a version's answers."""

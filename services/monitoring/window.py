@@ -19,7 +19,7 @@ from penstock.duration import DAY
 from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally
+from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen
 from penstock.segment import MISSING, Segment
 from penstock.statistics.groups import Levels
 from penstock.statistics.kinds import YES_NO, Kind, kind_of
@@ -98,6 +98,8 @@ class Mixing(msgspec.Struct):
     labels: int = 0
     positives: int = 0
     due: int = 0
+    judged: int = 0
+    missed: int = 0
 
 
 class Tallied(msgspec.Struct):
@@ -183,6 +185,7 @@ class Window(msgspec.Struct):
     """Empty windows in a row before this one."""
     summed: dict[str, dict[str, Summed]] = {}
     latency: dict[str, dict[int, int]] = {}
+    unseen: dict[str, Unseen] = {}
 
     def meet(self, settled: Settled, counting: Counting) -> None:
         """Count that a label met its answer, or that silence was taken for one."""
@@ -196,6 +199,9 @@ class Window(msgspec.Struct):
             mix = self._mix(counting.sources.name(settled.rank))
             mix.labels += 1
             mix.positives += settled.label is True
+            if isinstance(settled.label, bool) and settled.answer.version != NOBODY:
+                mix.judged += 1
+                mix.missed += settled.label != (settled.answer.score >= 0.5)
 
     def cohort(self, scored: int, counting: Counting) -> Scoring:
         """The counts of an answer's cohort."""
@@ -299,6 +305,7 @@ class Window(msgspec.Struct):
                     hours=hours,
                     spread=known.spread if known else {},
                     summed=self.summed.get(version, {}),
+                    novelty=self.unseen.get(version),
                 )
             )
         return found

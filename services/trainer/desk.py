@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version as installed
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from penstock import duration
 from penstock.artefact import Artefacts
+from penstock.canaries import broken
 from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.event import from_micros
+from penstock.inputs import Floats, Matrix
 from penstock.model import Model
 from penstock.policy import SCORE, Drift
 from penstock.project import Project
-from penstock.records import Artefact, Candidate, Compressed, Run
+from penstock.quarantine import automatic, known, standing
+from penstock.records import Alarm, Artefact, Candidate, Compressed, Profile, Quarantine, Run
 from penstock.snapshot import dump_river
+from penstock.statistics.novelty import profile_of
 from penstock.statistics.reference import Numbers as Bins
 from penstock.topics import Topics
 
@@ -33,6 +38,7 @@ from .compression import compressed
 from .examples import Examples, Rows
 from .explainer import explainer
 from .fitting import Unfit, answering, fit
+from .forgetting import Forgetting
 from .reference import reference
 from .school import School
 from .triggers import Job, Triggers
@@ -77,6 +83,7 @@ class _Work:
     hours: Artefact | None = None
     spread: dict[str, float] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
+    profile: Profile | None = None
 
 
 class Desk:
@@ -95,27 +102,30 @@ class Desk:
         label = model.label
         horizon = label.within if label.waits else None
         self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {}, label)
-        self.triggers, self.numbers = Triggers(), Numbers()
+        self.triggers, self.numbers, self.forgetting = Triggers(), Numbers(), Forgetting()
         self._project, self._artefacts, self._clock = project, artefacts, clock
         self._threads, self._seed = threads, seed
+        self.quarantines: dict[str, Quarantine] = {}
+        """What people said, by id; the last word counts."""
+        self.alarms: dict[str, Alarm] = {}
+        """About the sources of labels, by id."""
         learner = model.build()
         self._unlearned = learner.online is not None and label.task != "binary"
-        online = None if self._unlearned else learner.online
-        self.school = School(online, model.inputs, learner.sharpness, learner.half_life)
         self._batch = learner.batch is not None
+        self._begin()
 
     def work(self, job: Job, before: Triggers, numbers: Numbers) -> Made:
         """Carry out a job: minutes of processor time at most, no waiting. `before` is what had been done when it
         started."""
         began = self._clock() if self._clock else 0.0
-        span = self.examples.known(job.at)
-        self.school.teach(self.examples.rows(slice(min(self.school.taught, span.stop), span.stop)))
+        span, held = self.examples.known(job.at), self._held(job)
+        self._teach(span.stop, held)
         work = _Work()
         try:
             if job.kind == "full":
-                self._full(job, work)
+                self._full(job, work, held)
             else:
-                self._incremental(before, work)
+                self._incremental(before, work, held)
         except PenstockError as error:
             work.data["refused"] = str(error)
         version = f"{PREFIX[job.kind]}{getattr(numbers, job.kind) + 1}" if work.artefact else ""
@@ -137,11 +147,34 @@ class Desk:
         )
         return Made(run, self._candidate(run, work) if work.artefact else None)
 
-    def _full(self, job: Job, work: _Work) -> None:
+    def _begin(self) -> None:
+        learner = self.model.build()
+        online = None if self._unlearned else learner.online
+        self.school = School(online, self.model.inputs, learner.sharpness, learner.half_life)
+        self._free = np.empty(0, np.bool_)
+
+    def _held(self, job: Job) -> list[Quarantine]:
+        """The quarantines of a job. A person who asks for a fit has seen the window that it is fitted at, and what was said since
+        holds for it."""
+        found = known(self.quarantines.values(), automatic(self.model, self.alarms.values()))
+        return standing(found, job.at + job.cause.startswith("command:"))
+
+    def _teach(self, stop: int, held: Sequence[Quarantine]) -> None:
+        """Teach what is known and not taught yet. Nothing can be unlearned: where other rows of those taught are free now, the
+        school begins anew."""
+        free = self.examples.free(slice(0, stop), held)
+        both = min(len(free), len(self._free))
+        if not np.array_equal(free[:both], self._free[:both]):
+            self._begin()
+        if (taught := len(self._free)) < stop:
+            self.school.teach(self.examples.rows(slice(taught, stop), held))
+            self._free = free
+
+    def _full(self, job: Job, work: _Work, held: Sequence[Quarantine]) -> None:
         learner = self.model.build()
         if learner.batch is None:
             raise Unfit("a full fit needs a learner with batch=")
-        rows = self.examples.window(job.at, job.window)
+        rows = self.examples.window(job.at, job.window, held)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
         label, task = self.model.label, self.model.label.task
         if task != "binary" and learner.compress is not None:
@@ -157,9 +190,11 @@ class Desk:
         every = min((m.every for m in self.model.monitors if isinstance(m, Drift)), default=duration.DAY)
         hours, work.spread = reference(rows.X, rows.time, fitted.reference, every)
         work.hours = self._artefacts.put(hours.dumped(), "npz")
+        work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
         if learner.compress is not None:
             onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
+        self._ask(answering(onnx, task), work)
         if task != "multiclass":
             found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)
             work.data["explained"] = {"kind": found.kind, "scale": found.scale}
@@ -167,14 +202,14 @@ class Desk:
         work.classes = list(fitted.classes)
         work.artefact = self._artefacts.put(onnx, "onnx")
 
-    def _incremental(self, before: Triggers, work: _Work) -> None:
+    def _incremental(self, before: Triggers, work: _Work, held: Sequence[Quarantine]) -> None:
         school = self.school
         if self._unlearned:
             raise Unfit("online= learns labels of yes and no alone so far; give batch=, and leave ps.incremental out of retrain=")
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")
         since = self.examples.known(before.fired.get("increment", 0)).stop
-        work.data |= self._described(self.examples.rows(slice(since, max(since, school.taught))))
+        work.data |= self._described(self.examples.rows(slice(since, max(since, len(self._free))), held))
         if school.recent_log_loss is None:
             raise Unfit("no outcome is known yet")
         mixture = school.mixture
@@ -189,7 +224,19 @@ class Desk:
                 "faded_batch": mixture.batch / mixture.weight,
                 "faded_online": mixture.online / mixture.weight,
             }
+        self._ask(school.answers, work)
         work.artefact = self._artefacts.put(dump_river(school.learner), "river")
+
+    def _ask(self, answers: Callable[[Matrix], Floats], work: _Work) -> None:
+        """Ask what is known; Unfit where it is answered otherwise."""
+        failed = broken(self.model.canaries, self.model.inputs, answers)
+        if failed:
+            work.data["canaries"] = failed
+            first = failed[0]
+            raise Unfit(
+                f"{len(failed)} of {len(self.model.canaries)} canaries are answered otherwise, such as {first['inputs']}: "
+                f"{first['answer']}, known to lie between {first['above']:g} and {first['below']:g}"
+            )
 
     def _candidate(self, run: Run, work: _Work) -> Candidate:
         assert work.artefact is not None
@@ -215,6 +262,7 @@ class Desk:
             classes=work.classes,
             grid={name: [column.centre, column.unit] for name, column in columns.items()},
             scores=list(work.scores.edges) if work.scores else [],
+            profile=work.profile,
         )
 
     def _weights(self) -> dict[str, float]:
@@ -229,6 +277,8 @@ class Desk:
             "positions": rows.positions,
             "rows": len(rows),
         }
+        if rows.quarantined:
+            said["quarantined"] = rows.quarantined
         if len(rows):
             said |= {"from": from_micros(int(rows.time.min())), "to": from_micros(int(rows.time.max()))}
         return msgspec.to_builtins({**said, "sha256": rows.digest})  # type: ignore[no-any-return]

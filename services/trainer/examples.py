@@ -13,7 +13,7 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -27,6 +27,8 @@ from penstock.event import to_micros
 from penstock.inputs import InputsDecoder, Matrix
 from penstock.label import Label
 from penstock.log import Batch
+from penstock.quarantine import covered
+from penstock.records import Quarantine
 from penstock.runtime.lane import Redelivered
 from penstock.statistics.quota import Quota
 
@@ -53,6 +55,7 @@ class _Read(msgspec.Struct):
     corrects: bool | None = None
     source: str = ""
     truth: float | str | None = None
+    key: str = ""
 
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
@@ -63,17 +66,18 @@ LABELS: Final[dict[str, Any]] = {"binary": np.bool_, "regression": np.float64, "
 
 
 def _layout(width: int, task: str) -> np.dtype[np.void]:
-    """An example: its inputs and label, when it counts, both members' scores, and where its outcome lies."""
+    """An example: its inputs and label, when it counts, both members' scores, where its outcome lies, and whose it is."""
     what = [("X", np.float32, (width,)), ("label", LABELS[task])]
     when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64)]
-    return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), ("partition", np.int32), ("offset", np.int64)])
+    where = [("partition", np.int32), ("offset", np.int64), ("key", np.uint64), ("source", np.int16)]
+    return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), *where])
 
 
 @dataclass(frozen=True)
 class Rows:
     """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class).
     `batch` and `online` are the scores that both members gave at the time, NaN where one did not. `partition` and `offset` are
-    where the outcome lies."""
+    where the outcome lies. `quarantined` says how many rows are not here, by the id of the quarantine that holds them."""
 
     X: Matrix
     label: npt.NDArray[Any]
@@ -82,13 +86,15 @@ class Rows:
     online: npt.NDArray[np.float64]
     partition: npt.NDArray[np.int32]
     offset: npt.NDArray[np.int64]
+    quarantined: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
 
     @classmethod
-    def of(cls, table: npt.NDArray[np.void]) -> Rows:
-        return cls(np.ascontiguousarray(table["X"]), *(table[field.name] for field in fields(cls)[1:]))
+    def of(cls, table: npt.NDArray[np.void], quarantined: Mapping[str, int] = MappingProxyType({})) -> Rows:
+        columns: dict[str, Any] = {each.name: table[each.name] for each in fields(cls)[1:-1]}
+        return cls(np.ascontiguousarray(table["X"]), **columns, quarantined=quarantined)
 
     @property
     def positions(self) -> dict[str, int]:
@@ -121,6 +127,7 @@ class Examples:
         self._table = np.empty(0, _layout(self._inputs.width, self._task))
         self._size = 0
         self._newest: dict[str, int] = {}
+        self._sources: dict[str, int] = {}
         self._pending: list[Pending] = []
         self._redelivered = Redelivered()
 
@@ -154,7 +161,8 @@ class Examples:
             time, labelled = to_micros(row.time), to_micros(row.labelled)
             counts = max(labelled, time + (self._horizon or 0))
             order = counts, row.id, batch.offsets[at]
-            place = batch.partition.number, batch.offsets[at]
+            source = self._sources.setdefault(row.source, len(self._sources))
+            place = batch.partition.number, batch.offsets[at], _hashed(row.key), source
             self._pending.append((order, row.source, (vector, label, time, counts, FOREVER, *_members(row), *place)))
 
     def _label(self, row: _Read) -> bool | float | int:
@@ -186,19 +194,33 @@ class Examples:
         """How many labels of each source were left out up to a time, because it had said more than its share."""
         return dict(sorted(Counter(source for counts, source in self._left_out if counts < before).items()))
 
-    def rows(self, span: slice) -> Rows:
-        """Rows of a span, corrected ones twice: for what learns one by one."""
-        return Rows.of(self._table[span])
+    def rows(self, span: slice, held: Sequence[Quarantine] = ()) -> Rows:
+        """Rows of a span that no quarantine holds, corrected ones twice: for what learns one by one."""
+        return self._free(self._table[span], held)
 
-    def window(self, before: int, length: int) -> Rows:
+    def window(self, before: int, length: int, held: Sequence[Quarantine] = ()) -> Rows:
         """What a full fit at `before` learns from: known by then, newest row per id, of events not older than `length`
-        (0: all)."""
+        (0: all), that no quarantine holds."""
         span = self.known(before)  # first, for it may move the table
         table = self._table[span]
         keep = table["replaced"] >= before
         if length:
             keep &= table["time"] >= before - length
-        return Rows.of(table[keep])
+        return self._free(table[keep], held)
+
+    def free(self, span: slice, held: Sequence[Quarantine]) -> npt.NDArray[np.bool_]:
+        """Which rows of a span no quarantine holds."""
+        return self._covered(self._table[span], held) < 0
+
+    def _free(self, table: npt.NDArray[np.void], held: Sequence[Quarantine]) -> Rows:
+        if not held:
+            return Rows.of(table)
+        by = self._covered(table, held)
+        return Rows.of(table[by < 0], {one.id: n for place, one in enumerate(held) if (n := int((by == place).sum()))})
+
+    def _covered(self, table: npt.NDArray[np.void], held: Sequence[Quarantine]) -> npt.NDArray[np.int64]:
+        source_of = lambda name: self._sources.get(name, -1)  # noqa: E731
+        return covered(held, table["time"], table["key"], table["source"], _hashed, source_of)
 
     def _append(self, ready: list[Pending]) -> None:
         if not ready:
@@ -217,6 +239,11 @@ class Examples:
             if before is not None:
                 self._table["replaced"][before] = labelled[index]
             self._newest[name] = index
+
+
+def _hashed(key: str) -> np.uint64:
+    """64 bits, as names would cost ten times that: that a quarantine holds another of a million keys has odds of 1 to 10^13."""
+    return np.uint64(int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little"))
 
 
 def _members(row: _Read) -> tuple[float, float]:

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from penstock.inputs import squashed
+import numpy as np
+
+from penstock.inputs import Floats, Matrix, squashed
 from penstock.model import OnlineLearner
 from penstock.statistics.loss import log_loss
 
@@ -43,6 +45,12 @@ class School:
             self._loss = self._loss * fade + log_loss(predict(x).get(True, 0.5), label)
             self._weight = self._weight * fade + 1.0
             learn(x, label)
+
+    def answers(self, rows: Matrix) -> Floats:
+        """What the learner answers to rows float32 (rows, inputs): probabilities (rows,)."""
+        ask = self.learner.predict_proba_one
+        asked = [dict(zip(self._inputs, values, strict=True)) for values in squashed(rows).tolist()]
+        return np.array([ask(x).get(True, 0.5) for x in asked], np.float64)
 
     @property
     def recent_log_loss(self) -> float | None:

@@ -3,17 +3,20 @@
 reads    <p>.statistics.<model>   closed windows: the clock of all schedules
          <p>.commands             retrain
          <p>.alarms               a refit is asked for while one stands; read until those that a window names are there
+         <p>.quarantines          what is not; read up to its end when a job starts
          <p>.outcomes.<model>     what is learned; read up to its end when a job starts (a window's end is published
                                   after every outcome that was known before it)
 follows  <p>.runs, <p>.statistics.<model>
-writes   <p>.candidates           the fitted version, then
+writes   <p>.alarms               what is fitted no longer knows its canaries, or does again
+         <p>.candidates           the fitted version, then
          <p>.runs                 what went in and what came out: the job is done
 state    follows from those topics; the online learner is taught again after a restart
 
 Jobs follow from the windows of a model alone, and from what these name: the same statistics, alarms and outcomes give
 the same jobs, candidates and runs, however the topics come interleaved. Only a command takes effect where it is read: among
 which windows that was is not in the topics, so a replay may number its version differently, and may fit it at the newest
-window then closed where its own time lies ahead of that.
+window then closed where its own time lies ahead of that. A quarantine holds for fits from its time on, which lies after the
+windows that were closed when it was said; runs say which held.
 """
 
 from __future__ import annotations
@@ -25,8 +28,9 @@ import msgspec
 
 from penstock.artefact import Artefacts
 from penstock.errors import Refused
+from penstock.label import Sources
 from penstock.log import Batch, Log, LogError, Send
-from penstock.records import Alarm, Command, Run, Statistic
+from penstock.records import Alarm, Command, Quarantine, Run, Statistic
 from penstock.runtime.control import Tail
 from penstock.runtime.deadletter import dead_letter
 from penstock.topics import Topics
@@ -63,6 +67,7 @@ class Trainer:
             name: Source(log, topics.outcomes(name), desk.examples.add, self._aside) for name, desk in self.desks.items()
         }
         self._alarms, self._heard = Source(log, topics.alarms, self._hear, self._aside), set[str]()
+        self._quarantines = Source(log, topics.quarantines, self._keep, self._aside)
         self.reads: tuple[str, ...] = (*self._statistics, topics.commands)
         self.follows: tuple[str, ...] = (topics.runs, *self._statistics)
 
@@ -81,6 +86,7 @@ class Trainer:
         desk.triggers = desk.triggers.recall(record)
         if isinstance(record, Run):
             desk.numbers = desk.numbers.seen(record)
+            desk.forgetting, _ = desk.forgetting.take(record)
 
     async def apply(self, topic: str, key: bytes | None, value: bytes | None) -> list[Send]:
         record = self._decoded(topic, value or b"")
@@ -94,15 +100,19 @@ class Trainer:
             raise LogError(f"the window {record.id} names alarms that {self._topics.alarms} does not show yet: {missing}")
         before = desk.triggers
         after, jobs = before.take(desk.model, record)
-        numbers, sends = desk.numbers, list[Send]()
+        numbers, forgetting, sends = desk.numbers, desk.forgetting, list[Send]()
         for job in jobs:
             if self._working is not None:  # of a call that was cancelled (a rebalance): threads cannot be
                 await asyncio.wait((self._working,))
+            await self._quarantines.read()
             await self._outcomes[desk.model.name].read()
             made = await self._work(desk, job, before, numbers)
             numbers = numbers.seen(made.run)
+            forgetting, alarm = forgetting.take(made.run)
+            if alarm is not None:
+                sends.append(Send(self._topics.alarms, alarm.model.encode(), msgspec.json.encode(alarm)))
             sends += self._said(job, made)
-        desk.triggers, desk.numbers = after, numbers
+        desk.triggers, desk.numbers, desk.forgetting = after, numbers, forgetting
         sends += self._aside
         self._aside.clear()
         return sends
@@ -133,6 +143,20 @@ class Trainer:
             self._heard.add(alarm.id)
             if desk := self.desks.get(alarm.model):
                 desk.triggers = desk.triggers.recall(alarm)
+                if alarm.signal == Sources.signal:
+                    desk.alarms[alarm.id] = alarm
+        return refused
+
+    def _keep(self, batch: Batch) -> list[tuple[int, Refused]]:
+        refused = []
+        for at, value in enumerate(batch.values):
+            try:
+                said = msgspec.json.decode(value or b"", type=Quarantine)
+            except msgspec.MsgspecError as error:
+                refused.append((at, Refused("schema", f"not a quarantine: {error}")))
+                continue
+            if desk := self.desks.get(said.model):
+                desk.quarantines[said.id] = said
         return refused
 
     def _said(self, job: Job, made: Made) -> list[Send]:

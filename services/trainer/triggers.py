@@ -3,8 +3,8 @@
 The clock is the end of the newest closed window. A schedule is due at origin + first + k x period, where the origin is
 the start of the first window; however many of these moments a window passes, it starts one job. An alarm is heard before
 the window that it is about is taken, at any time before; it is answered once, by the first window that finds the cool-down
-over, if it still stands then and no full fit came since. Alarms about labels start nothing: what is wrong is what would be
-learned.
+over, if it still stands then and no full fit came since. Alarms about labels start nothing, as what is wrong is what would be
+learned; nor do those that say that it was.
 
     (triggers, model, Statistic | Command) -> (triggers, jobs)
 
@@ -23,10 +23,12 @@ from penstock.model import Model
 from penstock.policy import Every, Incremental, Labels, OnAlarm
 from penstock.records import Alarm, Command, Run, Statistic
 
+from .forgetting import SIGNAL as CANARIES
+
 __all__ = ["Job", "Triggers"]
 
 
-UNHEARD = frozenset({Labels.signal, Sources.signal, Fairness.signal})
+UNHEARD = frozenset({Labels.signal, Sources.signal, Fairness.signal, CANARIES})
 """Alarms that start no fit: it would learn from labels that are in doubt, or again what was unfair."""
 
 
@@ -104,7 +106,7 @@ class Triggers:
         return replace(self, origin=start if self.origin is None else min(start, self.origin))
 
     def _heard(self, alarm: Alarm) -> Triggers:
-        if alarm.signal in UNHEARD:
+        if alarm.signal.partition("/")[0] in UNHEARD:
             return self
         at, known = to_micros(alarm.at), self.alarms
         if alarm.state == "raised" and alarm.id not in {a.id for a in known}:

@@ -25,6 +25,7 @@ from .aggregate import (
     top,
     var,
 )  # fmt: skip
+from .canaries import known
 from .compression import float16, int8
 from .drift import drift
 from .duration import micros
@@ -38,7 +39,7 @@ from .function import function
 from .label import label, sources
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import canary, every, incremental, labels, no_worse, on_alarm, shadow, skill
+from .policy import canary, every, incremental, labels, no_worse, novelty, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
@@ -88,6 +89,7 @@ __all__ = [
     "function",
     "incremental",
     "int8",
+    "known",
     "label",
     "labels",
     "last",
@@ -99,6 +101,7 @@ __all__ = [
     "min",
     "model",
     "no_worse",
+    "novelty",
     "on_alarm",
     "profile",
     "quantile",

@@ -33,13 +33,15 @@ GREATEST = 1e70
 @dataclass(frozen=True)
 class Sources:
     """`column` of the label event says who labelled. `caps`: the greatest share of the labels that count which may be each
-    source's, by trust, the most trusted first; the last is OTHERS.
+    source's, by trust, the most trusted first; the last is OTHERS. `quarantine`: what a source says while it is above its cap is
+    not learned at all.
 
     A source has a rank: its place in `caps`, from 1 on. Rank 0 is silence, and every label where no sources are declared.
     """
 
     column: Column
     caps: tuple[tuple[str, float], ...]
+    quarantine: bool = False
     signal: ClassVar[str] = "sources"
 
     @cached_property
@@ -150,7 +152,7 @@ def _misfit(label: Label) -> tuple[str, str] | None:
     return None
 
 
-def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05) -> Sources:
+def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05, quarantine: bool = False) -> Sources:
     """Who may label: `column` of the label event names the source; `caps` is the greatest share of the labels that count which
     may come from each, the most trusted first; `others` that of all sources not named, together, which are trusted least.
 
@@ -158,7 +160,11 @@ def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05)
 
     Where sources contradict each other, the more trusted one is right, whoever came first; of equals the newer. What exceeds a
     cap (of the answered labels of a window, and of a training set) is left out, counted, and raises the alarm `sources` (in
-    windows of 30 labels or more).
+    windows of 30 labels or more). So does a source that says yes, or contradicts what was answered, more or less often than it
+    used to, while the others do not (see services/monitoring/turning.py).
+
+    With `quarantine`, nothing is learned of what a source above its cap said from then until the alarm is cleared, until somebody
+    lifts it (`penstock quarantine lift`).
     """
     found = column_of(column)
     said = f"sources({found!r})"
@@ -172,4 +178,4 @@ def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05)
         mistake(
             f"{said}: every source has a cap, so that one alone would never count", "write 1 for the source that you trust most"
         )
-    return Sources(found, (*caps.items(), (OTHERS, others)))
+    return Sources(found, (*caps.items(), (OTHERS, others)), quarantine)

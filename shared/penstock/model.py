@@ -18,6 +18,7 @@ from functools import wraps
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
+from .canaries import Canary, unknown
 from .compression import Compression
 from .event import Column, Event, event_of
 from .fairness import Fairness
@@ -89,6 +90,7 @@ class Model:
     segments: tuple[Segment, ...] = ()
     """What answers are counted apart by: as declared, and as monitors of fairness ask for."""
     review: Reviewing | None = None
+    canaries: tuple[Canary, ...] = ()
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -111,12 +113,14 @@ class Model:
             "policy": repr((self.monitors, self.retrain, self.gates, self.rollout)),
             "code": inspect.getsource(self.build),
             **({"sources": [repr(self.label.sources.column), self.label.sources.caps]} if self.label.sources else {}),
+            **({"quarantine": True} if self.label.sources and self.label.sources.quarantine else {}),
             **({"explain": self.explain} if self.explain else {}),
             **({"value": repr(self.value)} if self.value else {}),
             **({"classes": self.label.classes} if self.label.classes else {}),
             **({"quantile": self.label.quantile} if self.label.quantile is not None else {}),
             **({"segments": [[s.name, s.levels, s.edges] for s in self.segments]} if self.segments else {}),
             **({"review": repr(self.review)} if self.review else {}),
+            **({"canaries": repr(self.canaries)} if self.canaries else {}),
         }
 
 
@@ -155,6 +159,7 @@ def model(
     value: Value | None = None,
     segments: Sequence[object] = (),
     review: Reviewing | None = None,
+    canaries: Sequence[Canary] = (),
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
@@ -162,7 +167,7 @@ def model(
     window. An answer of 100 trees takes it 2 ms. `value` is what answers are worth, see `ps.value`.
     `segments` are columns of the scored event (see `ps.segment`) by which the answers are counted apart; the model need not see
     them, and does not unless they are among `features`.
-    `review` has people look at answers, see `ps.review`.
+    `review` has people look at answers, see `ps.review`. `canaries` are rows that every version must know, see `ps.known`.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -214,12 +219,16 @@ def model(
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             if review is not None:
                 fit(build.__name__, label, review)
+            if canaries and label.task != "binary":
+                mistake(f"{said}: canaries are of answers yes and no, and the label is not", "leave canaries= out")
+            for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
+                mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review,
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, tuple(canaries),
         )  # fmt: skip
 
     return declare

@@ -1,6 +1,6 @@
 """What to watch, when to retrain, what a candidate must show, and how it is rolled out: all in stream time, all values.
 
-monitors   drift(...), skill(...), labels(...), fairness(...)    raise alarms
+monitors   drift, skill, labels, fairness, novelty(...)    raise alarms
 retrain    on_alarm(...) | every(...) | incremental(...)
 gates      no_worse(...)                          judged on labels, paired with the champion
 rollout    shadow(...), canary(...)               stages, in order
@@ -28,6 +28,7 @@ __all__ = [
     "Incremental",
     "Labels",
     "Monitor",
+    "Novelty",
     "OnAlarm",
     "Retrain",
     "Skill",
@@ -38,6 +39,7 @@ __all__ = [
     "incremental",
     "labels",
     "no_worse",
+    "novelty",
     "on_alarm",
     "shadow",
     "skill",
@@ -92,7 +94,19 @@ class Labels:
     signal: ClassVar[str] = "labels"
 
 
-Monitor = Drift | Skill | Labels | Fairness
+@dataclass(frozen=True)
+class Novelty:
+    """Are answers asked about what their version has not seen? Judged every `every`: alarms when more of them lie where fewer
+    than one training row in 128 does, or have some input outside the range of the training rows, by more than chance would have
+    it (`false_alarms_per_month`), than `material` as a share of all answers, and than usual."""
+
+    every: int
+    material: float
+    false_alarms_per_month: float
+    signal: ClassVar[str] = "novelty"
+
+
+Monitor = Drift | Skill | Labels | Fairness | Novelty
 
 
 def drift(*inputs: object, every: str = "1d", material: float = 0.1, false_alarms_per_month: float = 1.0) -> Drift:
@@ -131,6 +145,17 @@ def labels(within: str | None = None, material: float = 0.1, false_alarms_per_mo
             "material lies between 0 and 1, false_alarms_per_month above 0",
         )
     return Labels(duration.micros(within) if within else 0, material, false_alarms_per_month)
+
+
+def novelty(every: str = "1d", material: float = 0.05, false_alarms_per_month: float = 1.0) -> Novelty:
+    """Watch for inputs that are new to the version that answers: outside its training rows, or far out in their tails. The most
+    novel answers of each window are named."""
+    if not 0 < material < 1 or false_alarms_per_month <= 0:
+        mistake(
+            f"novelty(material={material}, false_alarms_per_month={false_alarms_per_month})",
+            "material lies between 0 and 1, false_alarms_per_month above 0",
+        )
+    return Novelty(duration.micros(every), material, false_alarms_per_month)
 
 
 @dataclass(frozen=True)

@@ -131,6 +131,9 @@ class Settings(BaseSettings):
     http_rate: str = Field("", pattern=f"^({RATE})?$")
     """How often a key may ask, such as 600/minute, unless it has a rate of its own. Empty: without end."""
 
+    http_distinct: str = Field("", pattern=f"^({RATE})?$")
+    """About how many different inputs a key may ask, such as 20000/day: who copies a model needs many. Empty: without end."""
+
     http_open: bool = False
     """Let everybody ask on any address, because something in front (a gateway with keys, a closed network) keeps others out."""
 

@@ -50,6 +50,7 @@ class Topics:
         self.inferences = f"{self.prefix}.inferences"
         self.models = f"{self.prefix}.models"
         self.commands = f"{self.prefix}.commands"
+        self.quarantines = f"{self.prefix}.quarantines"
         self.archive = f"{self.prefix}.archive"
         self.late = f"{self.prefix}.late"
         self.passed = f"{self.prefix}.passed"
@@ -138,7 +139,7 @@ class Topics:
                 _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
                 _contract(self.cohorts(name), 1, "cohort", records.Cohort, "monitoring", "you"),
             ]
-        alarming = "feature_store monitoring" if self.project.models else "feature_store"
+        alarming = "feature_store monitoring trainer" if self.project.models else "feature_store"
         heard = "trainer monitoring dashboard you" if self.project.models else "monitoring you"
         found += [
             _contract(self.surveys, 1, "topic", None, "feature_store", "feature_store", max_bytes=16 << 20),
@@ -164,6 +165,7 @@ class Topics:
                     max_bytes=4 << 20,
                 ),
                 _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
+                _contract(self.quarantines, 1, "quarantine", records.Quarantine, "you", "trainer you", compacted=True),
             ]
         if self.reviewing:
             people = "you inference dashboard"

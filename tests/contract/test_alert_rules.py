@@ -135,6 +135,8 @@ HEALTHY: dict[str, tuple[Any, float]] = {
     f'penstock_http_requests_total{{{AT},service="inference",route="/predict/{{model}}",status="200"}}': (counter, 100),
     f'penstock_http_requests_total{{{AT},service="inference",route="/predict/{{model}}",status="500"}}': (counter, 0),
     f'penstock_http_turned_away_total{{{AT},service="inference",status="401"}}': (counter, 1),
+    f'penstock_extraction_share{{{AT},service="inference"}}': (gauge, 0.3),
+    f'penstock_extraction_refused_total{{{AT},service="inference"}}': (counter, 0),
     f'penstock_scores_failed_total{{{AT},service="inference",model="late"}}': (counter, 0),
     f'penstock_artefacts_refused_total{{{AT},service="inference",model="late",cause="refused"}}': (counter, 0),
     f'penstock_predictions_total{{{AT},service="inference",model="late",variant="champion"}}': (counter, 6000),
@@ -167,6 +169,7 @@ ILLS: dict[str, dict[str, float]] = {
     "PenstockTurnedAway": {"penstock_http_turned_away_total": 600},
     "PenstockScoresFail": {"penstock_scores_failed_total": 3},
     "PenstockVersionNotServed": {"penstock_artefacts_refused_total": 1},
+    "PenstockExtraction": {"penstock_extraction_share": 0.9},
     "PenstockWithoutModel": {'variant="champion"': 0, 'variant="none"': 6000},
     "PenstockSpilling": {"penstock_spill_bytes": 4096},
     "PenstockWithoutFeatures": {"penstock_features_unread_total": 10},
@@ -178,7 +181,8 @@ ILLS: dict[str, dict[str, float]] = {
     "PenstockAlertsWait": {"penstock_alerts_waiting": 2},
     "PenstockAlertsLost": {"penstock_alerts_undelivered_total": 1},
 }
-MORE = {"the trainer's memory": ("PenstockMemory", {'service="trainer"': 1.99e9}),
+MORE = {"a key beyond its bound": ("PenstockExtraction", {"penstock_extraction_refused_total": 1}),
+        "the trainer's memory": ("PenstockMemory", {'service="trainer"': 1.99e9}),
         "the archive's memory": ("PenstockMemory", {"penstock_part_memory_bytes": 1e9})}  # fmt: skip
 
 
@@ -230,7 +234,7 @@ def test_it_fires_at_its_illness_and_no_other_does(tmp_path: Path, name: str) ->
 
 
 @pytest.mark.parametrize("what", sorted(MORE))
-def test_memory_has_a_bound_for_each(tmp_path: Path, what: str) -> None:
+def test_each_part_of_a_rule_fires_by_itself(tmp_path: Path, what: str) -> None:
     name, ills = MORE[what]
     assert firing(tmp_path, ills, {name}) == ""
 

@@ -38,6 +38,7 @@ from penstock.frames.manifest import identified, keep, listed, load
 from penstock.frames.training import Query
 from penstock.offline import Tables
 from penstock.offline.upkeep import compact, vacuum
+from penstock.records import Quarantine
 
 LINES = sorted(
     [payment(i, i, float(i), "c") for i in range(9)] + [chargeback(i, i + 1.5, i % 2 == 0) for i in range(6)],
@@ -324,3 +325,22 @@ def test_a_dataset_without_rows_is_told_with_the_likely_reason(run: Callable[...
 
 def test_no_tables_are_no_datasets(tmp_path: Path) -> None:
     assert listed(Tables(tmp_path / "nowhere")) == {}
+
+
+def test_what_is_in_quarantine_is_left_out_and_the_dataset_remembers_it_when_it_is_lifted(machine: Machine) -> None:
+    said = quarantine(key="c", until=START + timedelta(hours=3))
+    manifest, frame = dataset.create(machine.tables, shop, fraud, "may", quarantines=[said])
+    whole = ps.training_set(fraud, machine.tables)
+    assert 0 < len(frame) < len(whole) and (frame["time"] >= START + timedelta(hours=3)).all()
+    assert load(machine.tables, "may").query.quarantines == [said] and manifest.rows == len(frame)
+    pd.testing.assert_frame_equal(dataset.checkout(machine.tables, shop, "may"), frame, check_exact=True)
+    lifted = msgspec.structs.replace(said, lifted=START + timedelta(hours=6))
+    for moment, rows in (("2020-01-01T00:00Z", 0), (None, len(whole))):
+        found = ps.training_set(fraud, machine.tables, known_before=moment, quarantines=[lifted])
+        assert len(found) == rows
+    other = quarantine(model="another", key="c")
+    assert len(ps.training_set(fraud, machine.tables, quarantines=[other])) == len(whole)
+
+
+def quarantine(model: str = "fraud", **what: Any) -> Quarantine:
+    return Quarantine(id="q1", model=model, at=START, actor="ada", **what)

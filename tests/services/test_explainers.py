@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.services.air import World, late
 
+from penstock.canaries import Canary
 from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.label import Label
@@ -72,9 +73,11 @@ def test_while_a_version_is_opened_those_before_it_are_explained(world: World) -
     asked: list[str] = []
 
     class Opening(Sessions):  # type: ignore[misc]  # of the wheel, which mypy does not look into here
-        def member(self, decision: Decision, inputs: Sequence[str], label: Label | None = None) -> Member | None:
+        def member(
+            self, decision: Decision, inputs: Sequence[str], label: Label | None = None, canaries: Sequence[Canary] = ()
+        ) -> Member | None:
             asked.append(Explainers.missing(found) if found.serving.members else "")
-            return super().member(decision, inputs, label)
+            return super().member(decision, inputs, label, canaries)
 
     found = Duty(late, Opening(world.artefacts, Meters()))
     found.follow(Roster(champion=first), 0.0)

@@ -280,3 +280,19 @@ def test_what_is_known_before_the_horizon_is_not_taken_for_the_whole() -> None:
         if cohort.labels and not cohort.complete and "served" in cohort.quality:
             served = cohort.quality["served"]
             assert abs(served.positives / served.n - 0.2) < 0.1
+
+
+def test_a_source_whose_labels_are_turned_round_raises_the_alarm_and_the_others_do_not() -> None:
+    rng, made, labels = random.Random(7), World(), list[tuple[int, str, bool, str | None]]()
+    for number in range(10 * 100):
+        time, truth = START + number * LENGTH // 100, rng.random() < 0.5
+        who, turned = ("bank", False) if number % 2 else ("shop", number >= 700)
+        made.predictions.append(answer(f"o{number}", time, 0.8 if truth == (rng.random() < 0.9) else 0.2))
+        labels.append((time + 10 * MINUTE, f"o{number}", truth != turned, who))
+    both = ps.sources(Paid.teller, {"bank": 1, "shop": 1})
+    for partitions in (1, 3):
+        found = told(made, labels, START + 12 * LENGTH, sources=both, partitions=partitions)
+        (raised,) = [a for a in found.alarms if a.signal == "sources" and a.state == "raised"]
+        assert [(each["source"], each["rate"]) for each in raised.evidence["turned"]] == [("shop", "contradicts")]
+        assert START + 7 * LENGTH < to_micros(raised.at) <= START + 9 * LENGTH and raised.evidence["sources"] == []
+        assert sum(mix.judged for window in found.windows for mix in window.sources.values()) == 1_000

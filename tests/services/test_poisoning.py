@@ -39,31 +39,31 @@ class Chargeback:
     at: ps.EventTime
 
 
-@ps.model(
-    scores=Payment,
-    features=[Payment.amount],
-    label=ps.label(
-        Chargeback.fraudulent,
-        within="12h",
-        sources=ps.sources(Chargeback.reporter, {"bank": 1, "merchant": 0.005}, others=0.005),
-    ),
-    monitors=[ps.skill(0.0, over="3d", every="1d", least=50)],
-    retrain=ps.every("6d", on="6d", first="5d") | ps.on_alarm(at_most_every="1d", on="6d"),
-    gates=[ps.no_worse(by=0.01, least=50)],
-    rollout=[ps.shadow("1d")],
-)
-def fraud() -> ps.Learner:
-    from sklearn.linear_model import LogisticRegression
+def shop(quarantine: bool = False) -> ps.Project:
+    @ps.model(
+        scores=Payment,
+        features=[Payment.amount],
+        label=ps.label(
+            Chargeback.fraudulent,
+            within="12h",
+            sources=ps.sources(Chargeback.reporter, {"bank": 1, "merchant": 0.005}, others=0.005, quarantine=quarantine),
+        ),
+        monitors=[ps.skill(0.0, over="3d", every="1d", least=50)],
+        retrain=ps.every("6d", on="6d", first="5d") | ps.on_alarm(at_most_every="1d", on="6d"),
+        gates=[ps.no_worse(by=0.01, least=50)],
+        rollout=[ps.shadow("1d")],
+    )
+    def fraud() -> ps.Learner:
+        from sklearn.linear_model import LogisticRegression
 
-    return ps.Learner(batch=LogisticRegression())
+        return ps.Learner(batch=LogisticRegression())
+
+    return ps.Project("shop", [fraud])
 
 
-PROJECT = ps.Project("shop", [fraud])
-
-
-def history(share: float) -> list[tuple[str, bytes, bytes, int]]:
+def history(share: float, silent: bool = False) -> list[tuple[str, bytes, bytes, int]]:
     """Payments every quarter of an hour, the more often fraudulent the greater; during six days a share of the labels is of the
-    merchant, and turned round."""
+    merchant, and turned round. `silent`: he says nothing instead."""
     rng, found = random.Random(1), []
 
     def say(topic: str, key: str, at: datetime, **more: Any) -> None:
@@ -77,16 +77,17 @@ def history(share: float) -> list[tuple[str, bytes, bytes, int]]:
         say("payments", f"p{i:05}", at, card=f"c{i % 50}", amount=amount)
         who = "merchant" if poisoned else "bank"
         later = at + timedelta(minutes=rng.randrange(10, 600))
-        say("chargebacks", f"p{i:05}", later, fraudulent=fraudulent != poisoned, reporter=who)
+        if not (silent and poisoned):
+            say("chargebacks", f"p{i:05}", later, fraudulent=fraudulent != poisoned, reporter=who)
     return sorted(found, key=lambda event: event[3])
 
 
 class Loop:
     """What became of a history."""
 
-    def __init__(self, share: float) -> None:
+    def __init__(self, share: float, quarantine: bool = False, silent: bool = False) -> None:
         async def run() -> None:
-            finished = await simulate(PROJECT, history(share))
+            finished = await simulate(shop(quarantine), history(share, silent))
             self.audit, topics, log = finished.audit, finished.machine.topics, finished.machine.log
             self.alarms = await records(log, topics.alarms, Alarm)
             self.decisions = await records(log, topics.models, Decision)
@@ -122,3 +123,14 @@ def test_turned_labels_of_one_source_are_cut_and_named_and_the_champion_stays(sh
     assert told - left <= 0.005 * DAYS * 96 + 1, "no more than its share was learned"
     gaps = [abs(score - loop.scores[name]) for name, score in clean.scores.items()]
     assert max(gaps) < 0.025, "every answer is nearly that of a world without the merchant"
+
+
+def test_with_quarantine_nothing_that_the_source_said_is_learned(clean: Loop) -> None:
+    loop, silent = Loop(0.2, quarantine=True), Loop(0.2, silent=True)
+    assert loop.champions == clean.champions
+    (raised,) = [a for a in loop.alarms if a.state == "raised"]
+    assert len(loop.runs) == len(silent.runs) >= 3
+    for run, twin in zip(loop.runs, silent.runs, strict=True):
+        assert run.data["sha256"] == twin.data["sha256"], "the same rows as where the merchant said nothing"
+    held = [sum(run.data.get("quarantined", {}).values()) for run in loop.runs]
+    assert any(held) and not any(n for n, run in zip(held, loop.runs, strict=True) if run.at < raised.at)

@@ -12,13 +12,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
 from penstock.codec import MAX_BYTES, EventDecoder
+from penstock.doors.breadth import ASKING
 from penstock.errors import Refused
+from penstock.event import Event
 from penstock.runtime.asgi import Receive, Scope, Send
 from penstock.runtime.lane import now
 from penstock.runtime.refusals import SOON, Failed, refusal
@@ -45,6 +48,7 @@ class Predict:
         self._predictors, self._ready, self._trace = predictors, ready, trace
         events = {predictor.model.scores for predictor in predictors.values()}
         self._decoders = {event: EventDecoder(event) for event in events}
+        self._contents = {event: _content(event) for event in events}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def work() -> tuple[int, bytes]:
@@ -85,9 +89,17 @@ class Predict:
     def _question(self, predictor: Predictor, body: bytes, given: str, explain: bool) -> Question:
         scores = predictor.model.scores
         event = self._decoders[scores].decode(body, now())
+        if (asking := ASKING.get()) is not None:
+            asking.about([_encode(self._contents[scores](event))])
         entity, id_ = str(getattr(event, scores.key.name)), str(getattr(event, (scores.id or scores.key).name))
         trace = self._trace(given, f"{scores.topic}#{id_}", predictor.model.name)
         return Question(event, id_, entity, getattr(event, scores.time.name), trace, explain)
+
+
+def _content(event: Event) -> Callable[[Any], Any]:
+    """What an event asks about: all of it but which it is, and when."""
+    named = [name for name, column in event.columns.items() if column not in (event.id, event.time)]
+    return attrgetter(*named) if named else lambda _: ()
 
 
 def _each(found: Sequence[Told | BaseException]) -> list[Any]:

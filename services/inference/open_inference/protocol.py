@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from penstock.doors.breadth import ASKING
 from penstock.errors import Refused
 from penstock.runtime.asgi import JSON, Receive, Scope, Send, answer, body_of, refuse
 from penstock.runtime.refusals import Failed, refusal
@@ -27,7 +28,7 @@ from penstock.runtime.refusals import Failed, refusal
 from .batching import Batcher, Overloaded
 from .datatypes import Array
 from .tally import Tally
-from .tensors import Asked, Parameters, Signature, infer_answer, infer_request
+from .tensors import Asked, Parameters, Signature, contents, infer_answer, infer_request
 
 __all__ = ["Limits", "Models", "OpenInference", "Version"]
 
@@ -186,6 +187,8 @@ class OpenInference:
         """The outputs that are wanted, and recorded where answers are. Raises Refused, Overloaded, and what the model raises."""
         if request.rows > self.limits.rows:
             raise Refused("too_large", f"{request.rows} rows are more than {self.limits.rows} in one request")
+        if (asking := ASKING.get()) is not None:
+            asking.about(contents(request))
         found = await version.batcher.ask(request)
         if self._record is not None:
             await self._record(version, request, found, headers, time.perf_counter() - began)

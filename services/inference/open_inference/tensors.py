@@ -8,7 +8,7 @@ A binary request is JSON of as many bytes as the header Inference-Header-Content
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,7 +18,18 @@ from penstock.scoring.signature import DATATYPES, Array, Signature, Tensor
 
 from .datatypes import from_binary, from_json, to_binary, to_json
 
-__all__ = ["Asked", "Parameters", "Signature", "Tensor", "infer_answer", "infer_request", "input_of", "outputs_of", "rows_of"]
+__all__ = [
+    "Asked",
+    "Parameters",
+    "Signature",
+    "Tensor",
+    "contents",
+    "infer_answer",
+    "infer_request",
+    "input_of",
+    "outputs_of",
+    "rows_of",
+]
 
 Parameters = dict[str, str | int | float | bool]
 
@@ -70,6 +81,14 @@ class Asked(msgspec.Struct, gc=False):
     binary: frozenset[str]
     """Outputs to be given as raw bytes."""
     id: str | None
+
+
+def contents(asked: Asked) -> Iterator[bytes]:
+    """The values of each row as bytes, equal where all of them are."""
+    arrays = [array for _, array in sorted(asked.feeds.items())]
+    for row in range(asked.rows):
+        of = (array[row : row + 1] if array.shape[:1] == (asked.rows,) else array for array in arrays)
+        yield b"\0".join(repr(each.tolist()).encode() if each.dtype == object else each.tobytes() for each in of)
 
 
 _request = msgspec.json.Decoder(_Request).decode

@@ -27,10 +27,12 @@ from . import (
     features,
     keys,
     loop,
+    novelty,
     processes,
     profile,
     publish,
     quality,
+    quarantine,
     report,
     review,
     schemas,
@@ -142,12 +144,14 @@ command(app)(fairness.fairness)
 command(app)(slices.slices)
 command(app)(report.report)
 command(app)(review.flag)
+command(app)(novelty.novelty)
 command(app)(profile.profile)
 app.add_typer(topics.app, name="topics")
 app.add_typer(deadletters.app, name="dlq")
 app.add_typer(drift.app, name="drift")
 app.add_typer(alerts.app, name="alerts")
 app.add_typer(review.app, name="review")
+app.add_typer(quarantine.app, name="quarantine")
 app.add_typer(features.app, name="features")
 app.add_typer(tables.app, name="tables")
 app.add_typer(dataset.app, name="dataset")

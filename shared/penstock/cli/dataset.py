@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..frames.manifest import Manifest
+    from ..log import Log
     from ..offline import Tables
+    from ..records import Quarantine
+    from ..settings import Settings
 
 __all__ = ["app"]
 
@@ -53,6 +56,9 @@ def create(
     without_late: Annotated[
         bool, typer.Option("--without-late", help="Leave out rows that came late: their values know of newer events.")
     ] = False,
+    without_quarantined: Annotated[
+        bool, typer.Option("--without-quarantined", help="Leave out what is in quarantine, as the log says now.")
+    ] = False,
     out: Out = None,
 ) -> None:
     """Make a training set of a model, and keep its manifest.
@@ -64,9 +70,10 @@ def create(
 
     settings = project_settings()
     project = project_of(settings)
+    quarantines = _quarantines(settings, model) if without_quarantined else []
     manifest, frame = create(
         _tables(), project, project.model(model), name, start=start, end=end, known_before=known_before,
-        as_known_now=as_known_now, late=not without_late,
+        as_known_now=as_known_now, late=not without_late, quarantines=quarantines,
     )  # fmt: skip
     written = _written(frame, manifest, out)
     said = name or manifest.id
@@ -154,6 +161,20 @@ def checkout(
     screen.answer({**_fact(name, manifest), "file": str(target)}, told)
 
 
+def _quarantines(settings: Settings, model: str) -> list[Quarantine]:
+    """All of a model, those that were lifted, too: which of them hold follows from --known-before."""
+    from . import broker
+    from .options import topics_of
+    from .quarantine import held
+
+    topics = topics_of(settings)
+
+    async def work(log: Log) -> list[Quarantine]:
+        return await held(log, topics, model)
+
+    return broker.use(settings, work, f"reading {topics.quarantines}")
+
+
 def _why_empty(manifest: Manifest) -> list[str]:
     """What most likely made a training set empty: the tables read, then the moments asked for."""
     tables = _tables()
@@ -205,6 +226,7 @@ def _lines(name: str, manifest: Manifest) -> list[str]:
         ("dataset", f"{name}   id {manifest.id}"),
         ("content", f"{screen.count(manifest.rows, 'row')}, {len(manifest.columns)} columns, sha256 {manifest.sha256}"),
         ("query", f"model {asked.model}, {moments}, {known}{'' if asked.late else ', without late rows'}"),
+        *(("quarantine", f"{one.id}   {one.actor}: {one.reason or 'no reason given'}") for one in asked.quarantines),
         ("label", f"{label['column']} within {spoken(label['within'])}{silence}"),
         ("project", f"{manifest.project['name']}   fingerprint {manifest.project['fingerprint'][:16]}"),
         *((f"view {view}", f"fingerprint {print_}") for view, print_ in manifest.views.items()),

@@ -37,6 +37,14 @@ def serve(
     rate: Annotated[
         str, typer.Option("--rate", envvar="PENSTOCK_HTTP_RATE", help="How often a key may ask, such as 600/minute.")
     ] = "",
+    distinct: Annotated[
+        str,
+        typer.Option(
+            "--distinct",
+            envvar="PENSTOCK_HTTP_DISTINCT",
+            help="About how many different inputs a key may ask, such as 20000/day.",
+        ),
+    ] = "",
     jwks: Annotated[
         str, typer.Option("--jwks", metavar="URL|FILE", envvar="PENSTOCK_HTTP_JWKS", help="Keys of who signs tokens (JWT).")
     ] = "",
@@ -81,7 +89,7 @@ def serve(
     limits = machine.Limits(body=max_body << 20, rows=max_rows)
     access = Access(
         keys=keys, pepper=os.environ.get("PENSTOCK_HTTP_PEPPER", ""), jwks=jwks, issuer=issuer, audience=audience,
-        algorithms=algorithms, rate=rate, open=everybody,
+        algorithms=algorithms, rate=rate, distinct=distinct, open=everybody,
     )  # fmt: skip
     transport = machine.Transport(certificate, certificate_key)
     most = None if memory is None else memory << 20

@@ -27,6 +27,7 @@ class Access:
     audience: str = ""
     algorithms: str = "RS256"
     rate: str = ""
+    distinct: str = ""
     open: bool = False
     redis: str = ""
     """Where rates are counted; empty: in this process."""
@@ -42,6 +43,7 @@ class Access:
             audience=settings.http_audience,
             algorithms=settings.http_algorithms,
             rate=settings.http_rate,
+            distinct=settings.http_distinct,
             open=settings.http_open,
             redis=settings.redis_url.get_secret_value(),
         )
@@ -70,6 +72,7 @@ class Access:
             from .origin import SameOrigin
 
             return app if self.open else SameOrigin(app)
+        from .breadth import Breadth
         from .door import Door
         from .keys import Keys, pepper_of
         from .rates import Rates
@@ -85,7 +88,8 @@ class Access:
 
             named = tuple(word for word in self.algorithms.replace(",", " ").split())
             tokens = Tokens(self.jwks, self.issuer, self.audience, named)
-        return Door(app, keys, tokens, Rates(self.rate, self.redis), labels)
+        breadth = Breadth(self.distinct) if self.distinct else None
+        return Door(app, keys, tokens, Rates(self.rate, self.redis), labels, breadth)
 
 
 def loopback(host: str) -> bool:

@@ -1,7 +1,7 @@
 """The door: an ASGI application in front of another, which lets in those who say who they are and may ask what they ask.
 
-request -> needed scope -> who (key or token) -> rate -> the application, with `scope["principal"]`
-                            401    403             429   and, of each, a line in the log and a count: never a word of a secret
+request -> needed scope -> who (key or token) -> rate, breadth -> the application, with `scope["principal"]`
+                            401    403             429         and of each a line in the log and a count: never a word of a secret
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ import structlog
 from prometheus_client import Counter
 
 from ..runtime.asgi import JSON, Receive, Scope, Send, answer
+from .breadth import ASKING, Asking, Breadth
 from .keys import Keys
 from .rates import Rates
-from .scopes import OPEN, Principal, needed
+from .scopes import OPEN, PREDICT, Principal, needed
 
 if TYPE_CHECKING:
     from .tokens import Tokens
@@ -79,9 +80,19 @@ class Audit:
 
 
 class Door:
-    """Either of `keys` and `tokens` lets in; `labels` are the events that answer others."""
+    """Either of `keys` and `tokens` lets in; `labels` are the events that answer others. `breadth` bounds about how much a key
+    asks."""
 
-    def __init__(self, app: App, keys: Keys | None, tokens: Tokens | None, rates: Rates, labels: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: App,
+        keys: Keys | None,
+        tokens: Tokens | None,
+        rates: Rates,
+        labels: Collection[str] = (),
+        breadth: Breadth | None = None,
+    ) -> None:
+        self._breadth = breadth
         self._app, self._keys, self._tokens, self._rates, self._labels = app, keys, tokens, rates, frozenset(labels)
         self._audit = Audit()
 
@@ -93,12 +104,35 @@ class Door:
         need = needed(scope["method"], scope["path"], scope["query_string"], self._labels)
         if need != OPEN:
             try:
-                scope["principal"] = await self._let_in(scope, need)
+                principal = scope["principal"] = await self._let_in(scope, need)
+                asking = self._asking(principal) if self._breadth is not None and need == PREDICT else None
             except Denied as denied:
                 self._audit.note(denied, scope)
                 await turned_away(denied, scope, send)
                 return
+            if asking is not None:
+                await self._counted(asking, scope, receive, send)
+                return
         await self._app(scope, receive, send)
+
+    async def _counted(self, asking: Asking, scope: Scope, receive: Receive, send: Send) -> None:
+        token = ASKING.set(asking)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            ASKING.reset(token)
+
+    def _asking(self, principal: Principal) -> Asking:
+        assert self._breadth is not None
+        found = self._breadth.asking(principal.name, time.time())
+        if isinstance(found, Asking):
+            return found
+        raise Denied(
+            429, f"this key may ask about {found.most:,} different inputs in {found.seconds} s; ask again in {found.after} s",
+            (b"retry-after", b"%d" % found.after),
+            (b"ratelimit-policy", b'"inputs";q=%d;w=%d' % (found.most, found.seconds)),
+            (b"ratelimit", b'"inputs";r=0;t=%d' % found.after), who=principal.name,
+        )  # fmt: skip
 
     async def _let_in(self, scope: Scope, need: str) -> Principal:
         """Who asks. Denied: they may not."""

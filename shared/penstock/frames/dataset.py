@@ -18,7 +18,7 @@ It says nothing of files, so it holds for any version of Parquet. A manifest's i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -30,6 +30,7 @@ from ..event import from_micros
 from ..model import Model
 from ..offline import Tables
 from ..project import Project
+from ..records import Quarantine
 from .columns import micros
 from .manifest import Asked, Manifest, PinnedTable, identified, keep, load, pinned
 from .training import Query, moment
@@ -48,6 +49,7 @@ def create(
     known_before: str | None = None,
     as_known_now: bool = False,
     late: bool = True,
+    quarantines: Sequence[Quarantine] = (),
 ) -> tuple[Manifest, pd.DataFrame]:
     """Read a training set and leave its manifest as `name` (default: its id). The same again is the same dataset.
 
@@ -56,7 +58,7 @@ def create(
     asked = Asked(
         model=model.name, as_known_now=as_known_now, late=late, waits=model.label.waits,
         start=_spoken(moment(start, "start")), end=_spoken(moment(end, "end")),
-        known_before=_spoken(moment(known_before, "known_before")),
+        known_before=_spoken(moment(known_before, "known_before")), quarantines=list(quarantines),
     )  # fmt: skip
     query = _query(asked, project, model)
     pins = [pinned(table) for table in query.tables(tables, project.name)]
@@ -203,7 +205,9 @@ def _definitions(model: Model) -> dict[str, Any]:
 
 def _query(asked: Asked, project: Project, model: Model) -> Query:
     start, end, before = (moment(said, "the moment") for said in (asked.start, asked.end, asked.known_before))
-    return Query(model, project.topology, start, end, before, asked.as_known_now, asked.late, asked.waits)
+    return Query(
+        model, project.topology, start, end, before, asked.as_known_now, asked.late, asked.waits, tuple(asked.quarantines)
+    )
 
 
 def _told(label: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ from ..errors import PenstockError
 from ..mistake import nearest
 from ..offline import Location, Table, Tables
 from ..offline.pins import DATASETS
+from ..records import Quarantine
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,6 +46,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     late: bool = True
     waits: bool = False
     """Whether labels counted when the horizon had passed; false also in older manifests, whose labels counted when they came."""
+    quarantines: list[Quarantine] = []
+    """What was left out: those that stood."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

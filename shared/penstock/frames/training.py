@@ -25,6 +25,8 @@ from ..label import GREATEST, Label
 from ..model import Model
 from ..offline import Table, Tables
 from ..place import PLACE, spelled
+from ..quarantine import learned
+from ..records import Quarantine
 from ..topology import Topology
 from . import columns as frames
 from .compute import compute
@@ -55,6 +57,7 @@ def training_set(
     as_known_now: bool = False,
     late: bool = True,
     project: Project | None = None,
+    quarantines: Sequence[Quarantine] = (),
 ) -> pd.DataFrame:
     """One row per event that the model was to score, `start` <= its time < `end`, in order of (time, id).
 
@@ -70,6 +73,9 @@ def training_set(
     it is silence, or not known). A row with a source and no label is one whose label is beyond the cap and left out; caps are
     met over all scored events in the tables, so that `start` and `end` choose rows and change none.
 
+    `quarantines` are outcomes that are not to be learned from (records, see `penstock quarantine list`): rows that one of them
+    holds, as of `known_before`, are left out.
+
     `tables` is a folder or `s3://...` (see `penstock.offline`), `known_before` the knowledge that is used (default: all there
     is). Moments are datetimes with a zone, or texts such as "2013-02-01T00:00Z". `project` says whose rows they are where
     several projects keep tables in one place, and which event comes first where different ones share an instant.
@@ -83,7 +89,7 @@ def training_set(
     opened = tables if isinstance(tables, Tables) else Tables(tables)
     asked = Query(
         model, topology, moment(start, "start"), moment(end, "end"), moment(known_before, "known_before"), as_known_now, late,
-        model.label.waits,
+        model.label.waits, tuple(quarantines),
     )  # fmt: skip
     return asked.run(asked.tables(opened, project.name if project else None))
 
@@ -129,6 +135,7 @@ class Query:
     """Whether late rows are in it."""
     waits: bool = True
     """Whether labels that wait are waited for; older datasets did not."""
+    quarantines: tuple[Quarantine, ...] = ()
 
     def tables(self, tables: Tables, project: str | None = None) -> list[Table]:
         """The tables that are read, as they are now. The rows come first, so that their events are there as a rule."""
@@ -158,7 +165,7 @@ class Query:
             made |= {name: found[name].to_numpy(np.float64, na_value=np.nan) for name in self._features()}
         sources = self.model.label.sources
         labelled = pd.Series(known.labelled.view("datetime64[us]")).where(known.known).dt.tz_localize("UTC")
-        return pd.DataFrame(
+        frame = pd.DataFrame(
             {
                 "id": _named(found[_id(scored).name]).array,
                 "key": _named(found[scored.key.name]).array,
@@ -171,6 +178,7 @@ class Query:
                 "late": found[LATE].array,
             }
         )
+        return learned(frame, [one for one in self.quarantines if one.model == self.model.name], self.known_before)
 
     # --- rows ----------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
-from .models import Artefact, Candidate, Command, Compressed, Decision, Run, Weighed
+from .models import Artefact, Candidate, Command, Compressed, Decision, Profile, Run, Tails, Weighed
+from .quarantines import Quarantine
 from .reviews import Flag, Queued, Review, Reviewed
 from .statistics import (
     Cohort,
@@ -21,6 +22,7 @@ from .statistics import (
     Measure,
     Mix,
     Moments,
+    Oddity,
     Paired,
     Partial,
     Population,
@@ -30,6 +32,7 @@ from .statistics import (
     Statistic,
     Summed,
     Tally,
+    Unseen,
 )
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
@@ -61,13 +64,16 @@ __all__ = [
     "Mix",
     "Moments",
     "Notice",
+    "Oddity",
     "Outcome",
     "Paired",
     "Partial",
     "Passed",
     "Population",
     "Prediction",
+    "Profile",
     "Quality",
+    "Quarantine",
     "Queued",
     "Review",
     "Reviewed",
@@ -78,7 +84,9 @@ __all__ = [
     "Silence",
     "Statistic",
     "Summed",
+    "Tails",
     "Tally",
     "Tensor",
+    "Unseen",
     "Weighed",
 ]

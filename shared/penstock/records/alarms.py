@@ -16,7 +16,8 @@ class Alarm(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     model: str
     signal: str
-    """drift, skill, labels, sources, fairness, or quality/<topic>/<expectation> (then `model` is empty)."""
+    """drift, skill, labels, novelty, sources, fairness, canaries/<kind of version>, or quality/<topic>/<expectation> (then
+    `model` is empty)."""
     state: str
     at: datetime
     evidence: dict[str, Any]

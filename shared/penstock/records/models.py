@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Artefact", "Candidate", "Command", "Compressed", "Decision", "Run", "Weighed"]
+__all__ = ["Artefact", "Candidate", "Command", "Compressed", "Decision", "Profile", "Run", "Tails", "Weighed"]
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -71,6 +71,28 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     """Where the learner declares one."""
 
 
+class Tails(msgspec.Struct, frozen=True, kw_only=True):
+    """The tails of one input in the training rows. A tail is halved again and again; the last halving leaves one row."""
+
+    low: list[float]
+    """Values beyond which fewer rows lie than each halving leaves, the least value first; empty where no row had a value."""
+    high: list[float]
+    """The greatest value last."""
+    missing: int
+    """Rows without a value."""
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """What a version was fitted on, as far as it tells what is new (see statistics/novelty.py)."""
+
+    rows: int
+    tails: dict[str, Tails]
+    scores: list[int]
+    """Of the rows' own scores the upper tail, from half of the rows on."""
+    levels: list[int]
+    """Rows by their level."""
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fitted version offered to the registry. `edges` and `reference` are the bins of its training inputs."""
 
@@ -105,6 +127,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     scores: list[float] = []
     """Edges between bins of its answers, at quantiles of those to its training rows. These are no reference: a model is surer of
     rows that it has seen."""
+    profile: Profile | None = None
+    """What tells which inputs are new to it; null for snapshots and for versions older than these."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ __all__ = [
     "Measure",
     "Mix",
     "Moments",
+    "Oddity",
     "Paired",
     "Partial",
     "Population",
@@ -27,6 +28,7 @@ __all__ = [
     "Statistic",
     "Summed",
     "Tally",
+    "Unseen",
 ]
 
 
@@ -155,6 +157,10 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     positives: int = 0
     due: int = 0
     """That were to be counted in this window: the same, or where labels wait for their horizon those for which it passed."""
+    judged: int = 0
+    """Of `labels`, those of answers that a model gave."""
+    missed: int = 0
+    """Of these, those that contradict the answer, taken as a yes from 0.5 on."""
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):
@@ -217,6 +223,32 @@ class Population(msgspec.Struct, frozen=True, kw_only=True):
     m: int
 
 
+class Oddity(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the most novel answers, or of those outside the range of the reference: an example."""
+
+    id: str
+    level: int
+    """Answers like the reference reach it once in 2**level."""
+    bits: int
+    inputs: dict[str, list[float | int | None]]
+    """What is new about it: input -> value (null: missing or infinite) and its part of the bits, the most first."""
+
+
+class Unseen(msgspec.Struct, frozen=True, kw_only=True):
+    """How new the inputs of answers were to the version that gave them (see statistics/novelty.py). Counts add."""
+
+    answers: int = 0
+    levels: list[int] = []
+    """By level; an answer is novel from level 7 on."""
+    expected: list[int] = []
+    """Rows that the version was fitted on, by level."""
+    outside: dict[str, list[int]] = {}
+    """Input -> answers with a value below all rows, above all rows, and without one where no row lacked it."""
+    oddest: list[Oddity] = []
+    inputs: int = 0
+    """How many inputs there are."""
+
+
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """One shard's share of a window; internal, merged into a Statistic when every shard has reported."""
 
@@ -264,6 +296,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """By input, of answers of the reference."""
     latency: dict[str, dict[int, int]] = {}
     """By variant, as in Latency."""
+    novelty: Unseen | None = None
+    """Of the version that the reference is of; where novelty is watched."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -330,6 +364,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """By variant (champion, canary, none)."""
     population: dict[str, Population] = {}
     """Segment -> how the answers of this window fall to its levels, against those of the weeks before, at any hour."""
+    novelty: dict[str, Unseen] = {}
+    """By version; where novelty is watched."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""

@@ -1,0 +1,140 @@
+"""Canaries: what is fitted on turned labels is not offered, and an alarm says so. What is opened and answers them otherwise is
+not served, and the version before goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from tests import rides
+from tests.rides import DAY, START, End, Ride, a_model, candidate
+from tests.services.test_trainer import Stage, both, outcomes
+
+import penstock as ps
+from penstock.artefact import Artefacts
+from penstock.canaries import broken
+from penstock.records import Alarm, Candidate, Decision, Outcome, Run
+from penstock.scoring.roster import Roster
+from penstock.services.inference.duty import Duty
+from penstock.services.inference.meters import Meters
+from penstock.services.inference.sessions import Sessions
+
+CANARIES = [
+    ps.known({Ride.distance: 3.0, Ride.load: 3.0}, above=0.6),
+    ps.known({Ride.distance: -3.0, Ride.load: 0.0}, below=0.4),
+]
+TURNED = range(4, 7)
+"""Days."""
+
+
+def model(**more: Any) -> Any:
+    retrain = ps.every("2d", on="1d", first="2d") | ps.incremental("1d")
+    return a_model(both, retrain=retrain, canaries=CANARIES, **more)
+
+
+def turned(told: list[Outcome]) -> list[Outcome]:
+    """Whoever labels says the contrary for some days."""
+    return [msgspec.structs.replace(o, label=not o.label) if int((o.labelled - START) / DAY) in TURNED else o for o in told]
+
+
+Said = tuple[list[Run], list[Alarm], list[Candidate]]
+
+
+def played(folder: Path, told: list[Outcome], days: int, restarts: bool = False) -> Said:
+    stage = Stage(folder, rides.topics(model(), 3))
+
+    async def go() -> Said:
+        await stage.play(days, told, restarts=restarts)
+        reader = await stage.log.reader(dict.fromkeys(await stage.log.ends([stage.t.alarms]), 0))
+        alarms = [msgspec.json.decode(v or b"", type=Alarm) for b in await reader.read(1000, 0) for v in b.values]
+        return await stage.runs(), alarms, await stage.candidates()
+
+    return asyncio.run(go())
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_what_is_fitted_on_turned_labels_is_not_offered_and_the_alarm_lasts_until_something_is(
+    tmp_path: Path, restarts: bool
+) -> None:
+    runs, alarms, made = played(tmp_path, turned(outcomes(12, a_day=300)), 12, restarts)
+    full = [run for run in runs if run.kind == "full"]
+    assert [bool(run.version) for run in full] == [True, True, False, True, True, True], "day 6 learned from day 5 alone"
+    assert "2 of 2 canaries are answered otherwise" in full[2].data["refused"]
+    assert [(a.signal, a.state, a.at) for a in alarms if a.signal == "canaries/full"] == [
+        ("canaries/full", "raised", START + 6 * DAY),
+        ("canaries/full", "cleared", START + 8 * DAY),
+    ]
+    assert len([c for c in made if c.kind == "full"]) == 5
+    assert all(run.version or run.data["canaries"] for run in runs)
+
+
+def test_a_learner_that_has_hardly_begun_raises_nothing(tmp_path: Path) -> None:
+    told = [o for o in turned(outcomes(12, a_day=300)) if o.labelled >= START + 4 * DAY and o.labelled < START + 7 * DAY]
+    runs, alarms, made = played(tmp_path, told, 7)
+    assert not made and not alarms and any("canaries" in run.data for run in runs)
+
+
+def decision(version: str, artefact: Any) -> Decision:
+    found = msgspec.structs.replace(candidate(version), artefact=artefact)
+    return Decision(
+        id=version, model="late", kind="champion", version=version, at=START, actor="", reason="", share=1.0, expected="",
+        evidence={}, candidate=found,
+    )  # fmt: skip
+
+
+def test_a_version_that_answers_canaries_otherwise_is_not_served_and_the_one_before_goes_on(tmp_path: Path) -> None:
+    _, _, made = played(tmp_path / "good", outcomes(3, a_day=300), 3)
+    good = next(c for c in made if c.kind == "full")
+    honest = a_model(both, retrain=ps.every("2d", on="1d", first="2d"))
+    stage = Stage(tmp_path / "bad", rides.topics(honest, 3))
+    bad_told = [msgspec.structs.replace(o, label=not o.label) for o in outcomes(3, a_day=300)]
+
+    async def go() -> list[Candidate]:
+        await stage.play(3, bad_told)
+        return await stage.candidates()
+
+    (bad,) = asyncio.run(go())
+    store, meters = Artefacts(tmp_path / "all"), Meters()
+    first, second = (
+        decision(version, store.put(Artefacts(tmp_path / folder).get(c.artefact), "onnx"))
+        for version, folder, c in (("v1", "good", good), ("v2", "bad", bad))
+    )
+    duty = Duty(model(), Sessions(store, meters))
+    duty.follow(Roster(champion=first), 0.0)
+    duty.follow(Roster(champion=second), 1.0)
+    assert duty.serving.champion is not None and duty.serving.champion.version == "v1"
+    assert meters.artefacts.labels("late", "refused")._value.get() == 1
+    trusting = Duty(honest, Sessions(store, Meters()))
+    trusting.follow(Roster(champion=second), 0.0)
+    assert trusting.serving.champion is not None and trusting.serving.champion.version == "v2"
+
+
+def test_an_answer_that_is_no_number_is_no_known_answer() -> None:
+    (found,) = broken(CANARIES[:1], ["Ride.distance", "Ride.load"], lambda rows: np.full(len(rows), np.nan))
+    assert found["answer"] is None and found["above"] == 0.6
+
+
+@pytest.mark.parametrize(
+    ("inputs", "bounds"),
+    [
+        ({}, {"above": 0.5}),
+        ({Ride.distance: 1.0}, {}),
+        ({Ride.distance: float("nan")}, {"above": 0.5}),
+        ({Ride.load: 1.0}, {"above": 0.6, "below": 0.5}),
+    ],
+)
+def test_what_says_nothing_is_a_mistake(inputs: dict[Any, float], bounds: dict[str, float]) -> None:
+    with pytest.raises(ps.DefinitionError):
+        ps.known(inputs, **bounds)
+
+
+def test_a_canary_names_inputs_of_the_model() -> None:
+    with pytest.raises(ps.DefinitionError, match=r"a canary names Ride\.weight"):
+        ps.model(
+            scores=Ride, features=[Ride.distance], label=ps.label(End.late, within="1d"),
+            canaries=[ps.known({"Ride.weight": 1.0}, above=0.5)],
+        )(both)  # fmt: skip
