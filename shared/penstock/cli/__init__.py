@@ -30,6 +30,7 @@ from . import (
     profile,
     publish,
     quality,
+    replay,
     schemas,
     scoring,
     screen,
@@ -124,6 +125,7 @@ def _before(
 # In the order in which `penstock --help` lists them.
 command(app)(loop.demo)
 command(app, takes_project=True)(loop.simulate)
+command(app)(replay.replay)
 command(app, takes_project=True)(processes.up)
 for _plain in (processes.down, processes.status, processes.logs, processes.run, processes.doctor):
     command(app)(_plain)
