@@ -120,10 +120,8 @@ def result(
     """Of records of one model; times in microseconds, `until` exclusive for windows."""
     first, last = from_micros(since), from_micros(until)
     known = [(name, at) for name, at in changes.items() if first <= at < last]
-    ends = [
-        min(at + timedelta(microseconds=within), after)
-        for (_, at), after in zip(known, [a for _, a in known[1:]] + [last], strict=True)
-    ]
+    after = [at for _, at in known[1:]] + [last]
+    ends = [min(at + timedelta(microseconds=within), then) for (_, at), then in zip(known, after, strict=False)]
     spans = _spans(told.alarms)
     alarms, found = list[Raised](), dict[str, Raised]()
     for alarm, cleared in spans:
