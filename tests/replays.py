@@ -34,7 +34,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         self.edges = {name: edges_of(self.X[:, i].astype(np.float32)) for i, name in enumerate(self.names)}
-        self.hours, self.spread = reference(self.names, self.X, self.times, self.edges, self.monitor.every)
+        self.hours, self.customs = reference(self.names, self.X, self.times, self.edges, [self.monitor.every])
         self.shares = {name: self.hours.shares(name) for name in self.names}
         self.watch, self.habits = Watch(), Habits()
 
@@ -47,7 +47,7 @@ class Watched:
             inputs[name] = np.bincount(places_of(window[:, i], self.edges[name]), minlength=width).tolist()
             expected[name] = (n @ self.shares[name][parts]).tolist()
         hours = {int(part): [int(k), int(self.hours.rows[part])] for part, k in zip(parts, n, strict=True)}
-        return Counts(inputs, expected, hours, {}, self.spread)
+        return Counts(inputs, expected, hours, customs=self.customs)
 
     def see(self, counts: Mapping[str, Counts] | Counts, end: int) -> None:
         """One period that ends then."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -86,7 +87,7 @@ def elec2(rows: int) -> list[Event]:
 
 WINGS = [f"att{i}" for i in range(1, 34)]
 _FIELDS = {"id": ps.Id[str], "trap": ps.Key[str], **dict.fromkeys(WINGS, float), "at": ps.EventTime}
-Beat = ps.event("beats")(type("Beat", (), {"__annotations__": _FIELDS, "__module__": __name__}))
+Beat: Any = ps.event("beats")(type("Beat", (), {"__annotations__": _FIELDS, "__module__": __name__}))
 
 
 @ps.event("named")

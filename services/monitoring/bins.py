@@ -28,11 +28,16 @@ class Binner:
         reference: Mapping[str, Sequence[int]],
         hours: Hours | None = None,
         spread: Mapping[str, float] | None = None,
+        customs: Mapping[int, Mapping[str, float]] | None = None,
     ) -> None:
         fit = [name for name in sorted(edges) if len(reference.get(name, ())) == len(edges[name]) + 2]
         self._edges = {name: np.asarray(edges[name], np.float64) for name in fit}
         self.reference = {name: list(reference[name]) for name in fit}
         self.spread = {name: found for name, found in (spread or {}).items() if name in self.reference}
+        self.customs = {
+            length: {name: found for name, found in of.items() if name in self.reference}
+            for length, of in (customs or {}).items()
+        }
         if hours is not None and any(
             name not in hours.counts or hours.counts[name].shape[1] != len(reference[name]) for name in fit
         ):

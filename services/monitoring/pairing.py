@@ -172,7 +172,7 @@ class PairingShard:
         except PenstockError as error:
             about = {"model": candidate.model, "version": candidate.version}
             structlog.get_logger(service="monitoring").warning("reference without hours", **about, cause=str(error))
-        return Binner(candidate.edges, candidate.reference, hours, candidate.spread)
+        return Binner(candidate.edges, candidate.reference, hours, candidate.spread, candidate.customs)
 
     def _explain(self, candidate: Candidate) -> None:
         """Be ready to explain a version's answers."""

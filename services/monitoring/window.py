@@ -228,6 +228,7 @@ class Window(msgspec.Struct):
                     expected=expected,
                     hours=hours,
                     spread=known.spread if known else {},
+                    customs=known.customs if known else {},
                 )
             )
         return found

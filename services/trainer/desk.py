@@ -75,6 +75,7 @@ class _Work:
     reference: dict[str, list[int]] = field(default_factory=dict)
     hours: Artefact | None = None
     spread: dict[str, float] = field(default_factory=dict)
+    customs: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 class Desk:
@@ -146,8 +147,9 @@ class Desk:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
         work.metrics, work.edges, work.reference = fitted.metrics, fitted.edges, fitted.reference
-        every = min((m.every for m in self.model.monitors if isinstance(m, Drift)), default=duration.DAY)
-        hours, work.spread = reference(self.model.inputs, rows.X, rows.time, fitted.edges, every)
+        periods = sorted({m.every for m in self.model.monitors if isinstance(m, Drift)}) or [duration.DAY]
+        hours, work.customs = reference(self.model.inputs, rows.X, rows.time, fitted.edges, periods)
+        work.spread = work.customs.get(periods[0], {})
         work.hours = self._artefacts.put(hours.dumped(), "npz")
         onnx = fitted.onnx
         if learner.compress is not None:
@@ -198,6 +200,7 @@ class Desk:
             explainer=work.explainer,
             hours=work.hours,
             spread=work.spread,
+            customs=work.customs,
         )
 
     def _weights(self) -> dict[str, float]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from penstock.inputs import Matrix, places_of
-from penstock.statistics.hours import Hours, Ints, hours_of, spreads_of
+from penstock.statistics.hours import Hours, Ints, customs_of, hours_of
+from penstock.statistics.shift import SPANS
 
 __all__ = ["reference"]
 
@@ -19,9 +20,12 @@ def reference(
     X: Matrix,  # noqa: N803
     times: Ints,
     edges: Mapping[str, Sequence[float]],
-    every: int,
-) -> tuple[Hours, dict[str, float]]:
-    """Of rows `X` (rows, inputs) at `times` (rows,) microseconds; customs are of windows of `every` microseconds."""
+    periods: Sequence[int],
+) -> tuple[Hours, dict[int, dict[str, float]]]:
+    """Of rows `X` (rows, inputs) at `times` (rows,) microseconds; customs are of the spans of windows of each of `periods`
+    microseconds."""
     places = {name: places_of(X[:, i], edges[name]) for i, name in enumerate(names)}
     widths = {name: len(edges[name]) + 2 for name in names}
-    return hours_of(times, places, widths), spreads_of(times, places, widths, every)
+    return hours_of(times, places, widths), customs_of(
+        times, places, widths, [every * span for every in periods for span in SPANS]
+    )

@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.inputs import edges_of, places_of
 from penstock.services.monitoring.bins import Binner
 from penstock.services.trainer.reference import reference
-from penstock.statistics.hours import SHARE, WEEK, Hours, hour_of_week, hours_of, spreads_of
+from penstock.statistics.hours import SHARE, WEEK, Hours, customs_of, hour_of_week, hours_of, spreads_of
 
 RNG = np.random.default_rng
 MONDAY = 4 * DAY
@@ -64,7 +64,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
     values = rng.normal(size=(len(times), 2)).astype(np.float32)
     values[:, 1] += np.sin(hour_of_week(times) / 24 * 2 * np.pi).astype(np.float32)
     edges = {name: edges_of(values[:, i]) for i, name in enumerate(names)}
-    hours, spread = reference(names, values, times, edges, DAY)
+    hours, customs = reference(names, values, times, edges, [DAY])
     counts = {
         name: np.bincount(places_of(values[:, i], edges[name]), minlength=len(edges[name]) + 2).tolist()
         for i, name in enumerate(names)
@@ -76,7 +76,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
         inputs: dict[str, np.ndarray] = {}
         expected: dict[str, np.ndarray] = {}
         for piece in pieces:
-            binner = Binner(edges, counts, hours, spread)
+            binner = Binner(edges, counts, hours, customs=customs)
             found, parts, unread = binner.count([rows[i] for i in piece], at[piece].tolist())
             assert unread == 0
             for total, share in ((inputs, found), (expected, binner.expected(parts)[0])):
@@ -104,6 +104,18 @@ def test_a_season_of_the_week_is_no_custom_and_a_level_that_moves_by_day_is_one(
     edges = {name: edges_of(values) for name, values in columns.items()}
     places = {name: places_of(values, edges[name]) for name, values in columns.items()}
     found = spreads_of(times, places, {name: len(edges[name]) + 2 for name in columns}, DAY)
+    assert found is not None
     assert found.get("plain", 0.0) < 0.02
     assert found.get("season", 0.0) < 0.02
     assert 0.12 < found["moving"] < 0.3, "half a standard deviation moves a distribution function by 0.19"
+
+
+def test_each_length_has_a_custom_of_its_own_and_of_some_nothing_is_known() -> None:
+    """What a day brings is over on the next: of ten days a third is left. Windows of two values, or four windows, say nothing."""
+    rng, days = RNG(6), 120
+    times = evenly(days, 2)
+    values = rng.normal(size=len(times)) + np.repeat(rng.normal(size=days), 48)[: len(times)] * 0.5
+    edges = edges_of(values)
+    found = customs_of(times, {"x": places_of(values, edges)}, {"x": len(edges) + 2}, [HOUR, DAY, 10 * DAY, 40 * DAY])
+    assert list(found) == [DAY, 10 * DAY]
+    assert found[10 * DAY]["x"] < 0.6 * found[DAY]["x"]

@@ -95,6 +95,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     spread: dict[str, float] = {}
     """How much each input moves by its own custom: the standard deviation of its Kolmogorov-Smirnov distance that sampling does
     not explain, from windows of the training rows against the others. Inputs that do not are left out."""
+    customs: dict[int, dict[str, float]] = {}
+    """The same of windows of other lengths (microseconds): the spans that monitors judge as one. Lengths of which the training
+    rows know nothing are left out."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

@@ -119,6 +119,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Part of the week -> answers in it, and rows of the reference that they are compared with."""
     spread: dict[str, float] = {}
     """As in Candidate, of the reference."""
+    customs: dict[int, dict[str, float]] = {}
+    """As in Candidate, of the reference."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
