@@ -104,9 +104,8 @@ def test_the_market_opening_is_found_in_elec2_and_seasons_raise_less_than_an_ala
     watched.replay(rows[first : opening + 500], times[first : opening + 500])
     a_month = alarms_a_month(watched.raised, int(times[first]), int(times[opening]))
     found = [(end - start) // step - opening for end, _ in watched.raised if end > times[opening]]
-    print(
-        f"Elec2 every {every // HOUR} h, reference of {days} days: {a_month:.2f} alarms a month before, opening found after {found[:1]} rows"
-    )
+    said = f"{a_month:.2f} alarms a month before, opening found after {found[:1]} rows"
+    print(f"Elec2 every {every // HOUR} h, reference of {days} days: {said}")
     assert a_month <= 1
     assert found
     assert found[0] <= 500

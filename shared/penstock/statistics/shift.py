@@ -46,8 +46,8 @@ MOST_LEVEL = 0.5
 SPANS = (1, 2, 4, 8, 16)
 """How many of the newest windows are judged as one: a great shift shows in one, a small one in the sum of many."""
 COST = 1.2
-"""Judging five spans in every window, by two tests at half the level each that mostly agree, raises alarms about as often as so many
-independent tests do (see the simulated years in the tests)."""
+"""Judging five spans in every window, by two tests at half the level each that mostly agree, raises alarms about as often as so
+many independent tests do (see the simulated years in the tests)."""
 
 CAPPED = 7 * DAY
 """From this length on no custom may hide that everything has changed. The weather of an hour is often one that no such hour of
