@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import msgspec
@@ -79,6 +80,8 @@ class Embedded:
             ]
         self._tables = tables if tables is None or isinstance(tables, Location) else Location(tables)
         self.archive = Archive(self.topics, self.log, self._tables) if self._tables is not None else None
+        self.learning = 0.0
+        """Processor seconds that the trainer has worked: what it fitted, taught, and read for that."""
 
     async def start(self) -> None:
         await self.log.create(self.topics.all())
@@ -98,10 +101,13 @@ class Embedded:
         moved = True
         while moved:
             moved = False
-            turns = [*(lane.turn for lane in self.lanes), *(control.turn for control in self.controls)]
-            for turn in turns:
+            turns = [(lane.name, lane.turn) for lane in self.lanes] + [(control.name, control.turn) for control in self.controls]
+            for name, turn in turns:
+                began = process_time()
                 while await turn(0.0):
                     moved = True
+                if name == "trainer":
+                    self.learning += process_time() - began
         if self.archive is not None:
             while await self.archive.turn():
                 pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,13 +14,14 @@ from penstock.duration import DAY, HOUR
 from penstock.files import Inspection
 from penstock.offline import Location
 from penstock.picture import Picture
+from penstock.policy import Labels
 from penstock.project import Project
 from penstock.proof.audit import Audit, audit
 from penstock.publish import FOREVER
 
 from .embedded import Embedded, Event, scoring, slices
 
-__all__ = ["Finished", "in_order", "simulate", "worse"]
+__all__ = ["Finished", "in_order", "run", "simulate", "slice_of", "worse"]
 
 
 class Finished:
@@ -46,9 +47,28 @@ def in_order(project: Project, found: Sequence[Inspection], days: int | None = N
 
 
 def slice_of(project: Project) -> int:
-    """How much stream time is published at once: what an incremental learner needs, else a day."""
+    """How much stream time is published at once, so that what is decided has its effect before what follows: what an incremental
+    learner and the monitors need, a day at most."""
     periods = [model.incremental.period for model in project.models if model.incremental]
+    periods += [monitor.every for model in project.models for monitor in model.monitors if not isinstance(monitor, Labels)]
     return min([*periods, DAY]) if project.models else 7 * DAY
+
+
+async def run(machine: Embedded, events: Sequence[Event], watch: Callable[[int, int], Awaitable[None]] | None = None) -> None:
+    """Have a machine live through events in order of time, to their end. `watch(published, microseconds)` is called as it goes,
+    with the time up to which all is out and has had its effects."""
+    await machine.start()
+    published = 0
+    for part, before in slices(events, max(slice_of(machine.project), HOUR)):
+        await machine.publish(part, before)
+        await machine.settle()
+        published += len(part)
+        if watch is not None:
+            await watch(published, part[-1][3] if before == FOREVER else before)
+    if not events:
+        await machine.publish([], FOREVER)
+        await machine.settle()
+    await machine.close()
 
 
 async def simulate(
@@ -60,25 +80,17 @@ async def simulate(
     watch: Callable[[Picture, int, int], None] | None = None,
     seed: int = 0,
 ) -> Finished:
-    """Run a project over events in order of time. `watch(picture, published, microseconds)` is called as it goes, with the
-    time up to which all is out and has had its effects."""
+    """Run a project over events in order of time. `watch(picture, published, microseconds)`: see `run`."""
     with tempfile.TemporaryDirectory(prefix="penstock-") as scratch:
         machine = Embedded(project, folder or Path(scratch), partitions, tables=tables, seed=seed)
-        began = time.perf_counter()
-        await machine.start()
-        picture = Picture(machine.topics)
-        published = 0
-        for part, before in slices(events, max(slice_of(project), HOUR)):
-            await machine.publish(part, before)
-            await machine.settle()
-            published += len(part)
+        picture, began = Picture(machine.topics), time.perf_counter()
+
+        async def look(published: int, micros: int) -> None:
             if watch is not None:
                 await picture.watch(machine.log)
-                watch(picture, published, part[-1][3] if before == FOREVER else before)
-        if not events:
-            await machine.publish([], FOREVER)
-            await machine.settle()
-        await machine.close()
+                watch(picture, published, micros)
+
+        await run(machine, events, look)
         seconds = time.perf_counter() - began
         await picture.watch(machine.log)
         return Finished(machine, await audit(machine.log, machine.topics, scoring(machine.artefacts, project)), picture, seconds)

@@ -40,7 +40,7 @@ class Watched:
 
     def __post_init__(self) -> None:
         self.columns = {name: Numbers.of(self.X[:, i].astype(np.float32), FEW_BINS) for i, name in enumerate(self.names)}
-        self.hours, self.spread = reference(self.X, self.times, self.columns, self.monitor.every)
+        self.hours, self.customs = reference(self.X, self.times, self.columns, [self.monitor.every])
         self.shares = {name: self.hours.shares(name) for name in self.names}
         self.watch, self.habits = Watch(), Habits()
 
@@ -52,7 +52,7 @@ class Watched:
             inputs[name] = counted(window[:, i], self.columns[name].edges)
             expected[name] = (n @ self.shares[name][parts]).tolist()
         hours = {int(part): [int(k), int(self.hours.rows[part])] for part, k in zip(parts, n, strict=True)}
-        return Counts(inputs, expected, hours, {}, self.spread)
+        return Counts(inputs, expected, hours, customs=self.customs)
 
     def see(self, counts: Mapping[str, Counts] | Counts, end: int) -> None:
         """One period that ends then."""

@@ -46,6 +46,7 @@ class Binner:
         spread: Mapping[str, float] | None = None,
         grid: Mapping[str, Sequence[float]] = MappingProxyType({}),
         scores: Sequence[float] = (),
+        customs: Mapping[int, Mapping[str, float]] | None = None,
     ) -> None:
         fit = [name for name in sorted(edges) if len(reference.get(name, ())) == len(edges[name]) + 2]
         self._grid = grid
@@ -53,6 +54,10 @@ class Binner:
         self._scores = self._bins(SCORE, scores) if scores else None
         self.reference = {name: list(reference[name]) for name in fit}
         self.spread = {name: found for name, found in (spread or {}).items() if name in self.reference}
+        self.customs = {
+            length: {name: found for name, found in of.items() if name in self.reference}
+            for length, of in (customs or {}).items()
+        }
         if hours is not None and any(
             name not in hours.counts or hours.counts[name].shape[1] != len(reference[name]) for name in fit
         ):

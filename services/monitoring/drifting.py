@@ -26,6 +26,7 @@ from penstock.policy import ANSWERS, CONTRIBUTIONS, LABEL, SCORE, Drift
 from penstock.records import Contributed, Partial, Shift
 from penstock.statistics.quality import added
 from penstock.statistics.shift import (
+    CAPPED,
     LEAST_VALUES,
     MOST_WINDOWS,
     SPANS,
@@ -34,7 +35,10 @@ from penstock.statistics.shift import (
     critical_of,
     discovered,
     distances,
+    either,
     level_of,
+    limit,
+    located,
     raised_by,
     spread_of,
     stability,
@@ -69,6 +73,7 @@ class Counts(msgspec.Struct):
     baseline: dict[str, list[int]] = {}
     spread: dict[str, float] = {}
     contributed: Contributed = Contributed()
+    customs: dict[int, dict[str, float]] = {}
 
     def add(self, other: Counts | Partial) -> None:
         self.inputs = added(self.inputs, other.inputs)
@@ -76,6 +81,7 @@ class Counts(msgspec.Struct):
         known = self.hours
         self.hours = dict(sorted({**known, **{h: [n + known.get(h, [0, 0])[0], m] for h, (n, m) in other.hours.items()}}.items()))
         self.baseline, self.spread = other.baseline or self.baseline, other.spread or self.spread
+        self.customs = other.customs or self.customs
         if isinstance(other, Counts):
             self.contributed = added(self.contributed, other.contributed)
 
@@ -127,6 +133,14 @@ class Habits(msgspec.Struct):
     """What has moved the answers of the reference."""
     debuts: dict[str, Debut] = {}
     """Of ANSWERS."""
+    longer: dict[int, dict[str, list[float]]] = {}
+    """As `earlier`, of spans of so many periods."""
+    seen: int = 0
+    """Periods that this reference has been looked at."""
+
+    def past(self, span: int) -> dict[str, list[float]]:
+        """What is remembered of spans of so many periods."""
+        return self.earlier if span == 1 else self.longer.setdefault(span, {})
 
     def forget(self) -> None:
         """An alarm was cleared."""
@@ -149,7 +163,8 @@ class _Judged(NamedTuple):
     p: Floats
     critical: Floats
     excess: Floats
-    """The distance as a multiple of the greater of its two limits."""
+    """The distance as a multiple of the greater of its two limits; 0 where no custom of so short a span is known."""
+    spread: Floats
 
     @property
     def worst(self) -> float:
@@ -166,23 +181,49 @@ class _Inputs:
         then = _table(names, [span.reference for span in habits.spans])
         self.then = then * (self.now.sum(-1) / np.maximum(then.sum(-1), 1))[..., None]
         self._widths = np.array([len(habits.spans[-1].inputs[name]) for name in names])
-        declared = habits.spans[-1].spread
-        self.spread = np.array([max(declared.get(n, 0.0), spread_of(habits.earlier.get(n, ()))) for n in names])
+        self._every, self._habits = monitor.every, habits
+        newest = habits.spans[-1]
+        self._customs = newest.customs or {monitor.every: newest.spread}  # records older than the field know of one length
+        self._debuts = {name: newest.spread.get(name, 0.0) for name in ANSWERS}
         self.influence = _influence(names, habits.contributed)
         least = np.array([material(n, monitor.material, habits.spans[-1].reference[n]) for n in names])
         self.floor = np.minimum(least / self.influence, (1 + monitor.material) / 2)
+
+    def spread(self, periods: int) -> Floats | None:
+        """By input, of the longest span up to this one of which a custom is known; None where only longer ones are."""
+        known = [length for length in self._customs if length <= periods * self._every]
+        if self._customs and not known:
+            return None
+        of = self._customs[max(known)] if known else {}
+        own = [self._habits.past(span) for span in SPANS if span <= periods]
+        return np.array(
+            [
+                max(
+                    of.get(n, 0.0),
+                    self._debuts.get(n, 0.0),
+                    next((s for p in reversed(own) if (s := spread_of(p.get(n, ())))), 0.0),
+                )
+                for n in self.names
+            ]
+        )
 
     def over(self, periods: int) -> _Judged:
         now, then = self.now[-periods:].sum(0), self.then[-periods:].sum(0)
         n, distance, raised = now.sum(-1), distances(now, then), raised_by(then)
         noise = 1 / np.maximum(n, 1) + _sampling(self._spans[-periods:], self.names)
+        known = self.spread(periods)
+        spread = np.zeros(len(n)) if known is None else known
+        z = located(now, then, noise, spread)
         for name in {*ANSWERS} & {*self.names}:
             at = self.names.index(name)
             distance[at], noise[at], raised[at] = measured(name, now[at], then[at], noise[at])
-        p = chance(distance, noise, self.spread, raised)
-        critical = critical_of(discovered(p, self.level)[0], noise, self.spread, raised)
-        psi = stability(now, then, self._widths)
-        return _Judged(periods, distance, psi, noise, raised, n, p, critical, distance / np.maximum(critical, self.floor))
+            z[at] *= name == SCORE  # the others have no order
+        p = either(chance(distance, noise, spread, raised), z)
+        level = discovered(p, self.level)[0]
+        critical = critical_of(level / 2, noise, spread, raised, capped=periods * self._every >= CAPPED)
+        critical = limit(level, critical, distance, z)
+        excess = distance / np.maximum(critical, self.floor) * (known is not None)
+        return _Judged(periods, distance, stability(now, then, self._widths), noise, raised, n, p, critical, excess, spread)
 
     def shift(self, judged: _Judged, at: int) -> Shift:
         return Shift(
@@ -192,7 +233,7 @@ class _Inputs:
             n=int(judged.n[at]),
             floor=float(self.floor[at]),
             p=float(judged.p[at]),
-            spread=float(self.spread[at]),
+            spread=float(judged.spread[at]),
         )
 
     def ranked(self, judged: _Judged, before: Sequence[str] = ()) -> list[dict[str, Any]]:
@@ -216,7 +257,8 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     """
     version = period.reference
     if version and version != habits.reference:
-        habits.reference, habits.earlier, habits.contributed, habits.debuts = version, {}, Contributed(), {}
+        habits.reference, habits.earlier, habits.longer = version, {}, {}
+        habits.contributed, habits.debuts = Contributed(), {}
         habits.forget()
     newest = period.counts.get(version, Counts())
     habits.contributed = added(habits.contributed, newest.contributed)
@@ -254,10 +296,14 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         habits.named = sorted({*habits.named, *shifted, *new})
     else:
         habits.age += 1
-    own = beyond(alone.distance, alone.noise, alone.raised)
-    for name, n, spread in zip(names, alone.n.tolist(), own.tolist(), strict=True):
-        if n >= LEAST_VALUES and not (shifted and name in habits.named):  # what an alarm stands for is not custom
-            habits.earlier[name] = [*habits.earlier.get(name, ()), round(spread, 6)][-MOST_WINDOWS:]
+    habits.seen += 1
+    for span in SPANS:
+        if habits.seen % span == 0 and span <= len(habits.spans):
+            lasted, past = alone if span == 1 else inputs.over(span), habits.past(span)
+            own = beyond(lasted.distance, lasted.noise, lasted.raised)
+            for name, n, spread in zip(names, lasted.n.tolist(), own.tolist(), strict=True):
+                if n >= LEAST_VALUES and not (shifted and name in habits.named):  # what an alarm stands for is not custom
+                    past[name] = [*past.get(name, ()), round(spread, 6)][-MOST_WINDOWS:]
     evidence = {
         "reference": version,
         "tested": len(names),

@@ -198,6 +198,10 @@ class Case:
             missing["prior_loss"] = incomparable([state.past[-1]])
         if value is None and "skill" not in missing:
             missing["skill"] = f"{incomparable(recent)} (of the last {spoken(self._over)})"
+        if any(counts.inputs and counts.customs and not counts.expected for counts in window.drift.values()):
+            missing["hours"] = (
+                "the reference by hours could not be read: compared with all hours, as a replay that can read it is not"
+            )
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)
         shifts, verdicts = self._verdicts(start, window, left)

@@ -174,7 +174,8 @@ class PairingShard:
         except PenstockError as error:
             about = {"model": candidate.model, "version": candidate.version}
             structlog.get_logger(service="monitoring").warning("reference without hours", **about, cause=str(error))
-        return Binner(candidate.edges, candidate.reference, hours, candidate.spread, candidate.grid, candidate.scores)
+        grid = candidate.grid, candidate.scores, candidate.customs
+        return Binner(candidate.edges, candidate.reference, hours, candidate.spread, *grid)
 
     def _profile(self, candidate: Candidate) -> None:
         """Be ready to tell what is new to a version."""

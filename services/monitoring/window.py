@@ -306,6 +306,7 @@ class Window(msgspec.Struct):
                     spread=known.spread if known else {},
                     summed=self.summed.get(version, {}),
                     novelty=self.unseen.get(version),
+                    customs=known.customs if known else {},
                 )
             )
         return found

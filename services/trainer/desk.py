@@ -84,6 +84,7 @@ class _Work:
     spread: dict[str, float] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     profile: Profile | None = None
+    customs: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
 class Desk:
@@ -187,8 +188,9 @@ class Desk:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}
         work.metrics, work.reference, work.scores = fitted.metrics, fitted.reference, fitted.scores
-        every = min((m.every for m in self.model.monitors if isinstance(m, Drift)), default=duration.DAY)
-        hours, work.spread = reference(rows.X, rows.time, fitted.reference, every)
+        periods = sorted({m.every for m in self.model.monitors if isinstance(m, Drift)}) or [duration.DAY]
+        hours, work.customs = reference(rows.X, rows.time, fitted.reference, periods)
+        work.spread = work.customs.get(periods[0], {})
         work.hours = self._artefacts.put(hours.dumped(), "npz")
         work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
@@ -263,6 +265,7 @@ class Desk:
             grid={name: [column.centre, column.unit] for name, column in columns.items()},
             scores=list(work.scores.edges) if work.scores else [],
             profile=work.profile,
+            customs=work.customs,
         )
 
     def _weights(self) -> dict[str, float]:

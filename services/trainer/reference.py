@@ -6,11 +6,12 @@ Monitoring holds answers against it; like with like (see penstock.statistics.hou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from penstock.inputs import Matrix
-from penstock.statistics.hours import Hours, Ints, hours_of, spreads_of
+from penstock.statistics.hours import Hours, Ints, customs_of, hours_of
 from penstock.statistics.reference import Numbers
+from penstock.statistics.shift import SPANS
 
 __all__ = ["reference"]
 
@@ -19,10 +20,11 @@ def reference(
     X: Matrix,  # noqa: N803
     times: Ints,
     columns: Mapping[str, Numbers],
-    every: int,
-) -> tuple[Hours, dict[str, float]]:
-    """Of rows `X` (rows, inputs) at `times` (rows,) microseconds, counted as `columns` say, in their order; customs are of
-    windows of `every` microseconds."""
+    periods: Sequence[int],
+) -> tuple[Hours, dict[int, dict[str, float]]]:
+    """Of rows `X` (rows, inputs) at `times` (rows,) microseconds, counted as `columns` say, in their order; customs are of the
+    spans of windows of each of `periods` microseconds."""
     places = {name: column.cells(X[:, i]) for i, (name, column) in enumerate(columns.items())}
     widths = {name: column.missing_cell + 1 for name, column in columns.items()}
-    return hours_of(times, places, widths), spreads_of(times, places, widths, every)
+    lengths = [every * span for every in periods for span in SPANS]
+    return hours_of(times, places, widths), customs_of(times, places, widths, lengths)

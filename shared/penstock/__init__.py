@@ -39,7 +39,7 @@ from .function import function
 from .label import label, sources
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import canary, every, incremental, labels, no_worse, novelty, on_alarm, shadow, skill
+from .policy import Policy, canary, every, incremental, labels, no_worse, novelty, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
@@ -65,6 +65,7 @@ __all__ = [
     "Key",
     "Learner",
     "PenstockError",
+    "Policy",
     "Project",
     "among",
     "as_of",

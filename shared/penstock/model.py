@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
@@ -25,7 +25,7 @@ from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, nearest, together
-from .policy import ANSWERS, Drift, Gate, Incremental, Labels, Monitor, Retrain, Stage
+from .policy import ANSWERS, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
 from .review import Reviewing, fit
 from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
@@ -102,6 +102,20 @@ class Model:
     @property
     def incremental(self) -> Incremental | None:
         return next((t for t in self.retrain.triggers if isinstance(t, Incremental)), None)
+
+    def under(self, policy: Policy) -> Model:
+        """The same model under another policy. DefinitionError where a monitor watches what is no input of it."""
+        monitors = self.monitors if policy.monitors is None else tuple(policy.monitors)
+        strange = sorted({name for m in monitors if isinstance(m, Drift) for name in m.inputs} - set(self.inputs))
+        if strange:
+            mistake(f"drift watches {', '.join(strange)}, which is no input of {self.name}", nearest(strange[0], self.inputs))
+        return replace(
+            self,
+            monitors=monitors,
+            retrain=policy.retrain or self.retrain,
+            gates=self.gates if policy.gates is None else tuple(policy.gates),
+            rollout=self.rollout if policy.rollout is None else tuple(policy.rollout),
+        )
 
     def spelled(self) -> dict[str, Any]:
         """Everything that decides what the model means, for the fingerprint."""

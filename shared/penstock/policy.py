@@ -4,10 +4,13 @@ monitors   drift, skill, labels, fairness, novelty(...)    raise alarms
 retrain    on_alarm(...) | every(...) | incremental(...)
 gates      no_worse(...)                          judged on labels, paired with the champion
 rollout    shadow(...), canary(...)               stages, in order
+
+`Policy(...)` names another set of these for a model, which `penstock replay` tries on what has been.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,6 +33,7 @@ __all__ = [
     "Monitor",
     "Novelty",
     "OnAlarm",
+    "Policy",
     "Retrain",
     "Skill",
     "Stage",
@@ -255,3 +259,19 @@ def canary(share: float, lasts: str) -> Stage:
     if not 0 < share < 1:
         mistake(f"canary({share}): not a share", "write a number between 0 and 1, such as canary(0.05, '1h')")
     return Stage(share, duration.micros(lasts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a model is watched, retrained, gated and rolled out by; what is left out (None) stays as the model declares it.
+
+    A policy file of `penstock replay` is Python whose top-level names are policies:
+
+        weekly = ps.Policy(retrain=ps.every("7d", on="60d"))
+        unwatched = ps.Policy(monitors=[], retrain=ps.every("28d"))
+    """
+
+    monitors: Sequence[Monitor] | None = None
+    retrain: Retrain | None = None
+    gates: Sequence[Gate] | None = None
+    rollout: Sequence[Stage] | None = None

@@ -9,6 +9,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,9 +23,10 @@ from .feature import View, view_of
 from .function import declared
 from .mistake import mistake, nearest, stopped, together, told
 from .model import Model
+from .policy import Policy
 from .topology import Topology
 
-__all__ = ["Link", "Project", "load"]
+__all__ = ["Link", "Project", "load", "run"]
 
 Link = Model | Callable[..., Mapping[str, Any]]
 """Of a chain: a model, or a function declared with `ps.function`."""
@@ -107,6 +109,12 @@ class Project:
             raise DefinitionError(f"no model {name!r} in project {self.name}", nearest(name, [m.name for m in self.models]))
         return found
 
+    def under(self, model: Model, policy: Policy) -> Project:
+        """The same project with this model alone, under another policy."""
+        found = copy(self)
+        found.models = (model.under(policy),)
+        return found
+
     @property
     def fingerprint(self) -> str:
         """sha256 over names, columns, windows, policies and learner code: the same declaration gives the same."""
@@ -140,7 +148,7 @@ def load(module: str) -> Project:
         raise DefinitionError(f"no such file: {module}", f"give the path of a Python file with {_LAST_LINE}")
     with together() as mistakes:
         try:
-            loaded = _read(Path(module)) if module.endswith(".py") else importlib.import_module(module)
+            loaded = run(Path(module)) if module.endswith(".py") else importlib.import_module(module)
         except Exception as error:
             if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
                 raise DefinitionError(str(error), f"name an importable module (or a .py file) with {_LAST_LINE}") from error
@@ -155,7 +163,7 @@ def load(module: str) -> Project:
     return found
 
 
-def _read(file: Path) -> ModuleType:
+def run(file: Path) -> ModuleType:
     """Run a file as a module, named after its path."""
     spec = importlib.util.spec_from_file_location(str(file.with_suffix("")).replace("/", "_").lstrip("._"), file)
     assert spec is not None

@@ -181,7 +181,8 @@ ILLS: dict[str, dict[str, float]] = {
     "PenstockAlertsWait": {"penstock_alerts_waiting": 2},
     "PenstockAlertsLost": {"penstock_alerts_undelivered_total": 1},
 }
-MORE = {"a key beyond its bound": ("PenstockExtraction", {"penstock_extraction_refused_total": 1}),
+MORE: dict[str, tuple[str, dict[str, float]]] = {
+        "a key beyond its bound": ("PenstockExtraction", {"penstock_extraction_refused_total": 1}),
         "the trainer's memory": ("PenstockMemory", {'service="trainer"': 1.99e9}),
         "the archive's memory": ("PenstockMemory", {"penstock_part_memory_bytes": 1e9})}  # fmt: skip
 

@@ -59,15 +59,11 @@ def test_a_year_without_drift_costs_the_budget_of_false_alarms_within_a_factor_o
     assert expected / 2 <= raised <= 2 * expected
 
 
-LATER = pytest.mark.xfail(
-    reason="ADWIN watches the mean, ours the whole distribution: a small shift of the mean takes twice the rows"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [pytest.param(0.3, marks=LATER), 0.5, 1.0])
+@pytest.mark.parametrize("size", [0.3, 0.5, 1.0])
 def test_a_shift_is_seen_no_later_than_adwin_sees_it_at_equal_false_alarms(size: float) -> None:
-    """Twenty inputs, 50 rows an hour, a budget of 10 a month. ADWIN watches each, at a delta of fewer false alarms."""
+    """Twenty inputs, 50 rows an hour, a budget of 10 a month. At a delta of 0.02 ADWIN, watching each, raises 7 in a month
+    without any shift, at 0.05 it raises 29."""
     inputs, an_hour, rng = 20, 50, RNG(5)
 
     def stream(hours: int, start: int) -> tuple[Columns, Columns]:
@@ -97,17 +93,19 @@ def test_a_shift_is_seen_no_later_than_adwin_sees_it_at_equal_false_alarms(size:
 
 
 @pytest.mark.skipif(not ELEC2.is_file(), reason=f"no {ELEC2}: set PENSTOCK_ELEC2 to a copy of elec2.csv.gz")
-@pytest.mark.parametrize("days", [30, 60, 90])
-def test_the_market_opening_is_found_in_elec2_and_seasons_raise_less_than_an_alarm_a_month(days: int) -> None:
+@pytest.mark.parametrize(("every", "days"), [(DAY, 30), (DAY, 60), (DAY, 90), (6 * HOUR, 60), (HOUR, 30), (HOUR, 60)])
+def test_the_market_opening_is_found_in_elec2_and_seasons_raise_less_than_an_alarm_a_month(every: int, days: int) -> None:
+    """However often one looks."""
     names, start, step = ["nswprice", "nswdemand", "vicprice", "vicdemand", "transfer"], 831_391_200_000_000, 30 * MINUTE
     rows = pd.read_csv(ELEC2)[names].to_numpy(np.float32)
     times = start + np.arange(len(rows), dtype=np.int64) * step
     first, opening = days * 48, 17_424
-    watched = Watched(Drift((), DAY, 0.1, 1.0), names, rows[:first], times[:first])
+    watched = Watched(Drift((), every, 0.1, 1.0), names, rows[:first], times[:first])
     watched.replay(rows[first : opening + 500], times[first : opening + 500])
     a_month = alarms_a_month(watched.raised, int(times[first]), int(times[opening]))
     found = [(end - start) // step - opening for end, _ in watched.raised if end > times[opening]]
-    print(f"Elec2, reference of {days} days: {a_month:.2f} alarms a month before, opening found after {found[:1]} rows")
+    said = f"{a_month:.2f} alarms a month before, opening found after {found[:1]} rows"
+    print(f"Elec2 every {every // HOUR} h, reference of {days} days: {said}")
     assert a_month <= 1
     assert found
     assert found[0] <= 500

@@ -287,6 +287,16 @@ def test_a_number_that_is_missing_comes_with_the_reason() -> None:
     assert bench.statistics[0].missing["prior_loss"] == "no prior to compare with"
 
 
+def test_a_reference_whose_hours_could_not_be_read_is_told_with_the_window() -> None:
+    """A version that has customs has hours; with neither it is older than these."""
+    bench = Bench(topics_of(ps.drift(every="1d")))
+    older = shifted(0, 0.0)
+    unread = msgspec.structs.replace(shifted(1, 0.0), customs={DAY: {"Ask.size": 0.01}})
+    read = msgspec.structs.replace(shifted(2, 0.0), customs={DAY: {}, 2 * DAY: {"Ask.size": 0.01}}, expected=older.baseline)
+    bench.hear(older, unread, read)
+    assert ["hours" in statistic.missing for statistic in bench.statistics] == [False, True, False]
+
+
 def test_a_jump_over_empty_windows_moves_time_on() -> None:
     bench = Bench(topics_of(partitions=2))
     bench.hear(partial(0, 0, 2), partial(1, 0, 2, days=20_000), partial(20_001, 0, 2))

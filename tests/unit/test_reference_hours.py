@@ -14,7 +14,7 @@ from penstock.records import Moments, Summed
 from penstock.services.monitoring.bins import Binner
 from penstock.services.monitoring.moments import merged, moments_of
 from penstock.services.trainer.reference import reference
-from penstock.statistics.hours import SHARE, WEEK, Hours, hour_of_week, hours_of, spreads_of
+from penstock.statistics.hours import SHARE, WEEK, Hours, customs_of, hour_of_week, hours_of, spreads_of
 from penstock.statistics.reference import FEW_BINS, Numbers
 
 RNG = np.random.default_rng
@@ -66,7 +66,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
     values = rng.normal(size=(len(times), 2)).astype(np.float32)
     values[:, 1] += np.sin(hour_of_week(times) / 24 * 2 * np.pi).astype(np.float32)
     columns = {name: Numbers.of(values[:, i], FEW_BINS) for i, name in enumerate(names)}
-    hours, spread = reference(values, times, columns, DAY)
+    hours, customs = reference(values, times, columns, [DAY])
     edges = {name: column.edges for name, column in columns.items()}
     counts = {name: column.counts[: column.missing_cell + 1] for name, column in columns.items()}
     grid = {name: (column.centre, column.unit) for name, column in columns.items()}
@@ -78,7 +78,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
         expected: dict[str, np.ndarray] = {}
         sums: dict[str, Summed] = {}
         for piece in pieces:
-            binner = Binner(edges, counts, hours, spread, grid)
+            binner = Binner(edges, counts, hours, grid=grid, customs=customs)
             found, parts, summed, unread = binner.count([rows[i] for i in piece], at[piece].tolist())
             assert unread == 0
             sums = merged(sums, summed)
@@ -114,6 +114,18 @@ def test_a_season_of_the_week_is_no_custom_and_a_level_that_moves_by_day_is_one(
     bins = {name: Numbers.of(values, FEW_BINS) for name, values in columns.items()}
     places = {name: bins[name].cells(values) for name, values in columns.items()}
     found = spreads_of(times, places, {name: bins[name].missing_cell + 1 for name in columns}, DAY)
+    assert found is not None
     assert found.get("plain", 0.0) < 0.02
     assert found.get("season", 0.0) < 0.02
     assert 0.12 < found["moving"] < 0.3, "half a standard deviation moves a distribution function by 0.19"
+
+
+def test_each_length_has_a_custom_of_its_own_and_of_some_nothing_is_known() -> None:
+    """What a day brings is over on the next: of ten days a third is left. Windows of two values, or four windows, say nothing."""
+    rng, days = RNG(6), 120
+    times = evenly(days, 2)
+    values = rng.normal(size=len(times)) + np.repeat(rng.normal(size=days), 48)[: len(times)] * 0.5
+    bins = Numbers.of(values, FEW_BINS)
+    found = customs_of(times, {"x": bins.cells(values)}, {"x": bins.missing_cell + 1}, [HOUR, DAY, 10 * DAY, 40 * DAY])
+    assert list(found) == [DAY, 10 * DAY]
+    assert found[10 * DAY]["x"] < 0.6 * found[DAY]["x"]

@@ -33,6 +33,7 @@ from . import (
     publish,
     quality,
     quarantine,
+    replay,
     report,
     review,
     schemas,
@@ -130,6 +131,7 @@ def _before(
 # In the order in which `penstock --help` lists them.
 command(app)(loop.demo)
 command(app, takes_project=True)(loop.simulate)
+command(app)(replay.replay)
 command(app, takes_project=True)(processes.up)
 for _plain in (processes.down, processes.status, processes.logs, processes.run, processes.doctor):
     command(app)(_plain)

@@ -129,6 +129,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows that it has seen."""
     profile: Profile | None = None
     """What tells which inputs are new to it; null for snapshots and for versions older than these."""
+    customs: dict[int, dict[str, float]] = {}
+    """The same of windows of other lengths (microseconds): the spans that monitors judge as one. Lengths of which the training
+    rows know nothing are left out."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

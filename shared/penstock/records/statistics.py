@@ -298,6 +298,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """By variant, as in Latency."""
     novelty: Unseen | None = None
     """Of the version that the reference is of; where novelty is watched."""
+    customs: dict[int, dict[str, float]] = {}
+    """As in Candidate, of the reference."""
 
 
 class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import io
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,9 +21,9 @@ import numpy.typing as npt
 
 from ..duration import DAY, HOUR
 from ..errors import PenstockError
-from .shift import LEAST_VALUES, MOST_WINDOWS, beyond, distances, raised_by, spread_of
+from .shift import LEAST_VALUES, LEAST_WINDOWS, MOST_WINDOWS, beyond, distances, raised_by, spread_of
 
-__all__ = ["SHARE", "WEEK", "Hours", "hour_of_week", "hours_of", "spreads_of"]
+__all__ = ["SHARE", "WEEK", "Hours", "customs_of", "hour_of_week", "hours_of", "spreads_of"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -109,9 +109,18 @@ def hours_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int])
     return Hours(group, np.array([len(member) for member in rows], np.int64), counts)
 
 
-def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], every: int) -> dict[str, float]:
+def customs_of(
+    times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], lengths: Sequence[int]
+) -> dict[int, dict[str, float]]:
+    """The spreads of inputs by length of time (microseconds); lengths of which the reference has too few windows, or windows of
+    too few values, are left out: of these nothing is known."""
+    found = {length: spreads_of(times, places, widths, length) for length in sorted(set(lengths))}
+    return {length: spreads for length, spreads in found.items() if spreads is not None}
+
+
+def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], every: int) -> dict[str, float] | None:
     """How much each input moves by its own custom (see shift.py): each of the newest MOST_WINDOWS windows of `every` against the
-    reference without it, compared as monitoring will. Inputs without any spread are left out."""
+    reference without it, compared as monitoring will. Inputs without any spread are left out; None where too few windows tell."""
     parts, names = _parts(times), list(places)
     numbers, window = np.unique(times // every, return_inverse=True)
     windows = min(len(numbers), MOST_WINDOWS)
@@ -136,6 +145,8 @@ def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int
             mine = np.bincount(window[seen] * width + places[name][seen], minlength=windows * width).reshape(windows, width)
             others = np.bincount(places[name][member], minlength=width) - mine
             expected[name] += (uses / np.maximum(rest, 1))[:, None] * others
+    if told.sum() < LEAST_WINDOWS:
+        return None
     found = {}
     for name in names:
         width = widths[name]

@@ -6,10 +6,15 @@ Noise      1/n + 1/m: the sampling of n values now and m of the reference. Where
 Chance     p = 2 exp(-D^2 / (noise / 2)), the asymptotic tail of Kolmogorov's distribution. A maximum over b bins misses what lies
            between the edges: D is first raised by 0.5826 sqrt(noise / b) (the correction of Chernoff and Siegmund for
            discretely watched Brownian motion: Broadie, Glasserman & Kou 1997). Without it a tenth of the budget is used
+Location   a small shift of the middle moves all ranks a little, and no one quantile much: the mean rank of the values among the
+           reference (Wilcoxon 1945, ties as bins halve) sees it in half the rows that the distance needs. z = U / sqrt(v noise
+           + spread^2), v the variance of the ranks; |U| is at most D, so is what custom adds to it. Either may speak, at half
+           the level each
 Custom     rows of one hour are not independent, and weather moves: an input has a `spread`, the standard deviation of the part of
            its distance that sampling does not explain, from windows of the reference against the rest of the reference,
            and from the windows since in which it had no part in an alarm. p = 2 exp(-D^2 / (noise / 2 + 2 spread^2)):
-           variance proxies of independent parts add
+           variance proxies of independent parts add. What lasts for hours does not last for weeks: each length of time has a
+           custom of its own, and where that is not known, that of the next shorter
 Discovery  of many inputs those are shifted that Benjamini & Hochberg (1995) find at the level of the window; with no drift
            anywhere this raises as many false alarms as the level says (Simes 1986), and finds more than Bonferroni when much has
            moved
@@ -22,7 +27,7 @@ Index      population stability index with half a count added to each bin; infor
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
+from math import erfc, log, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -31,8 +36,8 @@ import numpy.typing as npt
 from ..duration import DAY
 
 __all__ = [
-    "COST", "LEAST_VALUES", "LEAST_WINDOWS", "MONTH", "MOST_WINDOWS", "SPANS", "beyond", "budget_of", "chance", "critical_of",
-    "discovered", "distances", "level_of", "raised_by", "spread_of", "stability",
+    "CAPPED", "COST", "LEAST_VALUES", "LEAST_WINDOWS", "MONTH", "MOST_WINDOWS", "SPANS", "beyond", "budget_of", "chance",
+    "critical_of", "discovered", "distances", "either", "level_of", "limit", "located", "raised_by", "spread_of", "stability",
 ]  # fmt: skip
 
 MONTH = 30 * DAY
@@ -40,10 +45,13 @@ MOST_LEVEL = 0.5
 """A budget so generous that every window may alarm is held here: beyond, `critical` means nothing."""
 SPANS = (1, 2, 4, 8, 16)
 """How many of the newest windows are judged as one: a great shift shows in one, a small one in the sum of many."""
-COST = 2.0
-"""Judging five spans in every window raises alarms about as often as two independent tests do (see the simulated year in the
-tests)."""
+COST = 1.2
+"""Judging five spans in every window, by two tests at half the level each that mostly agree, raises alarms about as often as so
+many independent tests do (see the simulated years in the tests)."""
 
+CAPPED = 7 * DAY
+"""From this length on no custom may hide that everything has changed. The weather of an hour is often one that no such hour of
+the reference had; that of a week is not."""
 LEAST_WINDOWS, MOST_WINDOWS = 5, 365
 """How many windows a custom needs, and how many are remembered."""
 LEAST_VALUES = 10
@@ -120,14 +128,48 @@ def chance(distance: Floats, noise: Floats, spread: Floats, raised: Floats) -> F
     return np.asarray(np.minimum(1.0, 2.0 * np.exp(-(corrected**2) / (noise / 2 + 2 * spread**2))), np.float64)
 
 
-def critical_of(level: float, noise: Floats, spread: Floats, raised: Floats) -> Floats:
-    """The distance that has this chance. Custom alone asks for no more than half-way from the usual distance to 1, so that no
-    custom hides that everything has changed."""
+def located(now: npt.NDArray[np.generic], reference: npt.NDArray[np.generic], noise: Floats, spread: Floats) -> Floats:
+    """How many standard errors the mean rank lies from where the reference expects it; 0 where all values are alike."""
+    shares, expected = _shares(now), _shares(reference)
+    ranks = np.cumsum(expected, -1) - expected / 2
+    off = ((shares - expected) * ranks).sum(-1)
+    variance = (expected * (ranks - 0.5) ** 2).sum(-1)
+    error = np.sqrt(variance * noise + spread**2)
+    return np.asarray(np.abs(off) / np.where(error > 0, error, np.inf), np.float64)
+
+
+def either(chances: Floats, z: Floats) -> Floats:
+    """A p-value of the distance and one of the location, as one.
+
+    >>> either(np.array([0.2, 0.2]), np.array([0.0, 3.2905])).round(4)
+    array([0.4  , 0.002])
+    """
+    of_z = np.array([erfc(each / sqrt(2)) for each in z.ravel().tolist()]).reshape(z.shape)
+    return np.asarray(np.minimum(1.0, 2 * np.minimum(chances, of_z)), np.float64)
+
+
+def limit(level: float, critical: Floats, distance: Floats, z: Floats) -> Floats:
+    """The distance at which a shift like this one has the chance `level`, by distance (`critical`, of half the level) or by
+    location, which a shift of the same form and another size grows with."""
+    by_location = distance * (-NormalDist().inv_cdf(level / 4) / np.maximum(z, 1e-9))
+    return np.asarray(np.where(distance > 0, np.minimum(critical, by_location), critical), np.float64)
+
+
+def _shares(counts: npt.NDArray[np.generic]) -> Floats:
+    found = np.asarray(counts, np.float64)
+    return np.asarray(found / np.maximum(found.sum(-1, keepdims=True), 1), np.float64)
+
+
+def critical_of(level: float, noise: Floats, spread: Floats, raised: Floats, capped: bool = True) -> Floats:
+    """The distance that has this chance. `capped`: custom alone asks for no more than half-way from the usual distance to 1, so
+    that no custom hides that everything has changed (see CAPPED)."""
     far = log(2 / level)
     correction = raised * np.sqrt(noise)
     sampling = np.sqrt(far * noise / 2) - correction
     both = np.sqrt(far * (noise / 2 + 2 * spread**2)) - correction
-    return np.asarray(np.maximum(sampling, np.minimum(both, (1 + np.minimum(spread * HALF_NORMAL, 0.98)) / 2)), np.float64)
+    if capped:
+        both = np.minimum(both, (1 + np.minimum(spread * HALF_NORMAL, 0.98)) / 2)
+    return np.asarray(np.maximum(sampling, both), np.float64)
 
 
 def discovered(chances: Floats, level: float) -> tuple[float, int]:
