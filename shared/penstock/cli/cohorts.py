@@ -64,7 +64,9 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
         return
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
-    screen.note("  prior: answering everybody with what labels were before. The first model's own answers are not kept: simulate")
+    screen.note(
+        "  prior: answering everybody with what labels were before; the first model, unchanged: penstock simulate judges it"
+    )
 
 
 def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
