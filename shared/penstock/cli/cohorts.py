@@ -64,9 +64,7 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
         return
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
-    screen.note(
-        "  prior: answering everybody with what labels were before; the first model, unchanged: penstock simulate judges it"
-    )
+    screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
 
 
 def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
