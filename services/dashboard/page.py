@@ -13,6 +13,7 @@ from penstock.duration import spoken
 from penstock.model import Model
 from penstock.picture import stages
 from penstock.policy import Every, Incremental, Labels, OnAlarm
+from penstock.statistics.kinds import kind_of
 from penstock.topics import Topics
 
 from .flow import Flow
@@ -58,6 +59,7 @@ def _model(topics: Topics, model: Model, at: int) -> str:
         "truth": repr(model.label.column),
         "label": model.label.event.topic,
         "within": spoken(model.label.within),
+        "loss": kind_of(model.label).loss,
         "statistics": topics.statistics(model.name),
         "decisions": topics.models,
         "alarms": topics.alarms,

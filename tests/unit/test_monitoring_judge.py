@@ -329,3 +329,14 @@ def test_what_the_judge_remembers_is_bounded() -> None:
         )
         sizes.append(len(bench.saved.position))
     assert max(sizes[500:]) <= max(sizes[:400]) + 64, "a year of distances for one reference, the weeks that skill looks back on"
+
+
+def test_where_all_labels_were_alike_skill_is_missing_and_the_monitor_judges_all_the_same() -> None:
+    bench = Bench(topics_of(ps.skill(0.0, over="2d", least=50)))
+    bench.hear(*(partial(day, quality=outcomes(100, 0, 0.2)) for day in range(5)))
+    newest = bench.statistics[-1]
+    assert (newest.skill, newest.prior) == (None, 0.0)
+    assert newest.missing["skill"] == "all 200 labels were alike, so there was nothing to be better at than the prior"
+    assert ("skill", "raised") in [(signal, state) for signal, state, _ in bench.said]
+    bench.hear(partial(5, quality=outcomes(100, 1, 0.2)))
+    assert bench.statistics[-1].skill is not None

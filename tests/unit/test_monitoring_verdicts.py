@@ -6,6 +6,7 @@ import math
 from functools import reduce
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from scipy import stats
@@ -15,6 +16,7 @@ import penstock as ps
 from penstock.duration import DAY, HOUR
 from penstock.policy import Drift, Skill
 from penstock.records import Quality
+from penstock.services.monitoring.cohorts import Known
 from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
 from penstock.services.monitoring.verdict import Past, prior_of, skill, skill_of
 from penstock.statistics.loss import CLIP
@@ -281,6 +283,15 @@ def test_a_prior_needs_outcomes() -> None:
     assert prior_of([past(29, 1.0)], 0) == (None, 29)
     assert prior_of([past(30, 1.0)], 0) == (0.5, 30)
     assert prior_of([], 0) == (None, 0)
+
+
+def test_what_was_saved_before_labels_had_kinds_is_read() -> None:
+    old = msgspec.msgpack.encode([7, 500, 99.0, 100.0, 500, 250])
+    assert msgspec.msgpack.decode(old, type=Past) == Past(7, 500, 99.0, 100.0, 500, 250)
+    sums = msgspec.msgpack.encode({"n": 1, "positives": 1, "loss": 0.5, "squares": 0.25, "bins_true": [1], "bins_false": [0]})
+    assert msgspec.msgpack.decode(sums, type=Sums).frozen().errors is msgspec.UNSET
+    known = msgspec.msgpack.decode(msgspec.msgpack.encode({"prior": 0.25, "last": True}), type=Known)
+    assert (known.prior, known.last) == (0.25, True)
 
 
 def test_monitors_are_declared_in_the_language() -> None:

@@ -278,7 +278,7 @@
       tried.push(make("b", {}, challenger.version), ` ${share} since ${moment(challenger.at)}`);
       const t = challenger.evidence;
       tried.push(make("small", {}, t.n && Number.isFinite(t.mean)
-        ? `log loss ${t.mean > 0 ? "+" : "−"}${Math.abs(t.mean).toFixed(4)} ± ${Number.isFinite(t.error) ? fixed(t.error, 4) : "–"} against ${t.against} on ${whole(t.n)} outcomes`
+        ? `${t.loss || "log loss"} ${t.mean > 0 ? "+" : "−"}${Math.abs(t.mean).toFixed(4)} ± ${Number.isFinite(t.error) ? fixed(t.error, 4) : "–"} against ${t.against} on ${whole(t.n)} outcomes`
         : "no outcome to judge it by yet"));
     }
     part(section, "challenger").replaceChildren(...(challenger ? tried : ["none in rollout"]));

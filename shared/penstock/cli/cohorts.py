@@ -54,7 +54,7 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
         return
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
-    screen.note("  prior: answering everybody with what labels were before. The first model's own answers are not kept: simulate")
+    screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")

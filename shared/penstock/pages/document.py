@@ -23,8 +23,8 @@ def document(
     why: str = "",
     style: str = "",
 ) -> str:
-    """The page. `kind` says what it is (profile, drift), `said` are pairs for its head; `body`, `how` and `mark` are HTML, `style`
-    is CSS beside that of all pages; all else is text."""
+    """The page. `kind` says what it is (profile, drift), `said` are pairs for its head; `body`, `how` and `mark` are HTML,
+    `style` is CSS beside that of all pages; all else is text."""
     pairs = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in said)
     lead = f'<p class="lead">{escape(why)}</p>' if why else ""
     return (

@@ -155,6 +155,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     labels: int = 0
     """That met their answer in this window."""
     positives: int = 0
+    """Of them, where a label is yes or no, those that were true."""
     due: int = 0
     """That were to be counted in this window: the same, or where labels wait for their horizon those for which it passed."""
     judged: int = 0

@@ -184,7 +184,7 @@ def _shares(member: Member, X: Matrix, scored: Scored) -> list[list[float]]:  # 
     except Exception as error:  # of whatever kind: a version that breaks must not break the answer
         found = np.full(shape, np.nan)
         scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
-    good = np.asarray(((found >= -1e-6) & (found <= 1.0 + 1e-6)).all(axis=1), bool)
+    good = np.all((found >= -1e-6) & (found <= 1.0 + 1e-6), axis=1)
     if not good.all():
         scored.failed[member.version] = int((~good).sum())
         scored.causes.setdefault(member.version, "no probability for some rows")
