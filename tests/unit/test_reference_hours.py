@@ -117,3 +117,13 @@ def test_a_season_of_the_week_is_no_custom_and_a_level_that_moves_by_day_is_one(
     assert found.get("plain", 0.0) < 0.02
     assert found.get("season", 0.0) < 0.02
     assert 0.12 < found["moving"] < 0.3, "half a standard deviation moves a distribution function by 0.19"
+
+
+def test_a_version_from_before_moments_and_scores_is_counted_as_it_was() -> None:
+    rows = [msgspec.Raw(b'{"Ask.size":%d}' % size) for size in (1, 2, 3)]
+    old = Binner({"Ask.size": [1.5]}, {"Ask.size": [10, 10, 0]}).count(rows, [MONDAY] * 3, [0.1, 0.2, 0.3])
+    assert (old.counts, old.summed) == ({"Ask.size": [1, 2, 0]}, {})
+    new = Binner({"Ask.size": [1.5]}, {"Ask.size": [10, 10, 0]}, grid={"score": [0.5, 0.01]}, scores=[0.25])
+    found = new.count(rows, [MONDAY] * 3, [0.1, None, 0.3])
+    assert found.counts == {"Ask.size": [1, 2, 0], "score": [1, 1, 1]}, "who was not asked is missing"
+    assert (found.summed.keys(), found.summed["score"].n) == ({"score"}, 2)
