@@ -20,7 +20,7 @@ import numpy.typing as npt
 from penstock.duration import DAY
 from penstock.policy import ANSWERS, CONTRIBUTIONS, LABEL
 from penstock.records import Contributed, Quality
-from penstock.statistics.shift import LEAST_VALUES, beyond, distances, raised_by, spread_of
+from penstock.statistics.shift import LEAST_VALUES, beyond, distances, raised_by
 
 __all__ = ["Debut", "Measured", "Told", "contributions", "labels", "material", "measured", "told"]
 
@@ -31,31 +31,32 @@ Floats = npt.NDArray[np.float64]
 
 
 class Debut(msgspec.Struct):
-    """Of one of ANSWERS. `periods` has the counts of each while it lasts, then of all in one; `spread` is None while it lasts."""
+    """Of one of ANSWERS. `periods` has the counts of each while it lasts, then of all in one."""
 
     first: int
     periods: list[list[int]] = []
-    spread: float | None = None
+    over: bool = False
 
-    def add(self, name: str, counts: list[int], index: int, every: int) -> None:
-        """One more period, of `every` microseconds."""
+    def add(self, name: str, counts: list[int], index: int, every: int) -> list[float]:
+        """One more period, of `every` microseconds. The last returns the spread that each of them speaks for."""
         self.periods = [*self.periods, counts]
         if len(self.periods) < LEAST or (index + 1 - self.first) * every < LASTS:
-            return
+            return []
         table = np.array(self.periods, np.float64)
         others = table.sum(0) - table
         noise = 1 / table.sum(-1) + 1 / others.sum(-1)
-        self.spread = round(spread_of(beyond(*measured(name, table, others, noise)).tolist()), 6)
-        self.periods = [[int(n) for n in table.sum(0)]]
+        self.over, self.periods = True, [[int(n) for n in table.sum(0)]]
+        return [round(spread, 6) for spread in beyond(*measured(name, table, others, noise)).tolist()]
 
 
 class Told(NamedTuple):
-    """What can be judged of a period as inputs are: counts and reference by name, and spread; and of what cannot, why."""
+    """What can be judged of a period as inputs are: counts and reference by name; of what cannot yet, why; and the custom of what
+    can be from the next period on."""
 
     now: dict[str, list[int]]
     then: dict[str, list[int]]
-    spread: dict[str, float]
     missing: dict[str, str]
+    earlier: dict[str, list[float]]
 
 
 def told(debuts: dict[str, Debut], found: Mapping[str, list[int]], index: int, every: int) -> Told:
@@ -69,16 +70,15 @@ def told(debuts: dict[str, Debut], found: Mapping[str, list[int]], index: int, e
             if not enough:
                 continue
             debut = debuts[name] = Debut(index)
-        if debut.spread is None:
-            if enough:
-                debut.add(name, counts, index, every)
-            days = max(LASTS // every, LEAST)
-            said.missing[name] = (
-                f"{len(debut.periods)} of at least {days} periods of its reference" if debut.spread is None else ""
-            )
+        if not debut.over:
+            if enough and (earlier := debut.add(name, counts, index, every)):
+                said.earlier[name] = earlier
+            else:
+                needed = max(LASTS // every, LEAST)
+                said.missing[name] = f"{len(debut.periods)} of at least {needed} periods of its reference"
         elif counts and min(counts) >= 0 and len(counts) == len(debut.periods[0]):
-            said.now[name], said.then[name], said.spread[name] = counts, debut.periods[0], debut.spread
-    return said._replace(missing={name: why for name, why in said.missing.items() if why})
+            said.now[name], said.then[name] = counts, debut.periods[0]
+    return said
 
 
 def labels(quality: Quality) -> list[int]:

@@ -270,8 +270,8 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         newest,
         inputs={**newest.inputs, **debut.now},
         baseline={**newest.baseline, **debut.then},
-        spread={**newest.spread, **debut.spread},
     )
+    habits.earlier |= debut.earlier
     then = newest.reference
     names = sorted(n for n in (monitor.inputs or newest.inputs) if _comparable(newest.inputs.get(n), then.get(n)))
     if not names:

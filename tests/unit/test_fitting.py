@@ -30,7 +30,7 @@ def test_an_input_without_any_value_is_not_used_and_is_named() -> None:
     assert (answers(found.onnx, WITH_EMPTY) == answers(plain.onnx, X)).all()
     assert (answers(found.onnx, filled) == answers(plain.onnx, X)).all()
     empty = found.reference["empty"]
-    assert (empty.counts[empty.missing_cell], empty.edges) == (600, ())
+    assert (empty.edges, empty.missing(empty.own)) == ((), 600)
 
 
 def test_a_learner_that_takes_no_missing_value_is_unfit_in_its_own_words() -> None:

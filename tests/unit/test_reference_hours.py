@@ -129,3 +129,13 @@ def test_each_length_has_a_custom_of_its_own_and_of_some_nothing_is_known() -> N
     found = customs_of(times, {"x": bins.cells(values)}, {"x": bins.missing_cell + 1}, [HOUR, DAY, 10 * DAY, 40 * DAY])
     assert list(found) == [DAY, 10 * DAY]
     assert found[10 * DAY]["x"] < 0.6 * found[DAY]["x"]
+
+
+def test_a_version_from_before_moments_and_scores_is_counted_as_it_was() -> None:
+    rows = [msgspec.Raw(b'{"Ask.size":%d}' % size) for size in (1, 2, 3)]
+    old = Binner({"Ask.size": [1.5]}, {"Ask.size": [10, 10, 0]}).count(rows, [MONDAY] * 3, [0.1, 0.2, 0.3])
+    assert (old.counts, old.summed) == ({"Ask.size": [1, 2, 0]}, {})
+    new = Binner({"Ask.size": [1.5]}, {"Ask.size": [10, 10, 0]}, grid={"score": [0.5, 0.01]}, scores=[0.25])
+    found = new.count(rows, [MONDAY] * 3, [0.1, None, 0.3])
+    assert found.counts == {"Ask.size": [1, 2, 0], "score": [1, 1, 1]}, "who was not asked is missing"
+    assert (found.summed.keys(), found.summed["score"].n) == ({"score"}, 2)
