@@ -21,9 +21,6 @@ __all__ = ["fairness"]
 
 COHORTS: Final = 14
 """As in quality."""
-MATERIAL: Final = 0.1
-"""Without a monitor, as `ps.fairness` has it by default."""
-DISCOVERY: Final = 0.05
 
 
 class _Shown(NamedTuple):
@@ -75,33 +72,12 @@ def fairness(
 
 
 def _shown(model: Model, segment: Segment, found: groups.Seen, against: str | None) -> _Shown:
-    from ..fairness import MEASURES, Fairness
     from ..mistake import nearest
-    from ..statistics.fairness import gaps, treated
+    from ..statistics.fairness import gaps_of
 
-    watching = [m for m in model.monitors if isinstance(m, Fairness) and m.segment.column is segment.column]
-    monitor = watching[0] if watching else None
     if against and found.groups and against not in found.groups:
         raise PenstockError(f"{segment.name} has no level {against}", nearest(against, list(found.groups)))
-    beside = against if against is not None else monitor.against if monitor else ""
-    measures = monitor.measures if monitor else MEASURES
-    threshold = model.value.above if model.value else 0.5
-    all_gaps = gaps({level: treated(group, threshold) for level, group in found.groups.items()}, beside, measures)
-    order = segment.ordered(found.groups)
-    all_gaps.sort(key=lambda gap: (measures.index(gap.measure), order.index(gap.group)))
-    return _Shown(segment, found, beside, all_gaps, _wide(all_gaps, monitor.gap if monitor else MATERIAL))
-
-
-def _wide(found: list[Gap], material: float) -> list[Gap]:
-    import numpy as np
-
-    from ..statistics.shift import discovered
-
-    chances = [gap.p for gap in found if gap.p is not None]
-    if not chances:
-        return []
-    critical, n = discovered(np.array(chances, np.float64), DISCOVERY)
-    return [gap for gap in found if n and gap.p is not None and gap.p <= critical and gap.gap and abs(gap.gap.value) > material]
+    return _Shown(segment, found, *gaps_of(model, segment, found.groups, against))
 
 
 def _lines(shown: _Shown) -> list[str]:

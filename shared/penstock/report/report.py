@@ -6,7 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from . import alarms, calibration, drifting, examples, influence, labels, quality, rollouts, running, versions
+from . import (
+    alarms,
+    calibration,
+    drifting,
+    examples,
+    expected,
+    groups,
+    influence,
+    labels,
+    quality,
+    rollouts,
+    running,
+    unseen,
+    versions,
+)
 from .records import Records, day
 from .section import Facts, Missing, Note, Section, Table, Tone, words_of
 from .verdict import verdict
@@ -17,7 +31,10 @@ SECTIONS: Final[tuple[Callable[[Records], Section], ...]] = (
     quality.over_time,
     versions.versions,
     calibration.calibration,
+    groups.groups,
+    expected.expected,
     drifting.drift,
+    unseen.unseen,
     alarms.alarms,
     labels.labels,
     influence.influence,

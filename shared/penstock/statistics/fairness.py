@@ -22,20 +22,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import exp, lgamma, sqrt
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
+import numpy as np
 
-from ..fairness import MEASURES
+from ..fairness import MEASURES, Fairness
 from ..records import Group, Measure
 from .binary import Z, confusion, wilson
 from .loss import CLIP
 from .quality import BINS, added
+from .shift import discovered
 
-__all__ = ["LEAST", "Gap", "Treated", "chance", "gaps", "newcombe", "ratio", "treated"]
+if TYPE_CHECKING:
+    from ..model import Model
+    from ..segment import Segment
+
+__all__ = ["LEAST", "Gap", "Gaps", "Treated", "chance", "gaps", "gaps_of", "newcombe", "ratio", "treated"]
 
 LEAST: Final = 30
 """Fewer of what a share is of are not judged; nor is calibration with fewer true outcomes, or fewer false ones."""
+MATERIAL: Final = 0.1
+"""Without a monitor, as `ps.fairness` has it by default."""
+DISCOVERY: Final = 0.05
 _SPREADS: Final = [p * (1 - p) for p in (min(max((at + 0.5) / BINS, CLIP), 1 - CLIP) for at in range(BINS))]
 
 
@@ -137,6 +146,33 @@ def gaps(groups: Mapping[str, Treated], against: str = "", measures: Sequence[st
             (_calibration if measure == "calibration" else _share)(level, against, measure, group, other) for measure in measures
         ]
     return found
+
+
+class Gaps(NamedTuple):
+    """The gaps of a segment, in the order in which they are shown; `against` "": all others. `wide` are those that are both
+    beyond chance and greater than is material."""
+
+    against: str
+    all: list[Gap]
+    wide: list[Gap]
+
+
+def gaps_of(model: Model, segment: Segment, groups: Mapping[str, Group], against: str | None = None) -> Gaps:
+    """The gaps of a model, as its monitor has it: which measures, against whom (unless said), and what is material (MATERIAL
+    where no monitor says). Chance is a false discovery rate of DISCOVERY over all of them."""
+    monitor = next((m for m in model.monitors if isinstance(m, Fairness) and m.segment.column is segment.column), None)
+    beside = against if against is not None else monitor.against if monitor else ""
+    measures, material = (monitor.measures, monitor.gap) if monitor else (MEASURES, MATERIAL)
+    threshold = model.value.above if model.value else 0.5
+    found, order = (
+        gaps({level: treated(group, threshold) for level, group in groups.items()}, beside, measures),
+        segment.ordered(groups),
+    )
+    found.sort(key=lambda gap: (measures.index(gap.measure), order.index(gap.group)))
+    chances = [gap.p for gap in found if gap.p is not None]
+    critical, n = discovered(np.array(chances, np.float64), DISCOVERY) if chances else (0.0, 0)
+    wide = [gap for gap in found if n and gap.p is not None and gap.p <= critical and gap.gap and abs(gap.gap.value) > material]
+    return Gaps(beside, found, wide)
 
 
 def _share(level: str, against: str, measure: str, group: Treated, other: Treated) -> Gap:

@@ -1,0 +1,73 @@
+"""Groups: how good the answers are to the levels of the declared segments, and how wide the gaps between them."""
+
+from __future__ import annotations
+
+from ..fairness import told
+from ..pages.words import percent
+from ..records import Measure
+from ..statistics.fairness import Gap, gaps_of
+from ..statistics.groups import Groups, joined
+from .quality import figure, interval, measures_of
+from .records import Records
+from .section import Block, Cell, Missing, Section, Table
+
+__all__ = ["groups"]
+
+SHOWN = ("log_loss", "auc", "accuracy")
+
+
+def groups(records: Records) -> Section:
+    """Quality by level, and gaps with their intervals."""
+    title, model = "Groups", records.model
+    if not model.segments:
+        why = Missing("The answers are not counted apart.", "segments=[Event.column] and monitors=[ps.fairness(Event.column)]")
+        return Section("groups", title, "No segment is declared, so nothing is known of groups.", [why], "unknown")
+    known: Groups = joined(*(pair.known.groups for pair in records.cohorts))
+    blocks: list[Block] = []
+    wide: list[Gap] = []
+    judged = 0
+    for segment in model.segments:
+        levels = known.get(segment.name, {})
+        if not levels:
+            blocks.append(Missing(f"No answer of this period was counted by {segment.name}."))
+            continue
+        whole, rows = sum(group.answers for group in levels.values()), []
+        for level in segment.ordered(levels):
+            group = levels[level]
+            found = measures_of(records, group.quality)
+            cells = [f"{figure(found[name].value)} {interval(found[name])}" if name in found else "–" for name in SHOWN]
+            rows.append((level, f"{group.answers:,}", percent(group.answers, whole), f"{max(group.quality.n, 0):,}", *cells))
+        names = (name.replace("_", " ") for name in SHOWN)
+        blocks.append(Table((segment.name, "answers", "share", "with a label", *names), rows))
+        gaps = gaps_of(model, segment, levels)
+        wide += gaps.wide
+        judged += sum(gap.p is not None for gap in gaps.all)
+        heads = ("gap in", "group", "of", "value", gaps.against or "all others", "gap", "ratio", "")
+        blocks.append(Table(heads, [_row(gap, gap in gaps.wide) for gap in gaps.all], numbers=2))
+    if wide:
+        worst = max(wide, key=lambda gap: abs(gap.gap.value) if gap.gap else 0.0)
+        said = f"{len(wide)} of {judged} gaps {'is' if len(wide) == 1 else 'are'} wide, the widest: {_told(worst)}"
+        return Section("groups", title, f"{said}.", blocks, "warn")
+    if not judged:
+        return Section("groups", title, "There are too few answers and labels to judge any gap.", blocks, "unknown")
+    return Section("groups", title, f"None of {judged} gaps is both beyond chance and material.", blocks, "good")
+
+
+def _told(gap: Gap) -> str:
+    apart = {"low": gap.gap.low, "high": gap.gap.high} if gap.gap else {"low": 0.0, "high": 0.0}
+    said = {"measure": gap.measure, "group": gap.group, "value": gap.value, "other": gap.other, "n": gap.n, "gap": apart}
+    return told({**said, "against": gap.against or "all others"})
+
+
+def _row(gap: Gap, wide: bool) -> tuple[str | Cell, ...]:
+    shares = ("–" if share is None else f"{share:.3f}" for share in (gap.value, gap.other))
+    said = Cell("wide", "warn") if wide else Cell(gap.unjudged)
+    return gap.measure.replace("_", " "), gap.group, f"{gap.n:,}", *shares, _signed(gap.gap), _times(gap.ratio), said
+
+
+def _signed(gap: Measure | None) -> str:
+    return "–" if gap is None else f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+
+
+def _times(ratio: Measure | None) -> str:
+    return "–" if ratio is None else f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"

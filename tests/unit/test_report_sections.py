@@ -1,0 +1,104 @@
+"""The sections of a report that say how groups fare, what was expected before labels came, and what was new to the versions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import pytest
+from tests.unit.test_report import MODEL, RAN, found, read, records
+
+import penstock as ps
+from penstock.model import Model
+from penstock.policy import Novelty
+from penstock.records import Estimate, Group, Oddity, Quality, Unseen
+from penstock.report.expected import expected
+from penstock.report.groups import groups
+from penstock.report.records import Records
+from penstock.report.report import report_of
+from penstock.report.section import Table, words_of
+from penstock.report.unseen import unseen
+from penstock.segment import Segment
+from penstock.statistics.quality import BINS
+
+AMOUNT = next(iter(column for column in MODEL.scores.columns.values() if column.type is float))
+GROUPED: Model = replace(MODEL, segments=(Segment(AMOUNT, edges=(20.0,)),))
+(SEGMENT,) = GROUPED.segments
+LOW, HIGH = "< 20", ">= 20"
+
+
+def outcomes(true: int, false: int, step: int) -> Quality:
+    """All with one score."""
+    one, none = [0] * BINS, [0] * BINS
+    one[step], none[step] = true, false
+    return Quality(n=true + false, positives=true, loss=1.0, squares=1.0, bins_true=one, bins_false=none)
+
+
+def grouped(selected: int) -> Records:
+    """1,000 answers of each group; of the lower `selected` said yes, of the higher 500."""
+    levels = {
+        LOW: Group(answers=1000, selected=selected, scores=300.0, quality=outcomes(90, 210, 60)),
+        HIGH: Group(answers=1000, selected=500, scores=300.0, quality=outcomes(90, 210, 60)),
+    }
+    cohorts = [msgspec.structs.replace(RAN.restated[0], groups={SEGMENT.name: levels})]
+    return Records.of("shop", GROUPED, found(cohorts=cohorts))
+
+
+def tables(section: object) -> list[Table]:
+    return [block for block in section.blocks if isinstance(block, Table)]  # type: ignore[attr-defined]
+
+
+def test_a_wide_gap_between_groups_is_what_the_section_says_first() -> None:
+    section = groups(grouped(200))
+    assert section.tone == "warn"
+    assert f"selection rate of {LOW} is 0.200" in section.said or f"selection rate of {HIGH} is 0.500" in section.said
+    quality, gaps = tables(section)
+    assert [words_of(row[0]) for row in quality.rows] == [LOW, HIGH]
+    assert [words_of(row[-1]) for row in gaps.rows].count("wide") == 2
+
+
+def test_groups_that_are_treated_alike_are_good_news() -> None:
+    section = groups(grouped(497))
+    assert (section.tone, section.said.startswith("None of")) == ("good", True)
+
+
+def test_where_no_segment_is_declared_the_section_says_what_to_type() -> None:
+    section = groups(records())
+    assert section.tone == "unknown"
+    assert "segments=[" in str(section.blocks)
+
+
+@pytest.mark.parametrize(("low", "tone"), [(0.0, "good"), (0.999, "warn")])
+def test_estimates_are_held_against_what_came_true(low: float, tone: str) -> None:
+    whole = [msgspec.structs.replace(c, estimated={"accuracy": Estimate(value=0.7, low=low, high=1.0, compared=20)})
+             for c in RAN.restated if c.complete and c.measures.get("served", {}).get("accuracy")]  # fmt: skip
+    section = expected(Records.of("shop", MODEL, found(cohorts=whole)))
+    judged = [c for c in whole if c.measures["served"]["accuracy"].value >= low]
+    assert section.tone == tone
+    assert f"intervals {len({c.start for c in judged})} held" in section.said or tone == "warn"
+    assert "was" in words_of(tables(section)[0].rows[0][1])
+
+
+def test_without_estimates_or_novelty_the_sections_say_why() -> None:
+    bare = [msgspec.structs.replace(c, estimated={}) for c in RAN.restated]
+    assert "30 answers" in expected(Records.of("shop", MODEL, found(cohorts=bare))).said
+    assert "ps.novelty()" in str(unseen(records()).blocks)
+
+
+def test_novel_inputs_are_counted_over_windows_and_the_oddest_named() -> None:
+    odd = Oddity(id="a<b", level=9, bits=12, inputs={"Order.amount": [1e9, 12]})
+    of = Unseen(answers=100, levels=[80, 0, 0, 0, 0, 0, 0, 20], expected=[990, 0, 0, 0, 0, 0, 0, 10],
+                outside={"Order.amount": [0, 20, 0]}, oddest=[odd], inputs=1)  # fmt: skip
+    windows = [msgspec.structs.replace(w, novelty={"v2": of}) for w in RAN.windows[:2]]
+    watched = replace(MODEL, monitors=(*MODEL.monitors, Novelty(86_400_000_000, 0.1, 1.0)))
+    known = Records.of("shop", watched, found(statistics=windows))
+    section = unseen(known)
+    assert (section.tone, section.said[:11]) == ("warn", "20.0 % of 2")
+    assert [words_of(cell) for cell in tables(section)[1].rows[0]] == ["Order.amount", "v2", "0", "40", "0"]
+    page = report_of(known).to_html()
+    read(page)
+    assert "a&lt;b" in page
+
+
+def test_a_novelty_monitor_is_declared_in_one_word() -> None:
+    assert isinstance(ps.novelty(), Novelty)
