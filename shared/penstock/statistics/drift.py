@@ -161,7 +161,7 @@ def judged(columns: Sequence[Counted], alpha: float = ALPHA) -> list[Column]:
     >>> height = Numbers.of(rng.normal(size=10_000))
     >>> [found] = judged([Counted("height", height, height.count(rng.normal(0.5, 1, 1000)), height.own)])
     >>> found.verdict, found.why
-    ('drift', 'the distribution moved by 0.181, above its floor of 0.050')
+    ('drift', 'the distribution moved by 0.180, above its floor of 0.050')
     """
     questions = [asked(column.reference, column.now, column.then) for column in columns]
     told = [one for found in questions for one in found if one.least < alpha]
