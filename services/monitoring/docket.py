@@ -313,7 +313,11 @@ class Docket:
         """The ids in the queue."""
         return list(self._queue)
 
-    def restore(self, table: Iterable[tuple[bytes, bytes]], queued: Sequence[str], now: int) -> None:
+    def unknown(self) -> list[str]:
+        """The ids without an answer, the oldest first."""
+        return list(self._unknown)
+
+    def restore(self, table: Iterable[tuple[bytes, bytes]], queued: Sequence[str], now: int, unknown: Sequence[str] = ()) -> None:
         """Take over what was saved as of `now`; fields of other models are passed by."""
         self.now, mark = now, len(self._prefix)
         found = [(field[mark:].decode(), value) for field, value in table if field.startswith(self._prefix)]
@@ -322,6 +326,7 @@ class Docket:
             self._agenda.add(entry.deadline, name, ANSWERED if entry.known else UNKNOWN)
             if not entry.known:
                 self._unknown[name] = None
+        self._unknown = {**dict.fromkeys(name for name in unknown if name in self._unknown), **self._unknown}
         for name in queued:
             entry = _unpack(self._entries[name])
             paired = self._paired(name)

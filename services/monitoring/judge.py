@@ -6,8 +6,8 @@ whose period ends with it gives a verdict, which raises, holds or clears an alar
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -67,8 +67,8 @@ PRIOR_OVER = 7 * DAY
 """The prior answers with the label rate of the outcomes that became known in this long before a window."""
 
 
-SOURCES = -2
-"""The place of the sources of labels among the monitors."""
+UNWATCHED, SOURCES = -1, -2
+"""Places among the monitors: of drift that is measured without an alarm, and of the sources of labels."""
 
 
 class _Open(msgspec.Struct):
@@ -132,6 +132,22 @@ class _State(msgspec.Struct):
     """What the sources of labels said in the newest windows without an alarm about them."""
 
 
+class _Heard(NamedTuple):
+    """A window that is closed, as monitors hear it. `left` are labels by source that do not count, `labels` false and true
+    outcomes by version (where they are yes or no); `shifts` is what monitors of drift have measured."""
+
+    start: int
+    window: _Open
+    left: Mapping[str, int]
+    groups: Groups
+    labels: dict[str, list[int]]
+    shifts: dict[str, Shift]
+
+    def ends(self, every: int) -> bool:
+        """Whether a period ends with it."""
+        return self.window.end % every == 0
+
+
 class Closed(NamedTuple):
     """What is said when a window is closed."""
 
@@ -153,7 +169,15 @@ class Case:
         self._threshold = model.value.above if model.value else 0.5
         self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts, self.state.estimator)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
-            self._monitors[-1] = Drift((), self.length, 0.1, 1.0)
+            self._monitors[UNWATCHED] = Drift((), self.length, 0.1, 1.0)
+        self._judges: dict[type, Callable[[int, Any, _Heard], Verdict | None]] = {
+            Drift: self._of_drift, Fairness: self._of_fairness, Labels: self._of_labels, Novelty: self._of_novelty,
+            Skill: self._of_skill, Sources: self._of_sources,
+        }  # fmt: skip
+        for signal, watch in self.state.watches.items():  # of what is now declared elsewhere nobody would say that it is over
+            watch.latest = {
+                p: bad for p, bad in watch.latest.items() if p in self._monitors and self._monitors[p].signal == signal
+            }
         self._over = next((m.over for m in model.monitors if isinstance(m, Skill)), PRIOR_OVER)
         overs = [m.over for m in model.monitors if isinstance(m, Skill)]
         self._memory = max([PRIOR_OVER, *overs]) + self.length
@@ -177,7 +201,7 @@ class Case:
         quality = {version: kind.told(each) for version, each in window.quality.items()}
         paired = {one: {other: kind.paired(each) for other, each in found.items()} for one, found in window.paired.items()}
         served, before = quality.get(SERVED, Quality()), quality.get(NOBODY, Quality())
-        labels, positives = served.n + before.n, served.positives + before.positives
+        labelled, positives = served.n + before.n, served.positives + before.positives
         prior, known = prior_of(state.past, start - PRIOR_OVER, kind)
         loss = None if prior is None else kind.prior_loss(prior, served)
         usual = next((p for p in reversed(state.past) if p.labels > 0), None)
@@ -185,7 +209,7 @@ class Case:
         self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
         groups = joined(*window.groups.values())
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
-        state.past.append(Past(start, served.n, served.loss, loss, labels, positives, kind.labels(added(served, before))))
+        state.past.append(Past(start, served.n, served.loss, loss, labelled, positives, kind.labels(added(served, before))))
         recent = [p for p in state.past if p.start >= window.end - self._over]
         value = skill_of(recent).value
         missing = {}
@@ -204,8 +228,9 @@ class Case:
             )
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)
-        shifts, verdicts = self._verdicts(start, window, left)
-        alarms = self._alarms(window.end, verdicts)
+        known_labels = {v: labels(q) for v, q in window.quality.items() if v not in (SERVED, NOBODY)} if kind is YES_NO else {}
+        heard = _Heard(start, window, left, groups, known_labels, {})
+        alarms = self._alarms(window.end, self._verdicts(heard))
         statistic = Statistic(
             id=f"{self.name}/{from_micros(start).isoformat()}",
             model=self.name,
@@ -220,7 +245,7 @@ class Case:
             loss=kind.loss,
             prior_loss=None if loss is None or served.n <= 0 else loss / served.n,
             skill=value,
-            drift=shifts,
+            drift=heard.shifts,
             counts=window.counts,
             reference=Period(counts=window.drift).reference,
             missing=missing,
@@ -236,55 +261,49 @@ class Case:
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
 
-    def _verdicts(self, start: int, window: _Open, left: Mapping[str, int]) -> tuple[dict[str, Shift], dict[int, Verdict]]:
+    def _verdicts(self, heard: _Heard) -> dict[int, Verdict]:
         """What the monitors say whose period ends with this window."""
-        shifts: dict[str, Shift] = {}
-        verdicts: dict[int, Verdict] = {}
-        known = {version: labels(quality) for version, quality in window.quality.items() if version not in (SERVED, NOBODY)}
-        for place, monitor in self._monitors.items():
-            if isinstance(monitor, Sources):
-                bad, evidence = excess(monitor, window.sources, left)
-                if moved := turned(window.sources, self.state.mixes, self.length):
-                    bad, evidence = True, {**evidence, "turned": moved}
-                elif bad is False:
-                    self.state.mixes = [*self.state.mixes, window.sources][-REMEMBERED:]
-                verdicts[place] = Verdict(bad, {"start": from_micros(start).isoformat(), **evidence})
-                continue
-            if isinstance(monitor, Labels):
-                custom = self.state.customs.setdefault(place, Custom())
-                verdicts[place] = Verdict(*self._cohorts.punctual(place, monitor, custom, window.end))
-                continue
-            ends = window.end % monitor.every == 0
-            if isinstance(monitor, Novelty):
-                memory = self.state.novelties.setdefault(place, Noticed())
-                memory.add(start // monitor.every, window.unseen)
-                if ends:
-                    verdicts[place] = noticed(monitor, memory)
-                continue
-            if isinstance(monitor, Skill):
-                if ends:
-                    verdicts[place] = skill(monitor, self.state.past, window.end)
-                continue
-            if isinstance(monitor, Fairness):
-                standing = self.state.standings.setdefault(place, Standing())
-                standing.add(
-                    start // monitor.every, joined(*window.groups.values()).get(monitor.segment.name, {}), self._threshold
-                )
-                if ends:
-                    verdicts[place] = unequal(monitor, standing)
-                continue
-            period = self.state.periods.get(place)
-            if period is None or period.index != start // monitor.every:  # what a jump cut off is not judged
-                period = self.state.periods[place] = Period(start // monitor.every)
-            period.add(window.drift, known)
-            if ends:
-                watch = self.state.watches.get(monitor.signal)
-                habits = self.state.habits.setdefault(place, Habits())
-                verdict, found = drift(monitor, period, habits, active=watch is not None and watch.active)
-                shifts.update(found)
-                if place >= 0:
-                    verdicts[place] = verdict
-        return shifts, verdicts
+        found = {place: self._judges[type(monitor)](place, monitor, heard) for place, monitor in self._monitors.items()}
+        return {place: verdict for place, verdict in found.items() if verdict is not None and place != UNWATCHED}
+
+    def _of_sources(self, place: int, sources: Sources, heard: _Heard) -> Verdict:
+        mixes, state = heard.window.sources, self.state
+        bad, evidence = excess(sources, mixes, heard.left)
+        if moved := turned(mixes, state.mixes, self.length):
+            bad, evidence = True, {**evidence, "turned": moved}
+        elif bad is False:
+            state.mixes = [*state.mixes, mixes][-REMEMBERED:]
+        return Verdict(bad, {"start": from_micros(heard.start).isoformat(), **evidence})
+
+    def _of_labels(self, place: int, monitor: Labels, heard: _Heard) -> Verdict:
+        custom = self.state.customs.setdefault(place, Custom())
+        return Verdict(*self._cohorts.punctual(place, monitor, custom, heard.window.end))
+
+    def _of_novelty(self, place: int, monitor: Novelty, heard: _Heard) -> Verdict | None:
+        memory = self.state.novelties.setdefault(place, Noticed())
+        memory.add(heard.start // monitor.every, heard.window.unseen)
+        return noticed(monitor, memory) if heard.ends(monitor.every) else None
+
+    def _of_skill(self, place: int, monitor: Skill, heard: _Heard) -> Verdict | None:
+        return skill(monitor, self.state.past, heard.window.end) if heard.ends(monitor.every) else None
+
+    def _of_fairness(self, place: int, monitor: Fairness, heard: _Heard) -> Verdict | None:
+        standing = self.state.standings.setdefault(place, Standing())
+        standing.add(heard.start // monitor.every, heard.groups.get(monitor.segment.name, {}), self._threshold)
+        return unequal(monitor, standing) if heard.ends(monitor.every) else None
+
+    def _of_drift(self, place: int, monitor: Drift, heard: _Heard) -> Verdict | None:
+        state, index = self.state, heard.start // monitor.every
+        period = state.periods.get(place)
+        if period is None or period.index != index:  # what a jump cut off is not judged
+            period = state.periods[place] = Period(index)
+        period.add(heard.window.drift, heard.labels)
+        if not heard.ends(monitor.every):
+            return None
+        watch, habits = state.watches.get(monitor.signal), state.habits.setdefault(place, Habits())
+        verdict, shifts = drift(monitor, period, habits, active=watch is not None and watch.active)
+        heard.shifts.update(shifts)
+        return verdict
 
     def _alarms(self, at: int, verdicts: Mapping[int, Verdict]) -> list[Alarm]:
         found = []
@@ -295,8 +314,8 @@ class Case:
             watch = self.state.watches.setdefault(signal, Watch())
             again = any(verdict.again for verdict in said.values())
             word = watch.hear({place: bool(verdict.bad) for place, verdict in said.items()}, at, again)
-            if word == "cleared":
-                for place in said:
+            if word == "cleared":  # for all of its monitors, though the period of some goes on
+                for place in (place for place, monitor in self._monitors.items() if monitor.signal == signal):
                     self.state.habits.get(place, Habits()).forget()
                     self.state.standings.get(place, Standing()).forget()
             if word is not None:

@@ -35,6 +35,8 @@ class _Position(msgspec.Struct):
     times: dict[str, int]
     """Model -> the time of its docket."""
     queued: dict[str, list[str]]
+    unknown: dict[str, list[str]] = {}
+    """Model -> ids without an answer, the oldest first."""
 
 
 class ReviewShard:
@@ -57,7 +59,8 @@ class ReviewShard:
                 self._readings[topic] = Reading(Partition(topic, self._number), *position.readings[topic])
             for name, docket in self._dockets.items():
                 if name in position.times:
-                    docket.restore(saved.table.items(), position.queued.get(name, ()), position.times[name])
+                    queued, unknown = position.queued.get(name, ()), position.unknown.get(name, ())
+                    docket.restore(saved.table.items(), queued, position.times[name], unknown)
         return self._positions()
 
     def recall(self, batch: Batch) -> None:
@@ -83,7 +86,8 @@ class ReviewShard:
             docket.table = {}
         times = {name: docket.now for name, docket in self._dockets.items()}
         readings = {topic: (reading.next, reading.seen) for topic, reading in self._readings.items()}
-        position = _Position(readings, times, {name: docket.queued() for name, docket in self._dockets.items()})
+        queued, unknown = ({name: of(docket) for name, docket in self._dockets.items()} for of in (Docket.queued, Docket.unknown))
+        position = _Position(readings, times, queued, unknown)
         queue = self._topics.queue  # said again after a loss: the newest record of an answer is right, whatever was before
         sends = self._said.unsaid([send for send in self._sends if send.topic != queue])
         sends += [send for send in self._sends if send.topic == queue]

@@ -47,7 +47,7 @@ class Court:
         fresh = Court.__new__(Court)
         fresh.topics, fresh.sends = self.topics, self.sends
         fresh.docket = Docket(self.topics.project.models[0], self.topics, fresh.sends)
-        fresh.docket.restore(self.saved.items(), self.docket.queued(), self.docket.now)
+        fresh.docket.restore(self.saved.items(), self.docket.queued(), self.docket.now, self.docket.unknown())
         fresh.docket.table = dict(self.saved)
         return fresh
 
@@ -166,6 +166,14 @@ def test_no_more_words_of_unknown_answers_wait_than_is_said(monkeypatch: pytest.
     court = Court().hear(*(flag(f"o{i}") for i in range(5)))
     assert court.ends == [("o0", "orphan", None), ("o1", "orphan", None)]
     assert set(court.hear(*(answer(f"o{i}", 0.9) for i in range(5))).waiting) == {"o2", "o3", "o4"}
+
+
+def test_which_words_of_unknown_answers_give_way_does_not_depend_on_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docket_module, "WAITING", 3)
+    court = Court()
+    for i in range(5):  # each by a clock that is behind the one before
+        court = court.hear(flag(f"o{i}", hours=10.0 - i)).again()
+    assert court.ends == [("o0", "orphan", None), ("o1", "orphan", None)]
 
 
 def test_a_review_of_what_nobody_asked_about_waits_for_a_flag_and_is_refused_without() -> None:

@@ -14,8 +14,9 @@ from penstock.duration import DAY, HOUR
 from penstock.event import to_micros
 from penstock.log import Batch, Partition
 from penstock.records import Alarm, Partial, Quality, Statistic
-from penstock.services.monitoring.judge import JudgeShard
+from penstock.services.monitoring.judge import JudgeShard, _Position
 from penstock.services.monitoring.window import length_of
+from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import Sums
 from penstock.store import Saved
 from penstock.topics import Topics
@@ -33,6 +34,13 @@ class Ask:
 class Reply:
     ask_id: ps.Key[str]
     good: bool
+    at: ps.EventTime
+
+
+@ps.event("grades")
+class Graded:
+    ask_id: ps.Key[str]
+    kind: str
     at: ps.EventTime
 
 
@@ -202,6 +210,42 @@ def test_two_drift_monitors_share_one_alarm() -> None:
     for day in range(4):
         bench.hear(shifted(day, 0.7))
     assert bench.said == [("drift", "raised", 1), ("drift", "held", 2), ("drift", "held", 3), ("drift", "held", 4)]
+
+
+def test_an_alarm_that_two_monitors_share_is_over_for_both_when_it_is_cleared() -> None:
+    bench = Bench(topics_of(ps.drift(every="1d"), ps.drift(every="2d")))
+    for day in range(4, 24):
+        bench.hear(shifted(day, 0.9 if day < 8 else 0.5))
+    assert [state for _, state, _ in bench.said if state != "held"] == ["raised", "cleared"], "one cause raises one alarm"
+    (case,) = msgspec.msgpack.decode(bench.saved.position, type=_Position).states.values()
+    assert [habits.named for habits in case.habits.values()] == [[], []]
+
+
+def test_an_alarm_is_cleared_though_its_monitor_is_declared_at_another_place_since() -> None:
+    bench = Bench(topics_of(ps.drift()))
+    bench.hear(shifted(1, 0.9))
+    bench.topics = topics_of(ps.skill(0.0), ps.drift())
+    for day in (2, 3, 4):
+        bench.hear(shifted(day, 0.5))
+    assert [state for _, state, _ in bench.said] == ["raised", "held", "cleared"]
+
+
+def test_of_numbers_and_classes_there_is_no_rate_of_labels_to_drift() -> None:
+    @ps.model(
+        scores=Ask, features=[Ask.size], label=ps.label(Graded.kind, within="1h", classes=("a", "b")), monitors=[ps.drift()]
+    )
+    def good() -> ps.Learner:
+        raise NotImplementedError
+
+    bench, rng = Bench(Topics(ps.Project("forum", [good]))), random.Random(1)
+    for day in range(20):
+        sums = kind_of(good.label).sums()
+        for _ in range(200):
+            kind_of(good.label).add(sums, {"a": 0.9, "b": 0.1}, "a" if rng.random() < (0.9 if day < 10 else 0.5) else "b")
+        said = shifted(day, 0.5)
+        bench.hear(msgspec.structs.replace(said, quality={"v1": sums.frozen()}))
+    assert {name for s in bench.statistics for name in s.drift} == {"Ask.size"}
+    assert bench.said == [], "that fewer answers are right is no drift of labels"
 
 
 def test_without_a_drift_monitor_drift_is_measured_and_nobody_alarmed() -> None:

@@ -161,8 +161,10 @@ class _Numbers:
         return msgspec.structs.replace(quality, loss=loss, squares=valued(errors.squares), errors=errors)
 
     def paired(self, paired: Paired) -> Paired:
-        found = added(paired, Paired())
-        return msgspec.structs.replace(found, sum=valued(found.exact or {}), squares=valued(found.exact_squares or {}))
+        sums, squares = (
+            dict(sorted((found or {}).items())) for found in (paired.exact, paired.exact_squares)
+        )  # in order of places
+        return Paired(n=paired.n, sum=valued(sums), squares=valued(squares), exact=sums, exact_squares=squares)
 
     def labels(self, quality: Quality) -> Quality:
         errors = _errors(quality)

@@ -118,7 +118,7 @@ class Novelty:
             answers=len(X),
             levels=np.bincount(levels, minlength=len(self.profile.levels)).tolist(),
             expected=list(self.profile.levels),
-            outside={name: each for name, *each in counts if any(each)},
+            outside={name: each for name, *each in sorted(counts) if any(each)},
             oddest=self._oddest(odd, ids, columns, bits, scores, levels),
             inputs=len(self.names),
         )
