@@ -134,6 +134,8 @@ class OnDuty:
                 raise Failed(503, self._closed, SOON)
             step = self._chain(chain, step)
         served = version or next(iter(members))
+        for gone in [key for key in self._tallies if key[0] == name and key[1] not in members]:
+            del self._tallies[gone]  # snapshots come all day
         tally = self._tallies.setdefault((name, served), Tally())
         batcher = Batcher(step.run, step.signature, tally, apart=bool(chain))
         platform = "ensemble" if chain else "penstock"
