@@ -63,11 +63,14 @@ class OnDuty:
         for link in [link for links in self._chains.values() for link in links if not isinstance(link, Model)]:
             try:
                 if link not in self._functions:
-                    self._functions[link] = Function(Path(inspect.getfile(link)), link.__name__, module=link.__module__)
+                    file = Path(inspect.getfile(link))
+                    self._functions[link] = Function(file, link.__name__, module=link.__module__, ending=lambda: self._ending)
                 if self._ending:
                     self._functions[link].close()
                     return
             except PenstockError as error:
+                if self._ending:
+                    return
                 self._closed = f"function {link.__name__} cannot be served: {error}"
                 structlog.get_logger(service="inference").error("function not served", function=link.__name__, cause=str(error))
                 return
