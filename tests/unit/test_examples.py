@@ -144,7 +144,7 @@ def test_what_is_left_out_is_counted_as_of_any_time_and_takes_bytes() -> None:
     told = [outcome(n, n + 2, True, source=rng.choice(["bank", "shop", "web"])) for n in range(600)]
     examples.add(batch(0, told))
     examples.known(moment(1_000))
-    kept = {time for time in examples.rows(slice(0, len(examples))).time.tolist()}
+    kept = set(examples.rows(slice(0, len(examples))).time.tolist())
     gone = [o for o in told if to_micros(o.time) not in kept]
     for hours in (0, 100, 301.5, 602, 1_000):
         naive = Counter(o.source for o in gone if to_micros(o.labelled) < moment(hours))
