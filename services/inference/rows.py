@@ -64,11 +64,14 @@ class RowReader:
         self.names = tuple(dict.fromkeys(name for model in models for name in model.inputs))
         apart = {segment.column for model in models for segment in model.segments}
         columns = [column for column in event.columns.values() if repr(column) in self.names or column in apart]
-        columns.sort(key=lambda column: column.optional)  # as Structs want their fields
+        lenient = {
+            c for c in columns if c.optional or repr(c) not in self.names
+        }  # a row may be older than the column of a segment
+        columns.sort(key=lambda column: column in lenient)  # as Structs want their fields
         owned = [repr(column) for column in columns]
         features = {f"f{n}": name for n, name in enumerate(self.names) if name not in owned}
         wanted: list[Any] = [
-            (c.name, (c.type if c.type in (bool, str) else float) | None, *([None] if c.optional else [])) for c in columns
+            (c.name, (c.type if c.type in (bool, str) else float) | None, *([None] if c in lenient else [])) for c in columns
         ]
         fields: list[Any] = [
             ("id", Annotated[str, msgspec.Meta(min_length=1)]),

@@ -66,10 +66,13 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def grown(self, statistic: Statistic) -> Trial:
         """With one more closed window; itself when that window is inside already.
 
-        A window without either is no evidence.
+        A window without either is no evidence. Where it is of another loss, as the label became another kind, what was summed up
+        before counts no more: sums of two units say nothing.
         """
         if statistic.end <= self.until:
             return self
+        if self.n and statistic.loss != self.loss:
+            return self.anew(self.against).grown(statistic)
         found = statistic.versus(self.subject, self.against)
         if self.since is None and found.n <= 0:  # corrections alone: of what was counted before
             found = Paired()

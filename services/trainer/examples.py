@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
+from array import array
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -122,7 +124,8 @@ class Examples:
         self._horizon, self._quota = horizon, Quota(caps)
         self._task = label.task if label else "binary"
         self._classes = {name: at for at, name in enumerate(label.classes)} if label else {}
-        self._left_out: list[tuple[int, str]] = []
+        self._left_out: dict[str, array[int]] = defaultdict(lambda: array("q"))
+        """Source -> when its labels would have counted, ascending: eight bytes for each, as who floods sends millions."""
         self._inputs = InputsDecoder(inputs)
         self._table = np.empty(0, _layout(self._inputs.width, self._task))
         self._size = 0
@@ -187,12 +190,14 @@ class Examples:
         (counts, *_), source, _ = row
         if not source or self._quota.take(source):
             return True
-        self._left_out.append((counts, source))
+        found = self._left_out[source]
+        found.append(max(counts, found[-1] if found else counts))
         return False
 
     def left_out(self, before: int) -> dict[str, int]:
         """How many labels of each source were left out up to a time, because it had said more than its share."""
-        return dict(sorted(Counter(source for counts, source in self._left_out if counts < before).items()))
+        found = {source: bisect_left(times, before) for source, times in sorted(self._left_out.items())}
+        return {source: count for source, count in found.items() if count}
 
     def rows(self, span: slice, held: Sequence[Quarantine] = ()) -> Rows:
         """Rows of a span that no quarantine holds, corrected ones twice: for what learns one by one."""

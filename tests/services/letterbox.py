@@ -7,9 +7,10 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aiosmtpd.controller import Controller
@@ -84,16 +85,21 @@ def web_server(answers: Sequence[Answer] = (), keys: Path | None = None) -> Iter
 
 
 class Postman:
-    """Takes letters into `letters`; `answers` are said to the next ones instead of 250, and `refuses` names whom it does not
-    know."""
+    """Takes letters into `letters`; `answers` are said to the next ones instead of 250, `refuses` names whom it does not know,
+    and `later` to whom it says "later" how often."""
 
-    def __init__(self, answers: Sequence[str] = (), refuses: Sequence[str] = ()) -> None:
-        self.answers, self.refuses = list(answers), refuses
+    def __init__(
+        self, answers: Sequence[str] = (), refuses: Sequence[str] = (), later: Mapping[str, int] = MappingProxyType({})
+    ) -> None:
+        self.answers, self.refuses, self.later = list(answers), refuses, dict(later)
         self.letters: list[tuple[list[str], bytes]] = []
 
     async def handle_RCPT(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:  # noqa: N802
         if address in self.refuses:
             return "550 no such person"
+        if self.later.get(address, 0):
+            self.later[address] -= 1
+            return "450 later"
         envelope.rcpt_tos.append(address)
         return "250 ok"
 

@@ -365,6 +365,33 @@ def test_one_of_the_recipients_who_is_unknown_does_not_keep_it_from_the_others()
             sent(by_mail(port, to="bob@example.org"))
 
 
+def test_who_is_to_wait_gets_it_later_and_the_others_no_second_time() -> None:
+    postman = Postman(later={"bob@example.org": 2}, refuses=["eve@example.org"])
+    with mail_server(postman) as port:
+        way = by_mail(port, to="ada@example.org,bob@example.org,eve@example.org")
+        for _ in range(2):
+            with pytest.raises(Delayed, match=r"not yet for bob@example\.org"):
+                sent(way)
+        assert sent(way).endswith("took the letter, but not for eve@example.org")
+    assert [to for to, _ in postman.letters] == [["ada@example.org"], ["bob@example.org"]]
+    assert len({email.message_from_bytes(letter)["Message-ID"] for _, letter in postman.letters}) == 1
+
+
+def test_a_full_mailbox_keeps_others_waiting_once_and_for_minutes_only() -> None:
+    postman = Postman(later={"bob@example.org": 1_000})
+    with mail_server(postman) as port:
+        way = by_mail(port, to="ada@example.org,bob@example.org")
+        for _ in range(mail.ATTEMPTS - 1):
+            with pytest.raises(Delayed):
+                sent(way)
+        assert sent(way).endswith("but not for bob@example.org")
+        again = message_of("flights", [notice(2)])
+        assert sent(way, again).endswith("but not for bob@example.org"), "nobody waits for it twice"
+        postman.later.clear()
+        assert sent(way, message_of("flights", [notice(3)])).endswith("took the letter")
+    assert [to for to, _ in postman.letters] == [["ada@example.org"]] * 2 + [["ada@example.org", "bob@example.org"]]
+
+
 def test_a_letter_that_was_taken_is_not_sent_again_whatever_is_said_to_quit() -> None:
     letters = list[bytes]()
     with scripted(partial(smtp, letters=letters, farewell=b"421 too busy for that")) as port:

@@ -20,6 +20,7 @@ from penstock.doors.access import Access
 from penstock.doors.breadth import ASKING, KEYS, TILES, Asking, Breadth, Distinct
 from penstock.doors.keys import Keys
 from penstock.doors.rates import Spent
+from penstock.runtime.refusals import Failed
 from penstock.services.inference.open_inference.tensors import Asked, contents
 
 HOUR = 3600.0
@@ -58,13 +59,37 @@ def test_a_key_beyond_its_bound_waits_until_what_it_asked_has_left_the_window() 
     assert all(asks(breadth, hour * HOUR, *range(hour * 100, hour * 100 + 100)) for hour in range(9))
     assert asks(breadth, 9 * HOUR, *range(900)), "the same again is nothing new"
     assert asks(breadth, 9 * HOUR, *range(5_000, 6_000)), "one request may go beyond"
-    assert not asks(breadth, 9 * HOUR, 1) and breadth.share() > 1
+    assert not asks(breadth, 9 * HOUR, 1) and breadth.share(9 * HOUR) > 1
     assert asks(breadth, 9 * HOUR, 1, who="key:2"), "each key has its own"
     spent = breadth.asking("key:1", 9 * HOUR)
     assert isinstance(spent, Spent) and (spent.most, spent.seconds) == (1_000, 86_400)
     assert spent.after <= 86_400 * (1 + 1 / TILES) - 9 * HOUR + 1
     assert not asks(breadth, 20 * HOUR, 1)
     assert asks(breadth, 36 * HOUR, 1), "a day later it may ask again"
+
+
+def test_requests_that_were_let_in_together_ask_no_more_than_one_beyond_the_bound() -> None:
+    breadth = Breadth("100/day")
+    held = [breadth.asking("key:1", 0.0) for _ in range(3)]
+    later = breadth.asking("key:1", 10_801.0)  # the window has moved on while those were held
+    assert isinstance(later, Asking)
+    for number, each in enumerate(held):
+        assert isinstance(each, Asking)
+        if number == 0:
+            for value in range(300):
+                each.about([b"%d" % value])
+            continue
+        with pytest.raises(Failed, match="100 different inputs") as failed:
+            each.about([b"new"])
+        assert failed.value.status == 429 and int(failed.value.headers["retry-after"]) > 0
+    assert not asks(breadth, 10_802.0, 1), "what they asked counts in the window of now"
+
+
+def test_who_has_long_asked_nothing_is_nobody_to_be_warned_of() -> None:
+    breadth = Breadth("100/day")
+    asks(breadth, 0.0, *range(90))
+    assert breadth.share(HOUR) == pytest.approx(0.9, abs=0.1)
+    assert breadth.share(48 * HOUR) == 0.0
 
 
 def test_keys_that_asked_longest_ago_are_forgotten() -> None:
@@ -128,10 +153,10 @@ def test_a_new_id_or_time_makes_no_new_input_and_a_list_has_as_many_as_it_has_ev
             for number in range(20):
                 said = await client.post("/predict/late", json={**EVENT, "flight": f"f{number}"})
                 assert said.status_code == 200, said.text
-            assert round(1000 * breadth.share()) == 1
+            assert round(1000 * breadth.share(0.0)) == 1
             listed = [{**EVENT, "flight": f"g{number}", "distance": float(number)} for number in range(30)]
             assert (await client.post("/predict/late", json=listed)).status_code == 200
-            assert 28 <= 1000 * breadth.share() <= 34
+            assert 28 <= 1000 * breadth.share(0.0) <= 34
         finally:
             ASKING.reset(token)
 

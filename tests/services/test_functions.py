@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -474,11 +475,25 @@ def test_a_chain_gives_what_its_steps_give_one_by_one(file: Path) -> None:
     run([f"{file}:prepare+{model}+{file}:finish"], talk)
 
 
+def test_an_import_that_hangs_holds_up_no_end(tmp_path: Path) -> None:
+    slow = tmp_path / "slow.py"
+    slow.write_text("import time\ntime.sleep(600)\n")
+    asked = list[float]()
+
+    def ending() -> bool:
+        asked.append(time.monotonic())
+        return len(asked) > 1
+
+    with pytest.raises(PenstockError, match="as the server ends"):
+        Function(slow, "prepare", ending=ending)
+    assert time.monotonic() - asked[-1] < 5.0
+
+
 def test_a_gateway_that_ends_while_it_opens_its_functions_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go, opened, closed = threading.Event(), threading.Event(), list[str](), list[str]()
 
     class Slow:
-        def __init__(self, _: Path, name: str, module: str) -> None:
+        def __init__(self, _: Path, name: str, module: str, ending: Any) -> None:
             self.name = name
             opened.append(name)
             begun.set()

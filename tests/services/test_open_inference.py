@@ -11,6 +11,7 @@ import pytest
 from tests.services.air import Door, late, said_wrong
 
 from penstock.scoring.answers import Serving, score
+from penstock.services.inference.open_inference.protocol import _route
 
 FLAT = [3.0, 2.5, 100.5, 1, 200, 0, None, -7.5, 0, None]
 
@@ -62,6 +63,16 @@ BAD_TENSORS: dict[str, Any] = {
     "deep nesting": holding("[" * 100_000 + "]" * 100_000),
     "an unknown field that nests deep": WHOLE[:-1] + b', "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
 }
+
+
+def test_a_path_longer_than_any_of_ours_is_nowhere_and_not_remembered(door: Door) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        before = _route.cache_info().currsize
+        for number in range(3):
+            assert (await client.get(f"/v2/models/late{number}{'x' * 2_000}")).status_code == 404
+        assert _route.cache_info().currsize == before
+
+    door.run(talk)
 
 
 def test_tells_of_the_server(door: Door) -> None:

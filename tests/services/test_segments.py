@@ -163,11 +163,12 @@ BANK = Topics(ps.Project("bank", [credit, plain]))
 ASKED = {"number": "n1", "branch": "b", "income": 10.5, "sex": "f", "age": 30, "citizen": True, "at": "2026-03-01T00:00:00Z"}
 
 
-def answered(**changes: Any) -> dict[str, Prediction]:
+def answered(*gone: str, **changes: Any) -> dict[str, Prediction]:
     """The answers of both models to a row, as the shard of inference gives them."""
     meters = Meters()
     shard = ScoringShard(BANK, 0, Sessions(Artefacts(Path()), meters), meters, ["feature_store.0"])
-    row = {"id": "n1", "time": ASKED["at"], "event": ASKED | changes, "features": {}, "cursor": {}}
+    event = {name: value for name, value in (ASKED | changes).items() if name not in gone}
+    row = {"id": "n1", "time": ASKED["at"], "event": event, "features": {}, "cursor": {}}
     shard.take([Batch(Partition(BANK.rows(event_of(Application)), 0), [0], [b"b"], [msgspec.json.encode(row)])], 0.0)
     effects = shard.step([])
     assert effects is not None
@@ -183,6 +184,14 @@ def test_an_answer_carries_the_levels_of_its_event_and_not_the_values() -> None:
     }  # fmt: skip
     assert found["plain"].segments is msgspec.UNSET
     assert b"segments" not in msgspec.json.encode(found["plain"])
+
+
+def test_a_row_that_is_older_than_the_column_of_a_segment_is_answered() -> None:
+    found = answered("age", "sex")
+    assert found["credit"].segments == {
+        "Application.age": "missing", "Application.citizen": "true", "Application.sex": "missing",
+    }  # fmt: skip
+    assert msgspec.json.decode(found["plain"].inputs) == {"Application.income": 10.5}
 
 
 class Bench:
@@ -261,7 +270,7 @@ def test_the_offline_table_of_a_model_with_segments_has_them() -> None:
 
 def test_labels_beyond_the_cap_of_their_source_are_in_no_group_either() -> None:
     caps = ps.sources(Order.region, {"bank": 1, "shop": 0.2})
-    counting = Counting(Cohorting(DAY, 6 * HOUR, (6 * HOUR,)), caps, SEGMENTS)
+    counting = Counting(Cohorting(DAY, 6 * HOUR, (6 * HOUR,)), caps, segments=SEGMENTS)
     window = Window(0)
     for n in range(100):
         answer = Answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -136,3 +137,16 @@ def test_a_window_agrees_with_a_plain_filter() -> None:
     plain = [o for o in told if o.labelled < before and o.time >= before - length]
     rows = examples.window(to_micros(before), int(length.total_seconds() * 1e6))
     assert rows.time.tolist() == [to_micros(o.time) for o in sorted(plain, key=lambda o: (o.labelled, o.id))]
+
+
+def test_what_is_left_out_is_counted_as_of_any_time_and_takes_bytes() -> None:
+    rng, examples = random.Random(3), Examples(NAMES, caps={"shop": 0.1, "web": 0.2})
+    told = [outcome(n, n + 2, True, source=rng.choice(["bank", "shop", "web"])) for n in range(600)]
+    examples.add(batch(0, told))
+    examples.known(moment(1_000))
+    kept = set(examples.rows(slice(0, len(examples))).time.tolist())
+    gone = [o for o in told if to_micros(o.time) not in kept]
+    for hours in (0, 100, 301.5, 602, 1_000):
+        naive = Counter(o.source for o in gone if to_micros(o.labelled) < moment(hours))
+        assert examples.left_out(moment(hours)) == dict(sorted(naive.items()))
+    assert {len(times.tobytes()) / len(times) for times in examples._left_out.values()} == {8.0}

@@ -42,4 +42,6 @@ def test_a_version_that_left_duty_is_let_go_also_where_it_was_asked_by_name() ->
         gc.collect()
         assert left() is None
 
+        assert [version for _, version in models.tallies()] == ["v2"], "counts of who left duty go with it"
+
     asyncio.run(asked())

@@ -7,6 +7,7 @@ import random
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 
+import msgspec
 import pytest
 
 from penstock.policy import Gate
@@ -55,6 +56,14 @@ def test_mean_and_error_are_those_of_the_differences_event_by_event(turned: bool
     assert trial.n == 900
     assert trial.mean == pytest.approx(mean)
     assert trial.error == pytest.approx(math.sqrt(sum((g - mean) ** 2 for g in gaps)) / len(gaps))
+
+
+def test_losses_of_two_kinds_are_never_added() -> None:
+    of_numbers = msgspec.structs.replace(window(2, [{"v1": 400.0, "v2": 100.0}] * 3), loss="squared error")
+    trial = Trial(subject="v2", against="v1", until=START).grown(window(1, [{"v1": 0.1, "v2": 0.9}] * 5))
+    trial = trial.grown(of_numbers)
+    assert (trial.n, trial.mean, trial.loss, trial.windows) == (3, -300.0, "squared error", 1)
+    assert trial.since == START + DAY
 
 
 def test_a_window_of_corrections_alone_takes_back_what_it_corrects() -> None:

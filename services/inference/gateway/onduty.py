@@ -63,11 +63,14 @@ class OnDuty:
         for link in [link for links in self._chains.values() for link in links if not isinstance(link, Model)]:
             try:
                 if link not in self._functions:
-                    self._functions[link] = Function(Path(inspect.getfile(link)), link.__name__, module=link.__module__)
+                    file = Path(inspect.getfile(link))
+                    self._functions[link] = Function(file, link.__name__, module=link.__module__, ending=lambda: self._ending)
                 if self._ending:
                     self._functions[link].close()
                     return
             except PenstockError as error:
+                if self._ending:
+                    return
                 self._closed = f"function {link.__name__} cannot be served: {error}"
                 structlog.get_logger(service="inference").error("function not served", function=link.__name__, cause=str(error))
                 return
@@ -134,6 +137,8 @@ class OnDuty:
                 raise Failed(503, self._closed, SOON)
             step = self._chain(chain, step)
         served = version or next(iter(members))
+        for gone in [key for key in self._tallies if key[0] == name and key[1] not in members]:
+            del self._tallies[gone]  # snapshots come all day
         tally = self._tallies.setdefault((name, served), Tally())
         batcher = Batcher(step.run, step.signature, tally, apart=bool(chain))
         platform = "ensemble" if chain else "penstock"

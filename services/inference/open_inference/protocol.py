@@ -34,6 +34,8 @@ __all__ = ["Limits", "Models", "OpenInference", "Version"]
 
 EXTENSIONS: Final = ("binary_tensor_data", "model_repository", "statistics")
 PROTOCOL: Final = "2"
+LONGEST: Final = 1_024
+"""Characters of a path: as many as 1,024 are remembered, whatever somebody makes up."""
 
 _encode = msgspec.json.Encoder().encode
 _BINARY: Final = (b"content-type", b"application/octet-stream")
@@ -98,15 +100,20 @@ class Route(NamedTuple):
     version: str | None = None
 
 
-@lru_cache(maxsize=1024)
 def route(path: str) -> Route | None:
-    """What a path asks for. Paths are case-sensitive; nothing is redirected.
+    """What a path asks for. Paths are case-sensitive; nothing is redirected; none is longer than LONGEST.
 
     >>> route("/v2/models/late/versions/3/infer")
     Route(method='POST', call='infer', model='late', version='3')
     >>> route("/v2/models/late/"), route("/V2")
     (None, None)
     """
+    return _route(path) if len(path) <= LONGEST else None
+
+
+@lru_cache(maxsize=1024)
+def _route(path: str) -> Route | None:
+    """The same, remembered."""
     match path.split("/")[1:]:
         case ["v2"] | ["v2", ""]:
             return Route("GET", "server")

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from email.message import EmailMessage
 from email.utils import format_datetime, localtime
 from typing import Final
@@ -20,6 +21,21 @@ __all__ = ["SCHEMES", "Mail"]
 
 SCHEMES: Final = {"smtp": 587, "smtps": 465, "smtp+plain": 25}
 """Scheme -> its usual port: STARTTLS, without which nothing is sent; TLS at once; neither, for a relay on this machine."""
+ATTEMPTS: Final = 10
+"""To whom the server says "later" while it takes the letter for others: about eight minutes of a courier, as a server that puts
+off strangers wants five, and those who have it wait for their next letter meanwhile."""
+
+
+@dataclass
+class _Owed:
+    """A message, and who has not got it yet."""
+
+    message: str
+    to: list[str]
+    attempts: int = 0
+    """Those that some got it by."""
+    never: tuple[str, ...] = ()
+    """Whom the server does not know."""
 
 
 class Mail:
@@ -33,12 +49,17 @@ class Mail:
         self._scheme, self._host, self._port, self._user, self._password = scheme, host, port, user, password
         self._sender, self._to, self._trusted = sender, list(to), trusted
         self.place = f"{scheme}://{host}:{port} for {', '.join(to)}"
+        self._owed = _Owed("", [])
+        self._slow = set[str]()
+        """To whom the last letter did not go in ATTEMPTS: nobody waits for them again until they take one."""
 
     async def send(self, message: Message) -> str:
         client = _Client(self._host, self._trusted if self._scheme == "smtps" else None)
+        if self._owed.message != message.id:
+            self._owed = _Owed(message.id, list(self._to))
         try:
             async with asyncio.timeout(6 * SECONDS):  # a letter is half a dozen answers
-                return await asyncio.to_thread(self._deliver, client, self.letter(message))
+                return await asyncio.to_thread(self._deliver, client, self.letter(message), self._owed)
         except TimeoutError:
             raise Delayed(f"{self._host} did not take the letter within {6 * SECONDS:.0f} s") from None
         except smtplib.SMTPNotSupportedError as error:
@@ -69,7 +90,8 @@ class Mail:
         found.set_content("\n".join([*message.lines, "", f"project {message.project}, times of the stream (UTC)"]) + "\n")
         return found
 
-    def _deliver(self, client: _Client, letter: EmailMessage) -> str:
+    def _deliver(self, client: _Client, letter: EmailMessage, owed: _Owed) -> str:
+        """Give it to whom it is owed, all at first. Delayed: some have it, and others may yet."""
         try:
             code, words = client.connect(self._host, self._port)
             if code != 220:
@@ -78,12 +100,26 @@ class Mail:
                 client.starttls(context=self._trusted)
             if self._user:
                 client.login(self._user, self._password)
-            refused = client.send_message(letter)
+            try:
+                refused = client.send_message(letter, to_addrs=owed.to)
+            except smtplib.SMTPRecipientsRefused as error:
+                if not owed.attempts:
+                    raise  # nobody has it
+                refused = error.recipients
             with suppress(smtplib.SMTPException, OSError):
                 client.quit()  # the letter is out, whatever is said to that
         finally:
             client.close()
-        return f"{self._host} took the letter" + (f", but not for {', '.join(refused)}" if refused else "")
+        owed.attempts += 1
+        self._slow -= set(owed.to) - set(refused)
+        later = [who for who, (code, _) in refused.items() if code < 500]
+        owed.never += tuple(who for who in refused if who not in later)
+        if owed.attempts < ATTEMPTS and not self._slow.issuperset(later):
+            owed.to = later
+            raise Delayed(f"{self._host} took the letter, but not yet for {', '.join(later)}")
+        self._slow |= set(later)
+        left = (*owed.never, *later)
+        return f"{self._host} took the letter" + (f", but not for {', '.join(left)}" if left else "")
 
 
 class _Client(smtplib.SMTP):

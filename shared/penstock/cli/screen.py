@@ -8,12 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final, TextIO, TypeVar
 
-__all__ = ["answer", "coloured", "complain", "count", "form", "hush", "note", "paint", "patiently", "printable", "rows", "say"]
+__all__ = [
+    "answer",
+    "coloured",
+    "complain",
+    "count",
+    "form",
+    "harmless",
+    "hush",
+    "note",
+    "paint",
+    "patiently",
+    "printable",
+    "rows",
+    "say",
+]
 
 T = TypeVar("T")
 
@@ -24,6 +39,9 @@ AGAIN: Final = 5.0
 """Seconds between two words about the same wait."""
 
 COLOURS: Final = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+
+_OURS: Final = re.compile(rf"(\x1b\[(?:0|{'|'.join(COLOURS.values())})m|[\n\t])")
+"""What steers the terminal and is meant to: our own colours, and the ends of lines."""
 
 
 class Form:
@@ -53,7 +71,19 @@ def say(line: str) -> None:
 
 def note(line: str) -> None:
     """A line beside the result: what happens, what is waited for."""
-    print(line, file=sys.stderr, flush=True)
+    print(harmless(line), file=sys.stderr, flush=True)
+
+
+def harmless(line: str) -> str:
+    r"""Text that may quote anybody, such as an id or a reason, without what would steer the terminal of who reads it.
+
+    >>> harmless("plain"), harmless("\x1b[31mred\x1b[0m"), harmless("\x1b]0;title\x07 \x1b[2J \u202e")
+    ('plain', '\x1b[31mred\x1b[0m', '�]0;title� �[2J �')
+    """
+    if line.isprintable():
+        return line
+    parts = _OURS.split(line)  # every other one is ours
+    return "".join(p if at % 2 else "".join(c if c.isprintable() else "\ufffd" for c in p) for at, p in enumerate(parts))
 
 
 def complain(what: str, fix: str) -> None:
@@ -61,7 +91,7 @@ def complain(what: str, fix: str) -> None:
     if form.json:
         import msgspec
 
-        note(msgspec.json.encode({"type": "error", "text": what, "fix": fix}).decode())
+        print(msgspec.json.encode({"type": "error", "text": what, "fix": fix}).decode(), file=sys.stderr, flush=True)
         return
     note(paint(what, "red", sys.stderr))
     if fix:
@@ -77,7 +107,7 @@ def answer(value: Any, *lines: str | Iterable[str]) -> None:
         return
     for part in lines:
         for line in [part] if isinstance(part, str) else part:
-            say(line)
+            say(harmless(line))
 
 
 def count(number: int, noun: str) -> str:

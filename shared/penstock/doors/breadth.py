@@ -13,6 +13,7 @@ a time, and knows its count at any moment.)
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Iterable
 from contextvars import ContextVar
@@ -21,6 +22,8 @@ from math import log
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge
+
+from ..runtime.refusals import Failed
 
 if TYPE_CHECKING:
     from .rates import Spent
@@ -99,16 +102,23 @@ class _Window:
 
 
 class Asking:
-    """One request of a key, which counts what it asks about."""
+    """One request of a key, which counts what it asks about; `after`: when its key may ask again if it may not now."""
 
-    __slots__ = ("_tile", "_whole", "who")
+    __slots__ = ("_begun", "_most", "_tile", "_window", "after", "who")
 
-    def __init__(self, who: str, tile: Distinct, whole: Distinct) -> None:
-        self.who, self._tile, self._whole = who, tile, whole
+    def __init__(self, who: str, window: _Window, tile: Distinct, most: int, after: int) -> None:
+        self.who, self.after, self._window, self._tile, self._most, self._begun = who, after, window, tile, most, False
 
     def about(self, inputs: Iterable[bytes]) -> None:
-        """Count inputs, each as bytes that are the same whenever it is."""
-        tile, whole = self._tile, self._whole
+        """Count inputs, each as bytes that are the same whenever it is. Failed (429) where the bound was reached since the door
+        let this request in: who opens a thousand and sends their bodies later gains nothing."""
+        tile, whole = self._tile, self._window.whole  # as of now: the window may have moved since
+        if not self._begun and whole.count >= self._most:
+            _REFUSED.inc()
+            raise Failed(
+                429, f"this key has asked about {self._most:,} different inputs; ask again in {self.after} s", self.after
+            )
+        self._begun = True
         for value in inputs:
             tile.add(value)
             whole.add(value)
@@ -127,7 +137,7 @@ class Breadth:
         rate = rate_of(bound)
         self.most, self.seconds = rate.amount, rate.get_expiry()
         self._windows: OrderedDict[str, _Window] = OrderedDict()
-        _SHARE.set_function(self.share)
+        _SHARE.set_function(lambda: self.share(time.time()))
 
     def asking(self, who: str, now: float) -> Asking | Spent:
         """A request of a key at `now` seconds; Spent where it has asked about as much as it may. So a request may go beyond the
@@ -140,13 +150,16 @@ class Breadth:
         self._windows.move_to_end(who)
         step = self.seconds / TILES
         tile = window.at(int(now / step))
+        after = max(1, round((next(iter(window.tiles)) + TILES) * step - now + 0.5))
         if window.whole.count >= self.most:
             from .rates import Spent
 
             _REFUSED.inc()
-            return Spent(self.most, self.seconds, max(1, round((next(iter(window.tiles)) + TILES) * step - now + 0.5)))
-        return Asking(who, tile, window.whole)
+            return Spent(self.most, self.seconds, after)
+        return Asking(who, window, tile, self.most, after)
 
-    def share(self) -> float:
-        """The most that a key has of its bound."""
-        return max((window.whole.count for window in self._windows.values()), default=0.0) / self.most
+    def share(self, now: float) -> float:
+        """The most that a key has of its bound, of those that asked within the window that ends at `now`."""
+        last = int(now / (self.seconds / TILES)) - TILES
+        lately = [window for window in list(self._windows.values()) if next(reversed(window.tiles), last) > last]
+        return max((window.whole.count for window in lately), default=0.0) / self.most

@@ -18,7 +18,8 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -33,6 +34,8 @@ __all__ = ["Bounds", "Function", "FunctionFailed"]
 
 _PASSED: Final = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """What a function's process sees of our environment: where Python packages are, and how to write. No passwords."""
+LOOK: Final = 0.2
+"""Seconds between two looks whether opening is still wanted."""
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """As models run: small arrays gain nothing from more, and each thread takes address space."""
 
@@ -56,9 +59,12 @@ class Bounds(NamedTuple):
 
 
 class Function:
-    """A function of a Python file, open. `run` may be called from several threads: calls take turns."""
+    """A function of a Python file, open. `run` may be called from several threads: calls take turns. Opening it is given up when
+    `ending` says so: an import that hangs must not hold up the end of a server."""
 
-    def __init__(self, file: Path, name: str, bounds: Bounds = Bounds(), module: str = "") -> None:
+    def __init__(
+        self, file: Path, name: str, bounds: Bounds = Bounds(), module: str = "", ending: Callable[[], bool] = lambda: False
+    ) -> None:
         """PenstockError, in words, when it cannot be served; Unreachable when the file cannot be read."""
         try:
             text = file.read_bytes()
@@ -70,7 +76,7 @@ class Function:
         path = [os.path.abspath(place) for place in sys.path]
         self._source = Source(str(file.absolute()), module or file.stem, path, name, text, bounds.memory, bounds.seconds)
         self._turn, self._logger = threading.Lock(), structlog.get_logger()
-        self._worker: _Worker | None = _Worker(self._source, bounds)
+        self._worker: _Worker | None = _Worker(self._source, bounds, ending)
         self.signature = self._worker.signature
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
@@ -142,7 +148,7 @@ class Function:
 class _Worker:
     """One life of the process of a function."""
 
-    def __init__(self, source: Source, bounds: Bounds) -> None:
+    def __init__(self, source: Source, bounds: Bounds, ending: Callable[[], bool] = lambda: False) -> None:
         ours, theirs = socket.socketpair()
         kept = {name: os.environ[name] for name in _PASSED if name in os.environ}
         with theirs:
@@ -156,6 +162,10 @@ class _Worker:
         until = time.monotonic() + bounds.opening
         try:
             send(ours, source, until)
+            while not wait([ours], LOOK) and time.monotonic() < until:
+                if ending():
+                    self.end()
+                    raise PenstockError(f"{source.name} is opened no more, as the server ends", "start the server again")
             said = receive(ours, until)
         except TimeoutError:
             self.end()

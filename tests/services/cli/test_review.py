@@ -76,6 +76,16 @@ def test_from_a_flag_to_the_label_and_what_came_of_it(cli: Cli, ward: Ward) -> N
     assert late.exit_code == 1 and "was decided already" in late.output and "penstock review show s1" in late.output
 
 
+def test_what_somebody_says_of_an_answer_steers_no_terminal(cli: Cli, ward: Ward) -> None:
+    hostile = "\x1b]0;owned\x07\x1b[2J\u202e"
+    cli.json("flag", "s1", "--model", "readmission", "--why", hostile, "--by", "eve\x1b[8m")
+    ward.work()
+    for words in (("review", "list"), ("review", "show", "s1")):
+        shown = cli(*words).output
+        assert "eve\ufffd[8m" in shown and "owned" in shown
+        assert not set(shown) & set(hostile) & {"\x1b", "\x07", "\u202e"}
+
+
 def test_how_far_reviewers_agree_and_how_reviews_ended(cli: Cli, ward: Ward) -> None:
     assert "no answer was decided by two reviewers yet" in cli("review", "agreement").output
     asked = [answer(f"u{i}", 0.5, 6) for i in range(80)]
