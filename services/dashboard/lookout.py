@@ -15,8 +15,8 @@ import msgspec
 import structlog
 
 from penstock.log import Gap, Log, LogError
-from penstock.panel import Panel
 from penstock.picture import Picture
+from penstock.reviewing.panel import Panel
 from penstock.topics import Topics
 
 from .flow import Flow, flow_of

@@ -20,10 +20,10 @@ from fastapi.responses import HTMLResponse
 
 from penstock.errors import Refused
 from penstock.event import from_micros
-from penstock.feedback import LONGEST, Kind, feedback, said_of
 from penstock.log import Log
-from penstock.panel import Panel
 from penstock.records import Queued
+from penstock.reviewing.feedback import LONGEST, Kind, feedback, said_of
+from penstock.reviewing.panel import Panel
 from penstock.runtime.refusals import Failed
 from penstock.statistics.agreement import Agreement
 from penstock.topics import Topics

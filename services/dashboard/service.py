@@ -1,7 +1,7 @@
 """Dashboard: one page about the whole loop, for people.
 
 reads    <p>.statistics.<model>, <p>.alarms, <p>.runs, <p>.models    folded into a penstock.picture.Picture
-         <p>.queue, <p>.reviewed                                     folded into a penstock.panel.Panel
+         <p>.queue, <p>.reviewed                                     folded into a penstock.reviewing.panel.Panel
          the ends of all topics                                      counts, rates and lag
 writes   <p>.flags, <p>.reviews    what people say on the page of reviews; nothing of itself
 state    none: folded anew from the topics at every start, bounded

@@ -5,8 +5,11 @@ reads    your events         partitions shared among members
 follows  <p>.clock           which times publishers have closed
          <p>.generations     which generation of the views is in charge
          <p>.passed          where the one in charge has passed a source
-writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.passed, <p>.late, <topic>.dlq; a shadow <p>.shadow.<g>; <p>.generations
+writes   <p>.hops.<key>.<g>, <p>.rows.<event>, <p>.passed, <p>.late, <topic>.dlq; a shadow <p>.shadow.<g>; <p>.generations;
+         closes rows on <p>.clock
 state    window tiles per entity, with the positions they include, in the online store
+
+Lanes of their own, each with its reads and writes in its module: `quality` judges the events, `archive` keeps the data topics.
 """
 
 from __future__ import annotations

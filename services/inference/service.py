@@ -3,7 +3,8 @@
 reads    <p>.rows.<event>          finished rows, partitions shared among members
 follows  <p>.models                decisions; a swap takes effect between two batches, with no gap
          <p>.clock                 which times the feature store has closed
-writes   <p>.predictions.<model>, <p>.inferences, <p>.rows.<event>.dlq; closes predictions on <p>.clock
+writes   <p>.predictions.<model>, <p>.inferences, <p>.rows.<event>.dlq; closes predictions on <p>.clock;
+         what is said over HTTP: your events, <p>.flags, <p>.reviews
 state    positions, and the alias records as of then; artefacts are opened by digest, once a process
 serves   POST /predict/{model}, /events/{event}, /flags/{model}, /reviews/{model}, /v2 (Open Inference Protocol),
          /healthz, /readyz, /metrics, /openapi.json

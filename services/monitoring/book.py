@@ -17,7 +17,7 @@ from penstock.log import Send
 from penstock.model import Model
 from penstock.policy import Novelty
 from penstock.records import Outcome
-from penstock.statistics.novelty import combined
+from penstock.statistics.novelty import added_unseen
 from penstock.topics import Topics
 
 from .bins import Binner
@@ -123,7 +123,7 @@ class Book:
         self._unbinned.clear()
         for version, answers in self._fresh.items():
             if found := self.profiles.get(version):
-                window.unseen = combined(window.unseen, {version: found.count(answers)})
+                window.unseen = added_unseen(window.unseen, {version: found.count(answers)})
         self._fresh.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)

@@ -22,7 +22,7 @@ from penstock.label import Truth
 from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Cohort, Estimate, Measure, Quality, Scored
-from penstock.statistics.groups import Groups, joined
+from penstock.statistics.groups import Groups, added_groups
 from penstock.statistics.kinds import Baseline, Kind, kind_of
 from penstock.statistics.quality import added
 from penstock.value import Value
@@ -100,7 +100,7 @@ class Cohorts:
                 known = self.known[start] = Known(prior=prior, last=last)
             known.quality = added(known.quality, quality.get(start, {}))
             known.scored = added(known.scored, scored.get(start, Scored()))
-            known.groups = joined(known.groups, groups.get(start, {}))
+            known.groups = added_groups(known.groups, groups.get(start, {}))
             known.changed = True
 
     def punctual(self, place: int, monitor: Labels, custom: Custom, until: int) -> tuple[bool | None, dict[str, Any]]:

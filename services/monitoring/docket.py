@@ -25,9 +25,9 @@ from penstock.errors import Refused
 from penstock.event import from_micros
 from penstock.log import Send
 from penstock.model import Model
-from penstock.panel import key_of, usefulness
 from penstock.records import Flag, Queued, Review, Reviewed
 from penstock.review import drawn
+from penstock.reviewing.panel import key_of, usefulness
 from penstock.runtime.merge import NEVER
 from penstock.topics import Topics
 

@@ -38,9 +38,9 @@ from penstock.records import (
 )
 from penstock.runtime.lane import Effects
 from penstock.runtime.outbox import Said
-from penstock.statistics.groups import Groups, joined
+from penstock.statistics.groups import Groups, added_groups
 from penstock.statistics.kinds import YES_NO, kind_of
-from penstock.statistics.novelty import combined
+from penstock.statistics.novelty import added_unseen
 from penstock.statistics.population import populations
 from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
@@ -51,7 +51,7 @@ from .debut import labels
 from .drifting import Counts, Habits, Period, drift
 from .estimating import Estimator
 from .latencies import latency_of
-from .moments import merged, moments_of
+from .moments import added_sums, moments_of
 from .novelty import Noticed, noticed
 from .parity import Standing, unequal
 from .punctuality import Custom
@@ -96,9 +96,9 @@ class _Open(msgspec.Struct):
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
-            self.summed[partial.reference] = merged(self.summed.get(partial.reference, {}), partial.summed)
+            self.summed[partial.reference] = added_sums(self.summed.get(partial.reference, {}), partial.summed)
         if partial.novelty is not None:
-            self.unseen = combined(self.unseen, {partial.reference: partial.novelty})
+            self.unseen = added_unseen(self.unseen, {partial.reference: partial.novelty})
 
     def cap(self, sources: Sources) -> dict[str, int]:
         """Add what counts of the sources with a cap; returns how many labels of each do not."""
@@ -207,7 +207,7 @@ class Case:
         usual = next((p for p in reversed(state.past) if p.labels > 0), None)
         last = kind.usual(usual.labels, usual.positives, usual.known or Quality()) if usual else None
         self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
-        groups = joined(*window.groups.values())
+        groups = added_groups(*window.groups.values())
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labelled, positives, kind.labels(added(served, before))))
         recent = [p for p in state.past if p.start >= window.end - self._over]

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from penstock.records import Moments, Summed
 from penstock.statistics.reference import Numbers
 
-__all__ = ["merged", "moments_of", "summed"]
+__all__ = ["added_sums", "moments_of", "summed"]
 
 
 def summed(numbers: Numbers, vector: npt.NDArray[np.int64], values: npt.NDArray[np.floating[Any]]) -> Summed:
@@ -28,13 +28,13 @@ def summed(numbers: Numbers, vector: npt.NDArray[np.int64], values: npt.NDArray[
     )
 
 
-def merged(a: Mapping[str, Summed], b: Mapping[str, Summed]) -> dict[str, Summed]:
+def added_sums(a: Mapping[str, Summed], b: Mapping[str, Summed]) -> dict[str, Summed]:
     """Two shares of a window as one, by input; they are of one version, and so of one grid."""
-    both = {**a, **b, **{name: _merged(a[name], b[name]) for name in a.keys() & b.keys()}}
+    both = {**a, **b, **{name: _together(a[name], b[name]) for name in a.keys() & b.keys()}}
     return dict(sorted(both.items()))
 
 
-def _merged(a: Summed, b: Summed) -> Summed:
+def _together(a: Summed, b: Summed) -> Summed:
     ends = [end for end in (a.least, b.least, a.greatest, b.greatest) if end is not None]
     return Summed(
         n=a.n + b.n,

@@ -16,7 +16,7 @@ from penstock.inputs import InputsDecoder
 from penstock.policy import Novelty as Monitor
 from penstock.records import Profile, Unseen
 from penstock.statistics.habit import habit_of
-from penstock.statistics.novelty import NOVEL, Novelty, combined, novel
+from penstock.statistics.novelty import NOVEL, Novelty, added_unseen, novel
 from penstock.statistics.shift import budget_of
 from penstock.statistics.tests import rate_test
 
@@ -74,7 +74,7 @@ class Noticed(msgspec.Struct):
         """A window; what a jump cut off of a period before is not judged."""
         if index != self.index:
             self.index, self.unseen = index, {}
-        self.unseen = combined(self.unseen, window)
+        self.unseen = added_unseen(self.unseen, window)
 
     def learn(self, excess: Mapping[str, float]) -> None:
         """A period that is custom from now on."""

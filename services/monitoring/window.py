@@ -30,7 +30,7 @@ from .bins import Binned, Binner
 from .cohorts import Cohorting
 from .latencies import bin_of
 from .ledger import Answer, Settled
-from .moments import merged
+from .moments import added_sums
 
 __all__ = ["NOBODY", "SERVED", "Counting", "Window", "length_of"]
 
@@ -244,7 +244,7 @@ class Window(msgspec.Struct):
         """Add inputs and scores answered by a version, counted against its reference."""
         self.bins[version] = added(self.bins.get(version, {}), binned.counts)
         self.parts[version] = added(self.parts.get(version, {}), binned.parts)
-        self.summed[version] = merged(self.summed.get(version, {}), binned.summed)
+        self.summed[version] = added_sums(self.summed.get(version, {}), binned.summed)
 
     def took(self, variant: str, latency: float) -> None:
         """Add the latency of an answer, in seconds."""

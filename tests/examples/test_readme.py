@@ -8,8 +8,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
+from penstock.checking.trap import traps
 from penstock.cli import app
-from penstock.trap import traps
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

@@ -12,7 +12,7 @@ from tests.services.clinic import answer, clinic, flag, review, sent
 
 from penstock.log import LogError
 from penstock.log.kafka import KafkaLog
-from penstock.panel import Panel
+from penstock.reviewing.panel import Panel
 from penstock.services.monitoring.service import lanes
 from penstock.store.redis import RedisStore
 

@@ -185,7 +185,7 @@ def words(answers: Sequence[Said], seed: int = 2) -> list[Said]:
             name = answer.id if rng.random() < 0.9 else f"nobody's {answer.id}"
             for _ in range(rng.randrange(1, 4)):
                 then, by = at + rng.randrange(WITHIN), rng.choice(["ada", "bob", "cyd", "dan"])
-                told = {"prediction": name, "model": "rotten", "by": by, "at": from_micros(then)}
+                told: dict[str, Any] = {"prediction": name, "model": "rotten", "by": by, "at": from_micros(then)}
                 yes = rng.random() < 0.5
                 found.append((then, name, Flag(**told, says=yes) if rng.random() < 0.4 else Review(**told, says=yes)))
     return found

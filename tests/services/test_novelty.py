@@ -16,7 +16,7 @@ from penstock.event import to_micros
 from penstock.proof.audit import read_all
 from penstock.records import Alarm, Candidate, Statistic
 from penstock.services.simulate import simulate
-from penstock.statistics.novelty import combined
+from penstock.statistics.novelty import added_unseen
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 DAYS, NEW = 14, 9
@@ -117,5 +117,5 @@ def test_counts_and_alarms_are_the_same_for_any_number_of_partitions(alone: Play
     assert [(a.signal, a.state, a.at, a.evidence) for a in alarms] == [(a.signal, a.state, a.at, a.evidence) for a in alone[1]]
     whole: dict[str, Any] = {}
     for statistic in statistics:
-        whole = combined(whole, statistic.novelty)
+        whole = added_unseen(whole, statistic.novelty)
     assert sum(found.answers for found in whole.values()) == sum(sum(found.levels) for found in whole.values()) > 600

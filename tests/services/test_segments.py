@@ -35,7 +35,7 @@ from penstock.services.monitoring.ledger import Answer, Settled
 from penstock.services.monitoring.sources import capping
 from penstock.services.monitoring.window import Counting, Window
 from penstock.services.trainer.triggers import Triggers
-from penstock.statistics.groups import Levels, joined
+from penstock.statistics.groups import Levels, added_groups
 from penstock.store import Saved
 from penstock.topics import Topics
 
@@ -282,6 +282,6 @@ def test_labels_beyond_the_cap_of_their_source_are_in_no_group_either() -> None:
     assert partial.groups[0][REGION.name]["north"].answers == 100
     assert partial.groups[0][REGION.name]["north"].quality.n == 50
     tally, left = capping(caps, partial.sources, partial.capped)
-    whole = joined(partial.groups[0], tally.groups[0])
+    whole = added_groups(partial.groups[0], tally.groups[0])
     assert whole[REGION.name]["north"].quality.n == 100 - left["shop"] <= 50 / 0.8
     assert whole[AGE.name]["missing"].quality.n == whole[REGION.name]["north"].quality.n

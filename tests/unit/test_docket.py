@@ -16,9 +16,9 @@ import penstock as ps
 from penstock.errors import DefinitionError
 from penstock.event import to_micros
 from penstock.log import Send
-from penstock.panel import usefulness
 from penstock.records import Flag, Prediction, Queued, Review, Reviewed
 from penstock.review import drawn
+from penstock.reviewing.panel import usefulness
 from penstock.services.monitoring import docket as docket_module
 from penstock.services.monitoring.docket import Asked, Docket
 

@@ -24,7 +24,7 @@ from penstock.segment import MISSING, MOST, OTHERS
 from penstock.services.monitoring.parity import Standing, unequal
 from penstock.statistics.binary import wilson
 from penstock.statistics.fairness import LEAST, Gap, Treated, chance, gaps, newcombe, ratio, treated
-from penstock.statistics.groups import Levels, joined
+from penstock.statistics.groups import Levels, added_groups
 from penstock.statistics.population import populations
 from penstock.statistics.quality import BINS
 
@@ -246,7 +246,7 @@ def test_more_levels_than_are_counted_apart_give_the_same_in_any_order_and_parti
     shares: list[list[Row]] = [[] for _ in range(partitions)]
     for row in rows:
         rng.choice(shares).append(row)
-    found = joined(*({"segment": counted(share)} for share in shares))
+    found = added_groups(*({"segment": counted(share)} for share in shares))
     assert found["segment"] == whole
 
 

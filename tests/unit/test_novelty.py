@@ -17,7 +17,7 @@ from penstock.inputs import Matrix
 from penstock.policy import Novelty as Monitor
 from penstock.records import Unseen
 from penstock.services.monitoring.novelty import Noticed, noticed
-from penstock.statistics.novelty import HALVINGS, MOST_ODD, NOVEL, Novelty, combined, novel, profile_of
+from penstock.statistics.novelty import HALVINGS, MOST_ODD, NOVEL, Novelty, added_unseen, novel, profile_of
 
 NAMES = ["a", "b", "c"]
 MONITOR = Monitor(every=DAY, material=0.05, false_alarms_per_month=1.0)
@@ -75,7 +75,7 @@ def test_counts_add_over_any_borders_and_the_oddest_are_those_of_all() -> None:
     for order in (parts, parts[::-1]):
         found: dict[str, Unseen] = {}
         for part in order:
-            found = combined(found, {"v1": part})
+            found = added_unseen(found, {"v1": part})
         assert found == {"v1": whole}
     assert len(whole.oddest) == MOST_ODD and whole.oddest[0].level >= NOVEL and novel(whole.levels) > MOST_ODD
 

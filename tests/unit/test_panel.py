@@ -11,8 +11,8 @@ from tests.services.clinic import START, clinic
 
 from penstock.log import Gap, Partition, Send
 from penstock.log.memory import MemoryLog
-from penstock.panel import Panel, key_of
 from penstock.records import Queued, Reviewed
+from penstock.reviewing.panel import Panel, key_of
 
 TOPICS = clinic(2, most=3)
 

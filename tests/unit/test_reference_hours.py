@@ -12,7 +12,7 @@ from penstock.duration import DAY, HOUR
 from penstock.errors import PenstockError
 from penstock.records import Moments, Summed
 from penstock.services.monitoring.bins import Binner
-from penstock.services.monitoring.moments import merged, moments_of
+from penstock.services.monitoring.moments import added_sums, moments_of
 from penstock.services.trainer.reference import reference
 from penstock.statistics.hours import SHARE, WEEK, Hours, customs_of, hour_of_week, hours_of, spreads_of
 from penstock.statistics.reference import FEW_BINS, Numbers
@@ -81,7 +81,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
             binner = Binner(edges, counts, hours, grid=grid, customs=customs)
             found, parts, summed, unread = binner.count([rows[i] for i in piece], at[piece].tolist())
             assert unread == 0
-            sums = merged(sums, summed)
+            sums = added_sums(sums, summed)
             for total, share in ((inputs, found), (expected, binner.expected(parts)[0])):
                 for name, column in share.items():
                     total[name] = total.get(name, 0) + np.array(column)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html.parser
 import math
 import random
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.pages import read
 from tests.services import shop
 
 from penstock.errors import PenstockError
@@ -56,32 +56,6 @@ def found(**more: Any) -> Found:
 
 def records(known: Found | None = None, **period: Any) -> Records:
     return Records.of("shop", MODEL, known or found(), **period)
-
-
-class Reader(html.parser.HTMLParser):
-    """Whether each tag is closed in order, and where links go."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action", "data")]
-        if tag not in ("meta", "br", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def read(page: str) -> Reader:
-    reader = Reader()
-    reader.feed(page)
-    assert not reader.open
-    return reader
 
 
 def test_the_same_records_give_the_same_bytes_however_they_come() -> None:

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from tests.unit.test_report import MODEL, RAN, found, read, records
+from tests.pages import read
+from tests.unit.test_report import MODEL, RAN, found, records
 
 import penstock as ps
 from penstock.model import Model

@@ -9,10 +9,10 @@ import pytest
 from typer.testing import CliRunner
 
 import penstock as ps
+from penstock.checking.trap import traps
 from penstock.cli import app
 from penstock.model import Model
 from penstock.project import load
-from penstock.trap import traps
 
 
 @ps.event("asked")

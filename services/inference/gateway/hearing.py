@@ -11,8 +11,8 @@ from typing import Final, cast
 import msgspec
 
 from penstock.event import from_micros
-from penstock.feedback import LONGEST, Kind, feedback, said_of
 from penstock.log import partition_of
+from penstock.reviewing.feedback import LONGEST, Kind, feedback, said_of
 from penstock.runtime.asgi import Receive, Scope, Send
 from penstock.runtime.lane import now
 from penstock.topics import Topics

@@ -129,10 +129,10 @@ def check() -> None:
     Every mistake is told at once, with its line. Derived features must mean the same for one row and for many. A warning is
     about what is allowed and will hardly do what was meant, such as a rollout that is over before labels come.
     """
+    from ..checking.probe import learners, probe
+    from ..checking.trap import traps
     from ..duration import spoken
     from ..mistake import told
-    from ..probe import learners, probe
-    from ..trap import traps
 
     settings = project_settings()
     project, topics = project_of(settings), topics_of(settings)

@@ -11,7 +11,7 @@ from ..errors import PenstockError
 from ..log import Log
 from ..records import Moments, Shift, Statistic
 from . import broker, screen
-from .options import command, moment, project_settings, topics_of
+from .options import command, model_of, moment, project_settings, topics_of, write_page
 
 if TYPE_CHECKING:
     from ..comparison.result import Comparison
@@ -38,13 +38,9 @@ def show(
     """
     import msgspec
 
-    from ..mistake import nearest
-
     settings = project_settings()
     topics, until = topics_of(settings), moment(at, "--at")
-    models = {each.name: each for each in topics.project.models}
-    if model is not None and model not in models:
-        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, [*models]))
+    models = {each.name: each for each in ([model_of(topics, model)] if model is not None else topics.project.models)}
 
     async def newest(log: Log, topic: str) -> Statistic | None:
         broker.known(topic, await log.describe())
@@ -52,7 +48,7 @@ def show(
         return max((s for s in said if s.drift and (until is None or s.end <= until)), key=lambda s: s.end, default=None)
 
     async def work(log: Log) -> dict[str, Statistic | None]:
-        return {name: await newest(log, topics.statistics(name)) for name in models if model in (None, name)}
+        return {name: await newest(log, topics.statistics(name)) for name in models}
 
     found = broker.use(settings, work, f"reading the statistics of {topics.prefix}")
     heads = ("model", "watched", "distance", "chance", "material", "mean", "deviation", "values", "")
@@ -142,7 +138,7 @@ def compare(
     try:
         found, bad = _compared(reference, current, column, like, alpha, floor, multivariate)
         if html is not None:
-            _write(html, found.to_html(f"{reference.name} → {current.name}"))
+            write_page(html, found.to_html(f"{reference.name} → {current.name}"))
     except PenstockError as error:
         raise _Trouble(str(error), error.fix) from None
     told = found.described()
@@ -183,10 +179,3 @@ def _compared(
     then, now = frame_of(reference, bad["reference"]), frame_of(current, bad["current"])
     options: dict[str, Any] = {"columns": columns or None, "like": like or (), "alpha": alpha, "floor": floor}
     return compare(then, now, multivariate=multivariate, **options), bad
-
-
-def _write(html: Path, page: str) -> None:
-    try:
-        html.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise PenstockError(f"{html} cannot be written: {error.strerror}", "name another file with --html") from None

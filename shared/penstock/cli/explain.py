@@ -10,7 +10,7 @@ import typer
 from ..errors import PenstockError
 from . import broker, screen
 from .explaining import moment_said, number_said
-from .options import project_settings, topics_of
+from .options import model_of, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..artefact import Artefacts
@@ -43,17 +43,14 @@ def explain(
     The answer is looked for on the predictions topic, then in the offline tables.
     """
     from ..artefact import Artefacts
-    from ..mistake import nearest
 
     settings = project_settings()
     topics = topics_of(settings)
-    names = [each.name for each in topics.project.models]
-    if model is not None and model not in names:
-        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
+    names = [model_of(topics, model).name] if model is not None else [each.name for each in topics.project.models]
 
     async def work(log: Log) -> list[tuple[Prediction, dict[str, Candidate]]]:
         found = [await answer_to(log, topics, name, prediction) or _archived(settings, topics, name, prediction)
-                 for name in ([model] if model else names)]  # fmt: skip
+                 for name in names]  # fmt: skip
         return [(each, await _versions(log, topics, each)) for each in found if each is not None]
 
     answers = broker.use(settings, work, f"looking for {prediction}")

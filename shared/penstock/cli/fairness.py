@@ -9,7 +9,7 @@ import typer
 from ..errors import PenstockError
 from . import cohorts as known
 from . import groups, screen
-from .options import project_settings, topics_of
+from .options import model_of, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..model import Model
@@ -49,14 +49,9 @@ def fairness(
     gap is wide where it is both beyond chance (false discovery rate 5 % over all that are shown) and greater than is material
     (the gap of the monitor ps.fairness, else 0.1). Intervals are of 95 %. What there is too little of is not judged.
     """
-    from ..mistake import nearest
-
     settings = project_settings()
     topics = topics_of(settings)
-    models = {model.name: model for model in topics.project.models}
-    if name not in models:
-        raise PenstockError(f"{topics.prefix} has no model {name}", nearest(name, list(models)))
-    model = models[name]
+    model = model_of(topics, name)
     segments = [groups.segment_of(model, by)] if by else list(model.segments)
     if not segments:
         raise PenstockError(f"{name} has no segments", "declare one:  @ps.model(segments=[Event.column], ...)")

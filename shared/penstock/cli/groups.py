@@ -43,7 +43,7 @@ def segment_of(model: Model, name: str) -> Segment:
 def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, newest: int, known: datetime | None) -> Seen:
     """What is known of the newest cohorts."""
     from ..report.records import as_known
-    from ..statistics.groups import joined
+    from ..statistics.groups import added_groups
     from ..statistics.population import population
 
     found = [last for _, last in as_known(cohorts.held(settings, topics.cohorts(model.name)), known)[-newest:]]
@@ -53,7 +53,7 @@ def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, new
     for each in asked[:-1]:
         for level, answers in each.items():
             before[level] = before.get(level, 0) + answers
-    groups = joined(*({segment.name: each} for each in levels)).get(segment.name, {})
+    groups = added_groups(*({segment.name: each} for each in levels)).get(segment.name, {})
     return Seen(found, groups, population(asked[-1], before) if asked else None)
 
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from enum import StrEnum
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -18,6 +19,7 @@ from . import screen
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from ..model import Model
     from ..project import Project
     from ..settings import Settings
     from ..topics import Topics
@@ -28,11 +30,13 @@ __all__ = [
     "Service",
     "chosen",
     "command",
+    "model_of",
     "moment",
     "project_of",
     "project_settings",
     "settings_of",
     "topics_of",
+    "write_page",
 ]
 
 ProjectName = Annotated[
@@ -144,6 +148,16 @@ def topics_of(settings: Settings) -> Topics:
     return Topics(project_of(settings), settings.partitions)
 
 
+def model_of(topics: Topics, name: str) -> Model:
+    """The model of that name; PenstockError with the nearest where there is none."""
+    from ..mistake import nearest
+
+    models = {each.name: each for each in topics.project.models}
+    if name not in models:
+        raise PenstockError(f"{topics.prefix} has no model {name}", nearest(name, list(models)))
+    return models[name]
+
+
 def moment(said: str | None, option: str) -> datetime | None:
     """The time that an option names."""
     if said is None:
@@ -155,3 +169,11 @@ def moment(said: str | None, option: str) -> datetime | None:
     except ValueError as error:
         what, _, fix = str(error).partition(": ")
         raise PenstockError(f"{option} {what}", fix) from None
+
+
+def write_page(file: Path, text: str, option: str = "--html") -> None:
+    """Write the file that an option names."""
+    try:
+        file.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise PenstockError(f"{file} cannot be written: {error.strerror}", f"name another file with {option}") from None

@@ -10,7 +10,7 @@ import typer
 
 from ..errors import PenstockError
 from . import screen
-from .options import settings_of
+from .options import settings_of, write_page
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +49,7 @@ def profile(
     if html is not None:
         from ..profiling.page import page
 
-        try:
-            html.write_text(page(name, found.rows, described, facts, label or ""), encoding="utf-8")
-        except OSError as error:
-            raise PenstockError(f"{html} cannot be written: {error.strerror}", "name another file with --html") from None
+        write_page(html, page(name, found.rows, described, facts, label or ""))
     said = {"name": name, "rows": found.rows, "facts": dict(facts), "label": label, "columns": described}
     said["bad_cells"] = [each._asdict() for each in bad]
     told = ", ".join([screen.count(found.rows, "row"), screen.count(len(described), "column"), *(f"{n} {v}" for n, v in facts)])

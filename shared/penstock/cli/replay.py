@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import PenstockError
 from . import screen
-from .options import project_settings
+from .options import moment, project_settings, write_page
 
 if TYPE_CHECKING:
     from ..harness.result import Change, Result
@@ -64,18 +62,15 @@ def replay(
         settings,
         model,
         tried,
-        since=_moment("--from", since),
-        until=_moment("--until", until),
+        since=moment(since, "--from"),
+        until=moment(until, "--until"),
         within=micros(within),
         folder=folder,
         utc=utc,
         as_served=as_served,
     )
     if html is not None:
-        try:
-            html.write_text(page(model, found), encoding="utf-8")
-        except OSError as error:
-            raise PenstockError(f"{html} cannot be written: {error.strerror}", "name another file with --html") from None
+        write_page(html, page(model, found))
     first = found[0]
     head = f"{model}, {first.since:%Y-%m-%d %H:%M} to {first.until:%Y-%m-%d %H:%M}"
     screen.answer({"model": model, "policies": found}, head, screen.rows(table(found)))
@@ -135,15 +130,3 @@ def _length(seconds: float) -> str:
 
 def _number(value: float | None, form: str) -> str:
     return "–" if value is None else f"{value:{form}}"
-
-
-def _moment(option: str, said: str | None) -> datetime | None:
-    if said is None:
-        return None
-    from ..event import moment_of
-
-    try:
-        return moment_of(said)
-    except ValueError as error:
-        what, _, fix = str(error).partition(": ")
-        raise PenstockError(f"{option} {what}", fix) from None

@@ -13,7 +13,7 @@ import typer
 from ..errors import PenstockError, Unreachable
 from ..log import Log
 from . import broker, screen
-from .options import project_settings, topics_of
+from .options import model_of, moment, project_settings, topics_of, write_page
 
 if TYPE_CHECKING:
     from ..report.records import Answered, Found, Records
@@ -56,12 +56,12 @@ def report(
     settings = project_settings()
     topics = topics_of(settings)
     name = _named(topics, model)
-    times = [_moment(option, said) for option, said in (("--from", since), ("--until", until), ("--known-at", known_at))]
+    times = [moment(since, "--from"), moment(until, "--until"), moment(known_at, "--known-at")]
     records = Records.of(topics.prefix, topics.project.model(name), _found(settings, topics, name, times), *times)
     made = report_of(_with_answers(settings, topics, records))
-    for file, text in ((html, made.to_html), (markdown, made.to_markdown)):
+    for file, text, option in ((html, made.to_html, "--html"), (markdown, made.to_markdown, "--markdown")):
         if file is not None and str(file) != "-":
-            _write(file, text())
+            write_page(file, text(), option)
     if str(markdown) == "-":
         screen.say(made.to_markdown())
     else:
@@ -74,29 +74,13 @@ def report(
 
 
 def _named(topics: Topics, model: str | None) -> str:
-    from ..mistake import nearest
-
     names = [each.name for each in topics.project.models]
     if model is None and len(names) == 1:
         return names[0]
     if model is None:
         fix = f"penstock report {names[0]}   ({', '.join(names)})" if names else "declare one with @ps.model(...)"
         raise PenstockError(f"{topics.prefix} has {len(names) or 'no'} models: which one?", fix)
-    if model not in names:
-        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, names))
-    return model
-
-
-def _moment(option: str, said: str | None) -> datetime | None:
-    from ..event import moment_of
-
-    if said is None:
-        return None
-    try:
-        return moment_of(said)
-    except ValueError as error:
-        what, _, fix = str(error).partition(": ")
-        raise PenstockError(f"{option} {what}", fix) from None
+    return model_of(topics, model).name
 
 
 def _found(settings: Settings, topics: Topics, model: str, times: list[datetime | None]) -> Found:
@@ -144,10 +128,3 @@ def _lines(made: Report) -> list[str]:
     lines = [screen.paint(made.said, colours.get(made.tone, "bold")), ""]
     period = ", ".join(f"{name} {value}" for name, value in made.head)
     return [*lines, f"  {period}", *screen.rows([(section.title.lower(), section.said) for section in made.sections])]
-
-
-def _write(file: Path, text: str) -> None:
-    try:
-        file.write_text(text, encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise PenstockError(f"{file} cannot be written: {error.strerror}", "name another file") from None

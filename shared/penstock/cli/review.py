@@ -11,10 +11,10 @@ from . import broker, screen
 from .options import command, project_settings, topics_of
 
 if TYPE_CHECKING:
-    from ..feedback import Kind
     from ..log import Log
-    from ..panel import Panel
     from ..records import Queued
+    from ..reviewing.feedback import Kind
+    from ..reviewing.panel import Panel
     from ..settings import Settings
     from ..statistics.agreement import Agreement
     from ..topics import Topics
@@ -197,7 +197,7 @@ def _asked(model: str, many: bool = False) -> tuple[Settings, Topics, str]:
 
 
 def _panel(settings: Settings, topics: Topics) -> Panel:
-    from ..panel import Panel
+    from ..reviewing.panel import Panel
 
     async def work(log: Log) -> Panel:
         broker.known(topics.queue, await log.describe())
@@ -218,7 +218,7 @@ def _said(
     from getpass import getuser
 
     from ..errors import Refused
-    from ..feedback import Said, feedback
+    from ..reviewing.feedback import Said, feedback
     from .alerts import stream_now
 
     said = Said(prediction, says, why, by or getuser())

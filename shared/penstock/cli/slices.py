@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
-from ..errors import PenstockError
 from . import screen
-from .options import project_settings, topics_of
+from .options import model_of, moment, project_settings, topics_of
 
 __all__ = ["slices"]
 
@@ -39,16 +37,12 @@ def slices(
     """
     from ..frames.slices import archived
     from ..frames.slices import slices as found_in
-    from ..mistake import nearest
     from ..offline import Tables
 
     settings = project_settings()
     topics = topics_of(settings)
-    models = {each.name: each for each in topics.project.models}
-    if model not in models:
-        raise PenstockError(f"{topics.prefix} has no model {model}", nearest(model, list(models)))
-    since, until = _moment(start, "--from"), _moment(end, "--until")
-    frame = archived(Tables(settings.offline), topics.outcomes(model), models[model].inputs, since, until)
+    inputs = model_of(topics, model).inputs
+    frame = archived(Tables(settings.offline), topics.outcomes(model), inputs, moment(start, "--from"), moment(end, "--until"))
     found = found_in(frame, surprising=surprising, material=material)
     table = [
         ("where", "rows", "share", "loss", "rest", "excess", "expected"),
@@ -68,15 +62,3 @@ def slices(
     screen.answer(found, f"  {found.why}", screen.rows(table) if found.slices else [])
     loss = "" if found.loss is None else f", mean {found.loss_is.replace('_', ' ')} {found.loss:.4f}"
     screen.note(f"  {screen.count(found.rows, 'labelled answer')} of {model}{loss}")
-
-
-def _moment(said: str | None, option: str) -> datetime | None:
-    if said is None:
-        return None
-    from ..event import moment_of
-
-    try:
-        return moment_of(said)
-    except ValueError as error:
-        what, _, fix = str(error).partition(": ")
-        raise PenstockError(f"{option} {what}", fix) from None

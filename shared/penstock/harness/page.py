@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from ..pages.document import document
+from ..pages.drawing import path
 from ..pages.words import escape
 from .result import OF_LABELS, Raised, Result
 
@@ -82,7 +83,7 @@ def _tile(at: int, result: Result, worst: float) -> str:
         _mark(_x(result, moment), top + 2, top + ROW - 2, "promoted", f"in charge {moment:%Y-%m-%d %H:%M}")
         for moment in result.promoted
     ]
-    parts += [_path(result, 1, worst, tall, "prior"), _path(result, 0, worst, tall, "served")]
+    parts += [_losses(result, 1, worst, tall, "prior"), _losses(result, 0, worst, tall, "served")]
     names = "".join(f"<li>{escape(name)}</li>" for name in (*signals, "fits", "log loss"))
     label = f"Alarms, fits and log loss of {result.policy} from {result.since:%Y-%m-%d} to {result.until:%Y-%m-%d}"
     key = '<p class="key"><span class="of drift">alarm that found a change, or of which nothing is known</span>'
@@ -131,17 +132,11 @@ def _mean(parts: Sequence[tuple[int, float]]) -> float | None:
     return sum(count * loss for count, loss in parts) / n if n > 0 else None
 
 
-def _path(result: Result, which: int, worst: float, tall: float, kind: str) -> str:
+def _losses(result: Result, which: int, worst: float, tall: float, kind: str) -> str:
     """From 0 at the foot to the worst of all policies, so that courses can be compared; broken where nothing is known."""
-    steps, pen = [], "M"
-    for end, *both in _curve(result):
-        loss = both[which]
-        if loss is None:
-            pen = "M"
-            continue
-        steps.append(f"{pen}{_x(result, end):.1f} {tall - (LOSSES - 4) * loss / worst:.1f}")
-        pen = "L"
-    return f'<path class="{kind}" d="{"".join(steps)}"/>' if steps else ""
+    points = [(_x(result, end), both[which]) for end, *both in _curve(result)]
+    drawn = path(points, lambda x: f"{x:.1f}", lambda loss: f"{tall - (LOSSES - 4) * loss / worst:.1f}")
+    return f'<path class="{kind}" d="{drawn}"/>' if drawn else ""
 
 
 def _alarms(alarms: Sequence[Raised]) -> str:

@@ -6,7 +6,7 @@ Every picture says in words what it shows (aria-label), each mark its figures (t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from .words import escape, short, visible
 
-__all__ = ["Line", "bars", "chart", "distributions", "histogram", "key", "pairs", "strip", "ticks"]
+__all__ = ["Line", "bars", "chart", "distributions", "histogram", "key", "pairs", "path", "strip", "ticks"]
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64] | npt.NDArray[np.float64]
@@ -179,7 +179,7 @@ def chart(
             back = "".join(f"L{x(at)} {y(below)}" for at, below, _ in reversed(line.band))
             drawn.append(f'<path class="band {line.tone}" d="M{there[1:]}{back}Z"/>')
     for line in lines:
-        drawn.append(f'<path class="line {line.tone}" d="{_path(line.points, x, y)}"/>')
+        drawn.append(f'<path class="line {line.tone}" d="{path(line.points, x, y)}"/>')
         if line.dots:
             dots = "".join(f"M{x(at)} {y(value)}h0" for at, value in line.points if value is not None)
             drawn.append(f'<path class="dots {line.tone}" d="{dots}"/>')
@@ -202,9 +202,12 @@ def _under(share: float, text: str) -> str:
     return f'<span{side} style="left:{100 * share:.4g}%">{escape(text)}</span>'
 
 
-def _path(points: Sequence[tuple[float, float | None]], x: object, y: object) -> str:
-    assert callable(x)
-    assert callable(y)
+def path(points: Sequence[tuple[float, float | None]], x: Callable[[float], str], y: Callable[[float], str]) -> str:
+    """What an SVG path says of a line, broken where y is None. `x` and `y` give places in the picture.
+
+    >>> path([(0, 1), (1, 2), (2, None), (3, 4)], str, str)
+    'M0 1L1 2M3 4'
+    """
     said, broken = [], True
     for at, value in points:
         if value is not None:

@@ -8,32 +8,12 @@ from __future__ import annotations
 from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
+from .inputs import Contributed, Latency, Moments, Oddity, Population, Shift, Summed, Unseen
 from .models import Artefact, Candidate, Command, Compressed, Decision, Profile, Run, Tails, Weighed
+from .quality import Confusion, Errors, Estimate, Group, Measure, Paired, Quality
 from .quarantines import Quarantine
 from .reviews import Flag, Queued, Review, Reviewed
-from .statistics import (
-    Cohort,
-    Confusion,
-    Contributed,
-    Errors,
-    Estimate,
-    Group,
-    Latency,
-    Measure,
-    Mix,
-    Moments,
-    Oddity,
-    Paired,
-    Partial,
-    Population,
-    Quality,
-    Scored,
-    Shift,
-    Statistic,
-    Summed,
-    Tally,
-    Unseen,
-)
+from .statistics import Cohort, Mix, Partial, Scored, Statistic, Tally
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [

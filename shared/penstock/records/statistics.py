@@ -1,139 +1,15 @@
-"""Statistics: what monitoring counts of answers, and what it makes of the counts."""
+"""Statistics: what monitoring counts of a window of answers, and of a cohort of them, and what it makes of the counts."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 import msgspec
-from msgspec import UNSET, UnsetType
 
-__all__ = [
-    "Cohort",
-    "Confusion",
-    "Contributed",
-    "Errors",
-    "Estimate",
-    "Group",
-    "Latency",
-    "Measure",
-    "Mix",
-    "Moments",
-    "Oddity",
-    "Paired",
-    "Partial",
-    "Population",
-    "Quality",
-    "Scored",
-    "Shift",
-    "Statistic",
-    "Summed",
-    "Tally",
-    "Unseen",
-]
+from .inputs import Contributed, Latency, Moments, Population, Shift, Summed, Unseen
+from .quality import Estimate, Group, Measure, Paired, Quality
 
-
-class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Sums over answers that are numbers, and their truths. Each is exact: {place: number} means the sum of
-    number x 2**(24 x place). An error is the answer minus the truth."""
-
-    signed: dict[int, int] = {}
-    absolute: dict[int, int] = {}
-    squares: dict[int, int] = {}
-    fourth: dict[int, int] = {}
-    """Fourth powers, for the interval of the root mean square."""
-    truths: dict[int, int] = {}
-    truth_squares: dict[int, int] = {}
-    pinball: dict[int, int] = {}
-    """Of the quantile that the label declares; empty where it declares none."""
-    pinball_squares: dict[int, int] = {}
-    sizes: dict[int, int] = {}
-    """Truths counted by size, in steps of 1 % (statistics/errors.py)."""
-
-
-class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Counts of answers that name one of several classes, in the order in which the label declares them."""
-
-    cells: list[int] = []
-    """Truth by truth: how often each class was the answer."""
-    true: list[int] = []
-    """Class by class: probabilities that were given to it where it was true, in 40 equal bins from 0 to 1."""
-    false: list[int] = []
-    """The same where it was not true."""
-    loss_squares: float = 0.0
-
-
-class Quality(msgspec.Struct, frozen=True, kw_only=True):
-    """Sums over the outcomes of a window; they add across partitions and windows."""
-
-    n: int = 0
-    positives: int = 0
-    """Outcomes that were true; of classes, answers that were right."""
-    loss: float = 0.0
-    """Sum of log losses (natural logarithm); of numbers, of squared errors or of the declared pinball loss."""
-    squares: float = 0.0
-    """Sum of squared errors (Brier); of classes, over all of them."""
-    bins_true: list[int] = []
-    """Scores of true outcomes in 200 equal bins from 0 to 1; the area under the curve comes from these. Of classes, the
-    probabilities of answers that were right."""
-    bins_false: list[int] = []
-    errors: Errors | UnsetType = UNSET
-    """Where the label is a number; else absent."""
-    confusion: Confusion | UnsetType = UNSET
-    """Where the label is one of several classes; else absent."""
-
-
-class Measure(msgspec.Struct, frozen=True, kw_only=True):
-    """A measure with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """What a measure was expected to be before the labels came, and what earlier estimates justify to say of it; how, and what it
-    cannot see (concept drift, above all), says services/monitoring/estimating.py."""
-
-    value: float
-    low: float | None = None
-    """The interval that held 9 of 10 truths before; null while there are too few of them to know."""
-    high: float | None = None
-    error: float | None = None
-    """By how much earlier estimates were wrong in the mean, newer ones counting more; null before the first truth."""
-    compared: int = 0
-    """Earlier estimates whose truth is known."""
-
-
-class Paired(msgspec.Struct, frozen=True, kw_only=True):
-    """Differences in loss between two answers to the same events: sums that add across partitions and windows."""
-
-    n: int = 0
-    sum: float = 0.0
-    squares: float = 0.0
-    exact: dict[int, int] | UnsetType = UNSET
-    """Where the label is a number: the sum, as in Errors; `sum` and `squares` follow from these when a window is closed."""
-    exact_squares: dict[int, int] | UnsetType = UNSET
-
-
-class Contributed(msgspec.Struct, frozen=True, kw_only=True):
-    """What moved a sample of a version's answers: contributions by input, on the scale of its explainer (log-odds or probability,
-    as the run of the version says). Sums add across partitions and windows; absolute / n is the mean size of a contribution."""
-
-    n: int = 0
-    absolute: dict[str, float] = {}
-    signed: dict[str, float] = {}
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Sums over the answers of one level of a segment, of those that a version gave; they add across partitions and windows."""
-
-    answers: int = 0
-    selected: int = 0
-    """Answers that said yes, at the threshold of the model (see `ps.value`; without, 0.5)."""
-    scores: float = 0.0
-    """Sum of the scores of the outcomes."""
-    quality: Quality = Quality()
-    """Of the outcomes, of what was served."""
+__all__ = ["Cohort", "Mix", "Partial", "Scored", "Statistic", "Tally"]
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
@@ -174,80 +50,6 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
     scores: dict[str, list[int]] = {}
     """What models answered, in the bins of Quality, by the version that answered."""
-
-
-class Summed(msgspec.Struct, frozen=True, kw_only=True):
-    """Finite values of one input, added up: in whole steps of `unit` from `centre`, so that sums add exactly over partitions. A
-    value more than 65,536 steps away counts as so many."""
-
-    n: int
-    steps: int
-    squares: int
-    least: float | None
-    greatest: float | None
-    centre: float
-    unit: float
-
-
-class Moments(msgspec.Struct, frozen=True, kw_only=True):
-    """The finite values of one input. Mean and variance are of values rounded to 1/256 of the reference's standard deviation, and
-    held 256 of these from its median at most; they are the same over any partitions. Windows join as Chan, Golub and LeVeque
-    (1979) say."""
-
-    n: int
-    mean: float
-    variance: float | None
-    """Unbiased; null of one value."""
-    least: float
-    greatest: float
-
-
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """How long answers of one variant took, in seconds: quantiles to 9 %, from counts that add."""
-
-    n: int
-    p50: float
-    p90: float
-    p99: float
-    counts: dict[int, int]
-    """Answers by eighths of doublings of a microsecond: those of bin b took at most 2**(b / 8) microseconds."""
-
-
-class Population(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the shares of the levels of a segment have moved: of `n` answers, against `m` before them."""
-
-    stability: float
-    """Population stability index."""
-    chance: float
-    """What chance alone exceeds once in twenty times."""
-    n: int
-    m: int
-
-
-class Oddity(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the most novel answers, or of those outside the range of the reference: an example."""
-
-    id: str
-    level: int
-    """Answers like the reference reach it once in 2**level."""
-    bits: int
-    inputs: dict[str, list[float | int | None]]
-    """What is new about it: input -> value (null: missing or infinite) and its part of the bits, the most first."""
-
-
-class Unseen(msgspec.Struct, frozen=True, kw_only=True):
-    """How new the inputs of answers were to the version that gave them (see statistics/novelty.py). Counts add."""
-
-    answers: int = 0
-    levels: list[int] = []
-    """By level; an answer is novel from level 7 on."""
-    expected: list[int] = []
-    """Rows that the version was fitted on, by level."""
-    outside: dict[str, list[int]] = {}
-    """Input -> answers with a value below all rows, above all rows, and without one where no row lacked it."""
-    oddest: list[Oddity] = []
-    inputs: int = 0
-    """How many inputs there are."""
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,24 +103,6 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Of the version that the reference is of; where novelty is watched."""
     customs: dict[int, dict[str, float]] = {}
     """As in Candidate, of the reference."""
-
-
-class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How far one input has moved from its reference."""
-
-    ks: float
-    """Greatest distance between the distribution functions (0 to 1), missing values as a bin of their own."""
-    psi: float
-    critical: float
-    """The distance that chance and the input's own custom exceed as often as the false-alarm budget allows."""
-    n: int
-    floor: float | None = None
-    """The distance below which the shift is not material: the monitor's, more for inputs that have less than an equal share of
-    the influence on the answers. An input alarms when `ks` is above both `critical` and this; absent in records older than it."""
-    p: float | None = None
-    """How rarely chance and the input's own custom give a distance as great; absent in records older than the field."""
-    spread: float = 0.0
-    """The part of `ks` that is the input's own custom, as a standard deviation (see statistics/shift.py)."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):

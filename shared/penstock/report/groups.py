@@ -6,7 +6,7 @@ from ..fairness import told
 from ..pages.words import percent
 from ..records import Measure
 from ..statistics.fairness import Gap, gaps_of
-from ..statistics.groups import Groups, joined
+from ..statistics.groups import Groups, added_groups
 from .quality import figure, interval, measures_of
 from .records import Records
 from .section import Block, Cell, Missing, Section, Table
@@ -22,7 +22,7 @@ def groups(records: Records) -> Section:
     if not model.segments:
         why = Missing("The answers are not counted apart.", "segments=[Event.column] and monitors=[ps.fairness(Event.column)]")
         return Section("groups", title, "No segment is declared, so nothing is known of groups.", [why], "unknown")
-    known: Groups = joined(*(pair.known.groups for pair in records.cohorts))
+    known: Groups = added_groups(*(pair.known.groups for pair in records.cohorts))
     blocks: list[Block] = []
     wide: list[Gap] = []
     judged = 0

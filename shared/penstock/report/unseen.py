@@ -7,7 +7,7 @@ from typing import Final
 from ..pages.words import percent
 from ..policy import Novelty
 from ..records import Unseen
-from ..statistics.novelty import combined, novel
+from ..statistics.novelty import added_unseen, novel
 from .records import Records
 from .section import Block, Missing, Section, Table
 
@@ -21,7 +21,7 @@ def unseen(records: Records) -> Section:
     title, name = "What the versions had not seen", "unseen"
     found: dict[str, Unseen] = {}
     for statistic in records.statistics:
-        found = combined(found, statistic.novelty)
+        found = added_unseen(found, statistic.novelty)
     if not found:
         if any(isinstance(monitor, Novelty) for monitor in records.model.monitors):
             why = Missing("No answer of this period was given by a version that has a profile.", "fit one anew")

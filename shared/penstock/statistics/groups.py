@@ -19,7 +19,7 @@ from ..segment import MISSING, MOST, OTHERS
 from .loss import clipped
 from .quality import GRAIN, Sums, added, place_of
 
-__all__ = ["Groups", "Levels", "bounded", "joined"]
+__all__ = ["Groups", "Levels", "added_groups", "bounded"]
 
 Groups = dict[str, dict[str, Group]]
 """By segment and level."""
@@ -102,7 +102,7 @@ def bounded(levels: Mapping[str, T]) -> dict[str, T]:
     return dict(sorted(found.items()))
 
 
-def joined(*shares: Mapping[str, Mapping[str, Group]]) -> Groups:
+def added_groups(*shares: Mapping[str, Mapping[str, Group]]) -> Groups:
     """The groups of all shares together."""
     found: Groups = {}
     for share in shares:

@@ -21,7 +21,7 @@ from ..inputs import Matrix
 from ..records import Oddity, Profile, Tails, Unseen
 from .quality import added
 
-__all__ = ["HALVINGS", "MOST_ODD", "NOVEL", "Novelty", "combined", "novel", "profile_of"]
+__all__ = ["HALVINGS", "MOST_ODD", "NOVEL", "Novelty", "added_unseen", "novel", "profile_of"]
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -140,13 +140,13 @@ def _plain(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def combined(a: Mapping[str, Unseen], b: Mapping[str, Unseen]) -> dict[str, Unseen]:
+def added_unseen(a: Mapping[str, Unseen], b: Mapping[str, Unseen]) -> dict[str, Unseen]:
     """Two shares of a window as one, by version."""
-    both = {version: _joined(a[version], b[version]) for version in a.keys() & b.keys()}
+    both = {version: _together(a[version], b[version]) for version in a.keys() & b.keys()}
     return dict(sorted({**a, **b, **both}.items()))
 
 
-def _joined(a: Unseen, b: Unseen) -> Unseen:
+def _together(a: Unseen, b: Unseen) -> Unseen:
     oddest = sorted((*a.oddest, *b.oddest), key=lambda odd: (-odd.bits, odd.id))[:MOST_ODD]
     levels, outside = added(a.levels, b.levels), added(a.outside, b.outside)
     answers, inputs = a.answers + b.answers, max(a.inputs, b.inputs)

@@ -19,7 +19,7 @@ from penstock.log.memory import MemoryLog
 from penstock.records import Cohort
 from penstock.statistics.binary import measured
 from penstock.statistics.fairness import gaps, treated
-from penstock.statistics.groups import joined
+from penstock.statistics.groups import added_groups
 from penstock.topics import Topics
 
 from .conftest import Cli
@@ -59,14 +59,14 @@ def test_the_quality_of_each_level_is_shown_in_order(cli: Cli, project: str) -> 
     once = {p.id: p for p in grouped().predictions if p.version != "none"}
     asked = Counter((p.segments or {}).get(AGE.name, "missing") for p in once.values())
     assert {level: each["group"]["answers"] for level, each in said["levels"].items()} == asked
-    groups = joined(*(cohort.groups for cohort in newest()))[AGE.name]
+    groups = added_groups(*(cohort.groups for cohort in newest()))[AGE.name]
     for level, each in said["levels"].items():
         assert each["measures"] == msgspec.to_builtins(measured(groups[level].quality))
 
 
 def test_gaps_are_those_of_all_cohorts_together(cli: Cli, project: str) -> None:
     said: dict[str, Any] = cli.json("fairness", "late", "--cohorts", "99", "--project", project)
-    groups = joined(*(cohort.groups for cohort in newest()))
+    groups = added_groups(*(cohort.groups for cohort in newest()))
     assert said["segments"].keys() == {REGION.name, AGE.name}
     for name, each in said["segments"].items():
         expected = gaps({level: treated(group) for level, group in groups[name].items()})

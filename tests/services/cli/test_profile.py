@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import html.parser
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from tests.pages import read
 
 import penstock as ps
 from penstock.log.memory import MemoryLog
@@ -89,31 +89,10 @@ def test_what_cannot_be_described_is_told_in_words(cli: Cli, tmp_path: Path) -> 
         assert ran.exit_code == 1 and said in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
 
 
-class Reader(html.parser.HTMLParser):
-    """Tags in use, and whether each is closed in order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.tags: set[str] = set()
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "action", "data")]
-        if tag not in ("meta", "br", "link"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_page_stands_by_itself_and_shows_nothing_as_markup(frame: pd.DataFrame) -> None:
     found = ps.profile(frame, label="fraud")
     text = page("payments & more", found.rows, found.described(), [("version", "3")], "fraud")
-    reader = Reader()
-    reader.feed(text)
-    assert not reader.open
+    reader = read(text)
     assert not reader.tags & {"script", "img", "link", "iframe", "b" if "<b>x" in text else "script"}
     assert all(link.startswith("#c") for link in reader.links) and len(reader.links) == len(frame.columns)
     assert "http" not in text and "@import" not in text and "url(" not in text
@@ -125,9 +104,7 @@ def test_the_page_stands_by_itself_and_shows_nothing_as_markup(frame: pd.DataFra
 def test_a_page_of_nothing_is_a_page() -> None:
     for empty in (pd.DataFrame(), pd.DataFrame({"a": np.empty(0)}), pd.DataFrame({"a": [np.inf, -np.inf]})):
         found = ps.profile(empty)
-        reader = Reader()
-        reader.feed(page("nothing", found.rows, found.described()))
-        assert not reader.open
+        read(page("nothing", found.rows, found.described()))
 
 
 def test_days_of_quality_are_shown(cli: Cli, log: MemoryLog, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

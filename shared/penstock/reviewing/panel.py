@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
-from .log import Gap, Log, Partition, Reader
-from .records import Queued, Reviewed
-from .review import drawn
-from .statistics.agreement import Agreement, Pair, agreement
-from .topics import Topics
+from ..log import Gap, Log, Partition, Reader
+from ..records import Queued, Reviewed
+from ..review import drawn
+from ..statistics.agreement import Agreement, Pair, agreement
+from ..topics import Topics
 
 __all__ = ["Panel", "key_of", "usefulness"]
 

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
-from .mistake import Mistake, stopped
-from .model import Learner
+from ..mistake import Mistake, stopped
+from ..model import Learner
 
 if TYPE_CHECKING:
-    from .event import Event
-    from .feature import Derived, View
-    from .project import Project
+    from ..event import Event
+    from ..feature import Derived, View
+    from ..project import Project
 
 __all__ = ["learners", "probe"]
 

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .duration import spoken
-from .model import Learner, Model
-from .policy import LONGEST, Every, Incremental, OnAlarm, Skill
+from ..duration import spoken
+from ..model import Learner, Model
+from ..policy import LONGEST, Every, Incremental, OnAlarm, Skill
 
 __all__ = ["traps"]
 

@@ -7,10 +7,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from .errors import Refused
-from .log import Send
-from .records import Flag, Review
-from .topics import Topics
+from ..errors import Refused
+from ..log import Send
+from ..records import Flag, Review
+from ..topics import Topics
 
 __all__ = ["LONGEST", "Kind", "Said", "feedback", "said_of"]
 
