@@ -33,7 +33,7 @@ def model(within: str = "30d", otherwise: bool | None = False, **policy: Any) ->
     sound = {
         "retrain": ps.every("90d"),
         "gates": [ps.no_worse(by=0.01)],
-        "rollout": [ps.shadow("60d"), ps.canary(0.1, "1d")],
+        "rollout": [ps.shadow("50d"), ps.canary(0.1, "1d")],
     }
 
     @ps.model(
@@ -65,6 +65,7 @@ def test_a_sound_model_and_the_examples_are_warned_of_nothing() -> None:
         (model(rollout=[]), "gates are looked at in a rollout, and there is none"),
         (model(gates=[]), "a rollout without gates lets every candidate pass"),
         (model(retrain=ps.every("90d") | ps.on_alarm("60d"), monitors=[ps.drift()]), "replaces the candidate in shadow"),
+        (model(retrain=ps.every("90d") | ps.on_alarm("80d"), monitors=[ps.drift()]), "50d, after 30d until labels count, so few"),
         (model(retrain=None), "nothing ever fits it"),
         (model(retrain=ps.every("90d", first="59d")), "fit comes after 59d, and labels count after 30d, so it learns from 29d"),
         (model(retrain=ps.every("90d", on="59d")), 'on="59d" keeps events so new'),

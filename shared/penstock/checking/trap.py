@@ -6,7 +6,8 @@ learned from. The rules:
 
     rollout    where labels do not wait, `within` fits into the longest that a first stage with too few labels is extended to.
                Later stages go on with its evidence
-    rollout    a candidate in shadow is replaced by the next fit, so shadow is shorter than the time between fits
+    rollout    a candidate in shadow is replaced by the next fit, so shadow, which begins with the first label that counts, is
+               over before it
     rollout    stages without gates, and gates without stages, decide nothing
     retrain    the first fit is due, and `on=` reaches back, after `within`, where labels wait after twice that
     retrain    what learns has a trigger, what triggers has a learner, alarms have a monitor
@@ -49,10 +50,12 @@ def _rollout(model: Model) -> Iterator[str]:
         )
     shadow = sum(stage.lasts for stage in stages if not stage.share)
     between = min((t.period for t in model.retrain.triggers if not isinstance(t, Incremental)), default=0)
-    if between and shadow >= between:
+    waiting = within if shadow and model.label.waits else 0
+    if between and shadow + waiting >= between:
+        begins = f", after {spoken(waiting)} until labels count" if waiting else ""
         yield (
-            f"a fit may come every {spoken(between)} and replaces the candidate in shadow, which takes {spoken(shadow)}, so none "
-            f"gets through; refit less often, or shorten the shadow"
+            f"a fit may come every {spoken(between)} and replaces the candidate in shadow, which takes {spoken(shadow)}{begins}, "
+            f"so few get through; refit less often, or shorten the shadow"
         )
 
 
