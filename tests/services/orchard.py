@@ -29,6 +29,7 @@ from penstock.services.monitoring.service import lanes
 from penstock.statistics.hours import customs_of, hours_of
 from penstock.statistics.novelty import profile_of
 from penstock.statistics.reference import Numbers
+from penstock.store import Change
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
 
@@ -225,6 +226,14 @@ def decisions(artefacts: Artefacts) -> list[Send]:
     return found
 
 
+class _Store(MemoryStore):
+    writes = 0
+
+    async def write(self, shard: str, seen: int, change: Change) -> int:
+        self.writes += 1
+        return await super().write(shard, seen, change)
+
+
 def watched(
     said: Sequence[Said],
     folder: Path,
@@ -233,11 +242,12 @@ def watched(
     restarts: bool = False,
 ) -> dict[str, list[tuple[Any, ...]]]:
     """What monitoring publishes, by topic, in order of partition. `seed`: read in pieces of many sizes (else in one);
-    `restarts`: and started anew from what it saved after each turn of a lane."""
+    `restarts`: and started anew from what it saved after each write."""
     topics, rng, artefacts = Topics(project, partitions), random.Random(seed), Artefacts(folder)
-    log, store = MemoryLog(), MemoryStore()
+    log, store = MemoryLog(), _Store()
     writers = [f"inference.{number}" for number in range(partitions)]
     numbers, waiting = dict.fromkeys(writers, 0), sorted(said, key=lambda each: each[0])
+    running = list[Lane]()
 
     def sent(key: str, what: Any) -> Send:
         if isinstance(what, Flag | Review):
@@ -264,23 +274,29 @@ def watched(
             clock = Clock(publisher=publisher, before=before, ends=ends)
             await log.send([Send(topics.clock, publisher.encode(), msgspec.json.encode(clock))])
 
+    async def settle() -> None:
+        nonlocal running
+        moved = True
+        while moved:
+            moved = False
+            for at in range(len(running)):
+                written = store.writes
+                moved |= await running[at].turn(0)
+                if restarts and store.writes > written:
+                    running = start()
+
     async def go() -> dict[str, list[tuple[Any, ...]]]:
         await log.create(topics.all())
         await log.send(decisions(artefacts))
-        running = start()
+        running.extend(start())
         while waiting:
             size = len(waiting) if seed is None else rng.choice([40, 200, 700])
             batch, waiting[:size] = waiting[:size], []
-            await log.send([sent(key, what) for _, key, what in batch])
+            for kinds in (Prediction | tuple, Flag, Review):  # what a docket finds follows from which topic is read first
+                await log.send([sent(key, what) for _, key, what in batch if isinstance(what, kinds)])
+                await settle()
             await closed(waiting[0][0] if waiting else START + 40 * DAY)
-            moved = True
-            while moved:
-                moved = False
-                for at in range(len(running)):
-                    stepped = await running[at].turn(0)
-                    if stepped and restarts:
-                        running = start()
-                    moved |= stepped
+            await settle()
         found: dict[str, list[tuple[Any, ...]]] = {}
         for partition, kept in sorted(log._stores.items()):
             found.setdefault(partition.topic, []).extend(zip(kept.keys, kept.values, kept.headers, strict=True))
