@@ -7,16 +7,22 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from importlib.util import find_spec
+from pathlib import Path
 
+import numpy as np
 import pytest
+from deltalake import DeltaTable
 from tests import streams
+from tests.replays import Watched, alarms_a_month
 
-from penstock.duration import DAY, MINUTE
+from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros, to_micros
+from penstock.examples.flights import Carrier, Origin, Scheduled
 from penstock.examples.flights.data import events
 from penstock.harness.result import Result, result
+from penstock.policy import Drift
 from penstock.project import Project
-from penstock.services.embedded import Event
+from penstock.services.embedded import Embedded, Event, slices
 from penstock.services.replay import lived
 
 needs_flights = pytest.mark.skipif(
@@ -78,3 +84,32 @@ def test_a_quiet_autumn_is_no_alarm_storm_in_the_loop() -> None:
     found = replayed(streams.FLIGHTS, list(events(140, date(2013, 7, 1))), autumn, {})
     print(f"flights, loop: {found.alarms_per_month:.2f} alarms a month: {[(f'{a.at:%d %b}', a.inputs) for a in found.alarms]}")
     assert found.alarms_per_month <= 2
+
+
+@needs_flights
+@pytest.mark.slow
+def test_a_quiet_autumn_costs_at_most_twice_the_budget_in_hourly_windows_too(tmp_path: Path) -> None:
+    """Rain falls in one hour of twenty, the hours of one day go together, and the clocks are put back: the monitor alone, of
+    two months of rows from July on."""
+    project = Project("autumn", rows={Scheduled: [Origin, Carrier]})
+
+    async def run() -> None:
+        machine = Embedded(project, tmp_path, tables=tmp_path / "tables")
+        await machine.start()
+        for part, before in slices(list(events(140, date(2013, 7, 1))), 7 * DAY):
+            await machine.publish(part, before)
+            await machine.settle()
+        await machine.close()
+
+    asyncio.run(run())
+    rows = DeltaTable(str(tmp_path / "tables" / "autumn.rows.scheduled")).to_pandas().sort_values(["time", "id"])
+    names = [name for name in rows.columns if name.startswith(("Origin.", "Carrier."))]
+    times = rows["time"].dt.tz_localize(None).to_numpy("datetime64[us]").astype(np.int64)
+    table, budget = rows[names].to_numpy(np.float32), 1.0
+    first = int(np.searchsorted(times, times[0] + 60 * DAY))
+    watched = Watched(Drift((), HOUR, 0.1, budget), names, table[:first], times[:first])
+    watched.replay(table[first:], times[first:])
+    a_month = alarms_a_month(watched.raised, int(times[first]), int(times[-1]))
+    said = [(f"{from_micros(at):%d %b %H:%M}", evidence["inputs"][0]["input"]) for at, evidence in watched.raised]
+    print(f"flights every hour, the monitor: {a_month:.2f} alarms a month, budget {budget}: {said}")
+    assert a_month <= 2 * budget

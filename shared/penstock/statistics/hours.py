@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from ..duration import DAY, HOUR
 from ..errors import PenstockError
-from .shift import LEAST_VALUES, LEAST_WINDOWS, MOST_WINDOWS, beyond, distances, raised_by, spread_of
+from .shift import LEAST_VALUES, LEAST_WINDOWS, MOST_REPLAYED, USUAL, beyond, distances, raised_by, spread_of, usual_of
 
 __all__ = ["SHARE", "WEEK", "Hours", "customs_of", "hour_of_week", "hours_of", "spreads_of"]
 
@@ -119,11 +119,12 @@ def customs_of(
 
 
 def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], every: int) -> dict[str, float] | None:
-    """How much each input moves by its own custom (see shift.py): each of the newest MOST_WINDOWS windows of `every` against the
-    reference without it, compared as monitoring will. Inputs without any spread are left out; None where too few windows tell."""
+    """How much each input moves by its own custom (see shift.py), as a rule or in the tail, whichever is more: each of the newest
+    MOST_REPLAYED windows of `every` against the reference without it, compared as monitoring will. Inputs without any spread
+    are left out; None where too few windows tell."""
     parts, names = _parts(times), list(places)
     numbers, window = np.unique(times // every, return_inverse=True)
-    windows = min(len(numbers), MOST_WINDOWS)
+    windows = min(len(numbers), MOST_REPLAYED)
     window = window - (len(numbers) - windows)  # negative: before those that are replayed
     inside = window >= 0
     n = np.bincount(window[inside], minlength=windows)
@@ -147,12 +148,12 @@ def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int
             expected[name] += (uses / np.maximum(rest, 1))[:, None] * others
     if told.sum() < LEAST_WINDOWS:
         return None
-    found = {}
+    found, usual = {}, usual_of(every)
     for name in names:
         width = widths[name]
         now = np.bincount(window[inside] * width + places[name][inside], minlength=windows * width).reshape(windows, width)
-        spreads = beyond(distances(now, expected[name]), noise, raised_by(expected[name]))[told]
-        if spread := spread_of(spreads.tolist()):
+        apart, raised = distances(now, expected[name]), raised_by(expected[name])
+        if spread := max(spread_of(beyond(apart, noise, raised, at)[told].tolist(), at) for at in {USUAL, usual}):
             found[name] = round(spread, 4)
     return found
 

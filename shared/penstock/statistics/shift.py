@@ -14,7 +14,8 @@ Custom     rows of one hour are not independent, and weather moves: an input has
            its distance that sampling does not explain, from windows of the reference against the rest of the reference,
            and from the windows since in which it had no part in an alarm. p = 2 exp(-D^2 / (noise / 2 + 2 spread^2)):
            variance proxies of independent parts add. What lasts for hours does not last for weeks: each length of time has a
-           custom of its own, and where that is not known, that of the next shorter
+           custom of its own, and where that is not known, that of the next shorter. Rain falls in few hours: of windows
+           shorter than a day the tail is read off as well, at the quantile that as many of them exceed as of days
 Discovery  of many inputs those are shifted that Benjamini & Hochberg (1995) find at the level of the window; with no drift
            anywhere this raises as many false alarms as the level says (Simes 1986), and finds more than Bonferroni when much has
            moved
@@ -36,8 +37,9 @@ import numpy.typing as npt
 from ..duration import DAY
 
 __all__ = [
-    "CAPPED", "COST", "LEAST_VALUES", "LEAST_WINDOWS", "MONTH", "MOST_WINDOWS", "SPANS", "beyond", "budget_of", "chance",
-    "critical_of", "discovered", "distances", "either", "level_of", "limit", "located", "raised_by", "spread_of", "stability",
+    "CAPPED", "COST", "LEAST_VALUES", "LEAST_WINDOWS", "MONTH", "MOST_REPLAYED", "MOST_WINDOWS", "SPANS", "USUAL", "beyond",
+    "budget_of", "chance", "critical_of", "discovered", "distances", "either", "level_of", "limit", "located", "raised_by",
+    "spread_of", "stability", "usual_of",
 ]  # fmt: skip
 
 MONTH = 30 * DAY
@@ -53,14 +55,17 @@ CAPPED = 7 * DAY
 """From this length on no custom may hide that everything has changed. The weather of an hour is often one that no such hour of
 the reference had; that of a week is not."""
 LEAST_WINDOWS, MOST_WINDOWS = 5, 365
-"""How many windows a custom needs, and how many are remembered."""
+"""How many windows a custom needs, and how many are remembered of life."""
+MOST_REPLAYED = 1_440
+"""How many windows of a reference tell a custom: sixty days of hours."""
 LEAST_VALUES = 10
 """A window of fewer values tells nothing of a custom: its distance is mostly chance."""
 USUAL = 0.9
 """A custom is read off at this quantile: a tenth of the windows may be storms, or drift, and it does not follow."""
+LEAST_RARE = 5
+"""A rarer quantile has at least so many windows beyond it, else it is that of an outlier."""
 HALF_NORMAL = NormalDist().inv_cdf((1 + USUAL) / 2)
-SAMPLING = log(2 / (1 - USUAL)) / 2
-"""The quantile USUAL of what spread alone, and the square of that of what sampling alone (with the correction), would give."""
+"""The quantile USUAL of what spread alone would give."""
 WIDER = 3
 SURE = 1.1
 """Sampling is held to explain a tenth more than it does: the quantile of 60 windows errs by as much, and what is no custom would
@@ -185,21 +190,38 @@ def discovered(chances: Floats, level: float) -> tuple[float, int]:
     return float(steps[max(found, 1) - 1]), found
 
 
-def beyond(distance: Floats, noise: Floats, raised: Floats) -> Floats:
-    """The spread that one window would speak for, were its distance the usual one."""
+def usual_of(length: int) -> float:
+    """The quantile that windows of `length` microseconds exceed as often as days exceed USUAL: 3 times a month. An input that is
+    mostly zero, as rain is, shows no custom at a quantile that fewer windows exceed than are not zero.
+
+    >>> usual_of(DAY), usual_of(30 * DAY), round(usual_of(DAY // 24), 4)
+    (0.9, 0.9, 0.9958)
+    """
+    return 1 - (1 - USUAL) * min(1.0, length / DAY)
+
+
+def beyond(distance: Floats, noise: Floats, raised: Floats, usual: float = USUAL) -> Floats:
+    """The spread that one window would speak for, were its distance the quantile `usual`; in units of USUAL (see spread_of)."""
     corrected = distance + raised * np.sqrt(noise)
-    return np.asarray(np.sqrt(np.maximum(corrected**2 - SURE * SAMPLING * noise, 0.0)) / HALF_NORMAL, np.float64)
+    sampling = log(2 / (1 - usual)) / 2 * noise
+    return np.asarray(np.sqrt(np.maximum(corrected**2 - SURE * sampling, 0.0)) / HALF_NORMAL, np.float64)
 
 
-def spread_of(earlier: Sequence[float]) -> float:
-    """The spread that an input's windows speak for; 0 while there are too few to know. Few windows know it badly: it is widened
-    about as Student's t is at one in a thousand.
+def spread_of(earlier: Sequence[float], usual: float = USUAL) -> float:
+    """The spread that an input's windows (see beyond) speak for at their quantile `usual`; 0 while there are too few to know. Few
+    windows know it badly: it is widened about as Student's t is at one in a thousand.
 
     >>> spread_of([0.1] * 4), round(spread_of([0.1] * 30), 3)
     (0.0, 0.11)
+    >>> round(spread_of([0.0] * 950 + [0.5] * 50), 3), round(spread_of([0.0] * 950 + [0.5] * 50, 0.99), 3)
+    (0.0, 0.329)
     """
-    if len(earlier) < LEAST_WINDOWS:
+    n = len(earlier)
+    if n < LEAST_WINDOWS:
         return 0.0
-    ordered, at = sorted(earlier), USUAL * (len(earlier) - 1)
+    rare = max(USUAL, min(usual, 1 - LEAST_RARE / n))
+    ordered, at = sorted(earlier), rare * (n - 1)
     low = ordered[int(at)]
-    return float((1 + WIDER / len(earlier)) * (low + (at - int(at)) * (ordered[min(int(at) + 1, len(ordered) - 1)] - low)))
+    read = low + (at - int(at)) * (ordered[min(int(at) + 1, n - 1)] - low)
+    widened = 1 + WIDER * (1 - USUAL) / (n * (1 - rare))
+    return float(widened * read * HALF_NORMAL / NormalDist().inv_cdf((1 + rare) / 2))
