@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from . import screen
-from .options import command, project_settings, topics_of
+from .options import command, moment, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..log import Log
@@ -64,7 +64,7 @@ def add(
     if source and source not in sources:
         declares = f"its sources are {', '.join(sources)}" if sources else "it declares none: label(sources=ps.sources(...))"
         raise PenstockError(f"{model} has no source {source}", nearest(source, sources) if sources else declares)
-    first, last = _moment(since, "--since"), _moment(until, "--until")
+    first, last = moment(since, "--since"), moment(until, "--until")
     if first is not None and last is not None and last <= first:
         raise PenstockError(f"--until {until} is not after --since {since}", "name the span from its beginning to its end")
     if not (source or key or first or last):
@@ -179,17 +179,6 @@ async def _now(log: Log, topics: Topics, model: str) -> datetime:
     newest = {partition: max(end - 1, begins[partition]) for partition, end in ends.items()}
     found = [msgspec.json.decode(r.value or b"", type=Statistic).end async for r in broker.records(log, newest, ends)]
     return max(found, default=datetime(1970, 1, 1, tzinfo=UTC)) + timedelta(microseconds=1)
-
-
-def _moment(said: str | None, option: str) -> datetime | None:
-    from ..errors import PenstockError
-    from ..event import moment_of
-
-    try:
-        return None if said is None else moment_of(said)
-    except ValueError as error:
-        what, _, fix = str(error).partition(": ")
-        raise PenstockError(f"{option} {what}", fix) from None
 
 
 def _covers(said: Quarantine) -> str:
