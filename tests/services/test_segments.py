@@ -261,7 +261,7 @@ def test_the_offline_table_of_a_model_with_segments_has_them() -> None:
 
 def test_labels_beyond_the_cap_of_their_source_are_in_no_group_either() -> None:
     caps = ps.sources(Order.region, {"bank": 1, "shop": 0.2})
-    counting = Counting(Cohorting(DAY, 6 * HOUR, (6 * HOUR,)), caps, SEGMENTS)
+    counting = Counting(Cohorting(DAY, 6 * HOUR, (6 * HOUR,)), caps, segments=SEGMENTS)
     window = Window(0)
     for n in range(100):
         answer = Answer(
