@@ -22,7 +22,15 @@ from penstock.label import Label
 from penstock.records import Measure, Quality
 from penstock.statistics import exact
 from penstock.statistics.binary import answering, confusion, measured, wilson
-from penstock.statistics.classes import counted_classes, mean_class_loss, measured_classes
+from penstock.statistics.classes import (
+    counted,
+    counted_classes,
+    empty,
+    mean_class_loss,
+    measured_classes,
+    measured_quality,
+    truths,
+)
 from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import BINS, Sums, added
 from penstock.value import Value
@@ -324,3 +332,16 @@ def test_errors_of_any_size_have_finite_measures_in_their_bounds() -> None:
         assert all(math.isfinite(x) for each in found.values() for x in (each.value, each.low, each.high)), found
         assert found.get("r2", Measure(value=0, low=0, high=1)).high <= 1.0
     assert kind.measured(kind.told(kind.sums().frozen()), None, None) == {}
+
+
+def test_counts_of_classes_that_were_declared_anew_begin_anew_and_break_nothing() -> None:
+    sums = empty(2)
+    counted(sums, [0.4, 0.6], 1)
+    old = sums.frozen()
+    counted(sums, [0.1, 0.2, 0.7], 2)
+    assert (sums.n, sums.positives) == (1, 1)
+    assert truths(sums.frozen(), 3) == [0, 0, 1]
+    assert truths(old, 3) == [0, 0, 0]
+    both = added(old, sums.frozen())
+    assert measured_quality(old, 3) == {}
+    assert measured_quality(both, 3)["accuracy"].value <= 1

@@ -29,6 +29,7 @@ __all__ = [
     "cells",
     "counted",
     "counted_classes",
+    "empty",
     "mean_class_loss",
     "measured_classes",
     "measured_quality",
@@ -46,6 +47,12 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
 
     k, confusion = len(said), sums.confusion
     assert isinstance(confusion, Confusion)
+    if len(confusion.cells) != k * k:  # saved before the classes were declared anew: what was counted is of others
+        begun = empty(k)
+        for field in begun.__struct_fields__:
+            setattr(sums, field, getattr(begun, field))
+        confusion = begun.confusion
+        assert isinstance(confusion, Confusion)
     answer = max(range(k), key=said.__getitem__)
     loss = round(-log(clipped(said[truth])) * GRAIN) / GRAIN
     sums.n += sign
@@ -65,18 +72,26 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
     return loss
 
 
+def empty(classes: int) -> Sums:
+    """Nothing counted yet."""
+    width = classes * CLASS_BINS
+    return Sums(confusion=Confusion(cells=[0] * classes**2, true=[0] * width, false=[0] * width))
+
+
 def alike(quality: Quality, shares: Sequence[float]) -> Quality:
     """The sums that giving always the same probabilities would have had on the same outcomes: a baseline."""
     k = len(shares)
-    sums = Sums(confusion=Confusion(cells=[0] * k * k, true=[0] * k * CLASS_BINS, false=[0] * k * CLASS_BINS))
+    sums = empty(k)
     for truth, n in enumerate(truths(quality, k)):
         counted(sums, shares, truth, n)
     return sums.frozen()
 
 
 def truths(quality: Quality, classes: int) -> list[int]:
-    """How often each class was true."""
+    """How often each class was true; none was in counts of other classes."""
     found = cells(quality)
+    if len(found) != classes**2:
+        return [0] * classes
     return [sum(found[at * classes : (at + 1) * classes]) for at in range(classes)]
 
 

@@ -211,8 +211,7 @@ class _Classes:
         self._at = {name: at for at, name in enumerate(classes)}
 
     def sums(self) -> Sums:
-        k, width = len(self._classes), len(self._classes) * self._counting.CLASS_BINS
-        return Sums(confusion=Confusion(cells=[0] * k * k, true=[0] * width, false=[0] * width))
+        return self._counting.empty(len(self._classes))
 
     def add(self, sums: Sums, said: Mapping[str, float], truth: str, sign: int = 1) -> float:
         return self._counting.counted(sums, self._listed(said), self._at[truth], sign)
