@@ -45,6 +45,7 @@ def world(seed: int, days: int, an_hour: int = 40) -> tuple[Columns, Columns]:
     return np.stack(made, axis=1).astype(np.float32)[order], times[order]
 
 
+@pytest.mark.slow
 def test_a_year_without_drift_costs_the_budget_of_false_alarms_within_a_factor_of_two() -> None:
     """Four years of days, with no help from materiality, and a budget of one a month."""
     raised, names = 0, [f"{kind}{i}" for i, kind in enumerate(KINDS)]
@@ -92,8 +93,13 @@ def test_a_shift_is_seen_no_later_than_adwin_sees_it_at_equal_false_alarms(size:
     assert np.median(ours) <= np.median(theirs) + an_hour, "a window is judged when it ends"
 
 
+HOURLY = [(6 * HOUR, 60), (HOUR, 30), (HOUR, 60)]
+
+
 @pytest.mark.skipif(not ELEC2.is_file(), reason=f"no {ELEC2}: set PENSTOCK_ELEC2 to a copy of elec2.csv.gz")
-@pytest.mark.parametrize(("every", "days"), [(DAY, 30), (DAY, 60), (DAY, 90), (6 * HOUR, 60), (HOUR, 30), (HOUR, 60)])
+@pytest.mark.parametrize(
+    ("every", "days"), [(DAY, 30), (DAY, 60), (DAY, 90), *(pytest.param(*hourly, marks=pytest.mark.slow) for hourly in HOURLY)]
+)
 def test_the_market_opening_is_found_in_elec2_and_seasons_raise_less_than_an_alarm_a_month(every: int, days: int) -> None:
     """However often one looks."""
     names, start, step = ["nswprice", "nswdemand", "vicprice", "vicdemand", "transfer"], 831_391_200_000_000, 30 * MINUTE

@@ -55,7 +55,7 @@ def fulfils(frame: pd.DataFrame, condition: Condition) -> pd.Series:
     return frame[condition.input].map(holds)
 
 
-@pytest.mark.parametrize("surprising", [False, True])
+@pytest.mark.parametrize("surprising", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("rate", [0.3, 0.02])
 def test_where_loss_has_nothing_to_do_with_inputs_a_slice_is_named_in_at_most_5_percent_of_runs(
     rate: float, surprising: bool
