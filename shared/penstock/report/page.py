@@ -72,6 +72,6 @@ _HOW: Final = (
     "All times are stream time in UTC, the time of the events. Intervals are of 95 %. Quality is of the answers by when they "
     "were given, judged by the labels that had come by the time named above; the prior answers with the label rate of the seven "
     "days before, the usual label before with what most labels of the window before were (of numbers with their mean or "
-    "quantile). Nothing here was computed anew from events: it is what the records of monitoring, trainer and registry say, so the "
-    "same records give this page again, byte for byte. Made by <code>penstock report</code>."
+    "quantile). Nothing here was computed anew from events: it is what the records of monitoring, trainer and registry say, so "
+    "the same records give this page again, byte for byte. Made by <code>penstock report</code>."
 )
