@@ -138,6 +138,9 @@ def over_time(records: Records) -> Section:
     young = sum(not pair.known.complete for pair in cohorts)
     if young:
         blocks.append(Note(f"Of {young} of {len(cohorts)} cohorts not every label is in: they will be restated."))
+    newest = max(records.statistics, key=lambda s: s.end, default=None)
+    if newest is not None and (why := newest.missing.get("skill_monitor")):
+        blocks.append(Note(f"The skill monitor judged nothing in the newest window: {why}."))
     better, said = compared(records, cohorts, name)
     return Section("quality", title, said, blocks, better)
 
