@@ -139,8 +139,8 @@ def over_time(records: Records) -> Section:
     if young:
         blocks.append(Note(f"Of {young} of {len(cohorts)} cohorts not every label is in: they will be restated."))
     newest = max(records.statistics, key=lambda s: s.end, default=None)
-    if newest is not None and (why := newest.missing.get("skill_monitor")):
-        blocks.append(Note(f"The skill monitor judged nothing in the newest window: {why}."))
+    if newest is not None and (few := newest.missing.get("skill_monitor")):
+        blocks.append(Note(f"The skill monitor judged nothing in the newest window: {few}."))
     better, said = compared(records, cohorts, name)
     return Section("quality", title, said, blocks, better)
 
