@@ -229,7 +229,7 @@ class _Inputs:
         return Shift(
             ks=float(judged.distance[at]),
             psi=float(judged.psi[at]),
-            critical=float(judged.critical[at]),
+            critical=min(float(judged.critical[at]), 1.0),  # no distance is greater
             n=int(judged.n[at]),
             floor=float(self.floor[at]),
             p=float(judged.p[at]),
@@ -290,7 +290,8 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     new = sorted({name for name, excess in zip(names, alone.excess.tolist(), strict=True) if excess > 1} - set(habits.named))
     again = active and habits.age > SAME_CAUSE and bool(habits.named and new)
     if again:
-        judged, habits.span, shifted = alone, 1, new
+        judged, habits.span = alone, 1
+        shifted = [name for name, excess in zip(names, alone.excess.tolist(), strict=True) if excess > 1]
     if shifted:
         habits.age = 0 if again or not active else habits.age + 1
         habits.named = sorted({*habits.named, *shifted, *new})
@@ -310,7 +311,7 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
         "shifted": len(shifted),
         "periods": judged.periods,
         "influence": f"of {habits.contributed.n} explained answers" if habits.contributed.n else UNWEIGHTED,
-        "inputs": [{**each, "shifted": each["input"] in shifted} for each in inputs.ranked(judged, shifted if again else ())],
+        "inputs": [{**each, "shifted": each["input"] in shifted} for each in inputs.ranked(judged, new if again else ())],
     }
     if debut.missing:
         evidence["not_judged"] = debut.missing

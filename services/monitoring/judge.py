@@ -179,6 +179,7 @@ class Case:
                 p: bad for p, bad in watch.latest.items() if p in self._monitors and self._monitors[p].signal == signal
             }
         self._over = next((m.over for m in model.monitors if isinstance(m, Skill)), PRIOR_OVER)
+        self._least = next((m.least for m in model.monitors if isinstance(m, Skill)), 0)
         overs = [m.over for m in model.monitors if isinstance(m, Skill)]
         self._memory = max([PRIOR_OVER, *overs]) + self.length
 
@@ -211,8 +212,10 @@ class Case:
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labelled, positives, kind.labels(added(served, before))))
         recent = [p for p in state.past if p.start >= window.end - self._over]
-        value = skill_of(recent).value
+        value, judged, *_ = skill_of(recent)
         missing = {}
+        if value is not None and judged < self._least:
+            missing["skill_monitor"] = f"{judged} of {self._least} labels in {spoken(self._over)}: on fewer it does not judge"
         seen, true, labels_known = labels_of(recent)
         if value is not None and kind.alike(seen, true, labels_known):
             value, missing["skill"] = None, f"all {seen} labels were alike, so there was nothing to be better at than the prior"

@@ -49,11 +49,11 @@ def summary(evidence: Mapping[str, Any]) -> str:
 
 
 def _drifted(said: Mapping[str, Any]) -> list[str]:
-    """How many inputs moved, of how many, since when; an alarm that lasts may have none that still does."""
+    """How much of what is watched moved, against which version; an alarm that lasts may have nothing that still does."""
     shifted, tested, reference = said["shifted"], said["tested"], said["reference"]
     together = f", {said['periods']} windows taken together" if said.get("periods", 1) > 1 else ""
-    moved = "no input moves now" if not shifted else f"{shifted} of {tested} inputs moved"
-    return [f"{moved} against what {reference} was fitted on{together}"]
+    moved = "nothing watched moves now" if not shifted else f"{shifted} of {tested} watched moved"
+    return [f"{moved} against the reference of {reference}{together}"]
 
 
 def _skill(said: Mapping[str, Any]) -> list[str]:
@@ -88,6 +88,8 @@ def _item(found: Mapping[str, Any]) -> str:
         return f"{found['input']} moved by {_plain(moved)}"
     # an alarm stands while an input is near its limit
     word = "beyond" if moved > max(limits) else "near" if found.get("shifted") else "within"
+    if word == "beyond" and not found.get("shifted", True):  # no custom of so short a span is known
+        return f"{found['input']} moved by {_plain(moved)} (limit {_plain(max(limits))}), beyond it, but not counted"
     return f"{found['input']} moved by {_plain(moved)} (limit {_plain(max(limits))}), {word} it"
 
 

@@ -94,6 +94,12 @@ class Label:
         contradict."""
         return self.otherwise is not None or self.sources is not None
 
+    def declares(self, said: Truth) -> bool:
+        """Whether what a label event says is a label of this model: one of its classes, a number up to GREATEST."""
+        if self.classes:
+            return said in self.classes
+        return self.column.type is bool or (isfinite(said) and abs(said) <= GREATEST)  # type: ignore[arg-type]
+
 
 def label(
     column: Truth,

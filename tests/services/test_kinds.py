@@ -25,7 +25,7 @@ from penstock.event import to_micros
 from penstock.inputs import InputsDecoder
 from penstock.offline import Tables
 from penstock.online.readings import Readings
-from penstock.proof.audit import audit
+from penstock.proof.audit import Audit, audit
 from penstock.proof.audit import lines as audit_lines
 from penstock.publish import FOREVER
 from penstock.records import Cohort, Confusion, Decision, Outcome, Prediction, Run, Statistic
@@ -218,12 +218,15 @@ def test_what_is_no_label_of_the_model_is_counted_and_teaches_nothing(tmp_path: 
     ]
     embedded = Embedded(project, tmp_path)
 
-    async def work() -> None:
+    async def work() -> Audit:
         await embedded.start()
         await embedded.publish(lines([*asked, *told]), FOREVER)
         await embedded.settle()
+        return await audit(embedded.log, embedded.topics)
 
-    asyncio.run(work())
+    found = asyncio.run(work())
+    assert (found.undeclared, found.lost, found.complaints) == (3, 0, []), "hours and at_most each of one number, door of a class"
+    assert any("undeclared 3   lost 0" in line for line in audit_lines(found))
     counts: dict[str, dict[str, int]] = {}
     for model in ("hours", "door"):
         counts[model] = {}

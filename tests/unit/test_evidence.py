@@ -11,7 +11,7 @@ DRIFT = {"since": "2013", "reference": "v2", "tested": 21, "shifted": 1, "period
 def test_drift_says_how_many_inputs_moved_and_which_are_beyond_their_limits() -> None:
     within = {**SHIFT, "input": "Origin.rain", "ks": 0.19, "shifted": False}
     assert facts({**DRIFT, "inputs": [SHIFT, within]}) == [
-        "1 of 21 inputs moved against what v2 was fitted on, 2 windows taken together",
+        "1 of 21 watched moved against the reference of v2, 2 windows taken together",
         "Origin.wind moved by 0.31 (limit 0.2), beyond it",
         "Origin.rain moved by 0.19 (limit 0.2), within it",
     ]
@@ -20,7 +20,9 @@ def test_drift_says_how_many_inputs_moved_and_which_are_beyond_their_limits() ->
 def test_an_alarm_that_lasts_on_relaxed_limits_marks_what_is_near_its_limit() -> None:
     held = {**SHIFT, "ks": 0.17, "shifted": True}
     assert facts({**DRIFT, "inputs": [held]})[1] == "Origin.wind moved by 0.17 (limit 0.2), near it"
-    assert facts({**DRIFT, "shifted": 0})[0].startswith("no input moves now against what v2")
+    uncounted = facts({**DRIFT, "shifted": 0, "inputs": [{**SHIFT, "shifted": False}]})
+    assert uncounted[1] == "Origin.wind moved by 0.31 (limit 0.2), beyond it, but not counted", "its custom is not known"
+    assert facts({**DRIFT, "shifted": 0})[0].startswith("nothing watched moves now against the reference of v2")
 
 
 def test_labels_and_skill_are_sentences() -> None:

@@ -267,6 +267,14 @@ def test_a_shift_is_published_with_the_floor_that_the_alarm_holds_it_against() -
         assert bool(bad) == (shift.ks > max(shift.critical, shift.floor or 0.0))
 
 
+def test_a_skill_monitor_that_has_too_few_labels_says_so() -> None:
+    bench = Bench(topics_of(ps.skill(-0.05, over="2d", least=150)))
+    for day, n in enumerate((100, 60, 60, 100)):
+        bench.hear(partial(day, quality=outcomes(n, n // 4, 0.25)))
+    said = [s.missing.get("skill_monitor") for s in bench.statistics]
+    assert said[1:] == [f"{n} of 150 labels in 2d: on fewer it does not judge" if n else None for n in (60, 120, None)]
+
+
 def test_skill_compares_with_the_label_rate_of_the_week_before() -> None:
     bench = Bench(topics_of(ps.skill(-0.05, over="2d", least=50)))
     for day, score in enumerate([0.25, 0.25, 0.25, 0.9, 0.9, 0.25, 0.25, 0.25]):
@@ -324,7 +332,7 @@ def test_a_number_that_is_missing_comes_with_the_reason() -> None:
             "skill": nobody.format(120) + " (of the last 2d)",
         },
         {"prior_loss": "no label became known", "skill": nobody.format(100) + " (of the last 2d)"},
-        {},
+        {"skill_monitor": "100 of 500 labels in 2d: on fewer it does not judge"},
     ]
     bench = Bench(topics_of())
     bench.hear(partial(0, quality=outcomes(100, 25, 0.25)))

@@ -147,6 +147,25 @@ def test_no_habit_hides_that_everything_has_changed() -> None:
     assert all(critical_of(1e-4, noise, np.array([usual]), raised)[0] < 1 for usual in (0.3, 0.7, 0.9, 0.99))
 
 
+def test_an_alarm_that_is_raised_again_counts_all_that_it_lists_as_beyond_and_what_is_new_first() -> None:
+    then = {name: [500, 500, 0] for name in ("old", "quiet", "young")}
+    monitor, habits = Drift((), DAY, 0.05, 1.0), Habits()
+    for day in range(6):
+        now = {"old": [900, 100, 0], "quiet": [500, 500, 0], "young": [800 if day == 5 else 500, 200 if day == 5 else 500, 0]}
+        verdict, _ = drift(monitor, period(now, then), habits, active=day > 0)
+        assert (verdict.bad, verdict.again) == (True, day == 5)
+        beyond = [each["input"] for each in verdict.evidence["inputs"] if each["ks"] > max(each["critical"], each["floor"])]
+        assert beyond == [each["input"] for each in verdict.evidence["inputs"] if each["shifted"]]
+        assert verdict.evidence["shifted"] == len(beyond)
+    assert beyond == ["young", "old"]
+
+
+def test_no_limit_is_told_that_no_distance_can_reach() -> None:
+    verdict, shifts = drift(Drift((), DAY, 0.1, 1.0), period({"i": [1, 0, 0]}, {"i": [500, 500, 0]}), Habits())
+    assert shifts["i"].critical == 1.0 and not verdict.bad
+    assert verdict.evidence["inputs"][0]["critical"] == 1.0 and verdict.evidence["inputs"][0]["excess"] < 0.5
+
+
 def test_another_reference_starts_habits_anew() -> None:
     monitor, habits = Drift((), DAY, 0.1, 1.0), Habits()
     for _ in range(6):

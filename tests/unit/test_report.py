@@ -71,6 +71,16 @@ def test_the_same_records_give_the_same_bytes_however_they_come() -> None:
     assert msgspec.json.encode(again.described()) == msgspec.json.encode(made.described())
 
 
+def test_the_baseline_of_the_window_before_is_called_what_it_is() -> None:
+    made = report_of(records()).to_html()
+    assert "usual label before" in made and "last label" not in made
+
+
+def test_a_skill_monitor_that_has_too_few_labels_is_named() -> None:
+    windows = [msgspec.structs.replace(w, missing={"skill_monitor": "7 of 20 labels in 2d"}) for w in RAN.windows]
+    assert "judged nothing in the newest window: 7 of 20 labels in 2d." in report_of(records(found(statistics=windows))).to_html()
+
+
 def test_the_measures_of_a_period_are_those_of_its_sums() -> None:
     known = records()
     total = reduce(added, (pair.known.quality[SERVED] for pair in judged(known)))

@@ -52,12 +52,35 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     if not shown:
         screen.note(nothing(model.name, known))
         return
+    if why := unjudged(settings, model, known):
+        screen.note(f"  the skill monitor judged nothing in the newest window: {why}")
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
     screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
+
+
+def unjudged(settings: Settings, model: Model, known: datetime | None) -> str:
+    """Why the skill monitor did not judge the newest window; "" where it did, or there is none."""
+    import msgspec
+
+    from ..policy import Skill
+    from ..records import Statistic
+    from .options import topics_of
+
+    if not any(isinstance(monitor, Skill) for monitor in model.monitors):
+        return ""
+    topic = topics_of(settings).statistics(model.name)
+
+    async def work(log: Log) -> list[Statistic]:
+        broker.known(topic, await log.describe())
+        return [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
+
+    windows = [s for s in broker.use(settings, work, f"reading {topic}") if known is None or s.end <= known]
+    newest = max(windows, key=lambda s: s.end, default=None)
+    return newest.missing.get("skill_monitor", "") if newest is not None else ""
 
 
 def nothing(model: str, known: datetime | None) -> str:

@@ -38,6 +38,8 @@ def show(
     """
     import msgspec
 
+    from ..policy import LABEL
+
     settings = project_settings()
     topics, until = topics_of(settings), moment(at, "--at")
     models = {each.name: each for each in ([model_of(topics, model)] if model is not None else topics.project.models)}
@@ -81,7 +83,12 @@ def show(
         for variant, took in said.latency.items():
             screen.note(f"  {name}, {variant}: {took.n:,} answers, half within {_time(took.p50)}, 99 % within {_time(took.p99)}")
         if unjudged := _unjudged(models[name], said):
-            screen.note(f"  {name}: {', '.join(unjudged)} not judged: the first week of {said.reference} is their reference")
+            waiting = [each for each in unjudged if each != LABEL or models[name].label.task == "binary"]
+            if waiting:
+                screen.note(f"  {name}: {', '.join(waiting)} not judged: the first week of {said.reference} is their reference")
+            if LABEL in unjudged and LABEL not in waiting:
+                what = "names a class" if models[name].label.classes else "is a number"
+                screen.note(f"  {name}: label not judged: it {what}, and drift is of a rate of yes and no")
 
 
 def _line(name: str, shift: Shift, moments: Moments | None) -> tuple[str, ...]:
@@ -92,7 +99,7 @@ def _line(name: str, shift: Shift, moments: Moments | None) -> tuple[str, ...]:
 
 
 def _unjudged(model: Model, said: Statistic) -> list[str]:
-    """What is watched of the answers, and has no reference yet."""
+    """What is watched of the answers, and has no reference, or none yet."""
     from ..policy import ANSWERS, CONTRIBUTIONS, Drift
 
     monitors = [monitor.inputs for monitor in model.monitors if isinstance(monitor, Drift)] or [()]

@@ -50,6 +50,8 @@ class Audit:
     dead_lettered: int = 0
     causes: dict[str, tuple[int, str]] = field(default_factory=dict)
     """How many dead letters, by "topic: reason", and what the first of them says."""
+    undeclared: int = 0
+    """Label events that are no label of a model (see ps.label): they teach nothing, and nothing is lost."""
     lost: int = 0
     counted_twice: int = 0
     redelivered: int = 0
@@ -136,8 +138,11 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         known = {outcome.id: outcome for outcome in outcomes}
         found.outcomes += len(known)
         found.double(len(outcomes) - len(known), f"outcomes of {model.name}")
-        label = model.label.event
-        labelled = {str(getattr(e, label.key.name)): _time(label, e) for _, _, e in events.get(label, ())}
+        label, column = model.label.event, model.label.column.name
+        told = [e for _, _, e in events.get(label, ()) if getattr(e, column) is not None]
+        valid = [e for e in told if model.label.declares(getattr(e, column))]
+        found.undeclared += len(told) - len(valid)
+        labelled = {str(getattr(e, label.key.name)): _time(label, e) for e in valid}
         due = {name for name, time in labelled.items() if name in asked and time <= asked[name] + model.label.within}
         found.lose(len(due - known.keys()), f"labels of {model.name} that met their prediction nowhere")
         statistics = await distinct(topics.statistics(model.name), Statistic)
@@ -266,7 +271,8 @@ def lines(found: Audit) -> Iterator[str]:
     """The summary as people read it."""
     yield f"events {found.events_in:,}   rows {found.rows:,}   predictions {found.predictions:,}   outcomes {found.outcomes:,}"
     lost = f"lost {found.lost}   counted twice {found.counted_twice}   redelivered {found.redelivered}"
-    yield f"dead letters {found.dead_lettered:,}   {lost}"
+    undeclared = f"undeclared {found.undeclared}   " if found.undeclared else ""
+    yield f"dead letters {found.dead_lettered:,}   {undeclared}{lost}"
     for named, (count, first) in found.causes.items():
         yield f"  {count:,} of {named}, such as: {first}"
     retrains = f"retrains {found.retrains} ({found.retrains_by_alarm} by alarm)"

@@ -185,7 +185,7 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     """By version; `served` is what was answered. Where silence means something or sources are declared, of those answers alone
     whose horizon has passed, as what comes earlier is one-sided; without labels that exceed the cap of their source."""
     measures: dict[str, dict[str, Measure]]
-    """As in Statistic; the prior and the last label are those of when the cohort began."""
+    """As in Statistic; the prior and the usual label are those of when the cohort began."""
     delays: list[int]
     """Labels that took up to each of `edges`, and longer than the edge before."""
     edges: list[float]

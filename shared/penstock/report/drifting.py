@@ -60,7 +60,7 @@ def drift(records: Records) -> Section:
     found.sort(key=lambda moved: (-moved.beyond, -excess(moved.worst[1]), moved.input))
     shown = tested[-CELLS:]
     rows = [_row(moved, shown) for moved in found]
-    heads = ("input", "over time", "windows beyond", "most", "on", "distance", "limit", "in the newest")
+    heads = ("watched", "over time", "windows beyond", "most", "on", "distance", "limit", "in the newest")
     blocks: list[Block] = [Table(heads, rows, numbers=2, brief=8)]
     cards, why = _cards(records, found)
     if cards:
@@ -81,9 +81,9 @@ def drift(records: Records) -> Section:
     few = ", ".join(cut(each.input, 40) for each in moved[:3]) + (f" and {len(moved) - 3} more" if len(moved) > 3 else "")
     now = f"{len(newest)} still in the newest window" if newest else "none in the newest window"
     said = (
-        f"{len(moved)} of {len(found)} inputs were beyond their limits in some of {len(tested)} windows ({few}); {now}."
+        f"{len(moved)} of {len(found)} watched were beyond their limits in some of {len(tested)} windows ({few}); {now}."
         if moved
-        else f"No input of {len(found)} was beyond its limits in {len(tested)} windows."
+        else f"Nothing of {len(found)} watched was beyond its limits in {len(tested)} windows."
     )
     return Section("drift", title, said, blocks, tone)
 

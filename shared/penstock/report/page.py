@@ -71,7 +71,7 @@ def _cell(cell: str | Cell, at: int, side: str) -> str:
 _HOW: Final = (
     "All times are stream time in UTC, the time of the events. Intervals are of 95 %. Quality is of the answers by when they "
     "were given, judged by the labels that had come by the time named above; the prior answers with the label rate of the seven "
-    "days before, the last label with what was usual in the window before. Nothing here was computed anew from events: it is "
-    "what the records of monitoring, trainer and registry say, so the same records give this page again, byte for byte. Made by "
-    "<code>penstock report</code>."
+    "days before, the usual label before with what most labels of the window before were (of numbers with their mean or "
+    "quantile). Nothing here was computed anew from events: it is what the records of monitoring, trainer and registry say, so "
+    "the same records give this page again, byte for byte. Made by <code>penstock report</code>."
 )

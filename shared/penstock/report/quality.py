@@ -133,11 +133,14 @@ def over_time(records: Records) -> Section:
         blocks.append(_drawn(found, measure, records))
     firsts = [pair for pair in cohorts if outcomes(pair)]
     table = [_row(measure, total[measure], cohorts) for measure in sorted(total, key=lambda m: (_rank(m, name), m))]
-    blocks.append(Table(("measure", "served", "95 % interval", "prior", "last label"), table, brief=4))
+    blocks.append(Table(("measure", "served", "95 % interval", "prior", "usual label before"), table, brief=4))
     blocks.append(_restated(firsts, name))
     young = sum(not pair.known.complete for pair in cohorts)
     if young:
         blocks.append(Note(f"Of {young} of {len(cohorts)} cohorts not every label is in: they will be restated."))
+    newest = max(records.statistics, key=lambda s: s.end, default=None)
+    if newest is not None and (few := newest.missing.get("skill_monitor")):
+        blocks.append(Note(f"The skill monitor judged nothing in the newest window: {few}."))
     better, said = compared(records, cohorts, name)
     return Section("quality", title, said, blocks, better)
 
@@ -207,7 +210,7 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
     return Drawn(picture + key(keys), f"{begun(spoken(measure))} by when the answers were given ({way})")
 
 
-_BESIDE: Final = {"prior": "prior", "last": "last label"}
+_BESIDE: Final = {"prior": "prior", "last": "usual label before"}
 
 
 def _middle(step: Step) -> float:

@@ -73,3 +73,20 @@ def test_what_cannot_be_shown_is_said(cli: Cli, project: str) -> None:
     assert (none.exit_code, none.stdout) == (0, "") and "no window of late has been compared yet" in none.stderr
     wrong = cli("drift", "show", "lste", "--project", project)
     assert wrong.exit_code == 1 and wrong.stderr == "shop has no model lste\n-> did you mean late?\n"
+
+
+def test_a_label_that_is_a_number_is_said_not_to_be_judged(cli: Cli, log: MemoryLog, tmp_path: Path) -> None:
+    path = tmp_path / "shop.py"
+    path.write_text(
+        "import penstock as ps\nfrom tests.services.shop import Order, Paid\n"
+        "@ps.event('took')\nclass Took:\n    order_id: ps.Key[str]\n    hours: float\n    at: ps.EventTime\n"
+        "@ps.model(scores=Order, features=[Order.amount], label=ps.label(Took.hours, within='6h'), monitors=[ps.drift()])\n"
+        "def late() -> ps.Learner:\n    raise NotImplementedError\n"
+        "project = ps.Project('shop', [late])\n"
+    )
+    asyncio.run(log.create(Topics(shop.declared(None)).all()))
+    say(log, window(1, {"b": MOVED}))
+    ran = cli("drift", "show", "--project", str(path))
+    assert ran.exit_code == 0, ran.output
+    assert "late: score not judged: the first week of v1 is their reference" in ran.stderr
+    assert "late: label not judged: it is a number, and drift is of a rate of yes and no" in ran.stderr

@@ -77,6 +77,15 @@ def test_as_known_then_is_what_had_been_said_by_then(cli: Cli, project: str) -> 
         assert [each["first"] for each in said["cohorts"]] == [first[start] for start in sorted(first)]
 
 
+def test_a_skill_monitor_that_has_too_few_labels_is_named(cli: Cli, project: str, log: MemoryLog) -> None:
+    newest = max(FOUND.windows, key=lambda window: window.end)
+    few = msgspec.structs.replace(newest, missing={"skill_monitor": "336 of 500 labels in 7d: on fewer it does not judge"})
+    topic = Topics(shop.declared(None)).statistics("late")
+    asyncio.run(log.send([Send(topic, b"late", msgspec.json.encode(few))]))
+    ran = cli("quality", "late", "--project", project)
+    assert "judged nothing in the newest window: 336 of 500 labels in 7d" in ran.stderr
+
+
 def test_less_than_all_is_never_shown_as_100_percent() -> None:
     late = msgspec.structs.replace(FOUND.restated[0], complete=False, answers=1_000, labels=996, silent=0, unanswered=0)
     assert table(shop.declared(False).models[0], [(late, late)])[1][2] == "99%"
