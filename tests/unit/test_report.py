@@ -22,7 +22,7 @@ from penstock.report.drifting import counts
 from penstock.report.labels import coverage
 from penstock.report.markdown import LONGEST
 from penstock.report.quality import judged, totals
-from penstock.report.records import SERVED, Answered, Found, Records, Wrong
+from penstock.report.records import NOBODY, SERVED, Answered, Found, Records, Restated, Wrong
 from penstock.report.report import SECTIONS, report_of
 from penstock.report.section import Table, words_of
 from penstock.statistics.binary import measured
@@ -77,6 +77,18 @@ def test_the_measures_of_a_period_are_those_of_its_sums() -> None:
     assert totals(judged(known), known) | measured(total) == totals(judged(known), known)
     answers, given, *rest = coverage([pair.known for pair in known.cohorts])
     assert answers == sum(c.known.answers for c in known.cohorts) and answers == given + sum(rest)
+
+
+def test_the_numbers_at_the_top_are_those_of_the_sections_and_others_are_named_otherwise() -> None:
+    known = records()
+    silent = [Restated(c, msgspec.structs.replace(k, labels=0, silent=k.labels)) for c, k in known.cohorts]
+    made = report_of(replace(known, cohorts=silent))
+    head, said = dict(made.head), {section.name: section for section in made.sections}
+    before = known.quality()[NOBODY].n  # answers that no model gave count for none
+    assert int(head["silent, taken as declared"]) == int(head["outcomes that count"]) + before and head["with a label"] == "0"
+    assert f"were judged on {head['outcomes that count']} outcomes" in said["versions"].said
+    assert "labels that came" in str(said["running"].blocks) and "'outcomes'" not in str(said["running"].blocks)
+    assert "silent, taken as declared" not in dict(report_of(known).head)
 
 
 def test_a_report_knows_what_was_known_then_and_no_more() -> None:

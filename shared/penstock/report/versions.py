@@ -41,10 +41,13 @@ def versions(records: Records) -> Section:
             )
         )
     loss = next((getattr(s, "loss", "log loss") for s in records.statistics), "log loss")
-    heads = ("version", "outcomes", spoken(name), spoken(second), f"{loss} minus that of {champion}", "on the same answers")
+    heads = ("version", "outcomes", spoken(name), spoken(second), f"{loss} minus that of {champion}", "both, known in the period")
     blocks: list[Block] = [Table(heads, rows)]
     blocks.append(
-        Note("Versions were asked about different answers; only the last two columns compare like with like. ● in charge.")
+        Note(
+            "Versions were asked about different answers; only the last two columns compare like with like: on the outcomes of "
+            "both that became known in the period, of answers given before it, too. The others are of its answers. ● in charge."
+        )
     )
     if before:
         blocks.append(
