@@ -143,6 +143,18 @@ def over_time(records: Records) -> Section:
 
 
 def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
+    """What was served beside the prior, as a tone and a sentence; where a value is declared and surely below that of the prior,
+    which acts on all answers or on none, that is bad news whatever the loss says."""
+    tone, said = _compared(records, cohorts, name)
+    fair = [pair for pair in cohorts if "value" in pair.known.measures.get("prior", {})]
+    if fair and _compared(records, fair, "value")[0] == "bad":
+        served, prior = totals(fair, records)["value"], _means(fair, "prior")["value"]
+        worth = f"an answer is worth {figure(served.value)} {interval(served)}, and {figure(prior)} by the prior"
+        return "bad", f"{said} But acting on its answers is surely worth less than acting on all or on none: {worth}."
+    return tone, said
+
+
+def _compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
     """Whether what was served is better than the prior by more than its interval, on the outcomes for which there was one; as a
     tone and a sentence."""
     fair = [pair for pair in cohorts if name in pair.known.measures.get("prior", {})] or cohorts
