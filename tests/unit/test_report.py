@@ -121,6 +121,29 @@ def test_a_period_holds_the_windows_and_cohorts_that_lie_in_it() -> None:
         records(start=whole.until, until=whole.start)
 
 
+def test_by_default_a_period_ends_with_the_newest_answers_and_what_stands_is_told_as_of_now() -> None:
+    whole, last = records(), max(RAN.windows, key=lambda w: w.end)
+    later = [
+        msgspec.structs.replace(last, id=f"later/{n}", start=last.start + n * (last.end - last.start),
+                                end=last.end + n * (last.end - last.start), counts={"outcomes": 1})
+        for n in range(1, 15)
+    ]  # fmt: skip
+    at = later[5].end
+    raised = Alarm(id="late/labels/x", model="late", signal="labels", state="raised", at=at, evidence={})
+    quiet = found(statistics=[*RAN.windows, *later], alarms=[raised])
+    known = records(quiet)
+    assert (known.start, known.until, known.heard) == (whole.start, whole.until, later[-1].end)
+    assert [w.id for w in known.statistics] == [w.id for w in whole.statistics]
+    made = report_of(known)
+    assert f"labels since {at:%Y-%m-%d}" in made.said and "-" not in _stood(made)
+    assert records(quiet, until=whole.until).alarms == [] and records(quiet, start=later[2].start).until == known.heard
+
+
+def _stood(made: Any) -> str:
+    (table,) = (block for section in made.sections if section.name == "alarms" for block in section.blocks)
+    return words_of(table.rows[0][3])
+
+
 def test_nothing_is_left_blank_where_nothing_is_known() -> None:
     (first, *_) = RAN.windows
     bare = msgspec.structs.replace(first, quality={}, paired={}, drift={}, counts={}, measures={}, contributions={})
@@ -214,7 +237,9 @@ def test_an_alarm_that_stands_is_in_the_verdict_and_one_that_is_over_is_not() ->
 def test_what_moves_the_answers_are_the_sums_over_all_windows() -> None:
     explained = Contributed(n=2, absolute={"Order.amount": 3.0, "Order.weight": 1.0}, signed={"Order.amount": -3.0})
     windows = [msgspec.structs.replace(w, contributions={"v2": explained}) for w in RAN.windows]
-    section = next(s for s in report_of(records(found(statistics=windows))).sections if s.name == "influence")
+    section = next(
+        s for s in report_of(records(found(statistics=windows), until=RAN.windows[-1].end)).sections if s.name == "influence"
+    )
     assert section.said == "Most: Order.amount (75.0 %), Order.weight (25.0 %)."
     assert f"of {2 * len(windows)} explained answers of v2" in str(section.blocks)
 

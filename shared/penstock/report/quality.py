@@ -201,16 +201,16 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
     marks = [
         (d.at.timestamp(), "bad" if d.evidence.get("rolled_back") else "good", f"{d.version} in charge: {d.reason}"[:200])
         for d in records.champions
-        if records.inside(d.at)
+        if records.inside(d.at) and d.at <= records.until
     ]
     shades = [
         (
             one.raised.at.timestamp(),
-            (one.end or records.until).timestamp(),
+            min(one.end or records.until, records.until).timestamp(),
             f"{one.raised.signal} alarm since {day(one.raised.at)}",
         )
         for one in episodes(records.alarms)
-        if one.end is None or one.end > records.start
+        if (one.end is None or one.end > records.start) and one.raised.at < records.until
     ]
     picture = chart(lines, f"{spoken(measure)} over time", span_of(records), x_names(records), marks, shades)
     keys = [(line.tone, line.name) for line in reversed(lines)] + ([("mark", "a version takes charge")] if marks else [])
