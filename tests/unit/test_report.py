@@ -134,6 +134,7 @@ def test_by_default_a_period_ends_with_the_newest_answers_and_what_stands_is_tol
     known = records(quiet)
     assert (known.start, known.until, known.heard) == (whole.start, whole.until, later[-1].end)
     assert [w.id for w in known.statistics] == [w.id for w in whole.statistics]
+    assert {w.id for w in (*known.statistics, *known.later)} == {w.id for w in (*RAN.windows, *later)}, "labels came in all"
     made = report_of(known)
     assert f"labels since {at:%Y-%m-%d}" in made.said and "-" not in _stood(made)
     assert records(quiet, until=whole.until).alarms == [] and records(quiet, start=later[2].start).until == known.heard

@@ -99,6 +99,8 @@ class Records:
     answered: Answered | None = None
     unanswered: str = ""
     """Why there are no archived answers."""
+    later: Sequence[Statistic] = ()
+    """Windows after the period, in which labels of its answers became known."""
     told: datetime | None = None
     """Until when alarms, fits and decisions are told: by default until now, maybe after the newest answers; None: `until`."""
 
@@ -116,11 +118,13 @@ class Records:
         asked = until
         start, until = period_of(model.name, found.statistics, start, until, known_at)
         end = min(until, known_at or until)
-        windows = [s for s in _newest(found.statistics) if start <= s.start and s.end <= end]
+        every = [s for s in _newest(found.statistics) if start <= s.start]
+        windows = [s for s in every if s.end <= end]
         heard = max(s.end for s in found.statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at))
         now = end if asked else max(end, heard)  # what stands, and who is in charge, is told as of the newest window
         return cls(
             heard=heard,
+            later=sorted((s for s in every if end < s.end <= now), key=lambda s: s.start),
             told=now,
             project=project,
             model=model,
