@@ -98,12 +98,14 @@ async def simulate(
 
 BESIDE: Final = {"first_model": "the first model, kept unchanged", "prior": "the recent rate of positive labels alone"}
 """What answers are held against."""
+RECENT: Final = {**BESIDE, "prior": "what recent labels alone would have answered"}
+"""The same, where labels are numbers or classes."""
 
 
 def worse(found: Audit, demanding: bool = False) -> list[str]:
     """Where the answers served were worse than the prior, or than the first model kept unchanged; `demanding`: not better."""
     said = [
-        f"the answers served are worse than {BESIDE[name]}: {named} {each['served']:.4f}, and {loss:.4f} by it"
+        f"the answers served are worse than {RECENT[name]}: {named} {each['served']:.4f}, and {loss:.4f} by it"
         for named, each in found.losses.items()
         for name, loss in each.items()
         if name in BESIDE and each["served"] > loss

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 
 from .fairness import told
@@ -68,18 +69,84 @@ def _labels(said: Mapping[str, Any]) -> list[str]:
     return [f"{said['labelled']:.1%} of {said['answers']:,} answers have their label in time, usually {said['usually']:.1%}"]
 
 
+def _lateness(said: Mapping[str, Any]) -> list[str]:
+    limit = max(said["critical"], said["floor"])
+    return [*_labels(said), f"so labels are {said['distance']:.1%} behind the usual at worst (limit {limit:.1%})"]
+
+
+def _delay(said: Mapping[str, Any]) -> list[str]:
+    return [f"half of the labels came within {_span(said['median_delay_seconds'])}, usually within "
+            f"{_span(said['usual_median_delay_seconds'])}"]  # fmt: skip
+
+
+def _cohort(said: Mapping[str, Any]) -> list[str]:
+    when = datetime.fromisoformat(said["cohort"])
+    return [f"this is of the answers of {when:%Y-%m-%d %H:%M}; in time is within {_span(said['within_seconds'])}"]
+
+
+def _novelty(said: Mapping[str, Any]) -> list[str]:
+    rows = f"{said['expected']:.2%} of the rows that {said['version']} was fitted on"
+    return [f"{said['novel']:.1%} of {said['answers']:,} answers were about something novel, as are {rows}"]
+
+
+def _outside(said: Mapping[str, Any]) -> str:
+    """An input, or the sum of all, that is novel too often."""
+    often = f"{said['share']:.1%} of the answers, {said['expected']:.2%} expected (limit {said['floor']:.1%} more)"
+    if "input" not in said:
+        return f"novel as a whole in {often}"
+    ways = [f"{said[name]:,} {words}" for name, words in _WAYS.items() if said[name]]
+    return f"{said['input']} was outside all training rows in {often}: {', '.join(ways)}"
+
+
+def _oddity(said: Mapping[str, Any]) -> str:
+    """One of the oddest answers."""
+    new = ", ".join(f"{name} {_number(value)}" for name, (value, _) in said["inputs"].items())
+    return f"for example {said['id']}, as odd as one training row in {2 ** said['level']:,}: {new}"
+
+
+_WAYS: Final = {"below": "below", "above": "above", "missing": "missing"}
+
+
+def _number(value: float | None) -> str:
+    """
+    >>> _number(918000.4), _number(0.1134), _number(None)
+    ('918,000', '0.113', 'missing')
+    """
+    return "missing" if value is None else f"{value:,.0f}" if 1000 <= abs(value) < 1e15 else f"{value:.3g}"
+
+
+def _span(seconds: float) -> str:
+    """
+    >>> _span(216_000.0), _span(0.5)
+    ('2.5 d', '0.5 s')
+    """
+    for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.3g} {unit}"
+    return f"{seconds:.2g} s"
+
+
 _KNOWN: Final[dict[frozenset[str], Any]] = {
     frozenset({"reference", "tested", "shifted", "periods"}): _drifted,
     frozenset({"skill", "floor", "n", "log_loss", "prior_loss"}): _skill,
+    frozenset({"labelled", "usually", "answers", "distance", "critical", "floor"}): _lateness,
     frozenset({"labelled", "usually", "answers"}): _labels,
+    frozenset({"median_delay_seconds", "usual_median_delay_seconds"}): _delay,
+    frozenset({"cohort", "within_seconds"}): _cohort,
+    frozenset({"version", "answers", "novel", "expected"}): _novelty,
 }
 """Evidence whose meaning is known by its names; any other is told by them."""
 
 
 def _item(found: Mapping[str, Any]) -> str:
-    """An input that moved, or a gap between groups, in words; anything else by its names."""
+    """An input that moved, a gap between groups, or what is novel, in words; anything else by its names."""
     if gap := told(found):
         return gap
+    with suppress(TypeError, ValueError, AttributeError, OverflowError):
+        if found.keys() >= {"share", "expected", "floor", "p"} and ("input" in found) != ("score" in found):
+            return _outside(found)
+        if found.keys() == {"id", "level", "bits", "inputs"}:
+            return _oddity(found)
     moved = found.get("ks")
     if "input" not in found or not isinstance(moved, int | float):
         return _pairs(found)

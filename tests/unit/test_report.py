@@ -22,7 +22,7 @@ from penstock.report.drifting import counts
 from penstock.report.labels import coverage
 from penstock.report.markdown import LONGEST
 from penstock.report.quality import judged, totals
-from penstock.report.records import SERVED, Answered, Found, Records, Wrong
+from penstock.report.records import NOBODY, SERVED, Answered, Found, Records, Restated, Wrong
 from penstock.report.report import SECTIONS, report_of
 from penstock.report.section import Table, words_of
 from penstock.statistics.binary import measured
@@ -89,6 +89,18 @@ def test_the_measures_of_a_period_are_those_of_its_sums() -> None:
     assert answers == sum(c.known.answers for c in known.cohorts) and answers == given + sum(rest)
 
 
+def test_the_numbers_at_the_top_are_those_of_the_sections_and_others_are_named_otherwise() -> None:
+    known = records()
+    silent = [Restated(c, msgspec.structs.replace(k, labels=0, silent=k.labels)) for c, k in known.cohorts]
+    made = report_of(replace(known, cohorts=silent))
+    head, said = dict(made.head), {section.name: section for section in made.sections}
+    before = known.quality()[NOBODY].n  # answers that no model gave count for none
+    assert int(head["silent, taken as declared"]) == int(head["outcomes that count"]) + before and head["with a label"] == "0"
+    assert f"were judged on {head['outcomes that count']} outcomes" in said["versions"].said
+    assert "labels that came" in str(said["running"].blocks) and "'outcomes'" not in str(said["running"].blocks)
+    assert "silent, taken as declared" not in dict(report_of(known).head)
+
+
 def test_a_report_knows_what_was_known_then_and_no_more() -> None:
     windows = sorted(RAN.windows, key=lambda w: w.end)
     then = windows[len(windows) // 2].end
@@ -117,6 +129,30 @@ def test_a_period_holds_the_windows_and_cohorts_that_lie_in_it() -> None:
     assert all(part.start <= pair.known.start < part.until for pair in part.cohorts)
     with pytest.raises(PenstockError, match="before it begins"):
         records(start=whole.until, until=whole.start)
+
+
+def test_by_default_a_period_ends_with_the_newest_answers_and_what_stands_is_told_as_of_now() -> None:
+    whole, last = records(), max(RAN.windows, key=lambda w: w.end)
+    later = [
+        msgspec.structs.replace(last, id=f"later/{n}", start=last.start + n * (last.end - last.start),
+                                end=last.end + n * (last.end - last.start), counts={"outcomes": 1})
+        for n in range(1, 15)
+    ]  # fmt: skip
+    at = later[5].end
+    raised = Alarm(id="late/labels/x", model="late", signal="labels", state="raised", at=at, evidence={})
+    quiet = found(statistics=[*RAN.windows, *later], alarms=[raised])
+    known = records(quiet)
+    assert (known.start, known.until, known.heard) == (whole.start, whole.until, later[-1].end)
+    assert [w.id for w in known.statistics] == [w.id for w in whole.statistics]
+    assert {w.id for w in (*known.statistics, *known.later)} == {w.id for w in (*RAN.windows, *later)}, "labels came in all"
+    made = report_of(known)
+    assert f"labels since {at:%Y-%m-%d}" in made.said and "-" not in _stood(made)
+    assert records(quiet, until=whole.until).alarms == [] and records(quiet, start=later[2].start).until == known.heard
+
+
+def _stood(made: Any) -> str:
+    (table,) = (block for section in made.sections if section.name == "alarms" for block in section.blocks)
+    return words_of(table.rows[0][3])
 
 
 def test_nothing_is_left_blank_where_nothing_is_known() -> None:
@@ -212,7 +248,9 @@ def test_an_alarm_that_stands_is_in_the_verdict_and_one_that_is_over_is_not() ->
 def test_what_moves_the_answers_are_the_sums_over_all_windows() -> None:
     explained = Contributed(n=2, absolute={"Order.amount": 3.0, "Order.weight": 1.0}, signed={"Order.amount": -3.0})
     windows = [msgspec.structs.replace(w, contributions={"v2": explained}) for w in RAN.windows]
-    section = next(s for s in report_of(records(found(statistics=windows))).sections if s.name == "influence")
+    section = next(
+        s for s in report_of(records(found(statistics=windows), until=RAN.windows[-1].end)).sections if s.name == "influence"
+    )
     assert section.said == "Most: Order.amount (75.0 %), Order.weight (25.0 %)."
     assert f"of {2 * len(windows)} explained answers of v2" in str(section.blocks)
 

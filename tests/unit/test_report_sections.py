@@ -12,14 +12,18 @@ from tests.unit.test_report import MODEL, RAN, found, records
 import penstock as ps
 from penstock.model import Model
 from penstock.policy import Novelty
-from penstock.records import Estimate, Group, Oddity, Quality, Unseen
+from penstock.records import Estimate, Group, Measure, Oddity, Quality, Unseen
+from penstock.report.calibration import calibration
 from penstock.report.expected import expected
 from penstock.report.groups import groups
-from penstock.report.records import Records
+from penstock.report.quality import over_time
+from penstock.report.records import Records, Restated
 from penstock.report.report import report_of
 from penstock.report.section import Table, words_of
 from penstock.report.unseen import unseen
+from penstock.report.verdict import verdict
 from penstock.segment import Segment
+from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import BINS
 
 AMOUNT = next(iter(column for column in MODEL.scores.columns.values() if column.type is float))
@@ -67,6 +71,38 @@ def test_where_no_segment_is_declared_the_section_says_what_to_type() -> None:
     section = groups(records())
     assert section.tone == "unknown"
     assert "segments=[" in str(section.blocks)
+
+
+def valued(prior: float) -> Records:
+    """300 answers, all acted on, each worth -0.4 in the mean; by the prior they are worth `prior`."""
+    model = replace(MODEL, value=ps.value(true_positive=1.0, false_positive=-1.0, above=0.2))
+    sums = msgspec.structs.replace(outcomes(90, 210, 60), loss=150.0)
+    kind = kind_of(model.label)
+    beside = {
+        **kind.measured(kind.answering(0.31, sums), model.value, None),
+        "value": Measure(value=prior, low=prior, high=prior),
+    }
+    measures = {"served": kind.measured(sums, model.value, None), "prior": beside}
+    cohort = msgspec.structs.replace(RAN.restated[0], quality={"served": sums, "v2": sums}, measures=measures)
+    return Records.of("shop", model, found(cohorts=[cohort], alarms=[]))
+
+
+def test_a_model_that_is_worth_less_than_acting_on_none_is_bad_news_whatever_its_loss() -> None:
+    (better, well), (worse, said) = (verdict(valued(prior)) for prior in (-0.6, 0.0))
+    assert better == "good" and "worth" not in well
+    assert worse == "bad" and "acting on its answers is surely worth less than acting on all or on none" in said
+    assert "an answer is worth -0.4000 (-0.5037 to -0.2963), and 0.0000 by the prior." in said
+    assert over_time(valued(0.0)).tone == "bad"
+
+
+def test_each_kind_of_label_has_its_own_words_for_calibration() -> None:
+    assert "were true" in calibration(valued(0.0)).said
+    classes = replace(MODEL, label=replace(MODEL.label, classes=("a", "b")))
+    section = calibration(replace(valued(0.0), model=classes))
+    assert section.said.startswith("Probabilities of the class that was answered are ") and "were right; " in section.said
+    number = replace(valued(0.0), model=replace(MODEL, label=replace(MODEL.label, quantile=0.9)))
+    bare = [Restated(c, msgspec.structs.replace(k, quality={"served": Quality(n=5)})) for c, k in number.cohorts]
+    assert "the truths at or below their answer, which should be 0.9 of all" in calibration(replace(number, cohorts=bare)).said
 
 
 @pytest.mark.parametrize(("low", "tone"), [(0.0, "good"), (0.999, "warn")])

@@ -206,6 +206,21 @@ def test_of_numbers_the_error_counts_and_of_classes_whether_the_answer_was_right
     assert (told.rows, told.loss_is, told.slices[0].where) == (4_000, "log_loss", "x ≤ 2")
 
 
+def test_a_quantile_is_judged_by_its_pinball_loss() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 10, 4_000).astype(float)
+    below = rng.random(4_000) < np.where(x > 7, 0.1, 0.9)  # of an answer that is meant to be the quantile of 0.9
+    frame = pd.DataFrame({"x": x, "score": 5.0, "label": np.where(below, 4.0, 6.0)})
+    assert ps.slices(frame).slices == ()  # all are equally far away
+    told = ps.slices(frame, quantile=0.9)
+    assert (told.loss_is, told.slices[0].where) == ("pinball_loss", "x > 7")
+    assert told.slices[0].rest == pytest.approx(0.9 * 0.1 + 0.1 * 0.9, abs=0.02)
+    truths = pd.DataFrame({"x": x, "score": 0.5, "label": 1.0})  # numbers that look like probabilities are none
+    assert ps.slices(truths, quantile=0.9).loss == pytest.approx(0.45)
+    with pytest.raises(ps.PenstockError, match="quantile=2"):
+        ps.slices(frame, quantile=2)
+
+
 def test_frames_tables_and_files_say_the_same(tmp_path: Path) -> None:
     frame = turned(answers(3), answers(3)["x0"] > 1)
     told = ps.slices(frame)

@@ -87,7 +87,7 @@ class Live:
         for happening in sorted(picture.happenings[-new:] if new else [], key=_place):
             self._told = max(self._told, happening.at)
             fact = {"at": happening.at, "kind": happening.kind, "model": happening.model, "text": happening.text}
-            self._say(f"{happening.at:%Y-%m-%d}  {happening.kind:<11} {happening.text}", {"type": "happening", **fact})
+            self._say(f"{happening.at:%Y-%m-%d}  {happening.kind:<11} {_text(picture, happening)}", {"type": "happening", **fact})
 
     def _say(self, line: str, fact: dict[str, Any]) -> None:
         print(msgspec.json.encode(fact).decode() if self.form == "json" else line, flush=True)
@@ -117,7 +117,7 @@ class Live:
         story = Table.grid(padding=(0, 2))
         for happening in sorted(picture.happenings[-NEWEST:], key=_place):
             style = COLOURS.get(happening.kind, "")
-            story.add_row(f"{happening.at:%d %b}", Text(happening.kind, style=style), Text(_short(happening)))
+            story.add_row(f"{happening.at:%d %b}", Text(happening.kind, style=style), Text(_short(_text(picture, happening))))
         return Panel(Group(head, "", facts, "", story), title=self.title, border_style="dim")
 
 
@@ -137,8 +137,14 @@ def _standing(picture: Picture, model: str) -> str:
     return said
 
 
-def _short(happening: Happening) -> str:
-    return happening.text if len(happening.text) < 96 else happening.text[:93] + "..."
+def _text(picture: Picture, happening: Happening) -> str:
+    """What happened, and to which model where there are several."""
+    several = len(picture.topics.project.models) > 1 and happening.model
+    return f"{happening.model}: {happening.text}" if several else happening.text
+
+
+def _short(text: str) -> str:
+    return text if len(text) < 96 else text[:93] + "..."
 
 
 def _flow(picture: Picture) -> str:

@@ -32,7 +32,7 @@ def report(
         str | None, typer.Option("--from", metavar="TIME", help="Where the period begins; default: 30 days before its end.")
     ] = None,
     until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="Where it ends; default: with the newest closed window.")
+        str | None, typer.Option("--until", metavar="TIME", help="Where it ends; default: with the newest answers.")
     ] = None,
     known_at: Annotated[
         str | None, typer.Option("--known-at", metavar="TIME", help="As it was known then, such as 2026-02-01T00:00Z.")

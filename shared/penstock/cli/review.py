@@ -47,9 +47,26 @@ def flag(
 
     A flag is no label: what reviewers decide becomes one. See what waits:  penstock review list
     """
+    from ..duration import spoken
+    from .explain import answer_to
+
     settings, topics, name = _asked(model)
-    _said(settings, topics, "flags", name, prediction, _yes_or_no(says) if says else None, why, by)
-    screen.note("reviewers see it in:  penstock review list")
+    truth = _yes_or_no(says) if says else None
+
+    async def work(log: Log) -> bool:
+        return await answer_to(log, topics, name, prediction) is not None
+
+    known = broker.use(settings, work, f"looking for {prediction}")
+    words = "flagged" if known else "is no answer that is known yet; the flag is kept"
+    _said(settings, topics, "flags", name, prediction, truth, why, by, words, {"known": known})
+    if known:
+        screen.note("reviewers see it in:  penstock review list")
+        return
+    horizon = spoken(topics.project.model(name).label.within)
+    screen.note(
+        f"no answer {prediction} is on {topics.predictions(name)}: monitoring keeps the flag until one comes, {horizon} of "
+        f"stream time at most (the horizon of its label); what came of it then:  penstock review show {prediction}"
+    )
 
 
 @command(app, name="list")
@@ -124,7 +141,14 @@ def decide(
         raise PenstockError(f"{prediction} {what}", fix)
     if who in queued.not_for:
         raise PenstockError(f"{who} has flagged or decided {prediction} already", "another person decides:  --by NAME")
-    _said(settings, topics, "reviews", name, prediction, truth, why, who)
+    have, want = queued.have + 1, queued.want
+    differ = have == want == 2 and _earlier(settings, topics, queued) == (not truth)
+    more = {"have": have, "want": want + differ}
+    _said(settings, topics, "reviews", name, prediction, truth, why, who, f"decided: {_word(truth)}", more)
+    if differ:
+        screen.note("2 of 2, and they differ: a third is asked")
+    elif want > 1:
+        screen.note(f"{have} of {want}" + (", another reviewer is asked" if have < want else ", that decides it"))
 
 
 @command(app)
@@ -211,10 +235,34 @@ def _panel(settings: Settings, topics: Topics) -> Panel:
     return broker.use(settings, work, f"reading {topics.queue}")
 
 
+def _earlier(settings: Settings, topics: Topics, queued: Queued) -> bool | None:
+    """What the only one said who has decided so far; None where his word is not on the topic."""
+    import msgspec
+
+    from ..log import Partition, partition_of
+    from ..records import Review
+
+    async def work(log: Log) -> dict[str, bool]:
+        counts, key = await log.describe(), queued.prediction.encode()
+        place = Partition(topics.reviews, partition_of(key, counts[broker.known(topics.reviews, counts)]))
+        begins, ends = await log.begins([topics.reviews]), await log.ends([topics.reviews])
+        said: dict[str, bool] = {}
+        async for found in broker.records(log, {place: begins[place]}, {place: ends[place]}):
+            if found.key == key and found.value:
+                review = msgspec.json.decode(found.value, type=Review)
+                if review.model == queued.model and review.by in queued.not_for:
+                    said.setdefault(review.by, review.says)
+        return said
+
+    said = broker.use(settings, work, f"reading {topics.reviews}")
+    return next(iter(said.values())) if len(said) == 1 else None
+
+
 def _said(
-    settings: Settings, topics: Topics, kind: Kind, model: str, prediction: str, says: bool | None, why: str, by: str
-) -> None:
-    """Send what somebody says, as of the stream's time."""
+    settings: Settings, topics: Topics, kind: Kind, model: str, prediction: str, says: bool | None, why: str, by: str,
+    words: str, more: dict[str, Any],
+) -> None:  # fmt: skip
+    """Send what somebody says, as of the stream's time, and tell him so in `words`; `more`: what programs are told beside."""
     from getpass import getuser
 
     from ..errors import Refused
@@ -234,5 +282,5 @@ def _said(
         broker.use(settings, work, "writing what you say")
     except Refused as refused:
         raise PenstockError(str(refused), "penstock review --help") from None
-    words = "flagged" if kind == "flags" else f"decided: {_word(bool(says))}"
-    screen.answer({"prediction": prediction, "model": model, "by": said.by, "says": says}, f"{prediction} {words}, by {said.by}")
+    told = {"prediction": prediction, "model": model, "by": said.by, "says": says, **more}
+    screen.answer(told, f"{prediction} {words}, by {said.by}")

@@ -41,9 +41,9 @@ def slices(
 
     settings = project_settings()
     topics = topics_of(settings)
-    inputs = model_of(topics, model).inputs
-    frame = archived(Tables(settings.offline), topics.outcomes(model), inputs, moment(start, "--from"), moment(end, "--until"))
-    found = found_in(frame, surprising=surprising, material=material)
+    of = model_of(topics, model)
+    frame = archived(Tables(settings.offline), topics.outcomes(model), of.inputs, moment(start, "--from"), moment(end, "--until"))
+    found = found_in(frame, surprising=surprising, material=material, quantile=of.label.quantile)
     table = [
         ("where", "rows", "share", "loss", "rest", "excess", "expected"),
         *(

@@ -46,7 +46,7 @@ __all__ = ["Slice", "Slices", "archived", "slices"]
 
 Floats = npt.NDArray[np.float64]
 Truths = npt.NDArray[np.bool_]
-Loss = Literal["log_loss", "absolute_error"]
+Loss = Literal["log_loss", "absolute_error", "pinball_loss"]
 
 RECORD: Final = (
     "id", "key", "time", "labelled", "label", "answered", "corrects", "score", "scores", "version", "variant", "source",
@@ -121,6 +121,7 @@ def slices(
     id: str | None = "id",  # noqa: A002
     surprising: bool = False,
     material: float = MATERIAL,
+    quantile: float | None = None,
 ) -> Slices:
     """The slices of inputs in which answers were worst, most harmful first.
 
@@ -128,9 +129,11 @@ def slices(
     where labels are true or false, the probability of true (loss: log loss in nats), else the number that was answered (absolute
     error). `inputs`: the columns that may tell a slice; default: all but those that are of outcomes themselves. `id`: the column
     by which rows are halved; None, or one that is not there: by their place. `surprising`: count loss only as far as the scores
-    did not make it expect. `material`: the least excess that is named, as a part of the rest's loss.
+    did not make it expect. `material`: the least excess that is named, as a part of the rest's loss. `quantile`: the one that
+    was answered (loss: pinball loss of it), as in `ps.label(..., quantile=0.9)`.
 
-    PenstockError: no such column, labels that are neither truths nor numbers, or `surprising` without probabilities.
+    PenstockError: no such column, labels that are neither truths nor numbers, a quantile not between 0 and 1, or `surprising`
+    without probabilities.
 
     >>> import pandas as pd
     >>> rng = np.random.default_rng(0)
@@ -141,6 +144,8 @@ def slices(
     >>> print(slices(rows).slices[0].where)
     amount > 400 and city is Rome
     """
+    if quantile is not None and not 0 < quantile < 1:
+        raise PenstockError(f"quantile={quantile} is none", "it lies between 0 and 1: slices(outcomes, quantile=0.9)")
     frame = _frame(outcomes)
     named = [name for name in frame.columns if name not in (*RECORD, label, score, id)] if inputs is None else list(inputs)
     for name in (label, score, *named):
@@ -148,7 +153,7 @@ def slices(
             raise PenstockError(f"the outcomes have no column {name!r}", nearest(name, list(frame.columns)))
     known = (frame[label].notna() & frame[score].notna()).to_numpy(bool)
     frame = frame[known]
-    losses, expected, loss_is = _losses(frame[label], frame[score])
+    losses, expected, loss_is = _losses(frame[label], frame[score], quantile)
     first = _halves(frame[id] if id is not None and id in frame.columns else range(len(frame)))
     learnt, judged = int(first.sum()), len(frame) - int(first.sum())
     if surprising and expected is None:
@@ -218,12 +223,14 @@ def _frame(rows: Any) -> pd.DataFrame:
     return rows
 
 
-def _losses(label: pd.Series[Any], score: pd.Series[Any]) -> tuple[Floats, Floats | None, Loss]:
+def _losses(label: pd.Series[Any], score: pd.Series[Any], quantile: float | None) -> tuple[Floats, Floats | None, Loss]:
     """The loss of each row, what its score made expect, and which loss it is."""
     try:
         truths, said = label.to_numpy(np.float64), score.to_numpy(np.float64)
     except (TypeError, ValueError):
         raise PenstockError("labels and scores must be truths or numbers", "slices(outcomes, label=..., score=...)") from None
+    if quantile is not None:  # as statistics/errors.py: pinball
+        return np.maximum(quantile * (truths - said), (quantile - 1) * (truths - said)), None, "pinball_loss"
     if np.isin(truths, (0.0, 1.0)).all() and ((said >= 0) & (said <= 1)).all():
         p = np.clip(said, CLIP, 1 - CLIP)
         return log_losses(truths == 1, said), -(p * np.log(p) + (1 - p) * np.log1p(-p)), "log_loss"

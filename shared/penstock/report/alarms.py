@@ -74,7 +74,7 @@ def alarms(records: Records) -> Section:
                 one.raised.signal if one.raised.model else f"{one.raised.signal} (data)",
                 day(one.raised.at),
                 Cell(until, "bad" if open_ else ""),
-                _lasted((one.end or records.until) - one.raised.at),
+                _lasted((one.end or max(records.until, one.last.at)) - one.raised.at),
                 Cell(summary(one.raised.evidence), html=_lines(facts(one.raised.evidence))),
                 Cell(summary(one.last.evidence), html=_lines(facts(one.last.evidence))) if open_ and one.held else "",
             )

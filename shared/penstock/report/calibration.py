@@ -23,10 +23,15 @@ def calibration(records: Records) -> Section:
     """The share that was true, by what was said."""
     title, total = "Calibration", records.quality().get(SERVED, Quality())
     if total.n <= 0 or len(total.bins_true) != BINS or min(*total.bins_true, *total.bins_false) < 0:
+        quantile = records.model.label.quantile
         what = "no outcome that counts" if total.n <= 0 else "answers that are no probability of one thing"
+        if total.n > 0 and quantile is not None:
+            what = f"no count of the truths at or below their answer, which should be {quantile:.4g} of all"
         return Section(
             "calibration", title, f"Not known: the period has {what}.", [Missing("There is no curve to draw.")], "unknown"
         )
+    many = bool(records.model.label.classes)
+    whose, held = ("Probabilities of the class that was answered", "right") if many else ("Scores", "true")
     width = BINS // BANDS
     bands = []
     for at in range(BANDS):
@@ -46,7 +51,7 @@ def calibration(records: Records) -> Section:
         ),
     ]
     names = [(at / 4, f"{at / 4:.0%}") for at in range(5)]
-    curve = chart(lines, "Share that was true, by the score of the answers", (0.0, 1.0), names, within=(0.0, 1.0), square=True)
+    curve = chart(lines, f"Share that was {held}, by the score of the answers", (0.0, 1.0), names, within=(0.0, 1.0), square=True)
     counts = [a + b for a, b in zip(total.bins_true, total.bins_false, strict=True)]
     coarse = [sum(counts[at : at + 5]) for at in range(0, BINS, 5)]
     borders = [f"{at / len(coarse):.3g}" for at in range(len(coarse) + 1)]
@@ -62,12 +67,19 @@ def calibration(records: Records) -> Section:
         f"on average {100 * abs(off):.1f} points too {'high' if off > 0 else 'low'}" if abs(off) >= 0.001 else "right on average"
     )
     sentence = (
-        f"Scores are {way}: they say {said:.1%}, and {rate:.1%} were true; "
+        f"{whose} are {way}: they say {said:.1%}, and {rate:.1%} were {held}; "
         f"calibration error {figure(error.value)} {interval(error)} on {total.n:,} outcomes."
     )
     blocks: list[Block] = [
-        Cards([("Share that was true, by score", curve + key([("now", "served"), ("prior", "perfect")])), ("Scores", tall)]),
-        Table(("score", "outcomes", "mean score", "were true", "95 % interval"), rows, brief=BANDS, fold="The same in numbers"),
+        Cards(
+            [
+                (f"Share that was {held}, by score", curve + key([("now", "served"), ("prior", "perfect")])),
+                ("Scores", tall),
+            ]
+        ),
+        Table(
+            ("score", "outcomes", "mean score", f"were {held}", "95 % interval"), rows, brief=BANDS, fold="The same in numbers"
+        ),
     ]
     return Section("calibration", title, sentence, blocks, tone)
 

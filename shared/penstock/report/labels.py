@@ -61,7 +61,7 @@ def labels(records: Records) -> Section:
         counts = added(counts, statistic.counts)
     odd = [(word, f"{counts[word]:,}", FATES[word]) for word in FATES if counts.get(word)]
     if odd:
-        blocks.append(Table(("labels that were", "how many", "that is"), odd, numbers=9))
+        blocks.append(Table(("labels that were", "came in the period", "that is"), odd, numbers=9))
     blocks += _sources(records)
     done = [c for c in known if c.complete]
     whole, had, quiet, never, _ = coverage(done)
@@ -130,4 +130,4 @@ def _sources(records: Records) -> list[Block]:
         (name, f"{mix.labels:,}", percent(max(mix.labels, 0), max(whole, 1)), percent(max(mix.positives, 0), max(mix.labels, 1)))
         for name, mix in sorted(mixes.items())
     ]
-    return [Table(("source of labels", "labels", "share", "positive"), rows)]
+    return [Table(("source of labels", "came in the period", "share", "positive"), rows)]

@@ -146,6 +146,18 @@ def over_time(records: Records) -> Section:
 
 
 def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
+    """What was served beside the prior, as a tone and a sentence; where a value is declared and surely below that of the prior,
+    which acts on all answers or on none, that is bad news whatever the loss says."""
+    tone, said = _compared(records, cohorts, name)
+    fair = [pair for pair in cohorts if "value" in pair.known.measures.get("prior", {})]
+    if fair and _compared(records, fair, "value")[0] == "bad":
+        served, prior = totals(fair, records)["value"], _means(fair, "prior")["value"]
+        worth = f"an answer is worth {figure(served.value)} {interval(served)}, and {figure(prior)} by the prior"
+        return "bad", f"{said} But acting on its answers is surely worth less than acting on all or on none: {worth}."
+    return tone, said
+
+
+def _compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
     """Whether what was served is better than the prior by more than its interval, on the outcomes for which there was one; as a
     tone and a sentence."""
     fair = [pair for pair in cohorts if name in pair.known.measures.get("prior", {})] or cohorts
@@ -192,16 +204,16 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
     marks = [
         (d.at.timestamp(), "bad" if d.evidence.get("rolled_back") else "good", f"{d.version} in charge: {d.reason}"[:200])
         for d in records.champions
-        if records.inside(d.at)
+        if records.inside(d.at) and d.at <= records.until
     ]
     shades = [
         (
             one.raised.at.timestamp(),
-            (one.end or records.until).timestamp(),
+            min(one.end or records.until, records.until).timestamp(),
             f"{one.raised.signal} alarm since {day(one.raised.at)}",
         )
         for one in episodes(records.alarms)
-        if one.end is None or one.end > records.start
+        if (one.end is None or one.end > records.start) and one.raised.at < records.until
     ]
     picture = chart(lines, f"{spoken(measure)} over time", span_of(records), x_names(records), marks, shades)
     keys = [(line.tone, line.name) for line in reversed(lines)] + ([("mark", "a version takes charge")] if marks else [])

@@ -99,6 +99,10 @@ class Records:
     answered: Answered | None = None
     unanswered: str = ""
     """Why there are no archived answers."""
+    later: Sequence[Statistic] = ()
+    """Windows after the period, in which labels of its answers became known."""
+    told: datetime | None = None
+    """Until when alarms, fits and decisions are told: by default until now, maybe after the newest answers; None: `until`."""
 
     @classmethod
     def of(
@@ -111,12 +115,17 @@ class Records:
         known_at: datetime | None = None,
     ) -> Records:
         """Of what is found. PenstockError as of `period_of`."""
+        asked = until
         start, until = period_of(model.name, found.statistics, start, until, known_at)
         end = min(until, known_at or until)
-        windows = [s for s in _newest(found.statistics) if start <= s.start and s.end <= end]
+        every = [s for s in _newest(found.statistics) if start <= s.start]
+        windows = [s for s in every if s.end <= end]
         heard = max(s.end for s in found.statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at))
+        now = end if asked else max(end, heard)  # what stands, and who is in charge, is told as of the newest window
         return cls(
             heard=heard,
+            later=sorted((s for s in every if end < s.end <= now), key=lambda s: s.start),
+            told=now,
             project=project,
             model=model,
             start=start,
@@ -124,9 +133,9 @@ class Records:
             known_at=known_at,
             statistics=sorted(windows, key=lambda s: s.start),
             cohorts=[pair for pair in as_known(found.cohorts, known_at) if start <= pair.known.start < until],
-            alarms=_ours(found.alarms, model.name, end),
-            runs=_ours(found.runs, model.name, end),
-            decisions=_ours(found.decisions, model.name, end),
+            alarms=_ours(found.alarms, model.name, now),
+            runs=_ours(found.runs, model.name, now),
+            decisions=_ours(found.decisions, model.name, now),
             partials=[
                 p
                 for p in {(p.model, p.start, p.shard, p.part): p for p in found.partials}.values()
@@ -141,12 +150,12 @@ class Records:
 
     @property
     def champion(self) -> str:
-        """The version in charge at the end of the period; "" before the first."""
+        """The version in charge at the end of the period (by default now); "" before the first."""
         return self.champions[-1].version if self.champions else ""
 
     def inside(self, at: datetime) -> bool:
-        """Whether a moment belongs to the period; what is decided at the end of its last window does."""
-        return self.start < at <= self.until or at == self.start
+        """Whether a moment belongs to what is told; what is decided at the end of its last window does."""
+        return self.start < at <= (self.told or self.until) or at == self.start
 
     def quality(self) -> dict[str, Quality]:
         """The sums over the cohorts of the period as they are known, by version; snapshots of one learner together."""
@@ -167,7 +176,8 @@ def period_of(
     until: datetime | None = None,
     known_at: datetime | None = None,
 ) -> tuple[datetime, datetime]:
-    """The period of a report: by default the last DAYS of stream time, as far as it was known. PenstockError where no window was
+    """The period of a report: by default the last DAYS of stream time up to the newest answers, as far as it was known: labels
+    come when their answers are long given, and days without an answer are no period of a model. PenstockError where no window was
     closed, or where it would end before it begins."""
     windows = [s for s in statistics if s.end.year < FOREVER and (known_at is None or s.end <= known_at)]
     if not windows:
@@ -176,7 +186,10 @@ def period_of(
             f"no window of {model} was closed{when}",
             "a window closes when time has passed all partitions: publish events, then labels   (penstock status)",
         )
-    until = until or max(s.end for s in windows)
+    if until is None:
+        until = max(s.end for s in windows)
+        answered = max((s.end for s in windows if s.counts.get("predictions")), default=until)
+        until = answered if start is None or start < answered else until
     start = start or max(until - timedelta(days=DAYS), min(s.start for s in windows))
     if start >= until:
         raise PenstockError(f"the period ends ({day(until)}) before it begins ({day(start)})", "exchange --from and --until")

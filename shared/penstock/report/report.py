@@ -63,12 +63,15 @@ class Report:
     def head(self) -> list[tuple[str, str]]:
         """What it is of."""
         records = self.records
+        answers, given, silent, _, _ = labels.coverage([known for _, known in records.cohorts])
         return [
             ("period", f"{day(records.start)} to {day(records.until)}"),
             ("known by", day(records.heard)),
             ("champion", records.champion or "none"),
-            ("answers", f"{sum(known.answers for _, known in records.cohorts):,}"),
-            ("with a label", f"{sum(known.labels for _, known in records.cohorts):,}"),
+            ("answers", f"{answers:,}"),
+            ("with a label", f"{given:,}"),
+            *([("silent, taken as declared", f"{silent:,}")] if silent else []),
+            ("outcomes that count", f"{sum(map(quality.outcomes, records.cohorts)):,}"),
         ]
 
     def described(self) -> dict[str, Any]:

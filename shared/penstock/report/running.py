@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..statistics.quality import added
 from .records import Records
-from .section import Block, Facts, Missing, Section, Tone
+from .section import Block, Facts, Missing, Note, Section, Tone
 
 __all__ = ["running"]
 
@@ -16,8 +16,8 @@ def running(records: Records) -> Section:
         counts = added(counts, statistic.counts)
     days = max((records.until - records.start).total_seconds() / 86_400, 1e-9)
     answers = counts.get("predictions", 0)
-    pairs = [("answers", f"{answers:,}"), ("a day", f"{answers / days:,.0f}"), ("outcomes", f"{counts.get('outcomes', 0):,}")]
-    pairs += [("windows", f"{len(records.statistics):,}")]
+    pairs = [("answers", f"{answers:,}"), ("a day", f"{answers / days:,.0f}")]
+    pairs += [("labels that came", f"{counts.get('outcomes', 0):,}"), ("windows", f"{len(records.statistics):,}")]
     bad = counts.get("unread", 0)
     pairs += [("inputs unread", f"{bad:,}")] if bad else []
     pairs += [("unexplained", f"{counts['unexplained']:,}")] if counts.get("unexplained") else []
@@ -33,6 +33,7 @@ def running(records: Records) -> Section:
         why = "nothing was timed" if records.answered else (records.unanswered or "no archived answers")
         blocks.append(Missing(f"Latency is not known here: {why}."))
     blocks.insert(0, Facts(pairs))
+    blocks.insert(1, Note("Labels count here when they came in the windows of the period, whenever their answers were given."))
     blocks.append(Missing("Lag, memory, CPU and dead letters of now are with each service:", "/metrics   or   penstock status"))
     tone: Tone = "warn" if bad else ""
     said = f"{answers:,} answers in {len(records.statistics):,} windows, {answers / days:,.0f} a day" + (

@@ -41,10 +41,20 @@ def versions(records: Records) -> Section:
             )
         )
     loss = next((getattr(s, "loss", "log loss") for s in records.statistics), "log loss")
-    heads = ("version", "outcomes", spoken(name), spoken(second), f"{loss} minus that of {champion}", "on the same answers")
+    heads = (
+        "version",
+        "outcomes",
+        spoken(name),
+        spoken(second),
+        f"{loss} minus that of {champion}",
+        "both, known since it began",
+    )
     blocks: list[Block] = [Table(heads, rows)]
     blocks.append(
-        Note("Versions were asked about different answers; only the last two columns compare like with like. ● in charge.")
+        Note(
+            "Versions were asked about different answers; only the last two columns compare like with like: on the outcomes of "
+            "both that became known since the period began, of earlier answers, too; the others are of its answers. ● in charge."
+        )
     )
     if before:
         blocks.append(
@@ -58,7 +68,7 @@ def versions(records: Records) -> Section:
 
 def _paired(records: Records, version: str, champion: str) -> Paired:
     total = Paired()
-    for statistic in records.statistics:
+    for statistic in (*records.statistics, *records.later):
         names = [name for name in statistic.quality if kin(name) == version]
         for name in names:
             total = added(total, statistic.versus(name, champion))

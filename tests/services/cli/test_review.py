@@ -12,6 +12,7 @@ from tests.services.clinic import answer, clinic, labels, review, sent, values
 
 from penstock.log.memory import MemoryLog
 from penstock.records import Flag
+from penstock.review import drawn
 from penstock.services.monitoring.service import lanes
 from penstock.store.memory import MemoryStore
 
@@ -57,7 +58,7 @@ def ward(log: MemoryLog, here: Path, monkeypatch: pytest.MonkeyPatch) -> Ward:
 
 def test_from_a_flag_to_the_label_and_what_came_of_it(cli: Cli, ward: Ward) -> None:
     said = cli.json("flag", "s1", "--model", "readmission", "--says", "no", "--why", "at home", "--by", "nurse")
-    assert said == {"prediction": "s1", "model": "readmission", "by": "nurse", "says": False}
+    assert said == {"prediction": "s1", "model": "readmission", "by": "nurse", "says": False, "known": True}
     found = [msgspec.json.decode(v or b"", type=Flag) for v in values(ward.log, TOPICS.flags, 4)]
     assert [(f.prediction, f.says, f.why) for f in found] == [("s1", False, "at home")]
     ward.work()
@@ -84,6 +85,28 @@ def test_what_somebody_says_of_an_answer_steers_no_terminal(cli: Cli, ward: Ward
         shown = cli(*words).output
         assert "eve\ufffd[8m" in shown and "owned" in shown
         assert not set(shown) & set(hostile) & {"\x1b", "\x07", "\u202e"}
+
+
+def test_a_flag_of_what_nobody_answered_is_told_to_wait_for_its_answer(cli: Cli, ward: Ward) -> None:
+    found = cli("flag", "nobodys", "--says", "no", "--by", "nurse")
+    assert found.exit_code == 0 and "no answer that is known yet" in found.output and "review list" not in found.output
+    assert "30d of stream time at most" in found.output and "penstock review show nobodys" in found.output
+    assert cli.json("flag", "nobodys", "--by", "eve")["known"] is False
+    assert "reviewers see it in" in cli("flag", "s1", "--by", "nurse").output
+
+
+def test_who_decides_hears_whether_others_are_asked(cli: Cli, ward: Ward) -> None:
+    pairs = {i for i in range(40) if drawn("pair", "readmission", f"u{i}") < 0.5}
+    (one, two, *_), single = (f"u{i}" for i in sorted(pairs)), f"u{min(set(range(40)) - pairs)}"
+    ward.work(*(answer(name, 0.5, 6) for name in (one, two, single)))
+    assert "asked" not in cli("review", "decide", single, "--says", "yes", "--by", "ada").output
+    for name in (one, two):
+        assert "1 of 2, another reviewer is asked" in cli("review", "decide", name, "--says", "yes", "--by", "ada").output
+    ward.work()
+    assert "2 of 2, that decides it" in cli("review", "decide", one, "--says", "yes", "--by", "bob").output
+    assert "they differ: a third is asked" in cli("review", "decide", two, "--says", "no", "--by", "bob").output
+    ward.work()
+    assert "3 of 3, that decides it" in cli("review", "decide", two, "--says", "no", "--by", "cyd").output
 
 
 def test_how_far_reviewers_agree_and_how_reviews_ended(cli: Cli, ward: Ward) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import pytest
 
 from penstock.cli.live import Live
 from penstock.picture import Happening, Picture
-from penstock.project import load
+from penstock.project import Project, load
 from penstock.proof.audit import Audit
 from penstock.services.simulate import worse
 from penstock.topics import Topics
@@ -115,6 +116,27 @@ def test_the_story_is_told_in_stream_time_whatever_topic_is_heard_first(
         ("2026-01-04", "-"),
         ("2026-01-05", "-"),
     ]
+
+
+def test_where_there_are_several_models_each_line_names_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+    one = load("penstock.examples.flights")
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    for project in (one, Project("two", [one.models[0], replace(one.models[0], name="later")])):
+        picture = Picture(Topics(project))
+        picture.happenings = [Happening(start, "alarm", "later", "drift raised"), Happening(start, "alarm", "", "blank")]
+        picture.heard = 2
+        with Live("a story", start, start + timedelta(days=1), 1, False) as live:
+            live.update(picture, 1, start, final=True)
+    told = [line.split(maxsplit=2)[2] for line in capsys.readouterr().out.splitlines() if " alarm " in line]
+    assert told == ["drift raised", "blank", "later: drift raised", "blank"]
+
+
+def test_where_labels_are_numbers_or_classes_the_prior_is_no_rate_of_positive_ones() -> None:
+    losses = {"band, log loss": {"served": 1.0863, "prior": 0.7205}}
+    (said,) = worse(Audit(losses=losses))
+    assert said == (
+        "the answers served are worse than what recent labels alone would have answered: band, log loss 1.0863, and 0.7205 by it"
+    )
 
 
 def test_answers_that_were_worse_than_doing_nothing_are_said_to_be() -> None:
