@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
+import structlog
 from tests import s3 as s3_server
 
 from penstock.local import kafka, redis
@@ -20,6 +21,14 @@ def missing(what: str, reason: str) -> NoReturn:
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(sentence, pytrace=False)
     pytest.skip(sentence)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_logged() -> Iterator[None]:
+    """Commands that run in the test's own process decide what is logged in it; the next module begins as a process does."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="session")
