@@ -184,7 +184,6 @@ class _Inputs:
         self._every, self._habits = monitor.every, habits
         newest = habits.spans[-1]
         self._customs = newest.customs or {monitor.every: newest.spread}  # records older than the field know of one length
-        self._debuts = {name: newest.spread.get(name, 0.0) for name in ANSWERS}
         self.influence = _influence(names, habits.contributed)
         least = np.array([material(n, monitor.material, habits.spans[-1].reference[n]) for n in names])
         self.floor = np.minimum(least / self.influence, (1 + monitor.material) / 2)
@@ -200,7 +199,6 @@ class _Inputs:
             [
                 max(
                     of.get(n, 0.0),
-                    self._debuts.get(n, 0.0),
                     next((s for p in reversed(own) if (s := spread_of(p.get(n, ())))), 0.0),
                 )
                 for n in self.names
