@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-import msgspec
 import numpy as np
 
 from penstock.inputs import InputsDecoder
@@ -72,12 +71,7 @@ class Binner:
 
     def count(self, rows: Sequence[Any], times: Sequence[int], scores: Sequence[float | None] = ()) -> Binned:
         """Of rows with the times of their events and the version's own scores."""
-        readable = list(range(len(rows)))
-        try:
-            matrix = self._decoder.matrix(rows)
-        except msgspec.MsgspecError:
-            readable = [at for at, row in enumerate(rows) if self._fits(row)]
-            matrix = self._decoder.matrix([rows[at] for at in readable])
+        matrix, readable = self._decoder.readable(rows)
         columns = [(name, numbers, matrix[:, at]) for at, (name, numbers) in enumerate(self._numbers.items())]
         if self._scores is not None and len(scores):
             columns.append((SCORE, self._scores, np.array(scores, np.float64)))
@@ -103,10 +97,3 @@ class Binner:
         places, n = np.fromiter(parts.keys(), np.int64), np.fromiter(parts.values(), np.int64)
         expected = {name: (n @ shares[places]).tolist() for name, shares in self._shares.items()}
         return expected, {part: [count, int(self._hours.rows[part])] for part, count in sorted(parts.items())}
-
-    def _fits(self, row: Any) -> bool:
-        try:
-            self._decoder.matrix([row])
-        except msgspec.MsgspecError:
-            return False
-        return True

@@ -165,7 +165,7 @@ class Book:
             corrects=None if settled.corrects is None else settled.corrects is True,
             source=sources.name(settled.rank) if (sources := self._counting.sources) else "",
             **valued,
-            segments=answer.segments or msgspec.UNSET,
+            segments=answer.segments or UNSET,
         )
         headers = (("traceparent", answer.traceparent.encode()),) if answer.traceparent else ()
         topic = self._topics.outcomes(self.name)

@@ -52,10 +52,10 @@ class Explaining:
         try:
             if self._explainer is None:
                 self._explainer = explainer_of(self._artefacts, self._candidate)
-            found = self._explainer.contributions(self._decoder.matrix(rows))
-        except msgspec.MsgspecError:  # which rows are read together follows from no log
-            readable = [row for row in rows if self._fits(row)]
-            return self.sums(readable) if 0 < len(readable) < len(rows) else None
+            matrix, readable = self._decoder.readable(rows)
+            if not readable:
+                return None
+            found = self._explainer.contributions(matrix)
         except (PenstockError, ImportError) as error:
             self._failed = True
             about = {"model": self._candidate.model, "version": self._candidate.version}
@@ -69,10 +69,3 @@ class Explaining:
             absolute=dict(zip(names, absolute.tolist(), strict=True)),
             signed=dict(zip(names, signed.tolist(), strict=True)),
         )
-
-    def _fits(self, row: Any) -> bool:
-        try:
-            self._decoder.matrix([row])
-        except msgspec.MsgspecError:
-            return False
-        return True

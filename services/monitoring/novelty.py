@@ -46,17 +46,8 @@ class Counted:
 
     def count(self, answers: Sequence[Answer]) -> Unseen:
         """Those that cannot be read are counted elsewhere (`unread`)."""
-        try:
-            return self._novelty.unseen([answer.id for answer in answers], self._decoder.matrix([a.inputs for a in answers]))
-        except msgspec.MsgspecError:
-            return self.count([answer for answer in answers if self._fits(answer)])
-
-    def _fits(self, answer: Answer) -> bool:
-        try:
-            self._decoder.matrix([answer.inputs])
-        except msgspec.MsgspecError:
-            return False
-        return True
+        matrix, readable = self._decoder.readable([answer.inputs for answer in answers])
+        return self._novelty.unseen([answers[at].id for at in readable], matrix)
 
 
 class Noticed(msgspec.Struct):

@@ -39,6 +39,22 @@ class InputsDecoder:
         with np.errstate(over="ignore"):  # beyond float32 is infinite
             return np.array([msgspec.structs.astuple(row) for row in decoded], np.float32).reshape(-1, self.width)
 
+    def readable(self, rows: Sequence[bytes | memoryview | msgspec.Raw]) -> tuple[Matrix, list[int]]:
+        """The matrix of those rows that can be read, whichever they are read together with, and their places."""
+        places = list(range(len(rows)))
+        try:
+            return self.matrix(rows), places
+        except msgspec.MsgspecError:
+            places = [at for at in places if self._fits(rows[at])]
+            return self.matrix([rows[at] for at in places]), places
+
+    def _fits(self, row: bytes | memoryview | msgspec.Raw) -> bool:
+        try:
+            self.matrix([row])
+        except msgspec.MsgspecError:
+            return False
+        return True
+
 
 def squashed(matrix: Matrix) -> Floats:
     """sign(v) log(1 + |v|), missing as 0, so that heavy tails do not throw a linear learner off.
