@@ -16,14 +16,13 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
-import numpy as np
 
 from penstock.fairness import Fairness
 from penstock.records import Group
-from penstock.statistics.fairness import Gap, Treated, gaps, treated
+from penstock.statistics.fairness import Gap, Treated, gaps, treated, wide
 from penstock.statistics.groups import bounded
 from penstock.statistics.quality import added
-from penstock.statistics.shift import SPANS, discovered, level_of
+from penstock.statistics.shift import SPANS, level_of
 
 from .drifting import MOST_EVIDENCE, RELAXED, SAME_CAUSE
 from .verdict import Verdict
@@ -76,7 +75,7 @@ class _Look(NamedTuple):
 
     def doubtful(self, named: Collection[tuple[str, str]], limit: float) -> bool:
         """Whether some of these gaps may not have closed."""
-        return any(gap.p is None or _size(gap) > limit for gap in self.gaps if (gap.group, gap.measure) in named)
+        return any(gap.p is None or gap.size > limit for gap in self.gaps if (gap.group, gap.measure) in named)
 
 
 def unequal(monitor: Fairness, standing: Standing) -> Verdict:
@@ -97,7 +96,7 @@ def unequal(monitor: Fairness, standing: Standing) -> Verdict:
         standing.named = sorted({*named, *((gap.group, gap.measure) for gap in look.wide)})
         if again or not named:
             standing.span, standing.age = look.periods, 0
-    ranked = sorted(look.wide, key=lambda gap: (again and gap.group not in new, -_size(gap), gap.group, gap.measure))
+    ranked = sorted(look.wide, key=lambda gap: (again and gap.group not in new, -gap.size, gap.group, gap.measure))
     evidence: dict[str, Any] = {
         "segment": monitor.segment.name,
         "against": monitor.against or "all others",
@@ -105,7 +104,7 @@ def unequal(monitor: Fairness, standing: Standing) -> Verdict:
         "periods": look.periods,
         "tested": look.judged,
         "unequal": len(look.wide),
-        "gaps": [_told(gap) for gap in ranked[:MOST_EVIDENCE]],
+        "gaps": [gap.evidence for gap in ranked[:MOST_EVIDENCE]],
         "unjudged": {f"{gap.measure} of {gap.group}": gap.unjudged for gap in look.gaps if gap.unjudged},
     }
     told = look.judged and (look.wide or not look.doubtful(named, limit))
@@ -115,20 +114,4 @@ def unequal(monitor: Fairness, standing: Standing) -> Verdict:
 def _look(monitor: Fairness, standing: Standing, periods: int, limit: float) -> _Look:
     """The gaps; wide are those that are greater than `limit`, and beyond chance."""
     found = gaps(standing.over(periods), monitor.against, monitor.measures)
-    judged = [gap for gap in found if gap.p is not None]
-    if not judged:
-        return _Look(periods, found, [])
-    critical, n = discovered(
-        np.array([gap.p for gap in judged], np.float64), level_of(monitor.false_alarms_per_month, monitor.every)
-    )
-    wide = [gap for gap in judged if n and (gap.p or 0.0) <= critical and _size(gap) > limit]
-    return _Look(periods, found, wide)
-
-
-def _size(gap: Gap) -> float:
-    return abs(gap.gap.value) if gap.gap else 0.0
-
-
-def _told(gap: Gap) -> dict[str, Any]:
-    said: dict[str, Any] = msgspec.to_builtins(gap)
-    return {name: value for name, value in said.items() if value not in (None, "")}
+    return _Look(periods, found, wide(found, level_of(monitor.false_alarms_per_month, monitor.every), limit))

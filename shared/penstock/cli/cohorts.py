@@ -140,13 +140,12 @@ def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str,
 def expected(cohorts: Sequence[Cohort]) -> list[tuple[str, ...]]:
     """Lines for people: what was expected of cohorts before their labels came, by how much such estimates had been wrong, and of
     those that are complete what came true."""
+    from ..report.expected import came_true
+
     names = sorted({name for cohort in cohorts for name in cohort.estimated})
     found: list[tuple[str, ...]] = [("scored from", *(f"{name.replace('_', ' ')} expected" for name in names), "compared")]
     for cohort in cohorts:
-        served, sums = cohort.measures.get("served", {}), cohort.quality.get("served")
-        true = {name: measure.value for name, measure in served.items()} if cohort.complete else {}
-        if cohort.complete and sums is not None and sums.n > 0:
-            true["label_rate"] = sums.positives / sums.n
+        true = came_true(cohort)
         cells = [_expected(cohort.estimated.get(name), true.get(name)) for name in names]
         compared = max((each.compared for each in cohort.estimated.values()), default=0)
         found.append((f"{cohort.start:%Y-%m-%d %H:%M}", *cells, f"{compared}"))

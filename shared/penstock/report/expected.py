@@ -10,7 +10,7 @@ from .quality import figure
 from .records import SERVED, Records, day
 from .section import Block, Missing, Note, Section, Table
 
-__all__ = ["expected"]
+__all__ = ["came_true", "expected"]
 
 NEWEST: Final = 14
 """Cohorts of the table."""
@@ -32,7 +32,7 @@ def expected(records: Records) -> Section:
     measures = sorted({measure for cohort in known for measure in cohort.estimated})
     inside, judged = _held(known)
     heads = ("answers of", *(measure.replace("_", " ") for measure in measures))
-    rows = [(day(c.start), *(_told(c.estimated.get(each), _true(c).get(each)) for each in measures)) for c in known[-NEWEST:]]
+    rows = [(day(c.start), *(_told(c.estimated.get(each), came_true(c).get(each)) for each in measures)) for c in known[-NEWEST:]]
     blocks: list[Block] = [Table(heads, list(reversed(rows)), brief=5), Note(BLIND)]
     newest = known[-1]
     first = next(iter(newest.estimated))
@@ -45,7 +45,7 @@ def expected(records: Records) -> Section:
     return Section(name, title, f"{said}.", blocks, "good" if inside >= 0.8 * judged else "warn")
 
 
-def _true(cohort: Cohort) -> dict[str, float]:
+def came_true(cohort: Cohort) -> dict[str, float]:
     """What came true of a cohort that is complete."""
     if not cohort.complete:
         return {}
@@ -60,7 +60,7 @@ def _held(cohorts: Sequence[Cohort]) -> tuple[int, int]:
         estimate.low <= truth <= estimate.high
         for cohort in cohorts
         for name, estimate in cohort.estimated.items()
-        if (truth := _true(cohort).get(name)) is not None and estimate.low is not None and estimate.high is not None
+        if (truth := came_true(cohort).get(name)) is not None and estimate.low is not None and estimate.high is not None
     ]
     return sum(found), len(found)
 

@@ -45,18 +45,12 @@ def groups(records: Records) -> Section:
         heads = ("gap in", "group", "of", "value", gaps.against or "all others", "gap", "ratio", "")
         blocks.append(Table(heads, [_row(gap, gap in gaps.wide) for gap in gaps.all], numbers=2))
     if wide:
-        worst = max(wide, key=lambda gap: abs(gap.gap.value) if gap.gap else 0.0)
-        said = f"{len(wide)} of {judged} gaps {'is' if len(wide) == 1 else 'are'} wide, the widest: {_told(worst)}"
+        worst = max(wide, key=lambda gap: gap.size)
+        said = f"{len(wide)} of {judged} gaps {'is' if len(wide) == 1 else 'are'} wide, the widest: {told(worst.evidence)}"
         return Section("groups", title, f"{said}.", blocks, "warn")
     if not judged:
         return Section("groups", title, "There are too few answers and labels to judge any gap.", blocks, "unknown")
     return Section("groups", title, f"None of {judged} gaps is both beyond chance and material.", blocks, "good")
-
-
-def _told(gap: Gap) -> str:
-    apart = {"low": gap.gap.low, "high": gap.gap.high} if gap.gap else {"low": 0.0, "high": 0.0}
-    said = {"measure": gap.measure, "group": gap.group, "value": gap.value, "other": gap.other, "n": gap.n, "gap": apart}
-    return told({**said, "against": gap.against or "all others"})
 
 
 def _row(gap: Gap, wide: bool) -> tuple[str | Cell, ...]:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import exp, lgamma, sqrt
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..segment import Segment
 
-__all__ = ["LEAST", "Gap", "Gaps", "Treated", "chance", "gaps", "gaps_of", "newcombe", "ratio", "treated"]
+__all__ = ["LEAST", "Gap", "Gaps", "Treated", "chance", "gaps", "gaps_of", "newcombe", "ratio", "treated", "wide"]
 
 LEAST: Final = 30
 """Fewer of what a share is of are not judged; nor is calibration with fewer true outcomes, or fewer false ones."""
@@ -109,6 +109,16 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     unjudged: str = ""
     """Why p is None."""
 
+    @property
+    def size(self) -> float:
+        """How far apart, either way; 0 where that cannot be said."""
+        return abs(self.gap.value) if self.gap else 0.0
+
+    @property
+    def evidence(self) -> dict[str, Any]:
+        """For records, and for `penstock.fairness.told`: what is known of it."""
+        return {name: value for name, value in msgspec.to_builtins(self).items() if value not in (None, "")}
+
 
 def treated(group: Group, threshold: float = 0.5) -> Treated:
     """A group at the threshold at which its answers were counted as saying yes, a multiple of 0.005."""
@@ -169,10 +179,16 @@ def gaps_of(model: Model, segment: Segment, groups: Mapping[str, Group], against
         segment.ordered(groups),
     )
     found.sort(key=lambda gap: (measures.index(gap.measure), order.index(gap.group)))
-    chances = [gap.p for gap in found if gap.p is not None]
-    critical, n = discovered(np.array(chances, np.float64), DISCOVERY) if chances else (0.0, 0)
-    wide = [gap for gap in found if n and gap.p is not None and gap.p <= critical and gap.gap and abs(gap.gap.value) > material]
-    return Gaps(beside, found, wide)
+    return Gaps(beside, found, wide(found, DISCOVERY, material))
+
+
+def wide(found: Sequence[Gap], level: float, limit: float) -> list[Gap]:
+    """Those that are both beyond chance (false discovery rate `level` over all that are judged) and greater than `limit`."""
+    judged = [(gap, gap.p) for gap in found if gap.p is not None]
+    if not judged:
+        return []
+    critical, n = discovered(np.array([p for _, p in judged], np.float64), level)
+    return [gap for gap, p in judged if n and p <= critical and gap.size > limit]
 
 
 def _share(level: str, against: str, measure: str, group: Treated, other: Treated) -> Gap:
