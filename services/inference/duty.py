@@ -32,29 +32,27 @@ class Duty:
     """Follows one model's roster.
 
     A version that cannot be loaded never takes over: the champion or online learner before it goes on, and a challenger
-    that cannot be loaded answers nobody."""
+    that cannot be loaded answers nobody. Where there is nobody else, whoever is in charge answers though it misses canaries
+    (they were declared after it was offered): a canary keeps a version from taking over, and takes nobody out of service."""
 
     def __init__(self, model: Model, sessions: Sessions) -> None:
         self.model, self._sessions = model, sessions
         self.roster = Roster()
         self.serving = Serving()
         self.served: Decision | None = None
-        """The decision behind `serving.champion`; kept with the shard's state, so that a restart falls back on it."""
+        """The decision behind `serving.champion`; kept with the shard's state, so that a restart falls back on it. None where the
+        champion answers for want of another, so that others are looked for again."""
         self._retry: float | None = None
 
     def follow(self, roster: Roster, now: float) -> None:
         """Take over a changed roster at once; `now` is the wall clock in seconds."""
-        self._retry, before, served = None, self.serving, self.served
-        champion = self._load(roster.champion, now)
-        if champion is not None:
-            served = roster.champion
-        elif roster.champion is None:
-            served = None
-        else:
-            champion = before.champion or self._load(served, now) or self._load(roster.probation, now)
+        self._retry, before = None, self.serving
+        champion, served = self._lead(roster, now)
         online, weight = self._load(roster.online, now), roster.online_weight
         if online is None and roster.online is not None:
             online, weight = before.online, before.online_weight
+            if online is None and champion is None:
+                online, weight = self._load(roster.online, now, alone=True), roster.online_weight
         challenger = self._load(roster.challenger, now)
         serving = Serving(
             champion, challenger, roster.share if challenger else 0.0, self._load(roster.probation, now), online, weight
@@ -64,16 +62,31 @@ class Duty:
         duties = {name: member.version for name in ALIASES if (member := getattr(self.serving, name)) is not None}
         self._sessions.announce(self.model.name, duties)
 
+    def _lead(self, roster: Roster, now: float) -> tuple[Member | None, Decision | None]:
+        """Who leads, and by which decision: the champion, else whoever did, else who was champion before."""
+        if roster.champion is None:
+            return None, None
+        if champion := self._load(roster.champion, now):
+            return champion, roster.champion
+        if self.serving.champion is not None and self.served is not None:
+            return self.serving.champion, self.served
+        for decision in (self.served, roster.probation, roster.earlier):
+            if champion := self._load(decision, now):
+                return champion, decision
+        champion = self._load(roster.champion, now, alone=True)
+        return champion, None if champion else self.served
+
     def retry(self, now: float) -> None:
         """Look again for files that could not be read, when it is time."""
         if self._retry is not None and now >= self._retry:
             self.follow(self.roster, now)
 
-    def _load(self, decision: Decision | None, now: float) -> Member | None:
+    def _load(self, decision: Decision | None, now: float, alone: bool = False) -> Member | None:
+        """The version of a decision; None when it cannot answer, or misses canaries and is not `alone`."""
         if decision is None:
             return None
         try:
-            return self._sessions.member(decision, self.model.inputs, self.model.label, self.model.canaries)
+            return self._sessions.member(decision, self.model.inputs, self.model.label, self.model.canaries, alone)
         except Unreachable:
             self._retry = now + RETRY_SECONDS
             return None

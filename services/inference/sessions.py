@@ -34,15 +34,20 @@ class Sessions:
         self.artefacts, self._meters = artefacts, meters
         self._open: collections.OrderedDict[tuple[str, tuple[str, ...]], Scorer] = collections.OrderedDict()
         self._opening, self._saying = threading.Lock(), threading.Lock()
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, str, str]] = set()
         self._on_duty: dict[str, dict[str, str]] = {}
         self._logger = structlog.get_logger(service="inference")
 
     def member(
-        self, decision: Decision, inputs: Sequence[str], label: Label | None = None, canaries: Sequence[Canary] = ()
+        self,
+        decision: Decision,
+        inputs: Sequence[str],
+        label: Label | None = None,
+        canaries: Sequence[Canary] = (),
+        alone: bool = False,
     ) -> Member | None:
-        """The version of a decision, ready to score rows of `inputs` for a model of `label`; None when it cannot be served (said
-        once), or does not know its `canaries`.
+        """The version of a decision, ready to score rows of `inputs` for a model of `label`; None when it cannot be served, or
+        does not know its `canaries` and is not `alone`, with nobody to answer in its place. Either is said once.
 
         Raises Unreachable when its file cannot be read now, which may pass.
         """
@@ -52,22 +57,28 @@ class Sessions:
                 raise PenstockError("its decision carries no candidate", "register it again")
             member = Member.of(decision.version, candidate, self._scorer(candidate), inputs, label)
             if failed := broken(canaries, inputs, member.score):
-                raise PenstockError(f"it answers canaries otherwise than they are known: {failed}", "refit it, or roll back")
+                missed = PenstockError(f"it answers canaries otherwise than they are known: {failed}", "refit it, or roll back")
+                if not alone:
+                    raise missed
+                self._say("version served for want of another", decision, missed)
             return member
         except PenstockError as error:
             passing = isinstance(error, Unreachable)
-            with self._saying:
-                new = (decision.id, str(error)) not in self._told
-                self._told.add((decision.id, str(error)))
-            if new:
+            if self._say("version not served", decision, error):
                 self._meters.artefacts.labels(decision.model, "unreachable" if passing else "refused").inc()
-                self._logger.error(
-                    "version not served",
-                    model=decision.model, version=decision.version, cause=str(error), fix=error.fix,
-                )  # fmt: skip
             if passing:
                 raise
             return None
+
+    def _say(self, what: str, decision: Decision, error: PenstockError) -> bool:
+        """Whether it was not said before."""
+        with self._saying:
+            told = (what, decision.id, str(error))
+            if told in self._told:
+                return False
+            self._told.add(told)
+        self._logger.error(what, model=decision.model, version=decision.version, cause=str(error), fix=error.fix)
+        return True
 
     def announce(self, model: str, duties: dict[str, str]) -> None:
         """Say who is on duty, version by duty, once a change, however many shards follow it."""

@@ -324,6 +324,10 @@ class Case:
             if word is not None:
                 worst = max(said.values(), key=lambda v: (v.again, v.bad))
                 found.append(alarm(self.name, signal, word, at, watch.since, worst.evidence))
+        watched = {monitor.signal for place, monitor in self._monitors.items() if place != UNWATCHED}
+        for signal in sorted(self.state.watches.keys() - watched):  # else nobody would say that it is over
+            if (watch := self.state.watches.pop(signal)).active:
+                found.append(alarm(self.name, signal, "cleared", at, watch.since, {"why": "no monitor watches it any more"}))
         return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import platform
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -163,7 +164,7 @@ class Desk:
     def _teach(self, stop: int, held: Sequence[Quarantine]) -> None:
         """Teach what is known and not taught yet. Nothing can be unlearned: where other rows of those taught are free now, the
         school begins anew."""
-        free = self.examples.free(slice(0, stop), held)
+        free = self.examples.free(stop, held)
         both = min(len(free), len(self._free))
         if not np.array_equal(free[:both], self._free[:both]):
             self._begin()
@@ -182,8 +183,8 @@ class Desk:
             raise Unfit("compress= is judged by the log loss of yes and no, and the label is neither; leave it out")
         names = self.model.name, self.model.inputs
         fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label)
-        if left_out := self.examples.left_out(job.at):
-            work.data["left_out"] = left_out
+        if left_out := Counter(self.examples.left_out(job.at)) + Counter(rows.beyond):
+            work.data["left_out"] = dict(sorted(left_out.items()))
         if fitted.empty:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}

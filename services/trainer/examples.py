@@ -3,8 +3,9 @@
 An outcome counts when its label became known, but not before its event; where labels wait (`Label.waits`), when its horizon has
 passed, with the label that it has then. What is learned at time T are the outcomes that count
 before T, so that reading further ahead changes nothing, and partitions may come interleaved in any way: rows are kept sorted by
-(when they count, id). A correction is a second row of the same id; at T the newest row that counts before T counts. Labels beyond
-the cap of their source are left out.
+(when they count, id). A correction is a second row of the same id; at T the newest row that counts before T counts, and of those
+that no quarantine holds the newest: what a bad label replaced holds again. Labels beyond the cap of their source are left out,
+and beyond its share of what is left where quarantines hold others.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -68,9 +69,10 @@ LABELS: Final[dict[str, Any]] = {"binary": np.bool_, "regression": np.float64, "
 
 
 def _layout(width: int, task: str) -> np.dtype[np.void]:
-    """An example: its inputs and label, when it counts, both members' scores, where its outcome lies, and whose it is."""
+    """An example: its inputs and label, when it counts, the row of its id before it (-1: none), both members' scores, where its
+    outcome lies, and whose it is."""
     what = [("X", np.float32, (width,)), ("label", LABELS[task])]
-    when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64)]
+    when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64), ("before", np.int64)]
     where = [("partition", np.int32), ("offset", np.int64), ("key", np.uint64), ("source", np.int16)]
     return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), *where])
 
@@ -79,7 +81,8 @@ def _layout(width: int, task: str) -> np.dtype[np.void]:
 class Rows:
     """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class).
     `batch` and `online` are the scores that both members gave at the time, NaN where one did not. `partition` and `offset` are
-    where the outcome lies. `quarantined` says how many rows are not here, by the id of the quarantine that holds them."""
+    where the outcome lies. `quarantined` says how many labels are not here, by the id of the quarantine that holds them, and
+    `beyond` how many because their source would have more than its share of what is left."""
 
     X: Matrix
     label: npt.NDArray[Any]
@@ -89,14 +92,15 @@ class Rows:
     partition: npt.NDArray[np.int32]
     offset: npt.NDArray[np.int64]
     quarantined: Mapping[str, int] = field(default_factory=dict)
+    beyond: Mapping[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.label)
 
     @classmethod
-    def of(cls, table: npt.NDArray[np.void], quarantined: Mapping[str, int] = MappingProxyType({})) -> Rows:
-        columns: dict[str, Any] = {each.name: table[each.name] for each in fields(cls)[1:-1]}
-        return cls(np.ascontiguousarray(table["X"]), **columns, quarantined=quarantined)
+    def of(cls, table: npt.NDArray[np.void]) -> Rows:
+        columns: dict[str, Any] = {each.name: table[each.name] for each in fields(cls)[1:-2]}
+        return cls(np.ascontiguousarray(table["X"]), **columns)
 
     @property
     def positions(self) -> dict[str, int]:
@@ -121,7 +125,7 @@ class Examples:
         caps: Mapping[str, float] = MappingProxyType({}),
         label: Label | None = None,
     ) -> None:
-        self._horizon, self._quota = horizon, Quota(caps)
+        self._horizon, self._quota, self._caps = horizon, Quota(caps), caps
         self._task = label.task if label else "binary"
         self._classes = {name: at for at, name in enumerate(label.classes)} if label else {}
         self._left_out: dict[str, array[int]] = defaultdict(lambda: array("q"))
@@ -166,7 +170,7 @@ class Examples:
             order = counts, row.id, batch.offsets[at]
             source = self._sources.setdefault(row.source, len(self._sources))
             place = batch.partition.number, batch.offsets[at], _hashed(row.key), source
-            self._pending.append((order, row.source, (vector, label, time, counts, FOREVER, *_members(row), *place)))
+            self._pending.append((order, row.source, (vector, label, time, counts, FOREVER, -1, *_members(row), *place)))
 
     def _label(self, row: _Read) -> bool | float | int:
         if self._task == "binary":
@@ -183,7 +187,8 @@ class Examples:
         if ready:
             self._pending = [p for p in self._pending if p[0][0] >= before]
             newest = {p[0][:2]: p for p in ready}  # of what counts at one time, the last word
-            self._append([p for p in newest.values() if self._taken(p)])
+            taken = {order: self._taken(p) for order, p in newest.items()}
+            self._append([p for p in ready if taken[p[0][:2]]])
         return slice(0, int(np.searchsorted(self._table["labelled"][: self._size], before, "left")))
 
     def _taken(self, row: Pending) -> bool:
@@ -201,27 +206,65 @@ class Examples:
 
     def rows(self, span: slice, held: Sequence[Quarantine] = ()) -> Rows:
         """Rows of a span that no quarantine holds, corrected ones twice: for what learns one by one."""
-        return self._free(self._table[span], held)
+        by, free = self._standing(span.stop, held)
+        return self._picked(span, by, free, np.ones(span.stop, np.bool_), held)
 
     def window(self, before: int, length: int, held: Sequence[Quarantine] = ()) -> Rows:
-        """What a full fit at `before` learns from: known by then, newest row per id, of events not older than `length`
-        (0: all), that no quarantine holds."""
+        """What a full fit at `before` learns from: known by then, newest row per id that no quarantine holds, of events not older
+        than `length` (0: all)."""
         span = self.known(before)  # first, for it may move the table
         table = self._table[span]
-        keep = table["replaced"] >= before
+        by, free = self._standing(span.stop, held)
+        wanted = table["replaced"] >= before
         if length:
-            keep &= table["time"] >= before - length
-        return self._free(table[keep], held)
+            wanted &= table["time"] >= before - length
+        here, at = wanted & free, np.flatnonzero(wanted & ~free)
+        while len(at := table["before"][at]) and len(at := at[at >= 0]):
+            here[at[free[at]]] = True
+            at = at[~free[at]]
+        return self._picked(span, by, here, wanted, held)
 
-    def free(self, span: slice, held: Sequence[Quarantine]) -> npt.NDArray[np.bool_]:
-        """Which rows of a span no quarantine holds."""
-        return self._covered(self._table[span], held) < 0
+    def free(self, stop: int, held: Sequence[Quarantine]) -> npt.NDArray[np.bool_]:
+        """Which of the first rows are learned one by one."""
+        return self._standing(stop, held)[1]
 
-    def _free(self, table: npt.NDArray[np.void], held: Sequence[Quarantine]) -> Rows:
+    def _standing(self, stop: int, held: Sequence[Quarantine]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Of the first rows, the place of the quarantine that holds each (-1: none), and which stand: those that none holds,
+        within the caps of their sources, the newest alone of an id that counts at one time."""
+        table = self._table[:stop]
+        free = table["replaced"] > table["labelled"]
         if not held:
-            return Rows.of(table)
+            return np.full(stop, -1, np.int64), free
         by = self._covered(table, held)
-        return Rows.of(table[by < 0], {one.id: n for place, one in enumerate(held) if (n := int((by == place).sum()))})
+        replaces = (table["before"] >= 0) & (table["labelled"][table["before"]] == table["labelled"])
+        claimed = by < 0  # it, or a newer one of its moment, stands
+        free = claimed.copy()
+        for at in np.flatnonzero(replaces)[::-1].tolist():
+            older = table["before"][at]
+            free[older] &= not claimed[at]
+            claimed[older] |= claimed[at]
+        if self._caps:
+            quota, names = Quota(self._caps), {number: name for name, number in self._sources.items()}
+            for at in np.flatnonzero(free).tolist():
+                source = names[int(table["source"][at])]
+                free[at] = not source or quota.take(source)
+        return by, free
+
+    def _picked(self, span: slice, by: Any, here: Any, wanted: Any, held: Sequence[Quarantine]) -> Rows:
+        """The rows that are `here`, and what of those `wanted` is not."""
+        table, by, here = self._table[span], by[span], here[span]
+        gone = wanted[span] & ~here
+        if not held:
+            return Rows.of(table[here])
+        counts = np.bincount(by[gone & (by >= 0)], minlength=len(held)).tolist()
+        beyond = np.bincount(
+            table["source"][gone & (by < 0) & (table["replaced"] > table["labelled"])], minlength=len(self._sources)
+        )
+        return replace(
+            Rows.of(table[here]),
+            quarantined={one.id: n for one, n in zip(held, counts, strict=True) if n},
+            beyond={name: n for name, n in zip(self._sources, beyond.tolist(), strict=True) if n},
+        )
 
     def _covered(self, table: npt.NDArray[np.void], held: Sequence[Quarantine]) -> npt.NDArray[np.int64]:
         source_of = lambda name: self._sources.get(name, -1)  # noqa: E731
@@ -242,7 +285,7 @@ class Examples:
         for index, ((_, name, *_), _, _) in enumerate(ready, first):
             before = self._newest.get(name)
             if before is not None:
-                self._table["replaced"][before] = labelled[index]
+                self._table["replaced"][before], self._table["before"][index] = labelled[index], before
             self._newest[name] = index
 
 

@@ -1,7 +1,8 @@
 """Canaries: rows whose answer is known, which every version must know before it answers anybody.
 
 A version that was fitted on turned labels, or is not what it was, is likely to answer them otherwise. The trainer asks them of
-what it has fitted, and offers nothing that fails; whoever serves asks them again of what it has opened.
+what it has fitted, and offers nothing that fails; whoever serves asks them again of what it has opened, and goes on with the
+version before. Where there is none, as a canary was declared after the only version came, that one answers on, and it is said.
 """
 
 from __future__ import annotations

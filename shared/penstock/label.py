@@ -170,8 +170,7 @@ def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05,
     used to, while the others do not (see services/monitoring/turning.py).
 
     With `quarantine`, nothing is learned of what a source above its cap said from then until the alarm is cleared, until somebody
-    lifts it (`penstock quarantine lift`). Shares are of all that was said, in quarantine or not: where a source that you trust is
-    put there by hand, those with caps may be more than their share of what is left, so give `--since` and `--until`, too.
+    lifts it (`penstock quarantine lift`). The trainer holds caps to what is left; the alarm is about all that was said.
     """
     found = column_of(column)
     said = f"sources({found!r})"

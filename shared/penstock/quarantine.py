@@ -4,7 +4,11 @@
     said by alarms about sources of labels              }  known -> standing at a time -> covered rows
 
 A quarantine holds for fits from its time on, until it is lifted, for whatever was learned before, too: a fit learns from outcomes
-anew, and an online learner is taught again. What alarms say is computed from them, and lifted by a record of the same id. Pure.
+anew, and an online learner is taught again. What alarms say is computed from them, and lifted by a record of the same id.
+
+Learning alone is held. Quality, alarms and gates count these outcomes on, within the caps of their sources: a closed window is
+published and decided on, and whether a label is bad is one person's word, which may be lifted. Who doubts what a gate saw of them
+promotes or rolls back by hand. Pure.
 """
 
 from __future__ import annotations

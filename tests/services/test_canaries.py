@@ -18,7 +18,7 @@ import penstock as ps
 from penstock.artefact import Artefacts
 from penstock.canaries import broken
 from penstock.records import Alarm, Candidate, Decision, Outcome, Run
-from penstock.scoring.roster import Roster
+from penstock.scoring.roster import Roster, Rosters
 from penstock.services.inference.duty import Duty
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
@@ -86,11 +86,13 @@ def decision(version: str, artefact: Any) -> Decision:
     )  # fmt: skip
 
 
-def test_a_version_that_answers_canaries_otherwise_is_not_served_and_the_one_before_goes_on(tmp_path: Path) -> None:
-    _, _, made = played(tmp_path / "good", outcomes(3, a_day=300), 3)
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Artefacts, Decision, Decision]:
+    """A version that knows the canaries and one that does not."""
+    folder = tmp_path_factory.mktemp("stored")
+    _, _, made = played(folder / "good", outcomes(3, a_day=300), 3)
     good = next(c for c in made if c.kind == "full")
-    honest = a_model(both, retrain=ps.every("2d", on="1d", first="2d"))
-    stage = Stage(tmp_path / "bad", rides.topics(honest, 3))
+    stage = Stage(folder / "bad", rides.topics(HONEST, 3))
     bad_told = [msgspec.structs.replace(o, label=not o.label) for o in outcomes(3, a_day=300)]
 
     async def go() -> list[Candidate]:
@@ -98,19 +100,63 @@ def test_a_version_that_answers_canaries_otherwise_is_not_served_and_the_one_bef
         return await stage.candidates()
 
     (bad,) = asyncio.run(go())
-    store, meters = Artefacts(tmp_path / "all"), Meters()
+    store = Artefacts(folder / "all")
     first, second = (
-        decision(version, store.put(Artefacts(tmp_path / folder).get(c.artefact), "onnx"))
-        for version, folder, c in (("v1", "good", good), ("v2", "bad", bad))
+        decision(version, store.put(Artefacts(folder / of).get(c.artefact), "onnx"))
+        for version, of, c in (("v1", "good", good), ("v2", "bad", bad))
     )
+    return store, first, second
+
+
+HONEST = a_model(both, retrain=ps.every("2d", on="1d", first="2d"))
+Stored = tuple[Artefacts, Decision, Decision]
+
+
+def leads(duty: Duty) -> str:
+    return duty.serving.champion.version if duty.serving.champion is not None else "nobody"
+
+
+def test_a_version_that_answers_canaries_otherwise_is_not_served_and_the_one_before_goes_on(stored: Stored) -> None:
+    store, first, second = stored
+    meters = Meters()
     duty = Duty(model(), Sessions(store, meters))
     duty.follow(Roster(champion=first), 0.0)
     duty.follow(Roster(champion=second), 1.0)
-    assert duty.serving.champion is not None and duty.serving.champion.version == "v1"
+    assert leads(duty) == "v1"
     assert meters.artefacts.labels("late", "refused")._value.get() == 1
-    trusting = Duty(honest, Sessions(store, Meters()))
+    trusting = Duty(HONEST, Sessions(store, Meters()))
     trusting.follow(Roster(champion=second), 0.0)
-    assert trusting.serving.champion is not None and trusting.serving.champion.version == "v2"
+    assert leads(trusting) == "v2"
+
+
+def test_a_canary_that_is_declared_later_takes_nobody_out_of_service_where_there_is_no_other(stored: Stored) -> None:
+    store, first, second = stored
+    meters = Meters()
+    duty = Duty(model(), Sessions(store, meters))
+    duty.follow(Roster(champion=second), 0.0)
+    assert leads(duty) == "v2"
+    assert meters.artefacts.labels("late", "refused")._value.get() == 1, "it is said all the same"
+    duty.follow(Roster(champion=second, challenger=second), 1.0)
+    assert leads(duty) == "v2" and duty.serving.challenger is None
+    duty.follow(Roster(champion=second, probation=first), 2.0)
+    assert leads(duty) == "v1", "others are looked for each time"
+
+
+def test_one_that_was_refused_is_not_served_after_its_probation_either(stored: Stored) -> None:
+    """Who begins anew reads the compacted topic: the version before is there under its own name alone."""
+    store, first, second = stored
+    rosters = Rosters()
+    retired = msgspec.structs.replace(first, kind="retired", share=0.0)
+    replaced = msgspec.structs.replace(second, expected="v1")
+    for key, said in (("v1", retired), ("champion", replaced), ("v2", replaced), ("probation", None)):
+        rosters.hear(f"late/{key}".encode(), msgspec.json.encode(said) if said else None)
+    for heard in (rosters, Rosters.restored(rosters.aliases)):
+        duty = Duty(model(), Sessions(store, Meters()))
+        duty.follow(heard.of("late"), 0.0)
+        assert leads(duty) == "v1"
+        assert duty.served is not None and duty.served.version == "v1", "kept for a restart"
+    rosters.hear(b"late/v1", msgspec.json.encode(msgspec.structs.replace(first, kind="rolled_back")))
+    assert rosters.of("late").earlier is None
 
 
 def test_an_answer_that_is_no_number_is_no_known_answer() -> None:

@@ -74,10 +74,15 @@ def test_while_a_version_is_opened_those_before_it_are_explained(world: World) -
 
     class Opening(Sessions):  # type: ignore[misc]  # of the wheel, which mypy does not look into here
         def member(
-            self, decision: Decision, inputs: Sequence[str], label: Label | None = None, canaries: Sequence[Canary] = ()
+            self,
+            decision: Decision,
+            inputs: Sequence[str],
+            label: Label | None = None,
+            canaries: Sequence[Canary] = (),
+            alone: bool = False,
         ) -> Member | None:
             asked.append(Explainers.missing(found) if found.serving.members else "")
-            return super().member(decision, inputs, label, canaries)
+            return super().member(decision, inputs, label, canaries, alone)
 
     found = Duty(late, Opening(world.artefacts, Meters()))
     found.follow(Roster(champion=first), 0.0)

@@ -13,7 +13,7 @@ import pytest
 
 from penstock.event import to_micros
 from penstock.log import Batch, Partition
-from penstock.records import Outcome
+from penstock.records import Outcome, Quarantine
 from penstock.services.trainer.examples import Examples, Rows
 
 START = datetime(2013, 1, 1, tzinfo=UTC)
@@ -150,3 +150,64 @@ def test_what_is_left_out_is_counted_as_of_any_time_and_takes_bytes() -> None:
         naive = Counter(o.source for o in gone if to_micros(o.labelled) < moment(hours))
         assert examples.left_out(moment(hours)) == dict(sorted(naive.items()))
     assert {len(times.tobytes()) / len(times) for times in examples._left_out.values()} == {8.0}
+
+
+# --- quarantines ---------------------------------------------------------------------------------------------------------
+
+
+def held(**what: Any) -> Quarantine:
+    return Quarantine(id="q", model="late", at=START, actor="ada", **what)
+
+
+@pytest.mark.parametrize("horizon", [None, 10 * 3_600_000_000])
+def test_where_the_newest_label_is_held_the_one_before_holds_again(horizon: int | None) -> None:
+    examples = Examples(NAMES, horizon)
+    told = [
+        outcome(1, 2, True, source="bank"),
+        outcome(1, 4, False, corrects=True, source="shop"),
+        outcome(1, 5, True, corrects=False, source="shop"),
+        outcome(2, 5, True, source="shop"),
+    ]
+    examples.add(batch(0, told))
+    assert examples.window(moment(30), 0).offset.tolist() == [2, 3]
+    rows = examples.window(moment(30), 0, [held(source="shop")])
+    assert (rows.offset.tolist(), rows.quarantined) == ([0], {"q": 2})
+    stop = examples.known(moment(30))
+    assert examples.rows(stop, [held(source="shop")]).offset.tolist() == [0]
+    assert examples.rows(stop).offset.tolist() == ([2, 3] if horizon else [0, 1, 2, 3]), "one by one, each when it was known"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_caps_hold_for_what_quarantines_leave(seed: int) -> None:
+    rng, examples = random.Random(seed), Examples(NAMES, caps={"shop": 0.2})
+    told = [outcome(n, n + 2, True, source=rng.choice(["bank", "shop"]), key=rng.choice("ab")) for n in range(600)]
+    examples.add(batch(0, told))
+    said = [held(key="a", source="bank")]
+    whole = examples.window(moment(1_000), 0)
+    rows = examples.window(moment(1_000), 0, said)
+    assert len(rows) + sum(rows.quarantined.values()) + sum(rows.beyond.values()) == len(whole)
+    shop = sum(told[offset].source == "shop" for offset in rows.offset.tolist())
+    assert 0.15 < shop / len(rows) <= 0.2 and rows.beyond == {"shop": sum(told[o].source == "shop" for o in whole.offset) - shop}
+    assert same(examples.rows(examples.known(moment(1_000)), said), rows)
+    assert same(examples.window(moment(1_000), 0, [held(key="nobody")]), whole), "what holds nothing changes nothing"
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_window_with_quarantines_agrees_with_a_world_in_which_nothing_of_it_was_said(seed: int) -> None:
+    rng = random.Random(seed)
+    told = [outcome(n, n + rng.uniform(1, 20), rng.random() < 0.5, source=rng.choice("abc")) for n in range(80)]
+    for first in rng.sample(told, 40):
+        later = first.labelled + timedelta(hours=rng.uniform(0, 9))
+        told.append(msgspec.structs.replace(first, labelled=later, label=not first.label, source=rng.choice("abc")))
+    told.sort(key=lambda o: o.labelled)
+    horizon = rng.choice([None, 12 * 3_600_000_000])
+    said = [held(source=source, since=START + timedelta(hours=20)) for source in rng.sample("abc", rng.randrange(1, 3))]
+    free = [o for o in told if not any(o.source == q.source and o.time >= q.since for q in said if q.since)]
+    examples, bare = Examples(NAMES, horizon), Examples(NAMES, horizon)
+    examples.add(batch(0, told))
+    bare.add(batch(0, free))
+    for hours in (30, 60, 200):
+        found, without = examples.window(moment(hours), 0, said), bare.window(moment(hours), 0)
+        assert sorted(told[o].labelled for o in found.offset) == sorted(free[o].labelled for o in without.offset)
+        taught, plain = examples.rows(examples.known(moment(hours)), said), bare.rows(bare.known(moment(hours)))
+        assert [told[o].labelled for o in taught.offset] == [free[o].labelled for o in plain.offset]

@@ -12,6 +12,7 @@ import pytest
 import penstock as ps
 from penstock.duration import DAY, HOUR
 from penstock.event import to_micros
+from penstock.evidence import facts
 from penstock.log import Batch, Partition
 from penstock.records import Alarm, Partial, Quality, Statistic
 from penstock.services.monitoring.judge import JudgeShard, _Position
@@ -168,6 +169,21 @@ def test_drift_is_raised_once_held_while_it_lasts_and_cleared_after_two_clean_wi
     assert raised.evidence["inputs"][0]["input"] == "Ask.size"
     assert raised.evidence["inputs"][0]["ks"] == pytest.approx(0.2)
     assert len({a.id for a in bench.alarms}) == len(bench.alarms)
+
+
+@pytest.mark.parametrize("monitors", [(), (ps.skill(0.0, least=10),)])
+def test_an_alarm_of_what_is_watched_no_more_is_cleared_with_the_next_window(monitors: tuple[Any, ...]) -> None:
+    bench = Bench(topics_of(ps.drift(every="1d")))
+    bench.hear(*(shifted(day, share) for day, share in enumerate([0.5, 0.7, 0.7])))
+    bench.topics = topics_of(*monitors)
+    bench.hear(shifted(3, 0.7), shifted(4, 0.7))
+    assert bench.said == [("drift", "raised", 2), ("drift", "held", 3), ("drift", "cleared", 4)]
+    cleared = bench.alarms[-1]
+    assert cleared.evidence == {"since": bench.alarms[0].evidence["since"], "why": "no monitor watches it any more"}
+    assert facts(cleared.evidence) == ["why no monitor watches it any more"]
+    bench.topics = topics_of(ps.drift(every="1d"))
+    bench.hear(shifted(5, 0.7))
+    assert bench.said[-1] == ("drift", "raised", 6), "who watches it again begins anew"
 
 
 def test_another_cause_raises_the_alarm_that_stands_once_more() -> None:

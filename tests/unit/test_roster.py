@@ -146,3 +146,29 @@ class TestRosters:
             compacted = heard(*((key, value) for key, (_, value) in sorted(newest.items(), key=lambda item: item[1][0])))
             assert compacted.of("late") == whole.of("late")
             assert Rosters.restored(whole.aliases).of("late") == whole.of("late")
+
+    def test_the_champion_before_is_known_in_whatever_way_the_topic_was_cut_unless_it_was_rolled_back(self) -> None:
+        drawn = random.Random(7)
+        for _ in range(50):
+            said: list[tuple[bytes, bytes | None]] = []
+            champion, before = "", ""
+            for _ in range(drawn.randrange(1, 8)):
+                version, ended = (
+                    drawn.choice([f"v{n}" for n in range(4) if f"v{n}" != champion]),
+                    drawn.choice(["retired", "rolled_back"]),
+                )
+                if champion:
+                    if ended == "retired":
+                        said.append(record("late/probation", decision(champion, ended)))
+                    said.append(record(f"late/{champion}", decision(champion, ended)))
+                    before = champion if ended == "retired" else ""
+                took_over = decision(version, expected=champion)
+                said += [record(f"late/{alias}", took_over) for alias in ("champion", version)]
+                never = f"v{drawn.randrange(4, 9)}"
+                said.append(record(f"late/{never}", decision(never, "retired")))
+                champion = version
+            whole = heard(*said).of("late")
+            assert (whole.earlier.version if whole.earlier else "") == before
+            newest = {key: place for place, (key, _) in enumerate(said)}
+            compacted = heard(*(said[place] for place in sorted(newest.values()))).of("late")
+            assert compacted == whole == Rosters.restored(heard(*said).aliases).of("late")

@@ -74,7 +74,8 @@ def training_set(
     met over all scored events in the tables, so that `start` and `end` choose rows and change none.
 
     `quarantines` are outcomes that are not to be learned from (records, see `penstock quarantine list`): rows that one of them
-    holds, as of `known_before`, are left out.
+    holds, as of `known_before`, are left out. (The trainer takes the label before it, where there was one that none holds, and
+    holds caps to what is left.)
 
     `tables` is a folder or `s3://...` (see `penstock.offline`), `known_before` the knowledge that is used (default: all there
     is). Moments are datetimes with a zone, or texts such as "2013-02-01T00:00Z". `project` says whose rows they are where

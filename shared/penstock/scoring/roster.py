@@ -56,6 +56,8 @@ class Roster:
     probation: Decision | None = None
     online: Decision | None = None
     waiting: Decision | None = None
+    earlier: Decision | None = None
+    """The version that the champion took over from, unless that one was rolled back: a way on when the champion cannot answer."""
 
     @property
     def share(self) -> float:
@@ -72,10 +74,13 @@ class Roster:
 
 @dataclass
 class Rosters:
-    """The rosters of all models, as of the last record heard. `aliases` is what has to be kept to restore them."""
+    """The rosters of all models, as of the last record heard. `aliases` is what has to be kept to restore them: the aliases, and
+    the versions that were retired as champions."""
 
     aliases: dict[bytes, bytes] = field(default_factory=dict)
     _of: dict[str, Roster] = field(default_factory=dict)
+    _retired: dict[str, dict[str, Decision]] = field(default_factory=dict)
+    """By model and version, as far as the champion may have taken over from them."""
 
     def of(self, model: str) -> Roster:
         return self._of.get(model, Roster())
@@ -96,8 +101,26 @@ class Rosters:
                 self.aliases.pop(key, None)
             else:
                 self.aliases[key] = _encode(decision)
+        after = replace(after, earlier=self._earlier(model, name, decision, after.champion))
         self._of[model] = after
         return model if after != before else ""
+
+    def _earlier(self, model: str, name: str, decision: Decision | None, champion: Decision | None) -> Decision | None:
+        retired = self._retired.setdefault(model, {})
+        if name not in ALIASES:
+            self._forget(model, name)
+            if decision is not None and decision.version == name and decision.kind == "retired":
+                retired[name] = decision
+                self.aliases[f"{model}/{name}".encode()] = _encode(decision)
+        if champion is None:  # read from the beginning, a compacted topic tells of it last
+            return None
+        for other in retired.keys() - {champion.version, champion.expected}:
+            self._forget(model, other)
+        return retired.get(champion.expected)
+
+    def _forget(self, model: str, version: str) -> None:
+        self._retired[model].pop(version, None)
+        self.aliases.pop(f"{model}/{version}".encode(), None)
 
     @classmethod
     def restored(cls, aliases: Mapping[bytes, bytes]) -> Rosters:
