@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from penstock.artefact import Artefacts
-from penstock.canaries import Canary, broken
+from penstock.canaries import Canary, ask
 from penstock.errors import PenstockError, Unreachable
 from penstock.label import Label
 from penstock.records import Candidate, Decision
@@ -47,7 +47,8 @@ class Sessions:
         alone: bool = False,
     ) -> Member | None:
         """The version of a decision, ready to score rows of `inputs` for a model of `label`; None when it cannot be served, or
-        does not know its `canaries` and is not `alone`, with nobody to answer in its place. Either is said once.
+        does not know its `canaries` and is not `alone`, with nobody to answer in its place. Either is said once. Canaries are
+        asked each time: also of a version that comes back.
 
         Raises Unreachable when its file cannot be read now, which may pass.
         """
@@ -56,10 +57,11 @@ class Sessions:
             if candidate is None:
                 raise PenstockError("its decision carries no candidate", "register it again")
             member = Member.of(decision.version, candidate, self._scorer(candidate), inputs, label)
-            if failed := broken(canaries, inputs, member.score):
-                missed = PenstockError(f"it answers canaries otherwise than they are known: {failed}", "refit it, or roll back")
+            try:
+                ask(canaries, inputs, member.score, member.classes)
+            except PenstockError as missed:
                 if not alone:
-                    raise missed
+                    raise
                 self._say("version served for want of another", decision, missed)
             return member
         except PenstockError as error:

@@ -197,7 +197,7 @@ class Desk:
         onnx = fitted.onnx
         if learner.compress is not None:
             onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
-        self._ask(answering(onnx, task), work)
+        self._ask(answering(onnx, task), work, fitted.classes)
         if task != "multiclass":
             found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)
             work.data["explained"] = {"kind": found.kind, "scale": found.scale}
@@ -230,15 +230,16 @@ class Desk:
         self._ask(school.answers, work)
         work.artefact = self._artefacts.put(dump_river(school.learner), "river")
 
-    def _ask(self, answers: Callable[[Matrix], Floats], work: _Work) -> None:
+    def _ask(self, answers: Callable[[Matrix], Floats], work: _Work, classes: Sequence[str] = ()) -> None:
         """Ask what is known; Unfit where it is answered otherwise."""
-        failed = broken(self.model.canaries, self.model.inputs, answers)
+        failed = broken(self.model.canaries, self.model.inputs, answers, classes)
         if failed:
             work.data["canaries"] = failed
             first = failed[0]
+            said = " at ".join(str(first[each]) for each in ("class", "answer") if each in first)
             raise Unfit(
                 f"{len(failed)} of {len(self.model.canaries)} canaries are answered otherwise, such as {first['inputs']}: "
-                f"{first['answer']}, known to lie between {first['above']:g} and {first['below']:g}"
+                f"{said}, known {first['known']}"
             )
 
     def _candidate(self, run: Run, work: _Work) -> Candidate:

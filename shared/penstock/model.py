@@ -19,6 +19,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
 from .canaries import Canary, unknown
+from .canaries import fit as fit_canaries
 from .compression import Compression
 from .event import Column, Event, event_of
 from .fairness import Fairness
@@ -233,8 +234,7 @@ def model(
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             if review is not None:
                 fit(build.__name__, label, review)
-            if canaries and label.task != "binary":
-                mistake(f"{said}: canaries are of answers yes and no, and the label is not", "leave canaries= out")
+            rows = fit_canaries(build.__name__, label, canaries)
             for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
                 mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
             shares = [stage.share for stage in rollout]
@@ -242,7 +242,7 @@ def model(
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, tuple(canaries),
+            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, rows,
         )  # fmt: skip
 
     return declare

@@ -23,6 +23,15 @@ from penstock.services.inference.duty import Duty
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 
+
+@ps.event("arrivals")
+class Arrival:
+    ride_id: ps.Key[str]
+    minutes: float
+    why: str
+    at: ps.EventTime
+
+
 CANARIES = [
     ps.known({Ride.distance: 3.0, Ride.load: 3.0}, above=0.6),
     ps.known({Ride.distance: -3.0, Ride.load: 0.0}, below=0.4),
@@ -164,6 +173,71 @@ def test_an_answer_that_is_no_number_is_no_known_answer() -> None:
     assert found["answer"] is None and found["above"] == 0.6
 
 
+def test_a_version_that_comes_back_is_asked_again(tmp_path: Path) -> None:
+    """It knew them when it was opened; then its scorer is another."""
+    _, _, made = played(tmp_path / "good", outcomes(3, a_day=300), 3)
+    good = next(c for c in made if c.kind == "full")
+    sessions = Sessions(Artefacts(tmp_path / "good"), Meters())
+    first, other = decision("v1", good.artefact), decision("v2", good.artefact)
+    duty = Duty(model(), sessions)
+    duty.follow(Roster(champion=first), 0.0)
+    asked: list[int] = []
+    for key, scorer in sessions._open.items():
+        sessions._open[key] = Counted(scorer, asked)
+    duty.follow(Roster(champion=other), 1.0)
+    duty.follow(Roster(champion=first), 2.0)
+    assert asked == [2, 2], "rows: both canaries, each time"
+
+
+class Counted:
+    """A scorer that notes how many rows it was asked."""
+
+    def __init__(self, scorer: Any, asked: list[int]) -> None:
+        self._scorer, self._asked = scorer, asked
+
+    def score(self, X: Any) -> Any:  # noqa: N803
+        self._asked.append(len(X))
+        return self._scorer.score(X)
+
+
+def test_a_number_is_known_to_be_near_or_between() -> None:
+    near, least = ps.known({"x": 1.0}, answer=12.0, within=3.0), ps.known({"x": 2.0}, above=-40.0)
+    assert broken([near, least], ["x"], lambda rows: np.array([15.0, -40.0])) == []
+    (missed, low) = broken([near, least], ["x"], lambda rows: np.array([15.1, -41.0]))
+    assert (missed["known"], missed["answer"]) == ("to lie between 9 and 15", 15.1)
+    assert (low["known"], low["below"]) == ("to be -40 or more", None)
+
+
+def test_a_class_is_known_to_be_the_most_probable_one() -> None:
+    bug, sure = ps.known({"x": 1.0}, answer="bug"), ps.known({"x": 1.0}, answer="bug", above=0.6)
+    classes = ["question", "bug"]
+    assert broken([bug], ["x"], lambda rows: np.array([[0.45, 0.55]]), classes) == []
+    (unsure,) = broken([bug, sure], ["x"], lambda rows: np.array([[0.45, 0.55]] * 2), classes)
+    assert (unsure["above"], unsure["answer"]) == (0.6, 0.55)
+    (other,) = broken([bug], ["x"], lambda rows: np.array([[0.7, 0.3]]), classes)
+    assert (other["class"], other["known"]) == ("question", "to be bug")
+    (nobody,) = broken([bug], ["x"], lambda rows: np.array([[0.7, float("nan")]]), classes)
+    assert nobody["answer"] is None
+
+
+@pytest.mark.parametrize(
+    ("label", "canary", "words"),
+    [
+        (End.late, ps.known({Ride.load: 1.0}, above=1.5), "a probability"),
+        (End.late, ps.known({Ride.load: 1.0}, answer="late"), "no classes"),
+        (Arrival.minutes, ps.known({Ride.load: 1.0}, answer="late"), "no classes"),
+        (Arrival.why, ps.known({Ride.load: 1.0}, above=0.5), "one of the classes: answer='fog'"),
+        (Arrival.why, ps.known({Ride.load: 1.0}, answer="rain"), "one of the classes: answer='fog'"),
+    ],
+)
+def test_a_canary_that_cannot_be_an_answer_is_a_mistake(label: Any, canary: Any, words: str) -> None:
+    classes = ("fog", "queue") if label is Arrival.why else ()
+    with pytest.raises(ps.DefinitionError, match=words):
+        ps.model(
+            scores=Ride, features=[Ride.load], label=ps.label(label, within="1d", classes=classes), canaries=[canary]
+        )(both)  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("inputs", "bounds"),
     [
@@ -171,9 +245,11 @@ def test_an_answer_that_is_no_number_is_no_known_answer() -> None:
         ({Ride.distance: 1.0}, {}),
         ({Ride.distance: float("nan")}, {"above": 0.5}),
         ({Ride.load: 1.0}, {"above": 0.6, "below": 0.5}),
+        ({Ride.load: 1.0}, {"answer": 3.0}),
+        ({Ride.load: 1.0}, {"answer": 3.0, "within": 1.0, "above": 2.0}),
     ],
 )
-def test_what_says_nothing_is_a_mistake(inputs: dict[Any, float], bounds: dict[str, float]) -> None:
+def test_what_says_nothing_is_a_mistake(inputs: dict[Any, float], bounds: dict[str, Any]) -> None:
     with pytest.raises(ps.DefinitionError):
         ps.known(inputs, **bounds)
 

@@ -14,6 +14,7 @@ from types import MappingProxyType
 import msgspec
 
 from penstock.artefact import Artefacts
+from penstock.canaries import Canary, ask
 from penstock.errors import PenstockError, Refused
 from penstock.label import Label
 from penstock.mistake import nearest
@@ -68,7 +69,7 @@ class Versions:
         decision, roster = self.decision(), self._rosters.of(self.model.name)
         mixed = roster.online if not self.which and roster.online is not None else None
         weight = roster.online_weight if mixed is not None else None
-        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, self.model.label)
+        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, self.model.label, self.model.canaries)
 
     def serving(self) -> Serving:
         """Who answers; opens what is not open yet. PenstockError as of `opened`: then whoever answered before goes on."""
@@ -88,19 +89,22 @@ class Charge:
     online_weight: float | None = None
     label: Label | None = None
     """Of the model."""
+    canaries: tuple[Canary, ...] = ()
+    """Which each of them must know."""
 
     def opened(self, artefacts: Artefacts, known: Mapping[str, Member] = MappingProxyType({})) -> Serving:
-        """Ready to score; members that are `known` by version are not opened again."""
+        """Ready to score; members that are `known` by version are not opened again, but each is asked its canaries anew."""
 
         def member(decision: Decision) -> Member:
             candidate = decision.candidate
             if candidate is None:
                 raise PenstockError(f"the decision on {decision.version} carries no candidate", "register it again")
-            open_ = known.get(decision.version)
-            if open_ is not None and open_.digest == candidate.artefact.sha256:
-                return open_
-            scorer = opened(artefacts, candidate)
-            return Member.of(decision.version, candidate, scorer, self.inputs, self.label)
+            found = known.get(decision.version)
+            if found is None or found.digest != candidate.artefact.sha256:
+                scorer = opened(artefacts, candidate)
+                found = Member.of(decision.version, candidate, scorer, self.inputs, self.label)
+            ask(self.canaries, self.inputs, found.score, found.classes)
+            return found
 
         lead = member(self.lead)
         if self.online is None:
