@@ -95,11 +95,11 @@ def _judge(seats: Seats, statistic: Statistic) -> None:
     if grown is trial:
         return
     lasts = model.rollout[min(grown.stage, len(model.rollout) - 1)].lasts if model.rollout else 0
-    verdict = grown.verdict(model.gates) if grown.lasted(lasts) else "early"
+    verdict = grown.verdict(model.gates, model.label.quantile) if grown.lasted(lasts) else "early"
     if verdict == "pass":
         seats.advance(grown, grown.words)
     elif verdict == "fail":
-        seats.reject(grown, f"worse than {champion}: {grown.words}")
+        seats.reject(grown, f"{grown.fault(model.gates, model.label.quantile)}: {grown.words}")
     elif _spent(challenger, grown, model, lasts):
         needed = max((gate.least for gate in model.gates), default=1)
         seats.reject(grown, f"{grown.n} of the {needed} labels needed (least=) in {LONGEST} times the stage: {grown.words}")
@@ -117,7 +117,7 @@ def _watch(seats: Seats, statistic: Statistic) -> None:
     if grown is trial:
         return
     lasts = max(sum(stage.lasts for stage in model.rollout), duration.DAY)
-    verdict = grown.verdict(model.gates or SAFETY)
+    verdict = grown.verdict([gate for gate in model.gates if isinstance(gate, Gate)] or SAFETY)
     if verdict == "fail":
         seats.roll_back(probation, f"worse than {grown.against}: {grown.words}", grown)
     elif (verdict == "pass" and grown.lasted(lasts)) or _spent(probation, grown, model, lasts):

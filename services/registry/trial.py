@@ -13,8 +13,8 @@ from typing import Any
 
 import msgspec
 
-from penstock.policy import Gate
-from penstock.records import Decision, Paired, Statistic
+from penstock.policy import Coverage, Gate
+from penstock.records import Decision, Errors, Paired, Quality, Statistic
 
 __all__ = ["Trial"]
 
@@ -38,6 +38,10 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     squares: float = 0.0
     loss: str = "log loss"
     """Of which the sums are."""
+    covered: int = 0
+    """Truths that were at most the subject's answers, where these are a quantile."""
+    above: int = 0
+    """Truths above them."""
 
     @classmethod
     def of(cls, decision: Decision) -> Trial:
@@ -47,7 +51,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     def evidence(self) -> dict[str, Any]:
         """As published: the sums, and in words for people the mean and the error, in the unit of the loss."""
         said: dict[str, Any] = msgspec.to_builtins(self)
-        return {**said, "mean": self.mean, "error": self.error}
+        share = {} if self.coverage is None else {"coverage": self.coverage}
+        return {**said, "mean": self.mean, "error": self.error, **share}
 
     @property
     def mean(self) -> float:
@@ -60,8 +65,14 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         return math.sqrt(max(self.squares / self.n - self.mean**2, 0.0) / self.n) if self.n else 0.0
 
     @property
+    def coverage(self) -> float | None:
+        """The share of truths that are at most the subject's answers; None where they are no quantile."""
+        return self.covered / n if (n := self.covered + self.above) > 0 else None
+
+    @property
     def words(self) -> str:
-        return f"{self.loss} {self.mean:+.5f} (error {self.error:.5f}) against {self.against} on {self.n} outcomes"
+        said = f"{self.loss} {self.mean:+.5f} (error {self.error:.5f}) against {self.against} on {self.n} outcomes"
+        return said if self.coverage is None else f"{said}, coverage {self.coverage:.3f}"
 
     def grown(self, statistic: Statistic) -> Trial:
         """With one more closed window; itself when that window is inside already.
@@ -76,6 +87,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         found = statistic.versus(self.subject, self.against)
         if self.since is None and found.n <= 0:  # corrections alone: of what was counted before
             found = Paired()
+        errors = statistic.quality.get(self.subject, Quality()).errors if found.n or self.since else None
+        covered = errors.covered if isinstance(errors, Errors) else {}
         begins = found.n > 0 and self.since is None
         return msgspec.structs.replace(
             self,
@@ -86,6 +99,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
             sum=self.sum + found.sum,
             squares=self.squares + found.squares,
             loss=statistic.loss,
+            covered=self.covered + covered.get(1, 0),
+            above=self.above + covered.get(0, 0),
         )
 
     def anew(self, against: str) -> Trial:
@@ -96,8 +111,23 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
         """Whether the stage began so many microseconds ago."""
         return self.since is not None and self.until >= self.since + timedelta(microseconds=length)
 
-    def verdict(self, gates: Sequence[Gate]) -> str:
-        """pass, fail or inconclusive. It fails when it is worse than a margin by more than chance explains."""
-        if any(self.n >= gate.least and self.mean - gate.confidence * self.error > gate.margin for gate in gates):
+    def verdict(self, gates: Sequence[Gate | Coverage], quantile: float | None = None) -> str:
+        """pass, fail or inconclusive. It fails where `fault` finds one."""
+        if self.fault(gates, quantile):
             return "fail"
         return "inconclusive" if any(self.n < gate.least for gate in gates) else "pass"
+
+    def fault(self, gates: Sequence[Gate | Coverage], quantile: float | None = None) -> str:
+        """Where the subject is off a margin by more than chance explains, in words; "" where it is not. `quantile` is what the
+        answers of the model are meant to be."""
+        for gate in gates:
+            if self.n < gate.least:
+                continue
+            if isinstance(gate, Gate):
+                if self.mean - gate.confidence * self.error > gate.margin:
+                    return f"worse than {self.against}"
+            elif quantile is not None and self.coverage is not None:
+                chance = gate.confidence * math.sqrt(quantile * (1 - quantile) / (self.covered + self.above))
+                if abs(self.coverage - quantile) - chance > gate.margin:
+                    return f"its answers cover {self.coverage:.3f} of the truths, not {quantile:g} within {gate.margin:g}"
+        return ""

@@ -179,8 +179,6 @@ class Desk:
         rows = self.examples.window(job.at, job.window, held)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
         label, task = self.model.label, self.model.label.task
-        if task != "binary" and learner.compress is not None:
-            raise Unfit("compress= is judged by the log loss of yes and no, and the label is neither; leave it out")
         names = self.model.name, self.model.inputs
         fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label)
         if left_out := Counter(self.examples.left_out(job.at)) + Counter(rows.beyond):
@@ -196,7 +194,8 @@ class Desk:
         work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
         if learner.compress is not None:
-            onnx, work.compression = compressed(onnx, learner.compress, rows.X, rows.label, timed=self._clock is not None)
+            wanted, timed = learner.compress, self._clock is not None
+            onnx, work.compression = compressed(onnx, wanted, rows.X, rows.label, timed, label, fitted.classes)
         self._ask(answering(onnx, task), work, fitted.classes)
         if task != "multiclass":
             found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)

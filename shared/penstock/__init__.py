@@ -39,7 +39,7 @@ from .function import function
 from .label import label, sources
 from .model import Learner, model
 from .online.client import AsyncFeatureClient, FeatureClient
-from .policy import Policy, canary, every, incremental, labels, no_worse, novelty, on_alarm, shadow, skill
+from .policy import Policy, canary, covers, every, incremental, labels, no_worse, novelty, on_alarm, shadow, skill
 from .profiling.profile import profile
 from .project import Project
 from .replay import replay
@@ -73,6 +73,7 @@ __all__ = [
     "code",
     "compute",
     "count",
+    "covers",
     "decayed_count",
     "decayed_mean",
     "decayed_sum",

@@ -3,7 +3,7 @@
     ps.Learner(batch=..., compress=ps.int8(within=0.002))
 
 The trainer compresses after the fit, and compares both on rows of the window that calibration has not seen. The run record
-has size, log loss, area under the curve and latency of both, and says which is offered and why. What is compressed are the
+has size, latency and the measures of both in their kind of label, and says which is offered and why. What is compressed are the
 matrices of a network; trees and linear models keep their numbers in nodes that no method reaches, and stay as they are.
 """
 
@@ -18,7 +18,8 @@ __all__ = ["Compression", "float16", "int8"]
 
 @dataclass(frozen=True)
 class Compression:
-    """`within`: mean log loss (nats) by which the compressed model may be worse."""
+    """`within`: mean log loss (nats) by which the compressed model may be worse; where the label is a number, the share of the
+    loss of the best constant answer, which is that much of R² (of a quantile: of the skill in pinball loss)."""
 
     method: str
     """int8, int8_dynamic or float16."""
@@ -26,7 +27,7 @@ class Compression:
 
     def __post_init__(self) -> None:
         if not 0 <= self.within < 1:
-            mistake(f"a compression within={self.within}", "say by how much log loss may grow, such as within=0.002")
+            mistake(f"a compression within={self.within}", "say by how much the loss may grow, such as within=0.002")
 
 
 def int8(within: float = 0.002, dynamic: bool = False) -> Compression:

@@ -26,7 +26,7 @@ from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, nearest, together
-from .policy import ANSWERS, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
+from .policy import ANSWERS, Coverage, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
 from .review import Reviewing, fit
 from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
@@ -83,7 +83,7 @@ class Model:
     build: Callable[[], Learner]
     monitors: tuple[Monitor, ...] = ()
     retrain: Retrain = field(default_factory=lambda: Retrain(()))
-    gates: tuple[Gate, ...] = ()
+    gates: tuple[Gate | Coverage, ...] = ()
     rollout: tuple[Stage, ...] = ()
     explain: float = 0.0
     """Share of the answers whose contributions are published with the statistics."""
@@ -168,7 +168,7 @@ def model(
     label: Label,
     monitors: Sequence[Monitor] = (),
     retrain: Retrain | None = None,
-    gates: Sequence[Gate] = (),
+    gates: Sequence[Gate | Coverage] = (),
     rollout: Sequence[Stage] = (),
     explain: float = 0.0,
     value: Value | None = None,
@@ -234,6 +234,8 @@ def model(
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             if review is not None:
                 fit(build.__name__, label, review)
+            if label.quantile is None and any(isinstance(gate, Coverage) for gate in gates):
+                mistake(f"{said}: covers() is of answers that are a quantile", "declare it: ps.label(..., quantile=0.9)")
             rows = fit_canaries(build.__name__, label, canaries)
             for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
                 mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")

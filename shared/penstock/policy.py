@@ -237,6 +237,27 @@ def no_worse(by: float, least: int = 200) -> Gate:
     return Gate(by, least=least)
 
 
+@dataclass(frozen=True)
+class Coverage:
+    """The share of truths that are at most the candidate's answers lies within `margin` of the declared quantile; `confidence`
+    standard errors are allowed for."""
+
+    margin: float
+    confidence: float = 1.64
+    least: int = 200
+
+
+def covers(within: float, least: int = 200) -> Coverage:
+    """A candidate that answers with a quantile passes when the share of truths that are at most its answers is not farther from
+    that quantile than `within`, on `least` labels or more: pinball loss alone may fall while an interval holds less than it says.
+
+        label=ps.label(Arrived.delay, within="48h", quantile=0.9), gates=[ps.no_worse(by=0.2), ps.covers(within=0.03)]
+    """
+    if not 0 < within < 1:
+        mistake(f"covers(within={within}): not a share", "write a number between 0 and 1, such as covers(within=0.03)")
+    return Coverage(within, least=least)
+
+
 LONGEST = 3
 """A stage with too few labels is extended up to this many times its length, and this many windows, then given up."""
 
@@ -273,5 +294,5 @@ class Policy:
 
     monitors: Sequence[Monitor] | None = None
     retrain: Retrain | None = None
-    gates: Sequence[Gate] | None = None
+    gates: Sequence[Gate | Coverage] | None = None
     rollout: Sequence[Stage] | None = None

@@ -103,7 +103,12 @@ def test_the_loss_of_a_quantile_is_scikit_learns(run: tuple[Embedded, Path]) -> 
     loss = metrics.mean_pinball_loss(truth, answer, alpha=0.9)
     assert cohort.measures["served"]["pinball"].value == pytest.approx(loss, rel=1e-12)
     assert cohort.quality["served"].loss / len(some) == pytest.approx(loss, rel=1e-12)
-    assert np.mean(np.array(truth) <= np.array(answer)) > 0.8, "a quantile, not a mean"
+    covered = float(np.mean(np.array(truth) <= np.array(answer)))
+    assert cohort.measures["served"]["coverage"].value == covered > 0.8, "a quantile, not a mean"
+    trials = [
+        d.evidence for d in records(embedded, embedded.topics.models, Decision) if d.model == "at_most" and d.evidence.get("n")
+    ]
+    assert trials and all(0.8 < trial["coverage"] < 1 for trial in trials)
 
 
 def test_measures_of_classes_are_scikit_learns(run: tuple[Embedded, Path]) -> None:
@@ -360,7 +365,11 @@ def test_tables_are_scored_in_bulk_as_the_stream_was(run: tuple[Embedded, Path],
 
 def test_the_quality_of_every_kind_fits_on_a_line_of_100_columns(run: tuple[Embedded, Path]) -> None:
     embedded, _ = run
-    heads = {"hours": ["rmse", "mae", "r2"], "at_most": ["pinball", "mae", "rmse"], "door": ["log loss", "accuracy", "macro f1"]}
+    heads = {
+        "hours": ["rmse", "mae", "r2"],
+        "at_most": ["pinball", "coverage", "mae"],
+        "door": ["log loss", "accuracy", "macro f1"],
+    }
     for model in (hours, at_most, door):
         shown = as_known(records(embedded, embedded.topics.cohorts(model.name), Cohort))
         total = whole(model, [last for _, last in shown])

@@ -9,15 +9,18 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from sklearn import metrics
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
-from sklearn.neural_network import MLPClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from tests.unit.test_quality_measures import COLUMN
 
 import penstock as ps
 from penstock.compression import Compression
 from penstock.errors import DefinitionError
+from penstock.label import Label
 from penstock.records import Compressed
 from penstock.services.trainer.compression import compressed
 from penstock.services.trainer.fitting import _converted, answering
@@ -104,3 +107,79 @@ def test_wrong_declarations_are_told() -> None:
         ps.int8(within=-1)
     with pytest.raises(DefinitionError, match="compress= and no batch="):
         ps.Learner(online=object(), compress=ps.int8())  # type: ignore[arg-type]
+
+
+# --- numbers and classes ----------------------------------------------------------------------------------------------
+
+NUMBER = (ROWS[:, 0] * ROWS[:, 1] + ROWS[:, 2] + 0.3 * DRAWN.normal(size=3000)).astype(np.float64) * 40
+CLASSES = np.array([0, 2, 3])[np.digitize(NUMBER, [-20, 20])]
+NUMBERS = {None: Label(COLUMN, 1, None), 0.9: Label(COLUMN, 1, None, quantile=0.9)}
+NAMED = Label(COLUMN, 1, None, None, ("low", "never", "middle", "high"))
+WIDTHS: dict[str, Any] = {"hidden_layer_sizes": (200, 100), "max_iter": 8, "random_state": 0}
+
+
+@pytest.fixture(scope="module")
+def regressor() -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _converted(make_pipeline(StandardScaler(), MLPRegressor(**WIDTHS)).fit(ROWS, NUMBER), "much", 8, "regression")
+
+
+@pytest.fixture(scope="module")
+def namer() -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return _converted(make_pipeline(StandardScaler(), MLPClassifier(**WIDTHS)).fit(ROWS, CLASSES), "which", 8, "multiclass")
+
+
+@pytest.mark.parametrize(
+    "wanted", [ps.int8(within=0.02), ps.int8(within=0.02, dynamic=True), ps.float16()], ids=lambda w: w.method
+)
+@pytest.mark.parametrize("quantile", [None, 0.9], ids=["mean", "quantile"])
+def test_a_network_of_numbers_is_judged_by_the_share_of_the_loss_of_a_constant(
+    regressor: bytes, wanted: Compression, quantile: float | None
+) -> None:
+    label = NUMBERS[quantile]
+    small, said = compressed(regressor, wanted, ROWS, NUMBER, declared=label)
+    assert said.served and said.after is not None and len(small) < 0.75 * said.before.size, said.reason
+    judged = np.array([at for at in range(3000) if at % 5])
+    truth, answer = NUMBER[judged], answering(regressor, "regression")(ROWS[judged])
+    if quantile is None:
+        assert said.loss == "squared error"
+        assert said.before.loss == pytest.approx(metrics.mean_squared_error(truth, answer))
+        assert said.prior == pytest.approx(truth.var())
+        assert said.before.measures["r2"] - said.after.measures["r2"] <= wanted.within
+        assert {"mae", "rmse"} <= said.after.measures.keys()
+    else:
+        assert said.loss == "pinball loss"
+        assert said.before.loss == pytest.approx(metrics.mean_pinball_loss(truth, answer, alpha=0.9))
+        assert said.before.measures["coverage"] == np.mean(truth <= answer)
+    assert (said.before.log_loss, said.before.auc) == (None, None)
+    assert msgspec.json.decode(msgspec.json.encode(said), type=Compressed) == said
+
+
+@pytest.mark.parametrize(
+    "wanted", [ps.int8(within=0.02), ps.int8(within=0.02, dynamic=True), ps.float16()], ids=lambda w: w.method
+)
+def test_a_network_of_classes_is_judged_by_its_log_loss(namer: bytes, wanted: Compression) -> None:
+    small, said = compressed(namer, wanted, ROWS, CLASSES, declared=NAMED, classes=("low", "middle", "high"))
+    assert said.served and said.after is not None and len(small) < 0.75 * said.before.size, said.reason
+    judged = np.array([at for at in range(3000) if at % 5])
+    answer = answering(namer, "multiclass")(ROWS[judged])
+    shares = answer / answer.sum(axis=1, keepdims=True)  # float32 in the graph
+    assert said.before.loss == said.before.log_loss == pytest.approx(metrics.log_loss(CLASSES[judged], shares), abs=1e-5)
+    assert said.before.measures["accuracy"] == np.mean(np.array([0, 2, 3])[answer.argmax(axis=1)] == CLASSES[judged])
+    assert said.after.measures["accuracy"] > 0.8
+    assert said.prior is None
+
+
+def test_a_loss_of_numbers_or_classes_beyond_the_bound_keeps_the_original(regressor: bytes, namer: bytes) -> None:
+    kept, said = compressed(regressor, ps.int8(within=1e-7, dynamic=True), ROWS, NUMBER, declared=NUMBERS[None])
+    assert (kept, said.served) == (regressor, False)
+    assert said.reason.startswith("its squared error is +") and said.prior is not None
+    assert said.reason.endswith(f"at most {1e-7 * said.prior:+g} was allowed")
+    kept, said = compressed(
+        namer, ps.int8(within=0.0, dynamic=True), ROWS, CLASSES, declared=NAMED, classes=("low", "middle", "high")
+    )
+    assert (kept, said.served) == (namer, False)
+    assert said.reason.startswith("its log loss is +")

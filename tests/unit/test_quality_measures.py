@@ -272,6 +272,7 @@ def test_errors_of_numbers_are_scikit_learns_and_add(seed: int, quantile: float 
         loss = metrics.mean_pinball_loss(truth, answer, alpha=quantile)
         assert found["pinball"].value == pytest.approx(loss, rel=1e-14)
         assert together.loss / 400 == pytest.approx(loss, rel=1e-14)
+        assert found["coverage"].value == np.mean(truth <= answer)
     else:
         assert together.loss / 400 == pytest.approx(metrics.mean_squared_error(truth, answer), rel=1e-14)
 

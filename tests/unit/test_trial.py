@@ -10,8 +10,8 @@ from itertools import combinations
 import msgspec
 import pytest
 
-from penstock.policy import Gate
-from penstock.records import Paired, Statistic
+from penstock.policy import Coverage, Gate
+from penstock.records import Errors, Paired, Quality, Statistic
 from penstock.services.registry.trial import Trial
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
@@ -89,3 +89,34 @@ def test_only_events_that_both_were_asked_about_are_evidence() -> None:
     assert (trial.n, trial.mean) == (500, pytest.approx(-0.0995))
     apart = Trial(subject="v2", against="v1", until=START).grown(window(1, [*easy, {"v2": 0.8, "served": 0.8}]))
     assert (apart.n, apart.windows) == (0, 1)
+
+
+def _covering(day: int, covered: int, above: int, gap: float = 0.0) -> Statistic:
+    """A closed window in which v2 answered with a quantile that so many truths were up to, and above."""
+    made = window(day, [{"v1": 1.0, "v2": 1.0 + gap}] * (covered + above))
+    quality = {"v2": Quality(n=covered + above, errors=Errors(covered={0: above, 1: covered}))}
+    return msgspec.structs.replace(made, quality=quality, loss="pinball loss")
+
+
+@pytest.mark.parametrize(
+    ("covered", "verdict"),
+    [(450, "pass"), (430, "pass"), (405, "fail"), (499, "fail")],
+    ids=["nine in ten", "within the margin", "too few", "too many"],
+)
+def test_a_gate_on_coverage_refuses_a_quantile_that_holds_too_few_truths_or_too_many(covered: int, verdict: str) -> None:
+    gates = [Gate(margin=0.1), Coverage(margin=0.03)]
+    trial = Trial(subject="v2", against="v1", until=START).grown(_covering(1, covered, 500 - covered))
+    assert trial.coverage == covered / 500 == trial.evidence()["coverage"]
+    assert trial.verdict(gates, 0.9) == verdict
+    assert trial.words.endswith(f"on 500 outcomes, coverage {covered / 500:.3f}")
+    if verdict == "fail":
+        assert trial.fault(gates, 0.9) == f"its answers cover {covered / 500:.3f} of the truths, not 0.9 within 0.03"
+    few = Trial(subject="v2", against="v1", until=START).grown(_covering(1, covered // 10, 10))
+    assert few.verdict(gates, 0.9) == "inconclusive"
+    assert msgspec.convert(trial.evidence(), Trial) == trial
+
+
+def test_coverage_before_a_trial_began_is_not_its_own() -> None:
+    before = msgspec.structs.replace(_covering(1, 10, 490), paired={})
+    trial = Trial(subject="v2", against="v1", until=START).grown(before).grown(_covering(2, 45, 5))
+    assert (trial.covered, trial.above, trial.n) == (45, 5, 50)

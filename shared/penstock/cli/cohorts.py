@@ -22,7 +22,7 @@ SHOWN: Final = {
     "multiclass": ("log_loss", "accuracy", "macro_f1"),
 }
 """Measures of the table, that of the loss first; three of them fit on a line, and --json has all."""
-QUANTILE: Final = ("pinball", "mae", "rmse")
+QUANTILE: Final = ("pinball", "coverage", "mae")
 MOST: Final = 3
 
 
@@ -57,6 +57,8 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
     screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
+    if (quantile := model.label.quantile) is not None:
+        screen.note(f"  coverage: the share of truths that are at most the answer; {quantile:g} of them are meant to be")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")

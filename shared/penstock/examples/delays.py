@@ -35,7 +35,7 @@ def delay() -> ps.Learner:
     label=ps.label(Arrived.delay, within="48h", quantile=0.9),
     monitors=[ps.skill(floor=0.0, over="7d", every="1d")],
     retrain=ps.every("14d"),
-    gates=[ps.no_worse(by=0.2)],  # minutes, those above the answer weighing nine times as much
+    gates=[ps.no_worse(by=0.2), ps.covers(within=0.05)],  # minutes, those above the answer weighing nine times as much
     rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
 )
 def at_worst() -> ps.Learner:

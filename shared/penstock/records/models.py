@@ -27,10 +27,15 @@ class Weighed(msgspec.Struct, frozen=True, kw_only=True):
 
     size: int
     log_loss: float | None
-    """Null where it does not give a probability for every row."""
+    """Null where the label is a number, or it does not give a probability for every row."""
     auc: float | None
+    """Null where the label is not of yes and no."""
     latency: float | None
     """Seconds for one row, the median of 100; null where nothing is timed (a replay)."""
+    loss: float | None = None
+    """Mean loss, see `Compressed.loss`; null where it does not answer every row."""
+    measures: dict[str, float] = {}
+    """All measures of its kind of label, as monitoring has them."""
 
 
 class Compressed(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +44,7 @@ class Compressed(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     """int8, int8_dynamic or float16."""
     within: float
-    """By how much log loss was allowed to grow."""
+    """By how much log loss was allowed to grow; where the label is a number, the loss as a share of `prior`."""
     served: bool
     """Whether the compressed model is the one offered; else the original is."""
     reason: str
@@ -47,6 +52,10 @@ class Compressed(msgspec.Struct, frozen=True, kw_only=True):
     before: Weighed
     after: Weighed | None
     """Null where nothing could be compressed."""
+    loss: str = "log loss"
+    """Which loss was judged."""
+    prior: float | None = None
+    """Of labels that are numbers: the mean loss of the best constant answer to the same rows."""
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):

@@ -24,6 +24,9 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pinball_squares: dict[int, int] = {}
     sizes: dict[int, int] = {}
     """Truths counted by size, in steps of 1 % (statistics/errors.py)."""
+    covered: dict[int, int] = {}
+    """Answers whose truth was at most the quantile that was answered (1), or above it (0); empty where the label declares none,
+    and of answers counted before this field was."""
 
 
 class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

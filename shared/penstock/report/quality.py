@@ -32,12 +32,12 @@ __all__ = [
 
 HEADLINES: Final = ("log_loss", "pinball", "mae", "rmse", "accuracy")
 """The measure that a report goes by: the first of these that is measured."""
-SECOND: Final = ("auc", "accuracy", "rmse", "r2")
+SECOND: Final = ("auc", "coverage", "accuracy", "rmse", "r2")
 """Drawn beside it: the first of these that is measured, and is another."""
 HIGHER: Final = frozenset({"auc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1", "f2", "kappa",
                            "kappa_temporal", "value", "r2", "macro_f1", "weighted_f1"})  # fmt: skip
 """Of these more is better, of all others less."""
-MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "bias", "pinball"})
+MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "bias", "pinball", "coverage"})
 """Means over outcomes: of several cohorts together, the mean weighted by outcomes is exact."""
 STEPS: Final = 90
 """Points of a line; neighbours in time are added together where there are more."""
@@ -218,7 +218,8 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
     picture = chart(lines, f"{spoken(measure)} over time", span_of(records), x_names(records), marks, shades)
     keys = [(line.tone, line.name) for line in reversed(lines)] + ([("mark", "a version takes charge")] if marks else [])
     keys += [("shade", "an alarm stands")] if shades else []
-    way = "more is better" if measure in HIGHER else "less is better"
+    near = measure == "coverage" and f"best near {records.model.label.quantile:g}, the quantile that is asked for"
+    way = near or ("more is better" if measure in HIGHER else "less is better")
     return Drawn(picture + key(keys), f"{begun(spoken(measure))} by when the answers were given ({way})")
 
 

@@ -5,6 +5,7 @@
     r2                       1 - mean square error / variance of the truths; delta method, as if the two varied apart (where large
                              truths have large errors it is wider than it need be)
     pinball                  mean loss of a quantile (Koenker and Bassett 1978)
+    coverage                 share of the truths that are at most the quantile answered: near it where it is right; Wilson 1927
 
 Baselines answer every event alike. Of these bias, rmse and r2 are exact; mae, pinball and the spread of squares come from the
 truths counted by size in steps of 1 %, which is exact to half of that.
@@ -16,9 +17,10 @@ from fractions import Fraction
 from math import exp, hypot, log, sqrt
 
 from ..records import Errors, Measure
+from .binary import wilson
 from .exact import add, total, valued, whole
 
-__all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of"]
+__all__ = ["alike", "coverage", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of"]
 
 Z = 1.959963984540054
 STEP = log(1.01)
@@ -72,6 +74,8 @@ def erred(errors: Errors, answer: float, truth: float, quantile: float | None, s
     if quantile is None:
         return square
     loss = pinball(truth, answer, quantile)
+    side = int(truth <= answer)
+    errors.covered[side] = errors.covered.get(side, 0) + sign
     add(errors.pinball, loss, sign)
     add(errors.pinball_squares, loss * loss, sign)
     return loss
@@ -108,7 +112,24 @@ def alike(errors: Errors, n: int, answer: float, quantile: float | None) -> Erro
         pinball=total([sum(loss * count for loss, count in losses)]),
         pinball_squares=total([sum(loss * loss * count for loss, count in losses)]),
         sizes=errors.sizes,
+        covered=_covered(errors, answer) if quantile else {},
     )
+
+
+def _covered(errors: Errors, answer: float) -> dict[int, int]:
+    """Truths up to an answer, to half a per cent of their size."""
+    up_to = sum(count for place, count in errors.sizes.items() if place <= size_of(answer))
+    return {0: sum(errors.sizes.values()) - up_to, 1: up_to}
+
+
+def coverage(errors: Errors) -> Measure | None:
+    """The share of truths that are at most the quantile answered, with its 95 % interval; None where none were counted.
+
+    >>> coverage(Errors(covered={0: 1, 1: 9})).value
+    0.9
+    """
+    above, covered = errors.covered.get(0, 0), errors.covered.get(1, 0)
+    return wilson(covered, above + covered) if min(above, covered) >= 0 else None
 
 
 def measured_errors(errors: Errors, n: int, quantile: float | None = None) -> dict[str, Measure]:
@@ -140,6 +161,8 @@ def measured_errors(errors: Errors, n: int, quantile: float | None = None) -> di
         )
     if quantile is not None:
         found["pinball"] = _mean(valued(errors.pinball), valued(errors.pinball_squares), n, 0.0)
+        if (share := coverage(errors)) is not None:
+            found["coverage"] = share
     return dict(sorted(found.items()))
 
 
