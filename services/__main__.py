@@ -103,8 +103,9 @@ def archive(machine: Machine) -> None:
     from .feature_store.archive import Archive
     from .feature_store.archivist import serve
 
-    kept = Archive(machine.topics, machine.log, machine.settings.offline, machine.settings.keep)
-    machine.tasks += [partial(kept.run, machine.stop), partial(serve, kept, machine.stop)]
+    settings = machine.settings
+    kept = [Archive(machine.topics, machine.log, settings.offline, settings.keep, whole) for whole in (False, True)]
+    machine.tasks += [*(partial(each.run, machine.stop) for each in kept), partial(serve, kept, machine.stop)]
 
 
 def backfill(machine: Machine) -> None:

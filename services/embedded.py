@@ -14,14 +14,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import pyarrow as pa
 
 from penstock.artefact import Artefacts
-from penstock.cli import broker
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
 from penstock.offline import Location
-from penstock.offline.columns import WholeColumns
 from penstock.project import Project
 from penstock.publish import FOREVER
 from penstock.records import Clock, Decision
@@ -35,7 +32,6 @@ from penstock.topics import Topics
 from .feature_store import quality
 from .feature_store import service as feature_store
 from .feature_store.archive import Archive
-from .feature_store.writer import TableWriter
 from .inference import service as inference
 from .inference.meters import Meters
 from .inference.sessions import Sessions
@@ -78,8 +74,8 @@ class Embedded:
                 ControlLoop(Trainer(self.topics, self.log, self.artefacts, seed=seed), self.log, "trainer"),
                 ControlLoop(Registry(self.topics), self.log, "registry"),
             ]
-        self._tables = tables if tables is None or isinstance(tables, Location) else Location(tables)
-        self.archive = Archive(self.topics, self.log, self._tables) if self._tables is not None else None
+        self.archive = Archive(self.topics, self.log, tables) if tables is not None else None
+        self._said = Archive(self.topics, self.log, tables, whole=True) if tables is not None else None
         self.learning = 0.0
         """Processor seconds that the trainer has worked: what it fitted, taught, and read for that."""
 
@@ -117,24 +113,11 @@ class Embedded:
             keep(self.artefacts.root, self.topics.models, (await held(self.log, self.topics.models))[0])
         for lane in self.lanes:
             await lane.close()
-        if self.archive is not None and self._tables is not None:
+        if self.archive is not None and self._said is not None:
             await self.archive.close()
-            await self._keep(self._tables)
-
-    async def _keep(self, tables: Location) -> None:
-        """Beside the tables what was counted and decided, which on Kafka its topics keep: a report is made from it."""
-        project, topics = self.project, self.topics
-        names = [topics.alarms, topics.runs, topics.models, topics.partials] if project.models else []
-        names += [name for model in project.models for name in (topics.statistics(model.name), topics.cohorts(model.name))]
-        for name, identity in (await self.log.identities(names)).items():
-            writer = TableWriter(tables, name, WholeColumns())
-            writer.open(identity, 1)
-            whole = [found.value async for found in broker.held(self.log, name)]
-            decoded = writer.columns.decode(whole)
-            if not len(decoded.kept):
-                continue
-            place = {"partition": pa.array(np.zeros(len(decoded.kept), np.int32)), "offset": pa.array(decoded.kept)}
-            writer.append(pa.table({**place, **decoded.columns}), {0: len(whole)}, {})
+            while await self._said.turn():
+                pass
+            await self._said.close()
 
 
 def scoring(artefacts: Artefacts, project: Project) -> Any:

@@ -35,7 +35,7 @@ from penstock.event import from_micros, to_micros
 from penstock.files import in_folder
 from penstock.harness.policies import Tried
 from penstock.harness.result import Records, Result, result
-from penstock.log import Log, Partition
+from penstock.log import Log, Partition, Readable
 from penstock.model import Model
 from penstock.offline import Tables
 from penstock.policy import Labels, Policy
@@ -177,14 +177,15 @@ def _events(settings: Settings, project: Project, folder: Path | None, utc: bool
 
 def _partials(settings: Settings, project: Project, model: Model, until: int) -> list[Partial]:
     """What was counted of a model, each record once, in the order of the log."""
-    topic = Topics(project).partials
+    topics = Topics(project)
+    topic = topics.partials
 
-    async def work(log: Log) -> list[Partial]:
+    async def work(log: Readable) -> list[Partial]:
         broker.known(topic, await log.describe())
         repeats, decode = Redelivered(), msgspec.json.Decoder(Partial).decode
-        return [decode(value or b"") for *_, value, headers in await read_all(log, topic) if repeats.new(headers)]
+        return [decode(one.value or b"") async for one in broker.held(log, topic) if repeats.new(one.headers)]
 
-    found = [p for p in broker.use(settings, work, f"reading {topic}") if p.model == model.name and p.end <= until]
+    found = [p for p in broker.read(settings, topics, work, f"reading {topic}") if p.model == model.name and p.end <= until]
     if not found:
         raise PenstockError(f"no window of {model.name} was counted", "replay its events instead, without --as-served")
     return found

@@ -25,7 +25,7 @@ import structlog
 
 from penstock.log import Batch, Log, Member, Partition, Send
 from penstock.offline import Location
-from penstock.offline.columns import columns_of
+from penstock.offline.columns import columns_of, whole_of
 from penstock.offline.upkeep import KEEP
 from penstock.records import Commit
 from penstock.runtime.lane import numbered
@@ -68,14 +68,19 @@ class Pending:
 
 class Archive:
     """The share of the archive that this process holds. `turn` drives it as a lane's does; `run` also commits by age, compacts,
-    and deletes what no version younger than `keep` and no training set needs (None: nothing)."""
+    and deletes what no version younger than `keep` and no training set needs (None: nothing). `whole`: of the topics of one
+    partition, of what is counted, decided and said (`whole_of`), else of all others: members of a group share equal partitions.
+    """
 
     name = "archive"
 
-    def __init__(self, topics: Topics, log: Log, location: Location | Path | str, keep: timedelta | None = KEEP) -> None:
+    def __init__(
+        self, topics: Topics, log: Log, location: Location | Path | str, keep: timedelta | None = KEEP, whole: bool = False
+    ) -> None:
         self._topics, self._log, self._keep = topics, log, keep
         self._location = location if isinstance(location, Location) else Location(location)
-        self._columns = columns_of(topics)
+        self._columns, self._partitions = (whole_of(topics), 1) if whole else (columns_of(topics), topics.partitions)
+        self._group = f"{topics.prefix}.{self.name}" + (".whole" if whole else "")
         self._writers = {topic: TableWriter(self._location, topic, columns) for topic, columns in self._columns.items()}
         self._identities: dict[str, str] = {}
         self._pending: dict[str, Pending] = {}
@@ -102,8 +107,7 @@ class Archive:
             if not await self._leads():
                 await asyncio.sleep(wait)
                 return False
-            group = f"{self._topics.prefix}.{self.name}"
-            self._member = await self._patient(lambda: self._log.join(group, sorted(self._columns)))
+            self._member = await self._patient(lambda: self._log.join(self._group, sorted(self._columns)))
         if self._member.generation != self._generation:
             await self._open(self._member)
         batches = await self._patient(lambda: self._member.read(READ_RECORDS, wait))  # type: ignore[union-attr]
@@ -192,7 +196,7 @@ class Archive:
             try:
                 identities = await self._patient(lambda: self._log.identities(topics))
                 for topic in topics:
-                    opened = partial(self._writers[topic].open, identities[topic], self._topics.partitions)
+                    opened = partial(self._writers[topic].open, identities[topic], self._partitions)
                     await self._patient(lambda opened=opened: asyncio.to_thread(opened))  # type: ignore[misc]
                 self._identities = identities  # from here on there are positions to look at
                 break
@@ -302,8 +306,7 @@ class Harvest:
 
 
 def _harvest(writer: TableWriter, batches: list[Batch]) -> Harvest:
-    """The rows of batches: without tombstones, what was sent twice by services that number what they send, and what fits no
-    column."""
+    """The rows of batches: without what was sent twice by services that number what they send, and what fits no column."""
     import numpy as np
     import pyarrow as pa
 
@@ -316,10 +319,10 @@ def _harvest(writer: TableWriter, batches: list[Batch]) -> Harvest:
         wanted = range(len(batch))
         if columns.numbered and batch.headers:
             wanted = [i for i in wanted if _new(batch, i, number, writer, seen)]  # type: ignore[assignment]
-        values, headers = batch.values, batch.headers
+        values, headers, keys = batch.values, batch.headers, batch.keys
         if len(wanted) < len(batch):
-            values, headers = [values[i] for i in wanted], [headers[i] for i in wanted]
-        decoded = columns.decode(values, headers)
+            values, headers, keys = ([of[i] for i in wanted] for of in (values, headers, keys))  # type: ignore[assignment]
+        decoded = columns.decode(values, headers, keys)
         refused += len(values) - len(decoded.kept)
         places = np.asarray(batch.offsets, np.int64)[np.asarray(wanted, np.int64)[decoded.kept]]
         place = {"partition": pa.array(np.full(len(places), number, np.int32)), "offset": pa.array(places)}

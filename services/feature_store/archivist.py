@@ -124,7 +124,7 @@ class Archivist:
             self._told = told
 
 
-async def serve(archive: Archive, stop: asyncio.Event) -> None:
+async def serve(archives: Sequence[Archive], stop: asyncio.Event) -> None:
     """The archive's end: say how far it is until `stop` is set, and set it when the parent has closed our standard input."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -134,7 +134,10 @@ async def serve(archive: Archive, stop: asyncio.Event) -> None:
         cpu, memory = (
             REGISTRY.get_sample_value(f"process_{name}") or 0.0 for name in ("cpu_seconds_total", "resident_memory_bytes")
         )
-        told = Told(archive.missing(), archive.read, archive.written, await archive.behind(), cpu, int(memory))
+        missing = next(filter(None, (each.missing() for each in archives)), "")
+        read, written = sum(each.read for each in archives), sum(each.written for each in archives)
+        behind = sum([await each.behind() for each in archives])
+        told = Told(missing, read, written, behind, cpu, int(memory))
         with suppress(BrokenPipeError):
             print(msgspec.json.encode(told).decode(), flush=True)
         await _within(stop, TELL_SECONDS)

@@ -136,23 +136,42 @@ class Topics:
             found += [
                 _contract(self.predictions(name), n, "event id", records.Prediction, "inference", "monitoring feature_store you"),
                 _contract(self.outcomes(name), n, "event id", records.Outcome, "monitoring", "trainer feature_store you"),
-                _contract(self.statistics(name), 1, "window", records.Statistic, "monitoring", "trainer registry dashboard you"),
-                _contract(self.cohorts(name), 1, "cohort", records.Cohort, "monitoring", "you"),
+                _contract(
+                    self.statistics(name),
+                    1,
+                    "window",
+                    records.Statistic,
+                    "monitoring",
+                    "trainer registry dashboard feature_store you",
+                ),
+                _contract(self.cohorts(name), 1, "cohort", records.Cohort, "monitoring", "feature_store you"),
             ]
         alarming = "feature_store monitoring trainer" if self.project.models else "feature_store"
-        heard = "trainer monitoring dashboard you" if self.project.models else "monitoring you"
+        heard = "trainer monitoring dashboard feature_store you" if self.project.models else "monitoring feature_store you"
         found += [
             _contract(self.surveys, 1, "topic", None, "feature_store", "feature_store", max_bytes=16 << 20),
-            _contract(self.quality, 1, "topic / day", records.DataQuality, "feature_store", "you"),
+            _contract(self.quality, 1, "topic / day", records.DataQuality, "feature_store", "feature_store you"),
             _contract(self.alarms, 1, "model or topic", records.Alarm, alarming, heard),
-            _contract(self.silences, 1, "subject / cause", records.Silence, "you", "monitoring you", compacted=True),
-            _contract(self.notices, 1, "subject / cause", records.Notice, "monitoring", "monitoring you", max_bytes=4 << 20),
+            _contract(
+                self.silences, 1, "subject / cause", records.Silence, "you", "monitoring feature_store you", compacted=True
+            ),
+            _contract(
+                self.notices,
+                1,
+                "subject / cause",
+                records.Notice,
+                "monitoring",
+                "monitoring feature_store you",
+                max_bytes=4 << 20,
+            ),
         ]
         if self.project.models:
             found += [
                 _contract(self.inferences, n, "request id", records.Inference, "inference", "you"),
-                _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring", max_bytes=16 << 20),
-                _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard"),
+                _contract(
+                    self.partials, 1, "model", records.Partial, "monitoring", "monitoring feature_store", max_bytes=16 << 20
+                ),
+                _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard feature_store"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
                 _contract(
                     self.models,
@@ -160,29 +179,31 @@ class Topics:
                     "model / version",
                     records.Decision,
                     "registry",
-                    "inference monitoring registry dashboard",
+                    "inference monitoring registry dashboard feature_store",
                     compacted=True,
                     max_bytes=4 << 20,
                 ),
                 _contract(self.commands, 1, "model", records.Command, "you", "registry trainer"),
-                _contract(self.quarantines, 1, "quarantine", records.Quarantine, "you", "trainer you", compacted=True),
+                _contract(
+                    self.quarantines, 1, "quarantine", records.Quarantine, "you", "trainer feature_store you", compacted=True
+                ),
             ]
         if self.reviewing:
             people = "you inference dashboard"
             found += [
-                _contract(self.flags, n, "event id", records.Flag, people, "monitoring you"),
-                _contract(self.reviews, n, "event id", records.Review, people, "monitoring you"),
+                _contract(self.flags, n, "event id", records.Flag, people, "monitoring feature_store you"),
+                _contract(self.reviews, n, "event id", records.Review, people, "monitoring feature_store you"),
                 _contract(
                     self.queue,
                     n,
                     "event id / model",
                     records.Queued,
                     "monitoring",
-                    "dashboard you",
+                    "dashboard feature_store you",
                     compacted=True,
                     max_bytes=4 << 20,
                 ),
-                _contract(self.reviewed, n, "event id", records.Reviewed, "monitoring", "dashboard you"),
+                _contract(self.reviewed, n, "event id", records.Reviewed, "monitoring", "dashboard feature_store you"),
             ]
         found.append(_contract(self.archive, 1, "table", records.Commit, "feature_store", "you"))
         passing = (f"{self.prefix}.hops.", f"{self.prefix}.shadow.")

@@ -223,7 +223,7 @@ def test_asyncapi_names_the_groups_that_the_data_services_really_join(tmp_path: 
         if operation["action"] == "receive" and (group := operation["bindings"]["kafka"].get("groupId"))
     }
     assert {found for found in said if found[0] in lanes} == joined
-    archived = set(Archive(TOPICS, log, tmp_path).reads)
+    archived = {topic for whole in (False, True) for topic in Archive(TOPICS, log, tmp_path, whole=whole).reads}
     apart = {topic for lane in quality.lanes(TOPICS, log, store) for topic in (*lane._shared, *lane._follows)}
     for service, own in lanes.items():
         read = {topic for lane in own for topic in (*lane._shared, *lane._follows)}

@@ -98,7 +98,7 @@ def test_it_ends_with_its_standard_input_and_has_said_how_far_it_is(
         assert await archive.behind() == 10
         running = asyncio.ensure_future(archive.run(stop))
         os.close(theirs)
-        await serve(archive, stop)
+        await serve([archive], stop)
         await running
         assert await archive.behind() == 0
         await archive.close()

@@ -12,7 +12,7 @@ from . import screen
 from .options import command, project_settings, settings_of, topics_of
 
 if TYPE_CHECKING:
-    from ..log import Log
+    from ..log import Log, Readable
     from ..records import Notice, Silence
     from ..topics import Topics
 
@@ -30,7 +30,7 @@ def _group() -> None:
     """Who is told of alarms, what they were told, and what they want not to hear."""
 
 
-@command(app, name="list")
+@command(app, name="list", kept=True)
 def listed(
     newest: Annotated[int, typer.Option("--newest", min=1, help="At most so many notices, the newest.")] = 20,
 ) -> None:
@@ -46,13 +46,13 @@ def listed(
     settings = project_settings()
     topics = topics_of(settings)
 
-    async def work(log: Log) -> tuple[list[Notice], list[Silence], datetime]:
+    async def work(log: Readable) -> tuple[list[Notice], list[Silence], datetime]:
         broker.known(topics.notices, await log.describe())
         said = [msgspec.json.decode(found.value or b"", type=Notice) async for found in broker.held(log, topics.notices)]
         now = await stream_now(log, topics)
         return said[-newest:], [s for s in await _silences(log, topics) if s.until > now], now
 
-    notices, silences, now = broker.use(settings, work, f"reading {topics.notices}")
+    notices, silences, now = broker.read(settings, topics, work, f"reading {topics.notices}")
     table = [(f"{n.alarms[0].at:%Y-%m-%d %H:%M}", n.subject, n.cause, n.state, _signals(n)) for n in notices]
     quiet = [
         f"  silent  {s.subject} {s.cause} until {s.until:%Y-%m-%d %H:%M}, {s.actor}: {s.reason or 'no reason given'}".rstrip()
@@ -184,7 +184,7 @@ def export(
     screen.note(f"check:  promtool check rules {to}/prometheus/rules.yml   see the head of {to}/prometheus/prometheus.yml")
 
 
-async def _silences(log: Log, topics: Topics) -> list[Silence]:
+async def _silences(log: Readable, topics: Topics) -> list[Silence]:
     """Those that were not taken back."""
     import msgspec
 
@@ -200,21 +200,23 @@ async def _silences(log: Log, topics: Topics) -> list[Silence]:
     return list(found.values())
 
 
-async def stream_now(log: Log, topics: Topics) -> datetime:
-    """The time of the stream: up to which the feature store has closed it, else that of the newest alarm, else the wall's."""
+async def stream_now(log: Readable, topics: Topics) -> datetime:
+    """The time of the stream: up to which the feature store has closed it, else that of the newest window or alarm, else the
+    wall's."""
     import msgspec
 
     from ..event import from_micros
-    from ..records import Alarm, Clock
+    from ..records import Clock
     from ..runtime.telemetry import ENDED
     from . import broker
 
-    said = [msgspec.json.decode(found.value or b"", type=Clock) async for found in broker.held(log, topics.clock)]
+    there = topics.clock in await log.describe()  # tables keep no clock
+    clocks = [found.value or b"" async for found in broker.held(log, topics.clock)] if there else []
+    said = [msgspec.json.decode(value, type=Clock) for value in clocks]
     closed = {one.publisher: one.before for one in said if one.publisher.startswith("feature_store.") and 0 < one.before < ENDED}
     if closed:
         return from_micros(min(closed.values()))
-    alarms = [msgspec.json.decode(found.value or b"", type=Alarm).at async for found in broker.held(log, topics.alarms)]
-    return max(alarms, default=_wall())
+    return await broker.latest(log, topics) or _wall()
 
 
 def _wall() -> datetime:

@@ -1,4 +1,5 @@
-"""Where the log is, for commands that use it: the broker that is set, else the one that `penstock up` runs."""
+"""Where the log is, for commands that use it: the broker that is set, else the one that `penstock up` runs; for those that only
+read what is counted, decided and said, else the offline tables."""
 
 from __future__ import annotations
 
@@ -10,12 +11,15 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from ..errors import PenstockError, Unreachable
-from ..log import Batch, Headers, Log, LogError, Partition
+from ..log import Batch, Headers, Log, LogError, Partition, Readable
 from ..log.security import PLAIN, Security
 from . import screen
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from ..settings import Settings
+    from ..topics import Topics
 
 __all__ = [
     "Found",
@@ -25,6 +29,8 @@ __all__ = [
     "flat",
     "held",
     "known",
+    "latest",
+    "read",
     "records",
     "refusal",
     "security_of",
@@ -36,6 +42,8 @@ T = TypeVar("T")
 
 AT_ONCE: Final = 500
 """Records in one read."""
+NEWEST: Final = 100
+"""Records that are asked for the time of the stream: the last ones may close all time, at its end."""
 
 
 class Found(NamedTuple):
@@ -56,6 +64,58 @@ def use(settings: Settings, work: Callable[[Log], Awaitable[T]], doing: str) -> 
             return await screen.patiently(work(log), doing) if doing else await work(log)
 
     return asyncio.run(inside())
+
+
+def read(settings: Settings, topics: Topics, work: Callable[[Readable], Awaitable[T]], doing: str) -> T:
+    """Do something with what is counted, decided and said: with the log, or where no broker is set and none runs here (or with
+    --tables) with what the offline tables keep of it, which is said."""
+    from ..offline import Tables
+    from ..offline.kept import KeptLog
+    from .options import chosen
+
+    if not chosen.tables and servers(settings)[0]:
+        try:
+            return use(settings, work, doing)
+        except Unreachable as error:
+            raise Unreachable(str(error), f"{error.fix}   or from the tables:  --tables") from None
+    kept = KeptLog(Tables(settings.offline), topics)
+    if not kept.there and not chosen.tables:
+        try:
+            return use(settings, work, doing)
+        except Unreachable as error:
+            fix = "or make tables of your files:  penstock simulate --input DIR --tables OUT, then PENSTOCK_TABLES=OUT"
+            raise Unreachable(str(error), f"{error.fix}   {fix}") from None
+
+    async def inside() -> T:
+        found = await screen.patiently(work(kept), doing)
+        until = await latest(kept, topics)
+        said = "from the tables" + (f", up to {until:%Y-%m-%d %H:%M}" if until else f" in {settings.offline}")
+        if said != chosen.told:  # a command may read twice
+            screen.note(said)
+        chosen.told = said
+        return found
+
+    return asyncio.run(inside())
+
+
+async def latest(log: Readable, topics: Topics) -> datetime | None:
+    """The stream time of the newest window, day or alarm that a log tells of; None where it tells of none."""
+    import msgspec
+
+    from ..records import Alarm, DataQuality, Statistic
+    from ..report.records import FOREVER
+
+    there = await log.describe()
+    found: list[datetime] = []
+    kinds: dict[str, Any] = {topics.statistics(model.name): Statistic for model in topics.project.models}
+    for topic, kind in (kinds | {topics.quality: DataQuality, topics.alarms: Alarm}).items():
+        if topic in there:
+            ends = await log.ends([topic])
+            begins = await log.begins([topic])
+            newest = {place: max(end - NEWEST, begins[place]) for place, end in ends.items()}
+            said = [msgspec.json.decode(each.value or b"", type=kind) async for each in records(log, newest, ends)]
+            found += [each.at if isinstance(each, Alarm) else each.end for each in said]
+    return max((at for at in found if at.year < FOREVER), default=None)
 
 
 def refusal(error: LogError) -> PenstockError:
@@ -123,13 +183,13 @@ def known(topic: str, counts: dict[str, int]) -> str:
     raise PenstockError(f"topic {topic} does not exist", f"did you mean {near[0]}?" if near else "penstock topics list")
 
 
-async def held(log: Log, topic: str) -> AsyncIterator[Found]:
+async def held(log: Readable, topic: str) -> AsyncIterator[Found]:
     """Every record that a topic holds now."""
     async for found in records(log, await log.begins([topic]), await log.ends([topic])):
         yield found
 
 
-async def records(log: Log, starts: dict[Partition, int], until: dict[Partition, int]) -> AsyncIterator[Found]:
+async def records(log: Readable, starts: dict[Partition, int], until: dict[Partition, int]) -> AsyncIterator[Found]:
     """Records from `starts` up to `until`. Order holds within a partition."""
     left = {p for p, start in starts.items() if start < until[p]}
     if not left:

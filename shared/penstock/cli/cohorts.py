@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from ..log import Log
+from ..log import Readable
 from . import broker, screen
 
 if TYPE_CHECKING:
     from ..model import Model
     from ..records import Cohort, Estimate, Measure
     from ..settings import Settings
+    from ..topics import Topics
 
 __all__ = ["cell", "held", "nothing", "show", "table", "whole"]
+
+T = TypeVar("T")
 
 SHOWN: Final = {
     "binary": ("log_loss", "auc", "value", "accuracy"),
@@ -26,24 +29,28 @@ QUANTILE: Final = ("pinball", "coverage", "mae")
 MOST: Final = 3
 
 
-def held(settings: Settings, topic: str) -> list[Cohort]:
+def held(settings: Settings, topics: Topics, model: str) -> list[Cohort]:
     """All that was said of the cohorts of a model."""
-    import msgspec
-
     from ..records import Cohort
 
-    async def work(log: Log) -> list[Cohort]:
+    return _all(settings, topics, topics.cohorts(model), Cohort)
+
+
+def _all(settings: Settings, topics: Topics, topic: str, kind: type[T]) -> list[T]:
+    import msgspec
+
+    async def work(log: Readable) -> list[T]:
         broker.known(topic, await log.describe())
-        return [msgspec.json.decode(found.value or b"", type=Cohort) async for found in broker.held(log, topic)]
+        return [msgspec.json.decode(found.value or b"", type=kind) async for found in broker.held(log, topic)]
 
-    return broker.use(settings, work, f"reading {topic}")
+    return broker.read(settings, topics, work, f"reading {topic}")
 
 
-def show(settings: Settings, topic: str, model: Model, cohorts: int, known: datetime | None) -> None:
+def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: datetime | None) -> None:
     """Print the newest cohorts of a model."""
     from ..report.records import as_known
 
-    shown = as_known(held(settings, topic), known)[-cohorts:]
+    shown = as_known(held(settings, topics, model.name), known)[-cohorts:]
     total = whole(model, [b for _, b in shown])
     screen.answer(
         {"model": model.name, "cohorts": [{"first": a, "known": b} for a, b in shown], "total": total},
@@ -52,7 +59,7 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     if not shown:
         screen.note(nothing(model.name, known))
         return
-    if why := unjudged(settings, model, known):
+    if why := unjudged(settings, topics, model, known):
         screen.note(f"  the skill monitor judged nothing in the newest window: {why}")
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
@@ -64,24 +71,15 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
         screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
 
 
-def unjudged(settings: Settings, model: Model, known: datetime | None) -> str:
+def unjudged(settings: Settings, topics: Topics, model: Model, known: datetime | None) -> str:
     """Why the skill monitor did not judge the newest window; "" where it did, or there is none."""
-    import msgspec
-
     from ..policy import Skill
     from ..records import Statistic
-    from .options import topics_of
 
     if not any(isinstance(monitor, Skill) for monitor in model.monitors):
         return ""
-    topic = topics_of(settings).statistics(model.name)
-
-    async def work(log: Log) -> list[Statistic]:
-        broker.known(topic, await log.describe())
-        return [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
-
-    windows = [s for s in broker.use(settings, work, f"reading {topic}") if known is None or s.end <= known]
-    newest = max(windows, key=lambda s: s.end, default=None)
+    said = _all(settings, topics, topics.statistics(model.name), Statistic)
+    newest = max((s for s in said if known is None or s.end <= known), key=lambda s: s.end, default=None)
     return newest.missing.get("skill_monitor", "") if newest is not None else ""
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PenstockError
-from ..log import Log
+from ..log import Readable
 from ..records import Moments, Shift, Statistic
 from . import broker, screen
 from .options import command, model_of, moment, project_settings, topics_of, write_page
@@ -23,7 +23,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Drift: of tables, of what models are asked, and answer.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@command(app)
+@command(app, kept=True)
 def show(
     model: Annotated[str | None, typer.Argument(help="A model; default: all.", show_default=False)] = None,
     at: Annotated[
@@ -44,15 +44,15 @@ def show(
     topics, until = topics_of(settings), moment(at, "--at")
     models = {each.name: each for each in ([model_of(topics, model)] if model is not None else topics.project.models)}
 
-    async def newest(log: Log, topic: str) -> Statistic | None:
+    async def newest(log: Readable, topic: str) -> Statistic | None:
         broker.known(topic, await log.describe())
         said = [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
         return max((s for s in said if s.drift and (until is None or s.end <= until)), key=lambda s: s.end, default=None)
 
-    async def work(log: Log) -> dict[str, Statistic | None]:
+    async def work(log: Readable) -> dict[str, Statistic | None]:
         return {name: await newest(log, topics.statistics(name)) for name in models}
 
-    found = broker.use(settings, work, f"reading the statistics of {topics.prefix}")
+    found = broker.read(settings, topics, work, f"reading the statistics of {topics.prefix}")
     heads = ("model", "watched", "distance", "chance", "material", "mean", "deviation", "values", "")
     table = [
         (name, *_line(column, shift, said.moments.get(said.reference, {}).get(column)))

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ..log import Log
+from ..log import Readable
 from ..records import Statistic, Unseen
 from . import broker, screen
 from .options import project_settings, topics_of
@@ -33,12 +33,14 @@ def novelty(
     topics = topics_of(settings)
     topics.project.model(model)
 
-    async def work(log: Log) -> list[Statistic]:
+    async def work(log: Readable) -> list[Statistic]:
         topic = topics.statistics(model)
         broker.known(topic, await log.describe())
         return [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
 
-    said = {one.id: one for one in broker.use(settings, work, f"reading {topics.statistics(model)}")}  # a repeat says the same
+    said = {
+        one.id: one for one in broker.read(settings, topics, work, f"reading {topics.statistics(model)}")
+    }  # a repeat says the same
     found = sorted((one for one in said.values() if one.novelty), key=lambda one: one.start)[-windows:]
     table: list[tuple[str, ...]] = [("window", "version", "answers", "novel", "expected", "most often outside")]
     table += [_line(one, version, unseen) for one in found for version, unseen in one.novelty.items()]

@@ -52,6 +52,7 @@ ProjectWord = Annotated[
     str | None, typer.Argument(metavar="PROJECT", help="Module or .py file, as with --project.", show_default=False)
 ]
 InJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text.")]
+FromTables = Annotated[bool, typer.Option("--tables", help="From the offline tables, as where no broker is.")]
 
 
 PROJECT_FILE: Final = "project"
@@ -70,25 +71,32 @@ class Service(StrEnum):
 
 
 class Chosen:
-    """The project that was named: `penstock --project fraud.py check`, `penstock check --project fraud.py`."""
+    """The project that was named: `penstock --project fraud.py check`, `penstock check --project fraud.py`; and whether topics
+    are to be read as tables keep them (`--tables`)."""
 
     project: str | None = None
+    tables: bool = False
+    told: str = ""
+    """What was said last of where it is all from."""
 
 
 chosen: Final = Chosen()
 
 
 def command(
-    app: typer.Typer, name: str | None = None, takes_project: bool = False
+    app: typer.Typer, name: str | None = None, takes_project: bool = False, kept: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command with the options that all have; `takes_project` lets its first word name the project, too."""
+    """Register a command with the options that all have; `takes_project` lets its first word name the project, too; `kept` gives
+    it --tables, as it reads nothing but what `broker.read` finds."""
     shared: dict[str, tuple[Any, Any]] = {"project": (ProjectName, None), "json": (InJson, False)}
+    shared |= {"tables": (FromTables, False)} if kept else {}
     first: dict[str, tuple[Any, Any]] = {"word": (ProjectWord, None)} if takes_project else {}
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def run(project: str | None, json: bool, word: str | None = None, **given: Any) -> None:
             chosen.project = word or project or chosen.project
+            chosen.tables, chosen.told = kept and given.pop("tables"), ""
             screen.form.json = json
             function(**given)
 

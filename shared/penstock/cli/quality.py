@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import typer
 
-from ..log import Log
+from ..log import Readable
 from ..records import DataQuality
 from . import broker, cohorts, groups, screen
 from .options import moment, project_settings, topics_of
@@ -53,7 +53,7 @@ def quality(
         if by is not None:
             groups.show(settings, topics, name, by, days, known)
         else:
-            cohorts.show(settings, topics.cohorts(name), topics.project.model(name), days, known)
+            cohorts.show(settings, topics, topics.project.model(name), days, known)
         return
     if event is not None and event not in names:
         kinds = "event or model" if models else "event"
@@ -62,11 +62,13 @@ def quality(
         wrong, what = ("--as-known", "TIME") if as_known is not None else ("--by", "SEGMENT")
         raise PenstockError(f"{wrong} goes with a model", f"penstock quality MODEL {wrong} {what}   ({', '.join(models)})")
 
-    async def work(log: Log) -> list[DataQuality]:
+    async def work(log: Readable) -> list[DataQuality]:
         broker.known(topics.quality, await log.describe())
         return [msgspec.json.decode(found.value or b"", type=DataQuality) async for found in broker.held(log, topics.quality)]
 
-    said = {record.id: record for record in broker.use(settings, work, f"reading {topics.quality}")}  # a repeat says the same
+    said = {
+        record.id: record for record in broker.read(settings, topics, work, f"reading {topics.quality}")
+    }  # a repeat says the same
     shown = [
         record
         for name in names

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import PenstockError, Unreachable
-from ..log import Log
+from ..errors import PenstockError
+from ..log import Readable
 from . import broker, screen
 from .options import model_of, moment, project_settings, topics_of, write_page
 
@@ -46,9 +46,8 @@ def report(
     """Report what a model did over a period.
 
     Quality with intervals and baselines, per version and as labels restated it, calibration, drift, alarms, labels, what moves
-    the answers, refits and rollouts, the most wrong answers. From the topics, or where no broker is, from what `penstock simulate
-    --tables DIR` kept (PENSTOCK_TABLES=DIR); single answers are from the offline tables. Times are stream time; the same records
-    give the same bytes.
+    the answers, refits and rollouts, the most wrong answers. From the topics, or where no broker is, from the offline tables, as
+    single answers always are. Times are stream time; the same records give the same bytes.
     """
     from ..report.records import Records
     from ..report.report import report_of
@@ -84,11 +83,9 @@ def _named(topics: Topics, model: str | None) -> str:
 
 
 def _found(settings: Settings, topics: Topics, model: str, times: list[datetime | None]) -> Found:
-    """From the topics; where no broker is set, from what a simulation kept, if it did."""
-    from ..offline import Tables
-    from ..report.reading import found_in, found_of
+    from ..report.reading import found_of
 
-    async def work(log: Log) -> Found:
+    async def work(log: Readable) -> Found:
         there = await log.describe()
 
         async def held(topic: str) -> AsyncIterator[bytes]:
@@ -98,14 +95,7 @@ def _found(settings: Settings, topics: Topics, model: str, times: list[datetime 
 
         return await found_of(topics, model, held, *times)
 
-    if not broker.servers(settings)[0] and (kept := found_in(Tables(settings.offline), topics, model)) is not None:
-        screen.note(f"from what a simulation kept in {settings.offline}")
-        return kept
-    try:
-        return broker.use(settings, work, f"reading what is recorded of {model}")
-    except Unreachable as error:
-        fix = "or make it of your files:  penstock simulate --input DIR --tables OUT, then PENSTOCK_TABLES=OUT"
-        raise Unreachable(str(error), f"{error.fix}   {fix}") from None
+    return broker.read(settings, topics, work, f"reading what is recorded of {model}")
 
 
 def _with_answers(settings: Settings, topics: Topics, records: Records) -> Records:

@@ -11,7 +11,7 @@ from . import broker, screen
 from .options import command, project_settings, topics_of
 
 if TYPE_CHECKING:
-    from ..log import Log
+    from ..log import Log, Readable
     from ..records import Queued
     from ..reviewing.feedback import Kind
     from ..reviewing.panel import Panel
@@ -69,7 +69,7 @@ def flag(
     )
 
 
-@command(app, name="list")
+@command(app, name="list", kept=True)
 def listed(
     model: Annotated[str, typer.Option("--model", help="Of this model only.", show_default=False)] = "",
     by: Annotated[str, typer.Option("--by", metavar="NAME", help="Only what this person may decide.", show_default=False)] = "",
@@ -151,7 +151,7 @@ def decide(
         screen.note(f"{have} of {want}" + (", another reviewer is asked" if have < want else ", that decides it"))
 
 
-@command(app)
+@command(app, kept=True)
 def agreement(
     model: Annotated[str, typer.Option("--model", help="Of this model only.", show_default=False)] = "",
 ) -> None:
@@ -223,7 +223,7 @@ def _asked(model: str, many: bool = False) -> tuple[Settings, Topics, str]:
 def _panel(settings: Settings, topics: Topics) -> Panel:
     from ..reviewing.panel import Panel
 
-    async def work(log: Log) -> Panel:
+    async def work(log: Readable) -> Panel:
         broker.known(topics.queue, await log.describe())
         panel = Panel(topics)
         ends = await log.ends([topics.queue, topics.reviewed])
@@ -232,7 +232,7 @@ def _panel(settings: Settings, topics: Topics) -> Panel:
         await panel.close()
         return panel
 
-    return broker.use(settings, work, f"reading {topics.queue}")
+    return broker.read(settings, topics, work, f"reading {topics.queue}")
 
 
 def _earlier(settings: Settings, topics: Topics, queued: Queued) -> bool | None:

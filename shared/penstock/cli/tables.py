@@ -192,12 +192,13 @@ def verify(names: Names = None) -> None:
 
     Compared with the topics where a broker is reachable. Exit code 1 where a record is lost or doubled.
     """
-    from ..offline.columns import columns_of
+    from ..offline.columns import columns_of, whole_of
     from ..offline.verify import verify as verified
 
     settings = project_settings()
     tables = _tables()
-    kept: dict[str, Columns] = columns_of(topics_of(settings))
+    declared = topics_of(settings)
+    kept: dict[str, Columns] = columns_of(declared) | whole_of(declared)
 
     async def check(log: Log | None) -> list[Checked]:
         return [one for name in names or tables.names() for one in await verified(tables.table(name), kept.get(name), log)]

@@ -5,7 +5,7 @@ A service reads *batches* (one per topic partition and call, columns instead of 
 acknowledged call, and decides itself where to start: positions live with its state, not with the broker. What it
 commits to the broker serves lag tools only.
 
-    Log       create, describe, identities, begins, ends, send, join, reader
+    Log       create, describe, identities, begins, ends, send, join, reader; the part of it that only reads is Readable
     Reader    read, seek, close
     Member    a Reader whose partitions are shared with the other members of its group
 
@@ -28,6 +28,7 @@ __all__ = [
     "Numbered",
     "Numbers",
     "Partition",
+    "Readable",
     "Reader",
     "Send",
     "TooLarge",
@@ -184,7 +185,25 @@ class Member(Reader, Protocol):
         ...
 
 
-class Log(Protocol):
+class Readable(Protocol):
+    """A set of topics that can be read."""
+
+    async def describe(self) -> dict[str, int]:
+        """Topic name -> partition count."""
+        ...
+
+    async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The position after the newest record of every partition."""
+        ...
+
+    async def begins(self, topics: Sequence[str]) -> dict[Partition, int]:
+        """The position of the oldest record still kept of every partition."""
+        ...
+
+    async def reader(self, positions: Mapping[Partition, int]) -> Reader: ...
+
+
+class Log(Readable, Protocol):
     """A set of topics that can be read and written."""
 
     async def create(self, topics: Sequence[Topic]) -> list[str]:
@@ -195,21 +214,9 @@ class Log(Protocol):
         """Delete topics with their records; return when they are gone. Those that do not exist are gone already."""
         ...
 
-    async def describe(self) -> dict[str, int]:
-        """Topic name -> partition count."""
-        ...
-
     async def identities(self, topics: Sequence[str]) -> dict[str, str]:
         """Topic name -> what tells it from any other that ever had or will have its name: a topic that is deleted and made
         again has another. LogError where one does not exist."""
-        ...
-
-    async def ends(self, topics: Sequence[str]) -> dict[Partition, int]:
-        """The position after the newest record of every partition."""
-        ...
-
-    async def begins(self, topics: Sequence[str]) -> dict[Partition, int]:
-        """The position of the oldest record still kept of every partition."""
         ...
 
     async def send(self, records: Sequence[Send]) -> dict[Partition, int]:
@@ -221,8 +228,6 @@ class Log(Protocol):
     async def members(self, group: str) -> int:
         """How many have joined a group and not left it; 0 for one that nobody ever joined."""
         ...
-
-    async def reader(self, positions: Mapping[Partition, int]) -> Reader: ...
 
     async def close(self) -> None: ...
 

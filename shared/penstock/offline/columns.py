@@ -8,6 +8,7 @@
                   `corrected` are there instead of `label` and `corrects`
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
     passed        where a source had been passed, and how far (`records.Passed`)
+    the others    what was counted, decided and said: key and value as they are (`WholeColumns`), to be read as a log (`kept`)
 
 A table of events has every record that decodes, also one that the stream refused later (a repeated id, another's partition, a
 time in the future): its table of dead letters says which those are.
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["Columns", "Decoded", "WholeColumns", "columns_of"]
+__all__ = ["Columns", "Decoded", "WholeColumns", "columns_of", "whole_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +65,15 @@ class Columns(Protocol):
         """Names and types of `Decoded.columns`."""
         ...
 
-    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
-        """Records in order; `headers` is empty where none of them has any."""
+    def decode(
+        self, values: Sequence[bytes | None], headers: Sequence[Headers] = (), keys: Sequence[bytes | None] = ()
+    ) -> Decoded:
+        """Records in order; `headers` is empty where none of them has any, `keys` where nobody asks for them."""
         ...
 
 
 def columns_of(topics: Topics) -> dict[str, Columns]:
-    """The tables of a project by their topic, which is also their name."""
+    """The tables of a project by their topic, which is also their name: of topics with as many partitions as the events have."""
     project = topics.project
     found: dict[str, Columns] = {event.topic: EventColumns(event) for event in project.events}
     found |= {topics.dead_letters(event.topic): DeadLetterColumns() for event in project.events}
@@ -81,7 +84,18 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
         apart = ({"answer": TEXT, "probabilities": JSON} if model.label.classes else {}) | (SEGMENTS if model.segments else {})
         found[topics.predictions(model.name)] = RecordColumns(Prediction, PREDICTION | apart, "inputs", model.inputs)
         found[topics.outcomes(model.name)] = RecordColumns(Outcome, _outcome(model.label) | apart, "inputs", model.inputs)
+    if topics.reviewing:
+        found |= dict.fromkeys((topics.flags, topics.reviews, topics.queue, topics.reviewed), WholeColumns())
     return found
+
+
+def whole_of(topics: Topics) -> dict[str, Columns]:
+    """The other tables, by their topic: of what is counted, decided and said, each on a topic of one partition."""
+    names = [topics.quality, topics.alarms, topics.silences, topics.notices]
+    if topics.project.models:
+        names += [topics.runs, topics.models, topics.partials, topics.quarantines]
+    names += [name(model.name) for model in topics.project.models for name in (topics.statistics, topics.cohorts)]
+    return dict.fromkeys(names, WholeColumns())
 
 
 class EventColumns:
@@ -102,7 +116,9 @@ class EventColumns:
 
         return pa.schema([(self._names[name], _arrow(kind)) for name, kind in self._types.items()])
 
-    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+    def decode(
+        self, values: Sequence[bytes | None], headers: Sequence[Headers] = (), keys: Sequence[bytes | None] = ()
+    ) -> Decoded:
         import numpy as np
         import pyarrow as pa
 
@@ -136,7 +152,9 @@ class DeadLetterColumns:
         place = [("of_partition", pa.int32()), ("of_offset", pa.int64())]
         return pa.schema([*place, *((name, pa.string()) for name in ("reason", "error", "service")), ("value", pa.binary())])
 
-    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+    def decode(
+        self, values: Sequence[bytes | None], headers: Sequence[Headers] = (), keys: Sequence[bytes | None] = ()
+    ) -> Decoded:
         import numpy as np
         import pyarrow as pa
 
@@ -157,7 +175,8 @@ class DeadLetterColumns:
 
 
 class WholeColumns:
-    """The one column of any record as it is: JSON. For what a simulation keeps beside its tables, of which there is little."""
+    """Any record as it is: its key, and its value, which is JSON (null: a tombstone). For topics of which there is little, and
+    whose readers want them whole: see `kept.KeptLog`."""
 
     numbered = True
     sought: tuple[str, ...] = ()
@@ -166,15 +185,22 @@ class WholeColumns:
     def schema(self) -> pa.Schema:
         import pyarrow as pa
 
-        return pa.schema([("value", pa.string())])
+        return pa.schema([("key", pa.string()), ("value", pa.string())])
 
-    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+    def decode(
+        self, values: Sequence[bytes | None], headers: Sequence[Headers] = (), keys: Sequence[bytes | None] = ()
+    ) -> Decoded:
         import numpy as np
         import pyarrow as pa
 
-        kept = [i for i, value in enumerate(values) if value is not None]  # a tombstone says nothing
-        texts = [(values[i] or b"").decode("utf-8", "replace") for i in kept]
-        return Decoded({"value": pa.array(texts, pa.string())}, np.array(kept, np.int64))
+        columns = {"key": keys or [None] * len(values), "value": values}
+        return Decoded(
+            {name: pa.array(list(map(_text, column)), pa.string()) for name, column in columns.items()}, np.arange(len(values))
+        )
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "replace")
 
 
 class PassedColumns:
@@ -193,7 +219,9 @@ class PassedColumns:
         place = [("of_partition", pa.int32()), ("of_offset", pa.int64())]
         return pa.schema([("event", pa.string()), *place, ("before", pa.int64())])
 
-    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+    def decode(
+        self, values: Sequence[bytes | None], headers: Sequence[Headers] = (), keys: Sequence[bytes | None] = ()
+    ) -> Decoded:
         import numpy as np
         import pyarrow as pa
 
@@ -267,7 +295,9 @@ class RecordColumns:
         fields = [(name, _arrow(kind)) for name, kind in self._fields.items()]
         return pa.schema([*fields, *((name, pa.float64()) for name in self._names)])
 
-    def decode(self, values: Sequence[bytes | None], headers: Sequence[Headers] = ()) -> Decoded:
+    def decode(
+        self, values: Sequence[bytes | None], headers: Sequence[Headers] = (), keys: Sequence[bytes | None] = ()
+    ) -> Decoded:
         import numpy as np
 
         try:

@@ -1,4 +1,4 @@
-"""Reading what is recorded of a model: from the topics, and of its single answers from the offline tables."""
+"""Reading what is recorded of a model: from its topics, and of its single answers from the offline tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..offline import Tables
     from ..topics import Topics
 
-__all__ = ["answered_of", "found_in", "found_of"]
+__all__ = ["answered_of", "found_of"]
 
 T = TypeVar("T")
 QUANTILES: Final = ("0.5", "0.95", "0.99")
@@ -62,26 +62,6 @@ async def found_of(
         if of.model == model and first <= of.start and of.end <= last:
             found.partials.append(whole(value))
     return found
-
-
-def found_in(tables: Tables, topics: Topics, model: str) -> Found | None:
-    """What a simulation has kept of its topics (see `services/embedded.py`), in their order; None where there is nothing."""
-    if topics.statistics(model) not in tables.names():
-        return None
-
-    def all_of(topic: str, kind: type[T]) -> list[T]:
-        rows = tables.table(topic).arrow(["offset", "value"]).sort_by("offset")
-        decode = msgspec.json.Decoder(kind).decode
-        return [decode(value) for value in rows["value"].to_pylist()]
-
-    return Found(
-        statistics=all_of(topics.statistics(model), Statistic),
-        cohorts=all_of(topics.cohorts(model), Cohort),
-        alarms=all_of(topics.alarms, Alarm),
-        runs=all_of(topics.runs, Run),
-        decisions=all_of(topics.models, Decision),
-        partials=all_of(topics.partials, Partial),
-    )
 
 
 def answered_of(

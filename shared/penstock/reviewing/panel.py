@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from ..log import Gap, Log, Partition, Reader
+from ..log import Gap, Partition, Readable, Reader
 from ..records import Queued, Reviewed
 from ..review import drawn
 from ..statistics.agreement import Agreement, Pair, agreement
@@ -60,7 +60,7 @@ class Panel:
         """Model -> state -> how many reviews ended so."""
         self.newest.clear()
 
-    async def watch(self, log: Log) -> None:
+    async def watch(self, log: Readable) -> None:
         """Read what is new since the last call. LogError: the log is away, or (Gap) lost what was to be read next; then the next
         call reads all that is there anew."""
         if not self._topics.reviewing:
