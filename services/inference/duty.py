@@ -15,6 +15,7 @@ from penstock.records import Decision
 from penstock.runtime.lane import now as clock
 from penstock.runtime.patience import patiently
 from penstock.scoring.answers import Serving
+from penstock.scoring.around import Plan
 from penstock.scoring.roster import ALIASES, Roster, Rosters
 from penstock.topics import Topics
 
@@ -35,7 +36,7 @@ class Duty:
     that cannot be loaded answers nobody."""
 
     def __init__(self, model: Model, sessions: Sessions) -> None:
-        self.model, self._sessions = model, sessions
+        self.model, self._sessions, self._plan = model, sessions, Plan.of(model)
         self.roster = Roster()
         self.serving = Serving()
         self.served: Decision | None = None
@@ -73,7 +74,7 @@ class Duty:
         if decision is None:
             return None
         try:
-            return self._sessions.member(decision, self.model.inputs, self.model.label, self.model.canaries)
+            return self._sessions.member(decision, self.model.inputs, self.model.label, self.model.canaries, self._plan)
         except Unreachable:
             self._retry = now + RETRY_SECONDS
             return None

@@ -15,7 +15,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -97,6 +97,10 @@ class Rows:
     def of(cls, table: npt.NDArray[np.void], quarantined: Mapping[str, int] = MappingProxyType({})) -> Rows:
         columns: dict[str, Any] = {each.name: table[each.name] for each in fields(cls)[1:-1]}
         return cls(np.ascontiguousarray(table["X"]), **columns, quarantined=quarantined)
+
+    def where(self, those: npt.NDArray[np.bool_]) -> Rows:
+        """Some of them, in order."""
+        return replace(self, **{each.name: getattr(self, each.name)[those] for each in fields(self)[:-1]})
 
     @property
     def positions(self) -> dict[str, int]:

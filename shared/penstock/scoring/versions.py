@@ -22,6 +22,7 @@ from penstock.project import Project
 from penstock.records import Decision
 
 from .answers import Serving
+from .around import NOTHING, Functions, Plan
 from .roster import ALIASES, Rosters
 from .scorers import Member, opened
 
@@ -37,6 +38,7 @@ class Versions:
         self.artefacts, self._rosters = artefacts, Rosters()
         self._decisions: dict[str, Decision] = {}
         self._members: Mapping[str, Member] = {}
+        self.functions = Functions(Plan.of(self.model))
 
     def hear(self, key: bytes | None, value: bytes | None) -> bool:
         """Take one record of the models topic; whether it may change what the reference means."""
@@ -68,11 +70,11 @@ class Versions:
         decision, roster = self.decision(), self._rosters.of(self.model.name)
         mixed = roster.online if not self.which and roster.online is not None else None
         weight = roster.online_weight if mixed is not None else None
-        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, self.model.label)
+        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, self.model.label, Plan.of(self.model))
 
     def serving(self) -> Serving:
         """Who answers; opens what is not open yet. PenstockError as of `opened`: then whoever answered before goes on."""
-        serving = self.charge().opened(self.artefacts, self._members)
+        serving = self.charge().opened(self.artefacts, self._members, self.functions)
         self._members = serving.members
         return serving
 
@@ -88,9 +90,17 @@ class Charge:
     online_weight: float | None = None
     label: Label | None = None
     """Of the model."""
+    plan: Plan = NOTHING
+    """Of its functions."""
 
-    def opened(self, artefacts: Artefacts, known: Mapping[str, Member] = MappingProxyType({})) -> Serving:
-        """Ready to score; members that are `known` by version are not opened again."""
+    def opened(
+        self,
+        artefacts: Artefacts,
+        known: Mapping[str, Member] = MappingProxyType({}),
+        functions: Functions | None = None,
+    ) -> Serving:
+        """Ready to score; members that are `known` by version are not opened again, nor are open `functions`."""
+        around = functions or Functions(self.plan)
 
         def member(decision: Decision) -> Member:
             candidate = decision.candidate
@@ -99,7 +109,7 @@ class Charge:
             open_ = known.get(decision.version)
             if open_ is not None and open_.digest == candidate.artefact.sha256:
                 return open_
-            scorer = opened(artefacts, candidate)
+            scorer = opened(artefacts, candidate, around)
             return Member.of(decision.version, candidate, scorer, self.inputs, self.label)
 
         lead = member(self.lead)
