@@ -24,6 +24,7 @@ from penstock.publish import FOREVER
 from penstock.records import Clock, Decision
 from penstock.runtime.control import ControlLoop
 from penstock.runtime.lane import Lane
+from penstock.scoring.around import Plan
 from penstock.scoring.decisions import held, keep
 from penstock.store import Store
 from penstock.store.memory import MemoryStore
@@ -113,6 +114,7 @@ class Embedded:
             keep(self.artefacts.root, self.topics.models, (await held(self.log, self.topics.models))[0])
         for lane in self.lanes:
             await lane.close()
+        self.sessions.close()
         if self.archive is not None and self._said is not None:
             await self.archive.close()
             while await self._said.turn():
@@ -125,7 +127,8 @@ def scoring(artefacts: Artefacts, project: Project) -> Any:
     sessions = Sessions(artefacts, Meters())
 
     def score(decision: Decision, inputs: Any) -> Any:
-        member = sessions.member(decision, project.model(decision.model).inputs)
+        model = project.model(decision.model)
+        member = sessions.member(decision, model.inputs, plan=Plan.of(model))
         return np.full(len(inputs), 0.5) if member is None else member.score(inputs)
 
     return score

@@ -15,6 +15,7 @@ from penstock.records import Decision
 from penstock.runtime.lane import now as clock
 from penstock.runtime.patience import patiently
 from penstock.scoring.answers import Serving
+from penstock.scoring.around import Plan
 from penstock.scoring.roster import ALIASES, Roster, Rosters
 from penstock.topics import Topics
 
@@ -36,7 +37,7 @@ class Duty:
     (they were declared after it was offered): a canary keeps a version from taking over, and takes nobody out of service."""
 
     def __init__(self, model: Model, sessions: Sessions) -> None:
-        self.model, self._sessions = model, sessions
+        self.model, self._sessions, self._plan = model, sessions, Plan.of(model)
         self.roster = Roster()
         self.serving = Serving()
         self.served: Decision | None = None
@@ -86,7 +87,9 @@ class Duty:
         if decision is None:
             return None
         try:
-            return self._sessions.member(decision, self.model.inputs, self.model.label, self.model.canaries, alone)
+            return self._sessions.member(
+                decision, self.model.inputs, self.model.label, self.model.canaries, alone=alone, plan=self._plan
+            )
         except Unreachable:
             self._retry = now + RETRY_SECONDS
             return None

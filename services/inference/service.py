@@ -58,5 +58,6 @@ def lanes(
             closes=[topics.predictions(model.name) for model in models],
             tracing=tracing,
             group=f"{topics.prefix}.inference",
+            apart=any(model.functions for model in models),
         )
     ]

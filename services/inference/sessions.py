@@ -13,6 +13,7 @@ from penstock.canaries import Canary, ask
 from penstock.errors import PenstockError, Unreachable
 from penstock.label import Label
 from penstock.records import Candidate, Decision
+from penstock.scoring.around import NOTHING, Functions, Plan
 from penstock.scoring.roster import ALIASES
 from penstock.scoring.scorers import Member, OnnxScorer, RiverScorer, Scorer, opened
 
@@ -32,7 +33,8 @@ class Sessions:
 
     def __init__(self, artefacts: Artefacts, meters: Meters) -> None:
         self.artefacts, self._meters = artefacts, meters
-        self._open: collections.OrderedDict[tuple[str, tuple[str, ...]], Scorer] = collections.OrderedDict()
+        self._open: collections.OrderedDict[tuple[object, ...], Scorer] = collections.OrderedDict()
+        self._functions: dict[Plan, Functions] = {}
         self._opening, self._saying = threading.Lock(), threading.Lock()
         self._told: set[tuple[str, str, str]] = set()
         self._on_duty: dict[str, dict[str, str]] = {}
@@ -45,10 +47,11 @@ class Sessions:
         label: Label | None = None,
         canaries: Sequence[Canary] = (),
         alone: bool = False,
+        plan: Plan = NOTHING,
     ) -> Member | None:
-        """The version of a decision, ready to score rows of `inputs` for a model of `label`; None when it cannot be served, or
-        does not know its `canaries` and is not `alone`, with nobody to answer in its place. Either is said once. Canaries are
-        asked each time: also of a version that comes back.
+        """The version of a decision, ready to score rows of `inputs` for a model of `label` with functions of `plan`; None when
+        it cannot be served, or does not know its `canaries` and is not `alone`, with nobody to answer in its place. Either is
+        said once. Canaries are asked each time: also of a version that comes back.
 
         Raises Unreachable when its file cannot be read now, which may pass.
         """
@@ -56,7 +59,7 @@ class Sessions:
         try:
             if candidate is None:
                 raise PenstockError("its decision carries no candidate", "register it again")
-            member = Member.of(decision.version, candidate, self._scorer(candidate), inputs, label)
+            member = Member.of(decision.version, candidate, self._scorer(candidate, plan), inputs, label)
             try:
                 ask(canaries, inputs, member.score, member.classes)
             except PenstockError as missed:
@@ -97,11 +100,17 @@ class Sessions:
         if lasting != {name: before.get(name, "none") for name in lasting}:  # snapshots come all day: no line
             self._logger.info("on duty", model=model, **lasting)
 
-    def _scorer(self, candidate: Candidate) -> Scorer:
-        key = (candidate.artefact.sha256, tuple(candidate.inputs))
+    def close(self) -> None:
+        """End the processes of functions."""
+        for functions in list(self._functions.values()):
+            functions.close()
+
+    def _scorer(self, candidate: Candidate, plan: Plan) -> Scorer:
+        codes = tuple((role, code.sha256) for role, code in sorted(candidate.functions.items()))
+        key = (candidate.artefact.sha256, tuple(candidate.inputs), codes, plan if codes else NOTHING)
         with self._opening:  # also while one is opened: whoever else wants it finds it open
             if key not in self._open:
-                self._open[key] = opened(self.artefacts, candidate)
+                self._open[key] = opened(self.artefacts, candidate, self._functions.setdefault(plan, Functions(plan)))
                 while len(self._open) > KEPT:
                     self._open.popitem(last=False)
             self._open.move_to_end(key)

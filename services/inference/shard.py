@@ -1,7 +1,7 @@
 """One partition of inference: answers every row with what the models topic says is in charge.
 
 record --RowReader--> values --Desk.score--> scores --Desk.records--> predictions
-   `-- refused --> <p>.rows.<event>.dlq
+   `-- refused --> <p>.rows.<event>.dlq, and so are rows for which the functions around a model leave nobody to answer
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from penstock.errors import PenstockError, Refused
 from penstock.log import Batch, Partition, Send
 from penstock.runtime.deadletter import dead_letter
 from penstock.runtime.lane import Effects, Redelivered
@@ -112,13 +113,22 @@ class ScoringShard:
         places = [new[index] for index in rows.places]
         entities = [(batch.keys[place] or b"").decode("utf-8", "replace") for place in places]
         traces = [next((value for name, value in headers[place] if name == "traceparent"), b"") for place in places]
+        failed = dict[int, PenstockError]()
         for desk in self._desks[topic]:
             pick = self._readers[topic].picker(desk.model)
             values = rows.values if pick is None else list(map(pick, rows.values))
             scored = desk.score(values, entities)
             latency = max(0.0, self._time() - self._now) if self._time is not None else 0.0
             levels = segmented(desk.model.segments, rows.events)
-            sends += desk.records(rows.ids, entities, rows.times, values, scored, latency, traces, levels)
+            made = desk.records(rows.ids, entities, rows.times, values, scored, latency, traces, levels)
+            unanswered = scored.unanswered
+            for at, error in unanswered.items():
+                failed.setdefault(at, error)
+            sends += made if not unanswered else [send for at, send in enumerate(made) if at not in unanswered]
+        for at, error in failed.items():  # once, whichever of the models it is about
+            refusal = error if isinstance(error, Refused) else Refused("failed", str(error))
+            self._meters.refused.labels(refusal.reason).inc()
+            sends.append(dead_letter(batch.partition, *batch.record(places[at]), refusal, "inference"))
         return sends
 
     def _close(self) -> int | None:

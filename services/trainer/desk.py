@@ -11,7 +11,7 @@ import platform
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import version as installed
 from typing import Any
 
@@ -22,14 +22,15 @@ from penstock import duration
 from penstock.artefact import Artefacts
 from penstock.canaries import broken
 from penstock.contributions.explainer import dumped
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, Refused
 from penstock.event import from_micros
 from penstock.inputs import Floats, Matrix
 from penstock.model import Model
 from penstock.policy import SCORE, Drift
 from penstock.project import Project
 from penstock.quarantine import automatic, known, standing
-from penstock.records import Alarm, Artefact, Candidate, Compressed, Profile, Quarantine, Run
+from penstock.records import Alarm, Artefact, Candidate, Code, Compressed, Profile, Quarantine, Run
+from penstock.scoring.around import Around, Functions, Plan
 from penstock.snapshot import dump_river
 from penstock.statistics.novelty import profile_of
 from penstock.statistics.reference import Numbers as Bins
@@ -86,6 +87,7 @@ class _Work:
     classes: list[str] = field(default_factory=list)
     profile: Profile | None = None
     customs: dict[int, dict[str, float]] = field(default_factory=dict)
+    functions: dict[str, Code] = field(default_factory=dict)
 
 
 class Desk:
@@ -112,6 +114,7 @@ class Desk:
         self.alarms: dict[str, Alarm] = {}
         """About the sources of labels, by id."""
         learner = model.build()
+        self._functions = Functions(Plan.of(model))
         self._unlearned = learner.online is not None and label.task != "binary"
         self._batch = learner.batch is not None
         self._begin()
@@ -151,7 +154,8 @@ class Desk:
 
     def _begin(self) -> None:
         learner = self.model.build()
-        online = None if self._unlearned else learner.online
+        bare = self.model.before is None and self.model.after is None
+        online = None if self._unlearned or not bare else learner.online
         self.school = School(online, self.model.inputs, learner.sharpness, learner.half_life)
         self._free = np.empty(0, np.bool_)
 
@@ -179,8 +183,10 @@ class Desk:
         rows = self.examples.window(job.at, job.window, held)
         work.data |= self._described(rows) | {"window": duration.spoken(job.window) if job.window else "all"}
         label, task = self.model.label, self.model.label.task
+        around = self._functions.declared(task) or Around()
+        rows = self._taken(rows, around, work)
         names = self.model.name, self.model.inputs
-        fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label)
+        fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label, around)
         if left_out := Counter(self.examples.left_out(job.at)) + Counter(rows.beyond):
             work.data["left_out"] = dict(sorted(left_out.items()))
         if fitted.empty:
@@ -193,19 +199,42 @@ class Desk:
         work.hours = self._artefacts.put(hours.dumped(), "npz")
         work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
-        if learner.compress is not None:
-            wanted, timed = learner.compress, self._clock is not None
-            onnx, work.compression = compressed(onnx, wanted, rows.X, rows.label, timed, label, fitted.classes)
-        self._ask(answering(onnx, task), work, fitted.classes)
+        if learner.compress is not None:  # judged by the model's own answers, before any function
+            seen, timed = around.seen(self.model.inputs, rows.X)[0], self._clock is not None
+            onnx, work.compression = compressed(onnx, learner.compress, seen, rows.label, timed, label, fitted.classes)
+        whole = self._whole(around, answering(onnx, task))
+        if around.codes:
+            around.prove(self.model.inputs, rows.X, answering(onnx, task))
+        self._ask(whole, work, fitted.classes)
         if task != "multiclass":
-            found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)
+            found = explainer(onnx, whole, rows.X, self._seed, task, surrounded=bool(around.codes))
             work.data["explained"] = {"kind": found.kind, "scale": found.scale}
             work.explainer = self._artefacts.put(dumped(found), "npz")
         work.classes = list(fitted.classes)
         work.artefact = self._artefacts.put(onnx, "onnx")
 
+    def _taken(self, rows: Rows, around: Around, work: _Work) -> Rows:
+        """The rows that the functions around the model take; the run says how many they refuse. Unfit where one fails."""
+        work.functions = around.codes
+        if not work.functions:
+            return rows
+        work.parameters["functions"] = {role: msgspec.to_builtins(code) for role, code in work.functions.items()}
+        _, why = around.seen(self.model.inputs, rows.X)
+        for place, error in why.items():
+            if not isinstance(error, Refused):
+                raise Unfit(f"row {place} of {len(rows)}: {error}")
+        if why:
+            work.data["refused_by_function"] = {"rows": len(why), "first": str(next(iter(why.values())))}
+        return rows.where(~np.isin(np.arange(len(rows)), list(why)))
+
+    def _whole(self, around: Around, answers: Callable[[Matrix], Floats]) -> Callable[[Matrix], Floats]:
+        """What is answered, with functions around the model."""
+        return partial(around.score, self.model.inputs, model=answers) if around.codes else answers
+
     def _incremental(self, before: Triggers, work: _Work, held: Sequence[Quarantine]) -> None:
         school = self.school
+        if self.model.before is not None or self.model.after is not None:
+            raise Unfit("online= learns inputs as they are; give batch= beside before= and after=, and leave ps.incremental out")
         if self._unlearned:
             raise Unfit("online= learns labels of yes and no alone so far; give batch=, and leave ps.incremental out of retrain=")
         if school.learner is None:
@@ -267,6 +296,7 @@ class Desk:
             scores=list(work.scores.edges) if work.scores else [],
             profile=work.profile,
             customs=work.customs,
+            functions=work.functions,
         )
 
     def _weights(self) -> dict[str, float]:

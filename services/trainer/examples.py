@@ -102,6 +102,10 @@ class Rows:
         columns: dict[str, Any] = {each.name: table[each.name] for each in fields(cls)[1:-2]}
         return cls(np.ascontiguousarray(table["X"]), **columns)
 
+    def where(self, those: npt.NDArray[np.bool_]) -> Rows:
+        """Some of them, in order."""
+        return replace(self, **{each.name: getattr(self, each.name)[those] for each in fields(self)[:-1]})
+
     @property
     def positions(self) -> dict[str, int]:
         """Partition -> the position after its newest example."""

@@ -37,12 +37,19 @@ def background_of(X: Matrix) -> Matrix:  # noqa: N803
     return found
 
 
-def explainer(onnx: bytes, score: Score, X: Matrix, seed: int = 0, task: str = "binary") -> Linear | Trees | Permutation:  # noqa: N803
+def explainer(
+    onnx: bytes,
+    score: Score,
+    X: Matrix,  # noqa: N803
+    seed: int = 0,
+    task: str = "binary",
+    surrounded: bool = False,
+) -> Linear | Trees | Permutation:
     """What explains the model; `score` gives its own probabilities or numbers, `X` float32 (rows, inputs) is what it was fitted
-    on."""
+    on. `surrounded`: functions around the graph make another model of it, which is asked as a whole."""
     background = background_of(X)
     try:
-        found = _additive(onnx, background)
+        found = None if surrounded else _additive(onnx, background)
     except (KeyError, ValueError, RecursionError):  # of another make, or too deep
         found = None
     some = X[:: max(1, len(X) // 1000)]

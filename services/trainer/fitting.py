@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix
 from penstock.label import Label
 from penstock.model import BatchLearner
+from penstock.scoring.around import Around
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc, log_loss
 from penstock.statistics.reference import FEW_BINS, Numbers
@@ -34,6 +35,9 @@ TOLERANCE, EXCEPTIONS = 1e-4, 1e-3
 
 # Operator sets that onnxruntime 1.20 and later run; fixed, so that an upgrade of the converter does not change the file.
 OPSETS = {"": 18, "ai.onnx.ml": 3}
+
+
+NOTHING: Final = Around()
 
 
 class Unfit(PenstockError):
@@ -65,9 +69,11 @@ def fit(
     threads: int = 1,
     seed: int = 0,
     declared: Label | None = None,
+    around: Around = NOTHING,
 ) -> Fitted:
     """Fit on `X` float32 (rows, inputs) and `label` (rows,): bool, or as `declared` says float64, or the int64 number of a class.
-    The learner is a regressor for numbers, else a classifier. Raises Unfit.
+    The learner is a regressor for numbers, else a classifier. It sees what the functions `around` it make of `X`, whose rows they
+    all take; metrics are of what they make of its answers. Raises Unfit.
 
     An input that has no value in any row says nothing, and scikit-learn's histogram boosting fails on one. The learner is shown a
     constant in its place, from which nothing can be learned; the model has the input still, and makes no use of it.
@@ -88,21 +94,22 @@ def fit(
     if task == "regression" and hasattr(learner, "predict_proba"):
         raise Unfit(f"{type(learner).__name__} is a classifier, and the label is a number; return a regressor")
     _seed(learner, seed)
-    empty = np.all(np.isnan(X), axis=0)
+    seen, columns = around.seen(inputs, X)[0], around.columns(inputs)
+    empty = np.all(np.isnan(seen), axis=0)
     if empty.all():
-        raise Unfit(f"none of the {len(inputs)} inputs has a value in any of {len(label)} rows")
-    shown = np.where(empty, np.float32(0), X) if empty.any() else X
+        raise Unfit(f"none of the {len(columns)} inputs has a value in any of {len(label)} rows")
+    shown = np.where(empty, np.float32(0), seen) if empty.any() else seen
     with threadpool_limits(threads):
         try:
             learner.fit(shown, label)
-            onnx = _converted(learner, name, len(inputs), task)
+            onnx = _converted(learner, name, len(columns), task)
             sample = np.unique(np.linspace(0, len(label) - 1, SAMPLE).astype(int))
-            own = np.asarray(getattr(learner, said)(X[sample]), np.float64)
+            own = np.asarray(getattr(learner, said)(seen[sample]), np.float64)
             own = own[:, 1] if task == "binary" else own
         except Exception as error:  # the learner is the user's code: whatever it raises, the run says it
             raise Unfit(f"{type(error).__name__}: {error}") from error
     few = slice(None, None, 10)
-    difference = np.abs(answering(onnx, task)(X[sample[few]]) - own[few])
+    difference = np.abs(answering(onnx, task)(seen[sample[few]]) - own[few])
     difference = difference.max(axis=1) if task == "multiclass" else difference
     most = TOLERANCE * (float(label.std()) if task == "regression" else 1.0)
     share = float((difference > most).mean())
@@ -110,6 +117,9 @@ def fit(
         raise Unfit(
             f"the ONNX model differs from the learner by more than {most:g} on {share:.2%} of rows; at most {EXCEPTIONS:.1%} may"
         )
+    own, why = around.said(inputs, X[sample], own)
+    if why:
+        raise Unfit(f"{len(why)} of {len(sample)} answers to training rows are none: {next(iter(why.values()))}")
     numbers = np.unique(label).astype(int).tolist() if task == "multiclass" else []
     return Fitted(
         onnx,
@@ -121,7 +131,7 @@ def fit(
             "parity_max": float(difference.max()),
             "parity_rows": float(len(difference)),
         },
-        tuple(name for name, gone in zip(inputs, empty.tolist(), strict=True) if gone),
+        tuple(name for name, gone in zip(columns, empty.tolist(), strict=True) if gone),
         tuple(declared.classes[at] for at in numbers) if declared else (),
     )
 

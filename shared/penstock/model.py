@@ -14,16 +14,18 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import wraps
+from functools import cached_property, wraps
 from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
 from .canaries import Canary, unknown
 from .canaries import fit as fit_canaries
+from .code import fingerprint
 from .compression import Compression
 from .event import Column, Event, event_of
 from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
+from .function import Function, around, functions_of
 from .label import Label
 from .mistake import mistake, nearest, together
 from .policy import ANSWERS, Coverage, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
@@ -92,6 +94,10 @@ class Model:
     """What answers are counted apart by: as declared, and as monitors of fairness ask for."""
     review: Reviewing | None = None
     canaries: tuple[Canary, ...] = ()
+    before: Function | None = None
+    """What learners see is what this gives of the inputs."""
+    after: Function | None = None
+    """What is answered is what this gives of the score."""
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -99,6 +105,18 @@ class Model:
     @property
     def inputs(self) -> tuple[str, ...]:
         return tuple(name for item in self.items for name in columns_of(item))
+
+    @cached_property
+    def functions(self) -> dict[str, Function]:
+        """The functions (`ps.function`) of the model's file, and its own, by name. A version says which it was fitted with, and
+        goes on with that as long as it is there, also when the model declares another."""
+        own = [made for made in (self.before, self.after) if made is not None]
+        return functions_of(self.build.__module__) | {made.__name__: made for made in own}
+
+    @cached_property
+    def codes(self) -> dict[str, str]:
+        """The fingerprints of the functions, by name."""
+        return {name: fingerprint(made) for name, made in self.functions.items()}
 
     @property
     def incremental(self) -> Incremental | None:
@@ -136,6 +154,8 @@ class Model:
             **({"segments": [[s.name, s.levels, s.edges] for s in self.segments]} if self.segments else {}),
             **({"review": repr(self.review)} if self.review else {}),
             **({"canaries": repr(self.canaries)} if self.canaries else {}),
+            **({"before": [self.before.__name__, self.codes[self.before.__name__]]} if self.before else {}),
+            **({"after": [self.after.__name__, self.codes[self.after.__name__]]} if self.after else {}),
         }
 
 
@@ -175,6 +195,8 @@ def model(
     segments: Sequence[object] = (),
     review: Reviewing | None = None,
     canaries: Sequence[Canary] = (),
+    before: Function | None = None,
+    after: Function | None = None,
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
@@ -183,6 +205,8 @@ def model(
     `segments` are columns of the scored event (see `ps.segment`) by which the answers are counted apart; the model need not see
     them, and does not unless they are among `features`.
     `review` has people look at answers, see `ps.review`. `canaries` are rows that every version must know, see `ps.known`.
+    `before` and `after` are functions (`ps.function`) that every version is fitted and asked with, see `penstock.function`:
+    learners see what `before` gives of the inputs, answered is what `after` gives of the score.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -239,12 +263,17 @@ def model(
             rows = fit_canaries(build.__name__, label, canaries)
             for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
                 mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
+            names = [name for item in items for name in columns_of(item)]
+            for role, made in (("before", before), ("after", after)):
+                if made is not None:
+                    around(said, role, made, names, len(label.classes))
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
             tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, rows,
+            before, after,
         )  # fmt: skip
 
     return declare

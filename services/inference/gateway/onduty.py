@@ -140,7 +140,7 @@ class OnDuty:
         for gone in [key for key in self._tallies if key[0] == name and key[1] not in members]:
             del self._tallies[gone]  # snapshots come all day
         tally = self._tallies.setdefault((name, served), Tally())
-        batcher = Batcher(step.run, step.signature, tally, apart=bool(chain))
+        batcher = Batcher(step.run, step.signature, tally, apart=bool(chain) or asked.apart)
         platform = "ensemble" if chain else "penstock"
         return Version(name, served, platform, step.signature, batcher, tally, {"sha256": members[served].digest})
 
@@ -168,6 +168,8 @@ class _Served:
     def run(self, wanted: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         rows = feeds[INPUT]
         scored = score(self.model.name, rows, [""] * len(rows), self.serving)
+        if scored.unanswered:
+            raise next(iter(scored.unanswered.values()))
         if NOBODY in scored.answers:
             raise Refused("schema", "the model gives no probability for some of these rows")
         return [answers(self.model.label, scored)] * len(wanted)

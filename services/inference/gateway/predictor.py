@@ -14,8 +14,10 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from hashlib import blake2b
 from operator import attrgetter
 from typing import Any, Final
@@ -32,7 +34,7 @@ from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
 from penstock.runtime.outbox import FROM, SEQUENCE
-from penstock.runtime.refusals import Failed
+from penstock.runtime.refusals import Failed, refusal
 from penstock.scoring.answers import NOBODY, Scored, Serving, score
 from penstock.store import StoreError
 
@@ -142,6 +144,7 @@ class Predictor:
         """Seconds a row, of late."""
         self._asked_again = 0.0
         """When the store may be asked again (clock)."""
+        self._thread = ThreadPoolExecutor(1, f"functions of {desk.model.name}")  # starts none before it is used
         self._known: OrderedDict[str, tuple[bytes, bool, asyncio.Future[Told]]] = OrderedDict()
         self._logger = structlog.get_logger(service="inference")
 
@@ -184,7 +187,9 @@ class Predictor:
             raise Failed(404, f"model {self.model.name} has no {variant} now")
         readings = await self._read([question.event])
         rows = matrix(_rows(self._inputs.of(readings, [question.event])), len(self.model.inputs))
-        scored = score(self.model.name, rows, [question.entity], Serving(champion=member))
+        serving = Serving(champion=member)
+        asked = partial(score, self.model.name, rows, [question.entity], serving)
+        scored = await asyncio.get_running_loop().run_in_executor(self._thread, asked) if serving.apart else asked()
         told = self._told(question, 0, scored, self._statuses(readings))
         if isinstance(told, Failed):
             raise told
@@ -208,19 +213,24 @@ class Predictor:
                     raise Failed(503, nobody(self.model.name), LATER)
                 events = [one.question.event for one in batch]
                 readings = await self._read(events)
+                rows, scored = _rows(self._inputs.of(readings, events)), None
+                if self._desk.duty.serving.apart:  # what comes in meanwhile waits to be the next call, where too long is told
+                    scored = await self._scored(rows, [one.question.entity for one in batch])
             finally:
                 self._looking -= 1
                 if self._waiting and not self._begun:
                     self._begin()
-            await self._answer(batch, self._inputs.of(readings, events), self._statuses(readings))
+            await self._answer(batch, rows, self._statuses(readings), scored)
         except Exception as error:  # whatever it is, all of this turn hear it
             for one in batch:
                 self._fail(one, error)
 
-    async def _answer(self, batch: list[_Waiting], values: npt.NDArray[np.float64], statuses: dict[str, list[str]]) -> None:
+    async def _answer(
+        self, batch: list[_Waiting], rows: list[Values], statuses: dict[str, list[str]], scored: Scored | None
+    ) -> None:
         questions = [one.question for one in batch]
-        rows, entities = _rows(values), [question.entity for question in questions]
-        scored = await self._scored(rows, entities)
+        entities = [question.entity for question in questions]
+        scored = scored or await self._scored(rows, entities)
         found = [self._told(question, at, scored, statuses) for at, question in enumerate(questions)]
         records = self._desk.records(
             [question.id for question in questions], entities, [question.moment for question in questions], rows, scored,
@@ -249,9 +259,12 @@ class Predictor:
                 one.told.set_result(with_it)
 
     async def _scored(self, rows: list[Values], entities: list[str]) -> Scored:
-        """The answers; by a thread where a model that is slow of late would hold up whoever else is served."""
+        """The answers; by a thread where a model that is slow of late would hold up whoever else is served, by one of its own
+        where functions may hang."""
         began, expected = self._clock(), self._pace * len(rows)
-        if expected > LONG:
+        if self._desk.duty.serving.apart:
+            scored = await asyncio.get_running_loop().run_in_executor(self._thread, self._desk.score, rows, entities)
+        elif expected > LONG:
             scored = await asyncio.to_thread(self._desk.score, rows, entities)
         else:
             scored = self._desk.score(rows, entities)
@@ -285,6 +298,8 @@ class Predictor:
 
     def _told(self, question: Question, at: int, scored: Scored, statuses: dict[str, list[str]]) -> Told | Failed:
         answer = scored.answers[at]
+        if answer is NOBODY and at in scored.why:
+            return refusal(scored.why[at])
         if answer is NOBODY:
             why = f"no version of {self.model.name} gives a probability for this event"
             return Failed(

@@ -11,7 +11,9 @@ import numpy as np
 
 from ..artefact import Artefacts
 from ..errors import PenstockError
+from ..inputs import Floats, Matrix
 from ..records import Candidate
+from ..scoring.around import NOTHING, Functions, Plan, Unanswered
 from ..scoring.scorers import opened as scorer_of
 from ..snapshot import load_river
 from .explainer import LOG_ODDS, Explainer, Score, opened
@@ -45,12 +47,17 @@ class Explanation(msgspec.Struct, frozen=True):
     contributions: list[Contribution]
 
 
-def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None = None) -> Explainer:
-    """What explains the answers of a version, over `candidate.inputs`. `score` is the version's own where it is open already.
+def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None = None, plan: Plan = NOTHING) -> Explainer:
+    """What explains the answers of a version, over `candidate.inputs`. `score` is its own where it is open already, else
+    it is opened, with the functions of `plan` around it.
 
     Unreachable when its file cannot be read now; PenstockError where it has none, or it is not what the record says.
     """
     if candidate.artefact.format == "river":
+        if candidate.functions:
+            raise PenstockError(
+                f"{candidate.version} is a snapshot with functions around it, which is not explained", "ask a fit"
+            )
         return Squashed(load_river(artefacts.get(candidate.artefact)), candidate.inputs)
     if candidate.task == "multiclass":
         raise PenstockError(
@@ -61,7 +68,7 @@ def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None
             f"version {candidate.version} of {candidate.model} was fitted without an explainer",
             "versions that are fitted from now on have one",
         )
-    return opened(artefacts.get(candidate.explainer), score or _asked(artefacts, candidate))
+    return opened(artefacts.get(candidate.explainer), score or _asked(artefacts, candidate, plan))
 
 
 def explained(explainer: Explainer, version: str, inputs: Sequence[str], row: Sequence[float | None]) -> Explanation:
@@ -78,7 +85,14 @@ def explained(explainer: Explainer, version: str, inputs: Sequence[str], row: Se
     return Explanation(version, explainer.kind, explainer.scale, explainer.base, total, probability, parts)
 
 
-def _asked(artefacts: Artefacts, candidate: Candidate) -> Score:
+def _asked(artefacts: Artefacts, candidate: Candidate, plan: Plan) -> Score:
     """The version's own probabilities; it is opened when it is first asked."""
-    scorer = cache(lambda: scorer_of(artefacts, candidate))
-    return lambda rows: scorer().score(rows)
+    scorer = cache(lambda: scorer_of(artefacts, candidate, Functions(plan)))
+
+    def score(rows: Matrix) -> Floats:
+        try:
+            return scorer().score(rows)
+        except Unanswered as error:  # of a mix of rows that functions do not take
+            return error.found
+
+    return score

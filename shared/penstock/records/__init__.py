@@ -9,7 +9,7 @@ from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .inputs import Contributed, Latency, Moments, Oddity, Population, Shift, Summed, Unseen
-from .models import Artefact, Candidate, Command, Compressed, Decision, Profile, Run, Tails, Weighed
+from .models import Artefact, Candidate, Code, Command, Compressed, Decision, Profile, Run, Tails, Weighed
 from .quality import Confusion, Errors, Estimate, Group, Measure, Paired, Quality
 from .quarantines import Quarantine
 from .reviews import Flag, Queued, Review, Reviewed
@@ -22,6 +22,7 @@ __all__ = [
     "Candidate",
     "Charge",
     "Clock",
+    "Code",
     "Cohort",
     "Command",
     "Commit",

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Artefact", "Candidate", "Command", "Compressed", "Decision", "Profile", "Run", "Tails", "Weighed"]
+__all__ = ["Artefact", "Candidate", "Code", "Command", "Compressed", "Decision", "Profile", "Run", "Tails", "Weighed"]
 
 
 class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -102,6 +102,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """Rows by their level."""
 
 
+class Code(msgspec.Struct, frozen=True, kw_only=True):
+    """A function of the project, by its name and the sha256 of its code (see penstock.code)."""
+
+    name: str
+    sha256: str
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A fitted version offered to the registry. `edges` and `reference` are the bins of its training inputs."""
 
@@ -141,6 +148,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     customs: dict[int, dict[str, float]] = {}
     """The same of windows of other lengths (microseconds): the spans that monitors judge as one. Lengths of which the training
     rows know nothing are left out."""
+    functions: dict[str, Code] = {}
+    """By role (before, after) the function that it was fitted with, and is asked with."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

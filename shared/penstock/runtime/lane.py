@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
@@ -69,7 +70,8 @@ class Lane:
     `writes` are the topics that it publishes to, `closes` those of them whose time it closes on the clock topic as it goes.
     `name` names its shards in the store and in what it sends; `group` (default: the same) is the consumer group, which other
     projects on the broker must not share. `history` has what the log no longer keeps of the shared topics. `places` names a shard
-    in the store and in what it sends (default: by the name of the lane). `handover` has a say when shards are opened.
+    in the store and in what it sends (default: by the name of the lane). `handover` has a say when shards are opened. `apart`:
+    steps may wait for other processes, and run in a thread, one after the other; the event loop goes on meanwhile.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class Lane:
         history: Earlier | None = None,
         places: Callable[[int], str] | None = None,
         handover: Handover | None = None,
+        apart: bool = False,
     ) -> None:
         self.name, self._log, self._store = name, log, store
         self._group = group or name
         self._shared, self._follows, self._closes = shared, tuple(follows), closes
+        self._thread = ThreadPoolExecutor(1, name) if apart else None
         self._meters, self._logger = Meters(name), structlog.get_logger(service=name)
         self._outlet = Outlet(log, [*writes, *closes], clock, self._patient)
         self._opening = Opening(
@@ -230,7 +234,10 @@ class Lane:
         if before is not None and any(change.touches(keys) for change in held.unwritten):
             await before  # the store does not have yet what is asked for: it left memory in a step that is being written
         loaded = await self._patient(lambda: self._store.read(held.name, keys)) if keys else []
-        effects = held.shard.step(loaded)
+        if self._thread is None:
+            effects = held.shard.step(loaded)
+        else:
+            effects = await asyncio.get_running_loop().run_in_executor(self._thread, held.shard.step, loaded)
         if effects is not None:
             held.unwritten.append(effects.change)
         return effects

@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix
 from penstock.label import GREATEST, Label
 
+from .around import Unanswered
 from .roster import BUCKETS, bucket
 from .scorers import Member
 
@@ -46,6 +48,11 @@ class Serving:
             if member is not None:
                 found.setdefault(member.version, member)
         return found
+
+    @property
+    def apart(self) -> bool:
+        """Whether to ask is to wait for other processes, which may hang: not for an event loop."""
+        return any(member.apart for member in self.members.values())
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,13 @@ class Scored:
     """The class that was answered, "" where nobody answered; empty for models that name none."""
     probabilities: list[dict[str, dict[str, float]]] = field(default_factory=list)
     """Then also by version the probability of each class."""
+    why: dict[int, PenstockError] = field(default_factory=dict)
+    """By row what a function around the model says of it: Refused in the words of the function, or FunctionFailed."""
+
+    @property
+    def unanswered(self) -> dict[int, PenstockError]:
+        """Of those the rows that nobody answers."""
+        return {row: error for row, error in self.why.items() if self.answers[row] is NOBODY}
 
 
 def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> Scored:  # noqa: N803
@@ -134,7 +148,7 @@ def answers(label: Label, scored: Scored) -> Floats:
 def _ask(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
     """One version's probabilities or numbers, NaN where it gives none."""
     try:
-        found = member.score(X)
+        found = _heard(member, X, scored)
     except Exception as error:  # of whatever kind: a version that breaks must not break the answer
         found = np.full(len(X), np.nan)
         scored.causes[member.version] = f"{type(error).__name__}: {error}"[:300]
@@ -148,6 +162,16 @@ def _ask(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
             scored.failed[member.version] = missing
             scored.causes.setdefault(member.version, f"no {'number' if number else 'probability'} for some rows")
     return found
+
+
+def _heard(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
+    """What a version says, NaN where its functions leave a row without an answer."""
+    try:
+        return member.score(X)
+    except Unanswered as error:
+        scored.causes[member.version] = str(error)[:300]
+        scored.why = error.why | scored.why
+        return error.found
 
 
 def _named(X: Matrix, scored: Scored, serving: Serving, lead: Member) -> Scored:  # noqa: N803
@@ -178,7 +202,7 @@ def _shares(member: Member, X: Matrix, scored: Scored) -> list[list[float]]:  # 
     """One version's probabilities by row and class; an empty list where it gives none."""
     shape = len(X), len(member.classes)
     try:
-        found = member.score(X)
+        found = _heard(member, X, scored)
         if found.shape != shape:
             raise ValueError(f"answers of shape {found.shape}, not {shape}")
     except Exception as error:  # of whatever kind: a version that breaks must not break the answer

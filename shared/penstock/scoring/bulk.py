@@ -83,7 +83,9 @@ class Job:
 def _member(decision: Decision, weight: float | None) -> dict[str, Any]:
     artefact = decision.candidate.artefact if decision.candidate is not None else None
     digest, kind = (artefact.sha256, artefact.format) if artefact is not None else ("", "")
-    return {"version": decision.version, "digest": digest, "format": kind, "weight": weight}
+    said = {"version": decision.version, "digest": digest, "format": kind, "weight": weight}
+    functions = decision.candidate.functions if decision.candidate is not None else {}
+    return said | ({"functions": {role: [code.name, code.sha256] for role, code in functions.items()}} if functions else {})
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ def _table(chunk: Chunk, scored: Scored) -> pa.Table:
         why = "; ".join(f"{version}: {cause}" for version, cause in scored.causes.items())
         for row, answer in enumerate(scored.answers):
             if answer is NOBODY:
-                errors[row] = f"failed: {why}"
+                errors[row] = f"failed: {scored.why.get(row, why)}"
     for row, said in chunk.bad.items():
         errors[row] = said
     without = np.array([error is not None for error in errors], bool)

@@ -9,6 +9,7 @@ The decisions come from the models topic where there is a broker, else from what
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -75,7 +76,8 @@ class LoadedModel:
 
     def predict(self, rows: Any) -> Floats:
         """The probability of True for each row, or the number, float64 (rows,); of classes the probability of each, (rows,
-        classes) in the order of `classes`. To the last bit what the services answer; NaN where no version gives an answer.
+        classes) in the order of `classes`. To the last bit what the services answer; NaN where no version gives an answer, with a
+        RuntimeWarning in words where a function around the model takes no such row.
 
         `rows`: a frame, a pyarrow table, mappings by name, or an array (rows, inputs); see `penstock.scoring.given`.
 
@@ -106,7 +108,8 @@ class LoadedModel:
         self._following = Following(topic, position, self.hear)
 
     def close(self) -> None:
-        """Stop following."""
+        """Stop following, and end the processes of functions."""
+        self._versions.functions.close()
         if self._following is not None:
             self._following.close()
             self._following = None
@@ -120,7 +123,11 @@ class LoadedModel:
 
 def answered(model: Model, X: Matrix, serving: Serving) -> Floats:  # noqa: N803
     """The scores that `answers.score` gives, NaN where no version gives one."""
-    return answers(model.label, score(model.name, X, [""] * len(X), serving))
+    scored = score(model.name, X, [""] * len(X), serving)
+    if why := scored.unanswered:
+        row = min(why)
+        warnings.warn(f"{len(why)} of {len(X)} rows have no score: row {row}: {why[row]}", RuntimeWarning, stacklevel=3)
+    return answers(model.label, scored)
 
 
 def load_model(

@@ -77,7 +77,7 @@ class Function:
         self._source = Source(str(file.absolute()), module or file.stem, path, name, text, bounds.memory, bounds.seconds)
         self._turn, self._logger = threading.Lock(), structlog.get_logger()
         self._worker: _Worker | None = _Worker(self._source, bounds, ending)
-        self.signature = self._worker.signature
+        self.signature, self.code = self._worker.signature, self._worker.code
 
     def run(self, wanted: Sequence[str], feeds: Mapping[str, Array]) -> list[Array]:
         """The outputs wanted, in that order. Refused (schema) in the function's own words; FunctionFailed."""
@@ -176,7 +176,7 @@ class _Worker:
         if not isinstance(said, Ready):
             self.end()
             raise PenstockError(getattr(said, "what", "it does not answer"), "run the file in Python to see more")
-        self.signature = Signature(_tensors(said.takes), _tensors(said.gives), said.batched)
+        self.signature, self.code = Signature(_tensors(said.takes), _tensors(said.gives), said.batched), said.code
 
     def ask(self, call: Call, seconds: float) -> Message:
         """TimeoutError; EOFError or OSError where the process is gone."""

@@ -20,6 +20,7 @@ from penstock.label import Label, Task
 from penstock.records import Candidate
 from penstock.snapshot import load_river
 
+from .around import NOTHING, Functions, Surrounded
 from .graph import Graph
 
 __all__ = ["Logits", "Member", "OnnxScorer", "RiverScorer", "Scorer", "columns_of", "opened"]
@@ -62,6 +63,11 @@ class Member:
             )
         columns, task = columns_of(candidate.inputs, inputs), wanted
         return cls(version, candidate.artefact.sha256, scorer, columns, task, tuple(candidate.classes))  # type: ignore[arg-type]
+
+    @property
+    def apart(self) -> bool:
+        """Whether it waits for other processes: its functions."""
+        return isinstance(self.scorer, Surrounded)
 
     def score(self, X: Matrix) -> Floats:  # noqa: N803
         return self.scorer.score(X if self.columns is None else X[:, self.columns])
@@ -138,8 +144,8 @@ class RiverScorer:
         return np.where(logits < -30.0, 0.0, np.where(logits > 30.0, 1.0, found))  # as river.utils.math.sigmoid cuts
 
 
-def opened(artefacts: Artefacts, candidate: Candidate) -> Scorer:
-    """The scorer of a version, run for the first time.
+def opened(artefacts: Artefacts, candidate: Candidate, functions: Functions | None = None) -> Scorer:
+    """The scorer of a version, run for the first time; with the functions that it was fitted with, of those of its project.
 
     Unreachable when its file cannot be read now, PenstockError when it is not what the record says, or no model.
     """
@@ -147,6 +153,8 @@ def opened(artefacts: Artefacts, candidate: Candidate) -> Scorer:
     if kind not in ("onnx", "river"):
         raise PenstockError(f"its format {kind!r} is not onnx or river", "register it again")
     data = artefacts.get(candidate.artefact)
+    around = (functions or Functions(NOTHING)).of(candidate.version, candidate.functions, candidate.task)
+    inputs, names = names, names if around is None else around.columns(names)
     try:
         task, classes = candidate.task, len(candidate.classes)
         scorer = OnnxScorer(data, len(names), task, classes) if kind == "onnx" else RiverScorer(load_river(data), names)
@@ -157,6 +165,8 @@ def opened(artefacts: Artefacts, candidate: Candidate) -> Scorer:
             if found.shape != shape or not proper.all():
                 what = "number" if task == "regression" else "probability"
                 raise PenstockError(f"it does not answer with one {what} a {wanted}", "fit it again")
+        if around is not None:
+            return Surrounded(around, tuple(inputs), scorer).warm(8)
     except PenstockError:
         raise
     except Exception as error:  # a runtime's own errors: whatever they are, the version cannot be served

@@ -23,6 +23,7 @@ from penstock.project import Project
 from penstock.records import Decision
 
 from .answers import Serving
+from .around import NOTHING, Functions, Plan
 from .roster import ALIASES, Rosters
 from .scorers import Member, opened
 
@@ -38,6 +39,7 @@ class Versions:
         self.artefacts, self._rosters = artefacts, Rosters()
         self._decisions: dict[str, Decision] = {}
         self._members: Mapping[str, Member] = {}
+        self.functions = Functions(Plan.of(self.model))
 
     def hear(self, key: bytes | None, value: bytes | None) -> bool:
         """Take one record of the models topic; whether it may change what the reference means."""
@@ -69,11 +71,12 @@ class Versions:
         decision, roster = self.decision(), self._rosters.of(self.model.name)
         mixed = roster.online if not self.which and roster.online is not None else None
         weight = roster.online_weight if mixed is not None else None
-        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, self.model.label, self.model.canaries)
+        label, canaries, plan = self.model.label, self.model.canaries, Plan.of(self.model)
+        return Charge(self.model.name, self.model.inputs, decision, mixed, weight, label, canaries, plan)
 
     def serving(self) -> Serving:
         """Who answers; opens what is not open yet. PenstockError as of `opened`: then whoever answered before goes on."""
-        serving = self.charge().opened(self.artefacts, self._members)
+        serving = self.charge().opened(self.artefacts, self._members, self.functions)
         self._members = serving.members
         return serving
 
@@ -91,9 +94,18 @@ class Charge:
     """Of the model."""
     canaries: tuple[Canary, ...] = ()
     """Which each of them must know."""
+    plan: Plan = NOTHING
+    """Of its functions."""
 
-    def opened(self, artefacts: Artefacts, known: Mapping[str, Member] = MappingProxyType({})) -> Serving:
-        """Ready to score; members that are `known` by version are not opened again, but each is asked its canaries anew."""
+    def opened(
+        self,
+        artefacts: Artefacts,
+        known: Mapping[str, Member] = MappingProxyType({}),
+        functions: Functions | None = None,
+    ) -> Serving:
+        """Ready to score; members that are `known` by version are not opened again, nor are open `functions`, but each is asked
+        its canaries anew."""
+        around = functions or Functions(self.plan)
 
         def member(decision: Decision) -> Member:
             candidate = decision.candidate
@@ -101,7 +113,7 @@ class Charge:
                 raise PenstockError(f"the decision on {decision.version} carries no candidate", "register it again")
             found = known.get(decision.version)
             if found is None or found.digest != candidate.artefact.sha256:
-                scorer = opened(artefacts, candidate)
+                scorer = opened(artefacts, candidate, around)
                 found = Member.of(decision.version, candidate, scorer, self.inputs, self.label)
             ask(self.canaries, self.inputs, found.score, found.classes)
             return found

@@ -60,6 +60,8 @@ class Ready(msgspec.Struct, tag=True):
     takes: dict[str, tuple[str, list[int]]]
     gives: dict[str, tuple[str, list[int]]]
     batched: bool
+    code: str
+    """Its fingerprint, see `penstock.code`."""
 
 
 class Gave(msgspec.Struct, tag=True):

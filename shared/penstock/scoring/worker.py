@@ -9,6 +9,7 @@ itself.
 from __future__ import annotations
 
 import contextlib
+import linecache
 import math
 import os
 import resource
@@ -22,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..code import fingerprint
 from ..errors import PenstockError
 from ..function import Declared, declared
 from .signature import DATATYPES, Array, Tensor
@@ -66,12 +68,12 @@ def work(server: socket.socket) -> None:
 def _loaded(source: Source) -> tuple[Callable[..., Any] | None, Message]:
     try:
         function = _found(source)
-        tensors = declared(function)
+        tensors, code = declared(function), fingerprint(function)
     except PenstockError as error:
         return None, Fault(f"{error}; {error.fix}" if error.fix else str(error))
     except BaseException as error:
         return None, Fault(f"{source.file} does not load: {_told(error)}", traceback.format_exc())
-    return function, Ready(tensors.takes, tensors.gives, tensors.batched)
+    return function, Ready(tensors.takes, tensors.gives, tensors.batched, code)
 
 
 def _found(source: Source) -> Any:
@@ -80,6 +82,8 @@ def _found(source: Source) -> Any:
     module.__file__, module.__package__ = source.file, source.module.rpartition(".")[0]
     sys.modules[source.module] = module
     sys.path[:] = source.path if module.__package__ else [os.path.dirname(source.file), *source.path]
+    lines = source.text.decode(errors="replace").splitlines(keepends=True)
+    linecache.cache[source.file] = len(source.text), None, lines, source.file  # the file may be another by now
     exec(compile(source.text, source.file, "exec", dont_inherit=True), vars(module))
     found = getattr(module, source.name, None)
     if not callable(found):
