@@ -23,6 +23,7 @@ from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Cohort, Estimate, Measure, Quality, Scored
 from penstock.statistics.groups import Groups, added_groups
+from penstock.statistics.groups import told as told_groups
 from penstock.statistics.kinds import Baseline, Kind, kind_of
 from penstock.statistics.quality import added
 from penstock.value import Value
@@ -149,7 +150,7 @@ class Cohorts:
             measures=measures_of(quality.get("served", Quality()), known.prior, known.last, self._model.value, kind),
             delays=added(scored.delays, [0] * len(self._cohorting.edges)),
             edges=[edge / 1e6 for edge in self._cohorting.edges],
-            groups=known.groups,
+            groups=told_groups(known.groups, kind),
             estimated=known.estimated or {},
         )
 

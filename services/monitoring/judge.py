@@ -39,6 +39,7 @@ from penstock.records import (
 from penstock.runtime.lane import Effects
 from penstock.runtime.outbox import Said
 from penstock.statistics.groups import Groups, added_groups
+from penstock.statistics.groups import told as told_groups
 from penstock.statistics.kinds import YES_NO, kind_of
 from penstock.statistics.novelty import added_unseen
 from penstock.statistics.population import populations
@@ -256,7 +257,7 @@ class Case:
             contributions=window.contributions,
             measures=measures_of(served, prior, last, self._value, kind),
             sources=window.sources,
-            groups=groups,
+            groups=told_groups(groups, kind),
             population=populations(groups, state.usual, self.length),
             moments={v: found for v, by in sorted(window.summed.items()) if (found := _moments(by))},
             latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},

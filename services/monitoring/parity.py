@@ -13,11 +13,11 @@ nothing is said, and the alarm stands. A group that joins later than SAME_CAUSE 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from penstock.fairness import Fairness
+from penstock.fairness import MEASURES, Fairness
 from penstock.records import Group
 from penstock.statistics.fairness import Gap, Treated, gaps, treated, wide
 from penstock.statistics.groups import bounded
@@ -28,6 +28,9 @@ from .drifting import MOST_EVIDENCE, RELAXED, SAME_CAUSE
 from .verdict import Verdict
 
 __all__ = ["Standing", "unequal"]
+
+MOST_UNJUDGED: Final = 400
+"""So many gaps that could not be judged are named in the evidence: all of them, but where there are dozens of classes."""
 
 
 class Standing(msgspec.Struct):
@@ -75,7 +78,12 @@ class _Look(NamedTuple):
 
     def doubtful(self, named: Collection[tuple[str, str]], limit: float) -> bool:
         """Whether some of these gaps may not have closed."""
-        return any(gap.p is None or gap.size > limit for gap in self.gaps if (gap.group, gap.measure) in named)
+        return any(gap.p is None or gap.size > limit for gap in self.gaps if (gap.group, _key(gap)) in named)
+
+
+def _key(gap: Gap) -> str:
+    """The measure of a gap, and its class, as it is remembered."""
+    return f"{gap.measure}/{gap.of}" if gap.of else gap.measure
 
 
 def unequal(monitor: Fairness, standing: Standing) -> Verdict:
@@ -93,10 +101,11 @@ def unequal(monitor: Fairness, standing: Standing) -> Verdict:
     again = bool(named and new) and standing.age > SAME_CAUSE
     standing.age += 1
     if look.wide:
-        standing.named = sorted({*named, *((gap.group, gap.measure) for gap in look.wide)})
+        standing.named = sorted({*named, *((gap.group, _key(gap)) for gap in look.wide)})
         if again or not named:
             standing.span, standing.age = look.periods, 0
-    ranked = sorted(look.wide, key=lambda gap: (again and gap.group not in new, -gap.size, gap.group, gap.measure))
+    unjudged = [gap for gap in look.gaps if gap.unjudged]
+    ranked = sorted(look.wide, key=lambda gap: (again and gap.group not in new, -gap.size, gap.group, _key(gap)))
     evidence: dict[str, Any] = {
         "segment": monitor.segment.name,
         "against": monitor.against or "all others",
@@ -105,7 +114,7 @@ def unequal(monitor: Fairness, standing: Standing) -> Verdict:
         "tested": look.judged,
         "unequal": len(look.wide),
         "gaps": [gap.evidence for gap in ranked[:MOST_EVIDENCE]],
-        "unjudged": {f"{gap.measure} of {gap.group}": gap.unjudged for gap in look.gaps if gap.unjudged},
+        "unjudged": {f"{_key(gap)} of {gap.group}": gap.unjudged for gap in unjudged[:MOST_UNJUDGED]},
     }
     told = look.judged and (look.wide or not look.doubtful(named, limit))
     return Verdict(bool(look.wide) if told else None, evidence, again)
@@ -113,5 +122,5 @@ def unequal(monitor: Fairness, standing: Standing) -> Verdict:
 
 def _look(monitor: Fairness, standing: Standing, periods: int, limit: float) -> _Look:
     """The gaps; wide are those that are greater than `limit`, and beyond chance."""
-    found = gaps(standing.over(periods), monitor.against, monitor.measures)
+    found = gaps(standing.over(periods), monitor.against, monitor.measures or MEASURES)
     return _Look(periods, found, wide(found, level_of(monitor.false_alarms_per_month, monitor.every), limit))

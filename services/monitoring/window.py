@@ -127,14 +127,13 @@ class Tallied(msgspec.Struct):
         answer, into, add = settled.answer, self.cohorts.setdefault(cohort, {}), kind.add
         self.labels += sign * settled.answered
         each: Mapping[str, float | dict[str, float]] = answer.probabilities if kind.many else answer.scores
-        served = answer.probabilities.get(answer.version, {}) if kind.many else answer.score
+        served = _said(answer, kind)
         if answer.version == NOBODY:
             for place in (self.quality, into):
                 add(_sums(place, NOBODY, kind), served, label, sign)
             return
-        if isinstance(label, bool):
-            for segment, level in levels:
-                self.levels(cohort, segment).judge(level, answer.score, label, sign)
+        for segment, level in levels:
+            self.levels(cohort, segment).judge(level, served, label, sign, kind)
         losses = []
         for place in (into, self.quality):
             add(_sums(place, SERVED, kind), served, label, sign)
@@ -151,6 +150,11 @@ class Tallied(msgspec.Struct):
             cohorts={start: _frozen(sums) for start, sums in sorted(self.cohorts.items())},
             groups={start: _levels(found) for start, found in sorted(self.groups.items())},
         )
+
+
+def _said(answer: Answer, kind: Kind) -> float | dict[str, float]:
+    """What was served."""
+    return answer.probabilities.get(answer.version, {}) if kind.many else answer.score
 
 
 def _sums(place: dict[str, Sums], version: str, kind: Kind) -> Sums:
@@ -214,8 +218,9 @@ class Window(msgspec.Struct):
     def answer(self, answer: Answer, scored: int, counting: Counting) -> None:
         """Count an answer in its cohort, and in its groups."""
         self.cohort(scored, counting).answer(answer.version, answer.score if counting.kind is YES_NO else None)
+        said, kind = _said(answer, counting.kind), counting.kind
         for segment, level in counting.levels(answer):
-            self.tallied.levels(counting.cohorting.start(scored), segment).answer(level, answer.score, counting.cut)
+            self.tallied.levels(counting.cohorting.start(scored), segment).answer(level, said, counting.cut, kind)
 
     def judge(self, settled: Settled, counting: Counting) -> None:
         """Count an outcome; a correction first takes the label back that it replaces, here and now."""

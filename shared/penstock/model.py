@@ -130,7 +130,7 @@ class Model:
             mistake(f"drift watches {', '.join(strange)}, which is no input of {self.name}", nearest(strange[0], self.inputs))
         return replace(
             self,
-            monitors=monitors,
+            monitors=tuple(m.of(self.label, self.name) if isinstance(m, Fairness) else m for m in monitors),
             retrain=policy.retrain or self.retrain,
             gates=self.gates if policy.gates is None else tuple(policy.gates),
             rollout=self.rollout if policy.rollout is None else tuple(policy.rollout),
@@ -220,9 +220,8 @@ def model(
                 _check(said, found, event)
             if len(apart) > MOST_SEGMENTS:
                 mistake(f"{said}: {len(apart)} segments", f"declare at most {MOST_SEGMENTS}")
-            if apart and label.task != "binary":
-                mistake(f"{said}: segments are of answers yes and no, and the label is not", "leave segments= and fairness out")
-            for monitor in monitors:
+            asked = tuple(each.of(label, said) if isinstance(each, Fairness) else each for each in monitors)
+            for monitor in asked:
                 if isinstance(monitor, Fairness):
                     known = next(found for found in apart if found.column is monitor.segment.column).declared
                     if monitor.segment.column.event is event and monitor.against and known and monitor.against not in known:
@@ -272,7 +271,7 @@ def model(
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
         return Model(
             build.__name__, event, tuple(items), views, label, build,
-            tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, rows,
+            asked, retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, rows,
             before, after,
         )  # fmt: skip
 

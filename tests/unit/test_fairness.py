@@ -22,8 +22,9 @@ from penstock.fairness import MEASURES
 from penstock.records import Group, Measure
 from penstock.segment import MISSING, MOST, OTHERS
 from penstock.services.monitoring.parity import Standing, unequal
+from penstock.statistics.apart import chance, newcombe, ratio
 from penstock.statistics.binary import wilson
-from penstock.statistics.fairness import LEAST, Gap, Treated, chance, gaps, newcombe, ratio, treated
+from penstock.statistics.fairness import LEAST, Gap, Treated, gaps, treated
 from penstock.statistics.groups import Levels, added_groups
 from penstock.statistics.population import populations
 from penstock.statistics.quality import BINS

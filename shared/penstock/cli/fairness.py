@@ -45,9 +45,10 @@ def fairness(
 ) -> None:
     """Show the gaps between the groups of a segment.
 
-    Of the answers in the newest cohorts, with the labels known by now; the selection rate is of all answers, labelled or not. A
-    gap is wide where it is both beyond chance (false discovery rate 5 % over all that are shown) and greater than is material
-    (the gap of the monitor ps.fairness, else 0.1). Intervals are of 95 %. What there is too little of is not judged.
+    Of the answers in the newest cohorts, with the labels known by now; the selection rate and the mean answer are of all answers,
+    labelled or not. A gap is wide where it is both beyond chance (false discovery rate 5 % over all that are shown) and greater
+    than is material (the gap of the monitor ps.fairness, else 0.1; which measures there are, and what 0.1 means of numbers, is
+    said there). Intervals are of 95 %. What there is too little of is not judged.
     """
     settings = project_settings()
     topics = topics_of(settings)
@@ -78,11 +79,12 @@ def _shown(model: Model, segment: Segment, found: groups.Seen, against: str | No
 def _lines(shown: _Shown) -> list[str]:
     table: list[tuple[str, ...]] = [("measure", "group", "of", "value", "beside", "gap", "ratio", "")]
     for gap in shown.gaps:
-        shares = ("–" if x is None else f"{x:.4f}" for x in (gap.value, gap.other))
+        form = ".4f" if gap.scale is None else ".4g"
+        shares = ("–" if x is None else f"{x:{form}}" for x in (gap.value, gap.other))
         said = "wide" if gap in shown.wide else gap.unjudged
         group = screen.printable(gap.group.encode())
-        cells = (*shares, _cell(gap.gap, "+.4f"), _cell(gap.ratio, ".2f"), said)
-        table.append((gap.measure.replace("_", " "), group, f"{gap.n:,}", *cells))
+        cells = (*shares, _cell(gap.gap, f"+{form}"), _cell(gap.ratio, ".2f"), said)
+        table.append((screen.printable(gap.name.encode()), group, f"{gap.n:,}", *cells))
     head = f"{groups.title(shown.seen, shown.segment).strip()}; against {shown.against or 'all others'}"
     return [head, *screen.rows(table)]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Seen", "seen", "segment_of", "show", "title"]
 
-SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value")
+SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value", "mae", "rmse", "bias", "pinball", "coverage")
 
 
 class Seen(NamedTuple):
@@ -68,13 +68,15 @@ def title(found: Seen, segment: Segment) -> str:
 
 def show(settings: Settings, topics: Topics, name: str, by: str, newest: int, known: datetime | None) -> None:
     """Print the quality of each level."""
-    from ..statistics.binary import measured
+    from ..statistics.groups import measures_of
+    from ..statistics.kinds import kind_of
 
     model = next(model for model in topics.project.models if model.name == name)
     segment = segment_of(model, by)
     found = seen(settings, topics, model, segment, newest, known)
     levels = segment.ordered(found.groups)
-    measures = {level: measured(found.groups[level].quality, value=model.value) for level in levels}
+    kind = kind_of(model.label)
+    measures = {level: measures_of(found.groups[level], kind, model.value) for level in levels}
     names = [each for each in SHOWN if any(each in said for said in measures.values())]
     whole = sum(group.answers for group in found.groups.values())
     table = [(segment.name, "answers", "share", "settled", *(each.replace("_", " ") for each in names))]

@@ -10,7 +10,7 @@ from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .inputs import Contributed, Latency, Moments, Oddity, Population, Shift, Summed, Unseen
 from .models import Artefact, Candidate, Code, Command, Compressed, Decision, Profile, Run, Tails, Weighed
-from .quality import Confusion, Errors, Estimate, Group, Measure, Paired, Quality
+from .quality import Classed, Confusion, Errors, Estimate, Group, Measure, Paired, Quality
 from .quarantines import Quarantine
 from .reviews import Flag, Queued, Review, Reviewed
 from .statistics import Cohort, Mix, Partial, Scored, Statistic, Tally
@@ -21,6 +21,7 @@ __all__ = [
     "Artefact",
     "Candidate",
     "Charge",
+    "Classed",
     "Clock",
     "Code",
     "Cohort",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET, UnsetType
 
-__all__ = ["Confusion", "Errors", "Estimate", "Group", "Measure", "Paired", "Quality"]
+__all__ = ["Classed", "Confusion", "Errors", "Estimate", "Group", "Measure", "Paired", "Quality"]
 
 
 class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,6 +94,19 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     exact_squares: dict[int, int] | UnsetType = UNSET
 
 
+class Classed(msgspec.Struct, frozen=True, array_like=True):
+    """How often one class was said to a group, and was true."""
+
+    chosen: int = 0
+    """Answers that named it."""
+    true: int = 0
+    """Outcomes of which it was the truth."""
+    said: int = 0
+    """Outcomes whose answer named it."""
+    right: int = 0
+    """Both."""
+
+
 class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Sums over the answers of one level of a segment, of those that a version gave; they add across partitions and windows."""
 
@@ -101,6 +114,13 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     selected: int = 0
     """Answers that said yes, at the threshold of the model (see `ps.value`; without, 0.5)."""
     scores: float = 0.0
-    """Sum of the scores of the outcomes."""
+    """Sum of the scores of the outcomes; of classes, of the probabilities of those that were named."""
     quality: Quality = Quality()
-    """Of the outcomes, of what was served."""
+    """Of the outcomes, of what was served; of numbers without sums of truths, of classes without counts of pairs of them."""
+    given: dict[int, int] = {}
+    """Where the label is a number: the exact sum of the answers, as in Errors."""
+    given_squares: dict[int, int] = {}
+    covered: int = 0
+    """Where it declares a quantile: outcomes that were not above the answer."""
+    classes: dict[str, Classed] = {}
+    """Where the label is one of several classes, by class."""

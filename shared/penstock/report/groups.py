@@ -6,14 +6,15 @@ from ..fairness import told
 from ..pages.words import percent
 from ..records import Measure
 from ..statistics.fairness import Gap, gaps_of
-from ..statistics.groups import Groups, added_groups
-from .quality import figure, interval, measures_of
+from ..statistics.groups import Groups, added_groups, measures_of
+from ..statistics.kinds import kind_of
+from .quality import figure, interval
 from .records import Records
 from .section import Block, Cell, Missing, Section, Table
 
 __all__ = ["groups"]
 
-SHOWN = ("log_loss", "auc", "accuracy")
+SHOWN = ("log_loss", "auc", "accuracy", "mae", "rmse", "bias", "pinball", "coverage")
 
 
 def groups(records: Records) -> Section:
@@ -22,6 +23,7 @@ def groups(records: Records) -> Section:
     if not model.segments:
         why = Missing("The answers are not counted apart.", "segments=[Event.column] and monitors=[ps.fairness(Event.column)]")
         return Section("groups", title, "No segment is declared, so nothing is known of groups.", [why], "unknown")
+    kind = kind_of(model.label)
     known: Groups = added_groups(*(pair.known.groups for pair in records.cohorts))
     blocks: list[Block] = []
     wide: list[Gap] = []
@@ -32,12 +34,13 @@ def groups(records: Records) -> Section:
             blocks.append(Missing(f"No answer of this period was counted by {segment.name}."))
             continue
         whole, rows = sum(group.answers for group in levels.values()), []
+        measures = {level: measures_of(group, kind, model.value) for level, group in levels.items()}
+        shown = [name for name in SHOWN if any(name in found for found in measures.values())]
         for level in segment.ordered(levels):
-            group = levels[level]
-            found = measures_of(records, group.quality)
-            cells = [f"{figure(found[name].value)} {interval(found[name])}" if name in found else "–" for name in SHOWN]
+            group, found = levels[level], measures[level]
+            cells = [f"{figure(found[name].value)} {interval(found[name])}" if name in found else "–" for name in shown]
             rows.append((level, f"{group.answers:,}", percent(group.answers, whole), f"{max(group.quality.n, 0):,}", *cells))
-        names = (name.replace("_", " ") for name in SHOWN)
+        names = (name.replace("_", " ") for name in shown)
         blocks.append(Table((segment.name, "answers", "share", "with a label", *names), rows))
         gaps = gaps_of(model, segment, levels)
         wide += gaps.wide
@@ -54,13 +57,14 @@ def groups(records: Records) -> Section:
 
 
 def _row(gap: Gap, wide: bool) -> tuple[str | Cell, ...]:
-    shares = ("–" if share is None else f"{share:.3f}" for share in (gap.value, gap.other))
+    form = ".3f" if gap.scale is None else ".4g"
+    shares = ("–" if share is None else f"{share:{form}}" for share in (gap.value, gap.other))
     said = Cell("wide", "warn") if wide else Cell(gap.unjudged)
-    return gap.measure.replace("_", " "), gap.group, f"{gap.n:,}", *shares, _signed(gap.gap), _times(gap.ratio), said
+    return gap.name, gap.group, f"{gap.n:,}", *shares, _signed(gap.gap, form), _times(gap.ratio), said
 
 
-def _signed(gap: Measure | None) -> str:
-    return "–" if gap is None else f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
+def _signed(gap: Measure | None, form: str) -> str:
+    return "–" if gap is None else f"{gap.value:+{form}} ({gap.low:+{form}} to {gap.high:+{form}})"
 
 
 def _times(ratio: Measure | None) -> str:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -33,6 +34,7 @@ __all__ = [
     "mean_class_loss",
     "measured_classes",
     "measured_quality",
+    "rated",
 ]
 
 CLASS_BINS = 40
@@ -43,8 +45,6 @@ Z = 1.959963984540054
 def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> float:
     """Count one answer in place: `said` is the probability of each class, `truth` the number of the one that was true. Returns
     its log loss in nats, on the grain (see quality.py). Of equal probabilities the first class is the one that is named."""
-    from math import log
-
     k, confusion = len(said), sums.confusion
     assert isinstance(confusion, Confusion)
     if len(confusion.cells) != k * k:  # saved before the classes were declared anew: what was counted is of others
@@ -53,23 +53,29 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
             setattr(sums, field, getattr(begun, field))
         confusion = begun.confusion
         assert isinstance(confusion, Confusion)
-    answer = max(range(k), key=said.__getitem__)
+    answer, loss = rated(sums, said, truth, sign)
+    confusion.cells[truth * k + answer] += sign
+    for at, p in enumerate(said):
+        (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign
+    return loss
+
+
+def rated(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> tuple[int, float]:
+    """Count one answer by whether it was right alone, not by classes; returns the number of the class that it named, and its
+    loss."""
+    from math import log
+
+    answer = max(range(len(said)), key=said.__getitem__)
     loss = round(-log(clipped(said[truth])) * GRAIN) / GRAIN
     sums.n += sign
     sums.positives += sign * (answer == truth)
     sums.loss += sign * loss
     sums.squares += sign * (round(sum((p - (at == truth)) ** 2 for at, p in enumerate(said)) * GRAIN) / GRAIN)
     (sums.bins_true if answer == truth else sums.bins_false)[place_of(said[answer])] += sign
-    confusion.cells[truth * k + answer] += sign
-    for at, p in enumerate(said):
-        (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign
-    sums.confusion = Confusion(
-        cells=confusion.cells,
-        true=confusion.true,
-        false=confusion.false,
-        loss_squares=confusion.loss_squares + sign * (round(loss * loss * GRAIN) / GRAIN),
-    )
-    return loss
+    known = sums.confusion if isinstance(sums.confusion, Confusion) else Confusion()
+    squares = known.loss_squares + sign * (round(loss * loss * GRAIN) / GRAIN)
+    sums.confusion = msgspec.structs.replace(known, loss_squares=squares)  # with the same lists
+    return answer, loss
 
 
 def empty(classes: int) -> Sums:
@@ -101,21 +107,21 @@ def cells(quality: Quality) -> list[int]:
 
 
 def measured_quality(quality: Quality, classes: int, last: int | None = None) -> dict[str, Measure]:
-    """All measures of one version; nothing where there is nothing, or corrections took back more than there is. `last`: the
-    number of the class that was usual in the window before."""
+    """All measures of one version; nothing where there is nothing, or corrections took back more than there is. Without counts of
+    pairs of classes (of a group) those that need none. `last`: the number of the class that was usual in the window before."""
     confusion = quality.confusion
-    if not isinstance(confusion, Confusion) or quality.n <= 0 or len(confusion.cells) != classes**2:
+    if not isinstance(confusion, Confusion) or quality.n <= 0:
+        return {}
+    if not confusion.cells:
+        hits = wilson(quality.positives, quality.n) if 0 <= quality.positives <= quality.n and quality.loss >= 0 else None
+        return {"accuracy": hits, **_losses(quality, confusion)} if hits else {}
+    if len(confusion.cells) != classes**2:
         return {}
     counts = np.array(confusion.cells, np.int64).reshape(classes, classes)
     found = measured_classes(counts, last)
     if not found or quality.loss < 0:
         return {}
-    n = quality.n
-    mean = quality.loss / n
-    half = Z * float(np.sqrt(max(confusion.loss_squares / n - mean**2, 0.0) / n))
-    found["log_loss"] = Measure(value=mean, low=max(mean - half, 0.0), high=mean + half)
-    if (error := calibrated(quality)) is not None:
-        found["calibration_error"] = error
+    found |= _losses(quality, confusion)
     each = [
         delong(true, false)
         for true, false in zip(
@@ -129,6 +135,14 @@ def measured_quality(quality: Quality, classes: int, last: int | None = None) ->
         value, low, high = np.mean([(area.value, area.low, area.high) for area in areas], axis=0).tolist()
         found["auc"] = Measure(value=value, low=low, high=high)
     return dict(sorted(found.items()))
+
+
+def _losses(quality: Quality, confusion: Confusion) -> dict[str, Measure]:
+    n = quality.n
+    mean = quality.loss / n
+    half = Z * float(np.sqrt(max(confusion.loss_squares / n - mean**2, 0.0) / n))
+    found = {"log_loss": Measure(value=mean, low=max(mean - half, 0.0), high=mean + half)}
+    return found if (error := calibrated(quality)) is None else {"calibration_error": error, **found}
 
 
 def counted_classes(truth: Sequence[int], answer: Sequence[int], classes: int) -> Counts:

@@ -20,7 +20,7 @@ from ..records import Errors, Measure
 from .binary import wilson
 from .exact import add, total, valued, whole
 
-__all__ = ["alike", "coverage", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of"]
+__all__ = ["alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of"]
 
 Z = 1.959963984540054
 STEP = log(1.01)
@@ -61,16 +61,21 @@ def erred(errors: Errors, answer: float, truth: float, quantile: float | None, s
     >>> erred(sums, 2.0, 1.0, None), erred(sums, 1.0, 3.0, None), valued(sums.absolute)
     (1.0, 4.0, 3.0)
     """
+    add(errors.truths, truth, sign)
+    add(errors.truth_squares, truth * truth, sign)
+    place = size_of(truth)
+    errors.sizes[place] = errors.sizes.get(place, 0) + sign
+    return missed(errors, answer, truth, quantile, sign)
+
+
+def missed(errors: Errors, answer: float, truth: float, quantile: float | None, sign: int = 1) -> float:
+    """The same without the truths themselves, of which baselines are made and `r2`: what is left has one size."""
     error = answer - truth
     square = error * error
     add(errors.signed, error, sign)
     add(errors.absolute, abs(error), sign)
     add(errors.squares, square, sign)
     add(errors.fourth, square * square, sign)
-    add(errors.truths, truth, sign)
-    add(errors.truth_squares, truth * truth, sign)
-    place = size_of(truth)
-    errors.sizes[place] = errors.sizes.get(place, 0) + sign
     if quantile is None:
         return square
     loss = pinball(truth, answer, quantile)

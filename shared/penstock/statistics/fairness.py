@@ -7,13 +7,25 @@ the sums are of.
     precision               true outcomes, of answers that say yes
     calibration             share of true outcomes less mean score: 0 where scores mean what they say
 
+Of answers that name a class, each of these but the last is of one class against the rest, and there are
+
+    accuracy                answers that are right, of all outcomes
+    calibration             the same less the mean probability of the class that was named
+
+Of answers that are numbers, in the unit of the label, an error being the answer less the truth:
+
+    mean_answer             mean of all answers; needs no labels (equal means: Calders et al. 2013)
+    bias                    mean error (balanced residuals: the same)
+    mae                     mean size of an error (bounded group loss: Agarwal, Dudik and Wu 2019)
+    pinball, coverage       of a quantile: its mean loss; truths that are not above the answer, of all outcomes
+
 A gap is that of the group less that of whom it is compared with. Its 95 % interval, of shares, is the hybrid score interval
 (Newcombe 1998, method 10, from Wilson's limits); so is that of their ratio (Donner and Zou 2012), the "four-fifths rule" of
-selection rates. Of calibration it is normal, with the spread seen or that which the scores tell, whichever is greater.
+selection rates. Of calibration it is normal, with the spread seen or that which the scores tell, whichever is greater. Of means
+of numbers it is that of Student or of Welch, whichever is wider.
 
-How rarely chance gives as great a gap, either way: of shares Fisher's exact test, twice the smaller tail, this bounded by the
-geometric series of its first two terms (the hypergeometric is log-concave), so it is never too small, and 10 % too great three
-standard errors out. Of calibration Bernstein's inequality, which holds where few true outcomes make the normal tail too thin.
+How rarely chance gives as great a gap, either way: of shares Fisher's exact test, of means the tests of Student and Welch (see
+apart.py). Of calibration Bernstein's inequality, which holds where few true outcomes make the normal tail too thin.
 
 What there is too little of to be judged says so: below LEAST the interval is wide, and one person is a percentage.
 """
@@ -21,15 +33,17 @@ What there is too little of to be judged says so: below LEAST the interval is wi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import exp, lgamma, sqrt
+from math import exp, inf, sqrt
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from ..fairness import MEASURES, Fairness
-from ..records import Group, Measure
+from ..fairness import BY_CLASS, MEASURES, Fairness, measures_of, named
+from ..records import Classed, Errors, Group, Measure
+from .apart import Mean, chance, newcombe, ratio, student
 from .binary import Z, confusion, wilson
+from .exact import whole
 from .loss import CLIP
 from .quality import BINS, added
 from .shift import discovered
@@ -38,18 +52,20 @@ if TYPE_CHECKING:
     from ..model import Model
     from ..segment import Segment
 
-__all__ = ["LEAST", "Gap", "Gaps", "Treated", "chance", "gaps", "gaps_of", "newcombe", "ratio", "treated", "wide"]
+__all__ = ["LEAST", "Gap", "Gaps", "Treated", "gaps", "gaps_of", "treated", "wide"]
 
 LEAST: Final = 30
 """Fewer of what a share is of are not judged; nor is calibration with fewer true outcomes, or fewer false ones."""
 MATERIAL: Final = 0.1
 """Without a monitor, as `ps.fairness` has it by default."""
 DISCOVERY: Final = 0.05
-_SPREADS: Final = [p * (1 - p) for p in (min(max((at + 0.5) / BINS, CLIP), 1 - CLIP) for at in range(BINS))]
+_MIDDLES: Final = [min(max((at + 0.5) / BINS, CLIP), 1 - CLIP) for at in range(BINS)]
+_SPREADS: Final = [p * (1 - p) for p in _MIDDLES]
 
 
 class Treated(msgspec.Struct, frozen=True, kw_only=True):
-    """A group at a threshold: all that gaps are made of; of windows and of groups they add."""
+    """A group at a threshold: all that gaps are made of; of windows and of groups they add. Of classes, the true and false
+    positives are the answers that are right and wrong. Sums of numbers are exact, as in Errors."""
 
     answers: int = 0
     selected: int = 0
@@ -61,9 +77,13 @@ class Treated(msgspec.Struct, frozen=True, kw_only=True):
     squares: float = 0.0
     spread: float = 0.0
     """Sum of score x (1 - score): the variance of the true outcomes, were the scores right."""
-
-    def __sub__(self, other: Treated) -> Treated:
-        return Treated(**{name: getattr(self, name) - getattr(other, name) for name in self.__struct_fields__})
+    n: int = 0
+    """Outcomes, of numbers; the rest is of these, too, but for classes."""
+    given: dict[int, int] = {}
+    given_squares: dict[int, int] = {}
+    covered: int = 0
+    errors: Errors = Errors()
+    classes: dict[str, Classed] = {}
 
     @property
     def positives(self) -> int:
@@ -76,8 +96,10 @@ class Treated(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def sound(self) -> bool:
         """Whether corrections have taken back no more than there is."""
-        cells = (self.true_positives, self.false_positives, self.true_negatives, self.false_negatives)
-        return min(cells) >= 0 and self.squares >= 0 and 0 <= self.selected <= self.answers
+        cells = (self.true_positives, self.false_positives, self.true_negatives, self.false_negatives, self.n, self.covered)
+        sums = (self.errors.absolute, self.errors.squares, self.errors.pinball, self.errors.pinball_squares)
+        shares = 0 <= self.selected <= self.answers and self.covered <= self.n
+        return shares and min(cells) >= 0 and self.squares >= 0 and all(whole(each) >= 0 for each in sums)
 
     def share(self, measure: str) -> tuple[int, int]:
         """What a share counts, and of how many."""
@@ -87,7 +109,32 @@ class Treated(msgspec.Struct, frozen=True, kw_only=True):
             "true_positive_rate": (self.true_positives, self.positives),
             "false_positive_rate": (self.false_positives, self.negatives),
             "precision": (self.true_positives, said),
+            "accuracy": (self.true_positives, said),
+            "coverage": (self.covered, self.n),
         }[measure]
+
+    def mean(self, measure: str) -> Mean | None:
+        """What a mean of numbers is of; None of fewer than two."""
+        errors = self.errors
+        n, total, squares = {
+            "mean_answer": (self.answers, self.given, self.given_squares),
+            "bias": (self.n, errors.signed, errors.squares),
+            "mae": (self.n, errors.absolute, errors.squares),
+            "pinball": (self.n, errors.pinball, errors.pinball_squares),
+        }[measure]
+        return Mean.of(n, total, squares) if n > 1 else None
+
+    def against_rest(self, name: str) -> Treated:
+        """One class against all others together, as yes and no."""
+        found, n = self.classes.get(name, Classed()), self.true_positives + self.false_positives
+        return Treated(
+            answers=self.answers,
+            selected=found.chosen,
+            true_positives=found.right,
+            false_positives=found.said - found.right,
+            false_negatives=found.true - found.right,
+            true_negatives=n - found.true - found.said + found.right,
+        )
 
 
 class Gap(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,11 +155,22 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
     """How rarely chance gives as great a gap."""
     unjudged: str = ""
     """Why p is None."""
+    of: str = ""
+    """The class, of what is of one against the rest."""
+    scale: float | None = None
+    """Of numbers: what is material is a part of it, in their unit."""
+
+    @property
+    def name(self) -> str:
+        """The measure, with its class."""
+        return named(self.measure, self.of)
 
     @property
     def size(self) -> float:
-        """How far apart, either way; 0 where that cannot be said."""
-        return abs(self.gap.value) if self.gap else 0.0
+        """How far apart, either way: of shares as they are, of numbers as a part of their scale; 0 where that cannot be said."""
+        if self.gap is None or not self.gap.value:
+            return 0.0
+        return abs(self.gap.value) / (1.0 if self.scale is None else self.scale) if self.scale != 0 else inf
 
     @property
     def evidence(self) -> dict[str, Any]:
@@ -123,6 +181,25 @@ class Gap(msgspec.Struct, frozen=True, kw_only=True):
 def treated(group: Group, threshold: float = 0.5) -> Treated:
     """A group at the threshold at which its answers were counted as saying yes, a multiple of 0.005."""
     quality = group.quality
+    spread = sum(s * (a + b) for s, a, b in zip(_SPREADS, quality.bins_true, quality.bins_false, strict=False))
+    if isinstance(quality.errors, Errors) or group.given:
+        errors = quality.errors if isinstance(quality.errors, Errors) else Errors()
+        return Treated(
+            answers=group.answers, n=quality.n, given=group.given, given_squares=group.given_squares, covered=group.covered,
+            errors=errors,
+        )  # fmt: skip
+    if group.classes:
+        return Treated(
+            answers=group.answers,
+            true_positives=quality.positives,
+            false_positives=quality.n - quality.positives,
+            scores=group.scores,
+            squares=sum(
+                (1 - p) ** 2 * a + p**2 * b for p, a, b in zip(_MIDDLES, quality.bins_true, quality.bins_false, strict=False)
+            ),
+            spread=spread,
+            classes=group.classes,
+        )
     tp, fp, tn, fn = confusion(quality, threshold)
     return Treated(
         answers=group.answers,
@@ -133,7 +210,7 @@ def treated(group: Group, threshold: float = 0.5) -> Treated:
         false_negatives=fn,
         scores=group.scores,
         squares=quality.squares,
-        spread=sum(s * (a + b) for s, a, b in zip(_SPREADS, quality.bins_true, quality.bins_false, strict=False)),
+        spread=spread,
     )
 
 
@@ -144,18 +221,40 @@ def gaps(groups: Mapping[str, Treated], against: str = "", measures: Sequence[st
     >>> [round(x, 3) for x in (found[0].gap.value, found[0].gap.low, found[0].gap.high, found[0].ratio.value, found[0].p)]
     [0.2, 0.064, 0.326, 1.667, 0.006]
     """
-    whole = Treated()
-    for group in groups.values():
-        whole = added(whole, group)
+    if len(groups) < 2:
+        return []
+    levels = sorted(groups)
+    others = (
+        dict.fromkeys(levels, groups.get(against, Treated())) if against else _others({each: groups[each] for each in levels})
+    )
+    classes = sorted({name for group in groups.values() for name in group.classes})
     found = []
-    for level, group in sorted(groups.items()):
-        if level == against or len(groups) < 2:
+    for level in levels:
+        if level == against:
             continue
-        other = groups.get(against, Treated()) if against else whole - group
-        found += [
-            (_calibration if measure == "calibration" else _share)(level, against, measure, group, other) for measure in measures
-        ]
+        group, other = groups[level], others[level]
+        for measure in measures:
+            if measure == "calibration":
+                found.append(_calibration(level, against, measure, group, other))
+            elif measure in _MEANS:
+                found.append(_means(level, against, measure, group, other))
+            elif classes and measure in BY_CLASS:
+                for name in classes:
+                    one = _share(level, against, measure, group.against_rest(name), other.against_rest(name))
+                    found.append(msgspec.structs.replace(one, of=name))
+            else:
+                found.append(_share(level, against, measure, group, other))
     return found
+
+
+def _others(groups: Mapping[str, Treated]) -> dict[str, Treated]:
+    """For each group all others together, by sums from either end: what is taken away from a sum leaves its rounding behind."""
+    before, after = dict[str, Treated](), dict[str, Treated]()
+    for found, levels in ((before, list(groups)), (after, list(groups)[::-1])):
+        total = Treated()
+        for level in levels:
+            found[level], total = total, added(total, groups[level])
+    return {level: added(before[level], after[level]) for level in groups}
 
 
 class Gaps(NamedTuple):
@@ -172,13 +271,13 @@ def gaps_of(model: Model, segment: Segment, groups: Mapping[str, Group], against
     where no monitor says). Chance is a false discovery rate of DISCOVERY over all of them."""
     monitor = next((m for m in model.monitors if isinstance(m, Fairness) and m.segment.column is segment.column), None)
     beside = against if against is not None else monitor.against if monitor else ""
-    measures, material = (monitor.measures, monitor.gap) if monitor else (MEASURES, MATERIAL)
+    measures, material = (monitor.measures, monitor.gap) if monitor else (measures_of(model.label), MATERIAL)
     threshold = model.value.above if model.value else 0.5
     found, order = (
         gaps({level: treated(group, threshold) for level, group in groups.items()}, beside, measures),
         segment.ordered(groups),
     )
-    found.sort(key=lambda gap: (measures.index(gap.measure), order.index(gap.group)))
+    found.sort(key=lambda gap: (measures.index(gap.measure), gap.of, order.index(gap.group)))
     return Gaps(beside, found, wide(found, DISCOVERY, material))
 
 
@@ -223,6 +322,45 @@ def _calibration(level: str, against: str, measure: str, group: Treated, other: 
     return msgspec.structs.replace(known, gap=gap, p=p, unjudged=few)
 
 
+_MEANS: Final = frozenset({"mean_answer", "bias", "mae", "pinball"})
+
+
+def _means(level: str, against: str, measure: str, group: Treated, other: Treated) -> Gap:
+    """Material is a part of the standard deviation of their answers (Glass 1976), else of their mean loss."""
+    one, two = group.mean(measure), other.mean(measure)
+    n, m = (group.answers, other.answers) if measure == "mean_answer" else (group.n, other.n)
+    known = Gap(
+        group=level,
+        against=against,
+        measure=measure,
+        n=n,
+        m=m,
+        value=one.value if one else None,
+        other=two.value if two else None,
+    )
+    if not (group.sound and other.sound):
+        return msgspec.structs.replace(known, unjudged=_TAKEN_BACK)
+    few = _few(n, m) if min(n, m) < LEAST else ""
+    if one is None or two is None:
+        return msgspec.structs.replace(known, unjudged=few)
+    gap, p = student(one, two)
+    size = other.mean("mae") if measure == "bias" else two
+    assert size is not None
+    return msgspec.structs.replace(
+        known,
+        gap=gap,
+        ratio=ratio(_positive(one), _positive(two)) if measure in ("mae", "pinball") else None,
+        p=None if few else p,
+        unjudged=few,
+        scale=sqrt(two.variance) if measure == "mean_answer" else size.value,
+    )
+
+
+def _positive(mean: Mean) -> Measure:
+    found = mean.interval
+    return msgspec.structs.replace(found, low=max(found.low, 0.0))
+
+
 _TAKEN_BACK: Final = "corrections took back more than there is"
 
 
@@ -238,58 +376,3 @@ def _residual(group: Treated, n: int) -> float | None:
 def _variance(group: Treated, n: int, residual: float) -> float:
     """Of the mean of n residuals."""
     return max(group.squares / n - residual**2, group.spread / n, 0.0) / n
-
-
-def newcombe(one: Measure, two: Measure) -> Measure:
-    """The difference of two independent shares from their Wilson intervals (Newcombe 1998, method 10; his first example).
-
-    >>> found = newcombe(wilson(56, 70), wilson(48, 80))
-    >>> round(found.value, 4), round(found.low, 4), round(found.high, 4)
-    (0.2, 0.0524, 0.3339)
-    """
-    gap = one.value - two.value
-    low, high = _apart(one.value - one.low, two.high - two.value), _apart(one.high - one.value, two.value - two.low)
-    return Measure(value=gap, low=gap - low, high=gap + high)
-
-
-def _apart(a: float, b: float) -> float:
-    return sqrt(a * a + b * b)
-
-
-def ratio(one: Measure, two: Measure) -> Measure | None:
-    """The ratio of two independent shares from their Wilson intervals (MOVER: Donner and Zou 2012); None where the second
-    is 0.
-
-    >>> found = ratio(wilson(56, 70), wilson(48, 80))
-    >>> round(found.value, 3), round(found.low, 3), round(found.high, 3)
-    (1.333, 1.078, 1.663)
-    """
-    if two.value <= 0:
-        return None
-    product = one.value * two.value
-    least, below = one.low * (2 * one.value - one.low), two.high * (2 * two.value - two.high)
-    most, above = one.high * (2 * one.value - one.high), two.low * (2 * two.value - two.low)
-    low = least / (product + sqrt(max(product**2 - least * below, 0.0))) if product else 0.0
-    high = (product + sqrt(max(product**2 - most * above, 0.0))) / above
-    return Measure(value=one.value / two.value, low=max(low, 0.0), high=high)
-
-
-def chance(a: int, n: int, b: int, m: int) -> float:
-    """How rarely the shares `a` of `n` and `b` of `m` are as far apart when both groups are alike: Fisher's exact test, doubled.
-
-    >>> round(chance(50, 100, 30, 100), 4), chance(5, 10, 5, 10)
-    (0.0061, 1.0)
-    """
-    if a * m < b * n:  # the lower tail of what is counted is the upper of what is not
-        a, b = n - a, m - b
-    whole, drawn = n + m, a + b
-    following = (drawn - a) * (n - a) / ((a + 1) * (m - drawn + a + 1))
-    if following >= 1:
-        return 1.0
-    log_first = _choices(n, a) + _choices(m, drawn - a) - _choices(whole, drawn)
-    return min(1.0, 2 * exp(log_first) / (1 - following))
-
-
-def _choices(n: int, k: int) -> float:
-    """The logarithm of the number of ways to choose `k` of `n`."""
-    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)

@@ -9,20 +9,25 @@ the bar only falls, so a level that is counted apart in the end was so in every 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
 import msgspec
 
-from ..records import Group, Quality
+from ..label import Truth
+from ..records import Classed, Group, Measure, Quality
 from ..segment import MISSING, MOST, OTHERS
-from .loss import clipped
-from .quality import GRAIN, Sums, added, place_of
+from ..value import Value
+from .binary import wilson
+from .kinds import YES_NO, Kind
+from .quality import Sums, added
 
-__all__ = ["Groups", "Levels", "added_groups", "bounded"]
+__all__ = ["Grouped", "Groups", "Levels", "added_groups", "bounded", "measures_of", "told"]
 
 Groups = dict[str, dict[str, Group]]
 """By segment and level."""
+Said = Any
+"""A probability, a number, or the probability of each class by name, as the kind has it."""
 T = TypeVar("T")
 _SET_APART = (MISSING, OTHERS)
 
@@ -31,40 +36,48 @@ def _rank(level: str) -> tuple[int, str]:
     return crc32(level.encode()), level
 
 
-class _Grouped(msgspec.Struct):
-    """A Group under way."""
+class Grouped(msgspec.Struct):
+    """A Group under way; kinds of labels count in it (kinds.py)."""
 
     answers: int = 0
     selected: int = 0
     scores: float = 0.0
     sums: Sums | None = None
+    given: dict[int, int] = {}
+    given_squares: dict[int, int] = {}
+    covered: int = 0
+    classes: dict[str, Classed] = {}
 
     def frozen(self) -> Group:
-        quality = self.sums.frozen() if self.sums else Quality()
-        return Group(answers=self.answers, selected=self.selected, scores=self.scores, quality=quality)
+        return Group(
+            answers=self.answers,
+            selected=self.selected,
+            scores=self.scores,
+            quality=self.sums.frozen() if self.sums else Quality(),
+            given=dict(sorted(self.given.items())),
+            given_squares=dict(sorted(self.given_squares.items())),
+            covered=self.covered,
+            classes=dict(sorted(self.classes.items())),
+        )
 
 
 class Levels(msgspec.Struct):
     """The groups of one segment under way. `bar`: beyond it a level is one of the others."""
 
-    groups: dict[str, _Grouped] = {}
+    groups: dict[str, Grouped] = {}
     bar: tuple[int, str] | None = None
 
-    def answer(self, level: str, score: float, cut: int) -> None:
-        """Count an answer; it says yes from the step `cut` of scores on."""
+    def answer(self, level: str, said: Said, cut: int, kind: Kind = YES_NO) -> None:
+        """Count an answer; a probability says yes from the step `cut` of scores on."""
         group = self._group(level)
         group.answers += 1
-        group.selected += place_of(score) >= cut
+        kind.answer(group, said, cut)
 
-    def judge(self, level: str, score: float, label: bool, sign: int) -> None:
+    def judge(self, level: str, said: Said, truth: Truth, sign: int, kind: Kind = YES_NO) -> None:
         """Count an outcome, or take it back (`sign` -1)."""
-        group = self._group(level)
-        if group.sums is None:
-            group.sums = Sums()
-        group.sums.add(score, label, sign)
-        group.scores += sign * (round(clipped(score) * GRAIN) / GRAIN)
+        kind.judge(self._group(level), said, truth, sign)
 
-    def _group(self, level: str) -> _Grouped:
+    def _group(self, level: str) -> Grouped:
         found = self.groups.get(level)
         if found is not None:
             return found
@@ -77,7 +90,7 @@ class Levels(msgspec.Struct):
                 self.bar = max(_rank(known) for known in (*self.groups, level) if known not in _SET_APART)
             elif len(named) == MOST - 1:
                 self.bar = max(map(_rank, (*named, level)))
-        found = self.groups[level] = _Grouped()
+        found = self.groups[level] = Grouped()
         return found
 
     def _fold(self, level: str) -> None:
@@ -85,8 +98,10 @@ class Levels(msgspec.Struct):
         others.answers += folded.answers
         others.selected += folded.selected
         others.scores += folded.scores
-        if folded.sums is not None:
-            others.sums = added(others.sums or Sums(), folded.sums)
+        others.sums = added(others.sums, folded.sums) if others.sums and folded.sums else others.sums or folded.sums
+        others.covered += folded.covered
+        for name in ("given", "given_squares", "classes"):
+            setattr(others, name, added(getattr(others, name), getattr(folded, name)))
 
     def frozen(self) -> dict[str, Group]:
         return {level: group.frozen() for level, group in sorted(self.groups.items())}
@@ -109,3 +124,19 @@ def added_groups(*shares: Mapping[str, Mapping[str, Group]]) -> Groups:
         for segment, levels in share.items():
             found[segment] = bounded(added(found.get(segment, {}), dict(levels)))
     return dict(sorted(found.items()))
+
+
+def told(groups: Groups, kind: Kind) -> Groups:
+    """With the losses that follow from their sums."""
+    return {
+        segment: {level: msgspec.structs.replace(group, quality=kind.told(group.quality)) for level, group in levels.items()}
+        for segment, levels in groups.items()
+    }
+
+
+def measures_of(group: Group, kind: Kind, value: Value | None) -> dict[str, Measure]:
+    """What the outcomes of a group say of the answers to it; of a quantile also its coverage, the share of truths that were not
+    above the answer (to be compared with the quantile that the label declares)."""
+    found, n = kind.measured(group.quality, value, None), group.quality.n
+    covered = wilson(group.covered, n) if "pinball" in found and 0 <= group.covered <= n else None
+    return {**found, "coverage": covered} if covered else found

@@ -12,16 +12,20 @@ that differs between yes/no labels, numbers and classes is here; windows, cohort
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from ..label import Label, Truth
-from ..records import Confusion, Errors, Measure, Paired, Quality
+from ..records import Classed, Confusion, Errors, Measure, Paired, Quality
 from ..value import Value
 from .exact import add as add_exact
 from .exact import valued
-from .quality import Sums, added, pair, prior_loss
+from .loss import clipped
+from .quality import GRAIN, Sums, added, pair, place_of, prior_loss
+
+if TYPE_CHECKING:
+    from .groups import Grouped
 
 __all__ = ["YES_NO", "Baseline", "Kind", "kind_of"]
 
@@ -81,6 +85,12 @@ class Kind(Protocol):
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         """Measures with their 95 % intervals."""
 
+    def answer(self, group: Grouped, said: Any, cut: int) -> None:
+        """Count in a group what an answer was, as far as it needs no label; yes is said from the step `cut` of scores on."""
+
+    def judge(self, group: Grouped, said: Any, truth: Any, sign: int) -> None:
+        """Count an outcome in a group, or take it back (`sign` -1)."""
+
 
 def kind_of(label: Label) -> Kind:
     """What a label means."""
@@ -128,6 +138,15 @@ class _YesNo:
         from .binary import measured
 
         return measured(quality, value=value, last=None if last is None else bool(last))
+
+    def answer(self, group: Grouped, said: float, cut: int) -> None:
+        group.selected += place_of(said) >= cut
+
+    def judge(self, group: Grouped, said: float, truth: bool, sign: int) -> None:
+        if group.sums is None:
+            group.sums = Sums()
+        group.sums.add(said, truth, sign)
+        group.scores += sign * (round(clipped(said) * GRAIN) / GRAIN)
 
 
 YES_NO: Kind = _YesNo()
@@ -195,6 +214,17 @@ class _Numbers:
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         return self._errors.measured_errors(_errors(quality), quality.n, self._quantile)
 
+    def answer(self, group: Grouped, said: float, cut: int) -> None:
+        add_exact(group.given, said)
+        add_exact(group.given_squares, said * said)
+
+    def judge(self, group: Grouped, said: float, truth: float, sign: int) -> None:
+        if group.sums is None:
+            group.sums = self.sums()
+        group.sums.n += sign
+        self._errors.missed(_errors(group.sums), said, truth, self._quantile, sign)
+        group.covered += sign * (self._quantile is not None and truth <= said)
+
 
 def _errors(of: Quality | Sums) -> Errors:
     return of.errors if isinstance(of.errors, Errors) else Errors()
@@ -248,6 +278,22 @@ class _Classes:
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         at: Any = None if last is None else self._at.get(str(last))
         return self._counting.measured_quality(quality, len(self._classes), at)
+
+    def answer(self, group: Grouped, said: Mapping[str, float], cut: int) -> None:
+        listed = self._listed(said)
+        self._count(group, self._classes[listed.index(max(listed))], chosen=1)
+
+    def judge(self, group: Grouped, said: Mapping[str, float], truth: str, sign: int) -> None:
+        if group.sums is None:
+            group.sums = Sums()
+        listed = self._listed(said)
+        at, _ = self._counting.rated(group.sums, listed, self._at[truth], sign)
+        group.scores += sign * (round(clipped(listed[at]) * GRAIN) / GRAIN)
+        self._count(group, truth, true=sign)
+        self._count(group, self._classes[at], said=sign, right=sign * (self._classes[at] == truth))
+
+    def _count(self, group: Grouped, name: str, **more: int) -> None:
+        group.classes[name] = added(group.classes.get(name, Classed()), Classed(**more))
 
     def _truths(self, known: Quality) -> list[int]:
         return self._counting.truths(known, len(self._classes))
