@@ -132,6 +132,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     customs: dict[int, dict[str, float]] = {}
     """The same of windows of other lengths (microseconds): the spans that monitors judge as one. Lengths of which the training
     rows know nothing are left out."""
+    segments: Artefact | None = None
+    """Its reference by level of each segment (see statistics/segmented.py); null where none is declared, for snapshots and for
+    versions older than these."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
