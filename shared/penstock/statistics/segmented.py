@@ -11,6 +11,7 @@ Levels times inputs are at most MOST_CELLS: of more inputs the first that the mo
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -88,19 +89,14 @@ def segmented(
 ) -> Segmented:
     """Of rows at `times` (microseconds) whose values fall to bins `places`, of `widths` bins, by input; `levels` says for each
     segment the level of each row. Customs are of windows of `lengths`: of longer spans the same, which errs to the quiet side."""
-    named = {segment: np.array(found, np.str_) for segment, found in levels.items()}
-    rows = {
-        segment: bounded({str(level): int(n) for level, n in zip(*np.unique(found, return_counts=True), strict=True)})
-        for segment, found in named.items()
-    }
+    rows = {segment: bounded(Counter(found)) for segment, found in levels.items()}
     inputs = affordable(list(places), sum(len(found.keys() | {MISSING, OTHERS}) for found in rows.values()))
     made: dict[str, dict[str, LevelReference]] = {}
     for segment, found in rows.items():
-        made[segment] = {}
+        made[segment], places_of = {}, {level: at for at, level in enumerate(found)}
+        codes = np.array([places_of.get(level, places_of.get(OTHERS, -1)) for level in levels[segment]], np.int64)
         for level, n in found.items():
-            inside = named[segment] == level
-            if level == OTHERS:
-                inside |= ~np.isin(named[segment], list(found))
+            inside = codes == places_of[level]
             if n < LEAST_ROWS:
                 made[segment][level] = LevelReference(n)
                 continue
