@@ -22,13 +22,14 @@ import msgspec
 
 from penstock.policy import CONTRIBUTIONS, LABEL, SCORE, Drift
 from penstock.records import Contributed, Shift
+from penstock.segment import input_of
 from penstock.statistics.quality import added
 from penstock.statistics.shift import LEAST_VALUES, MOST_WINDOWS, SPANS, beyond, level_of
 
 from .debut import Debut, contributions, told
 from .moving import Counts, Inputs, Judged, comparable
 from .verdict import Verdict
-from .within import MOST_REMEMBERED, Cells, First, Look, Within, input_of, look, told_within
+from .within import MOST_REMEMBERED, Cells, First, Look, Within, look, told_within
 
 __all__ = ["Counts", "Habits", "Period", "drift"]
 

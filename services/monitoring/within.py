@@ -24,7 +24,7 @@ import numpy as np
 from penstock.duration import DAY
 from penstock.policy import SCORE, Drift
 from penstock.records import Contributed, LevelStatistic, Moments, Partial, Shift, Summed
-from penstock.segment import OTHERS
+from penstock.segment import OTHERS, at_level
 from penstock.statistics.shift import LEAST_VALUES, LEAST_WINDOWS, discovered, spread_of
 
 from .latencies import latency_of
@@ -39,7 +39,6 @@ __all__ = [
     "Look",
     "Sums",
     "Within",
-    "input_of",
     "leveled",
     "look",
     "sums_of",
@@ -50,8 +49,6 @@ FIRST_PERIODS, FIRST_LASTS = 7, 7 * DAY
 """As of a debut."""
 MOST_REMEMBERED = 30
 """Periods of which a cell's custom is remembered."""
-
-_WHERE = " where "
 
 Sums = dict[str, dict[str, dict[str, Summed]]]
 """By segment, level and input."""
@@ -66,12 +63,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.input}{_WHERE}{self.segment} is {self.level}"
-
-
-def input_of(name: str) -> str:
-    """The input that is meant by its own name, or by that of a cell."""
-    return name.partition(_WHERE)[0]
+        return at_level(self.input, self.segment, self.level)
 
 
 class First(msgspec.Struct):
