@@ -8,16 +8,19 @@ from datetime import datetime, timedelta
 import msgspec
 
 from penstock.duration import DAY
+from penstock.evidence import excess
 from penstock.model import Model
 from penstock.policy import Drift
 from penstock.records import Shift, Statistic
+from penstock.report.within import inside
+from penstock.segment import input_of
 
 __all__ = ["COLUMNS", "ROWS", "Heat", "heat_of"]
 
 COLUMNS = 60
 """Windows of a heat-map, the newest."""
 ROWS = 48
-"""Inputs of a heat-map, those first that moved most."""
+"""Inputs of a heat-map, those first that moved most; beside those of the whole such as drifted within a level of a segment."""
 
 
 class HeatRow(msgspec.Struct, frozen=True):
@@ -52,8 +55,12 @@ def heat_of(windows: Sequence[Statistic], model: Model) -> Heat:
     shown = {place: s for place, s in places.items() if place >= first}
     order = {name: at for at, name in enumerate(model.inputs)}
     rows = []
-    for name in sorted({name for s in shown.values() for name in s.drift}, key=lambda n: (order.get(n, len(order)), n)):
-        cells = [_cell(shown[p].drift.get(name) if p in shown else None, material.get(name, 0.0)) for p in range(first, COLUMNS)]
+    levels = {place: inside(s) for place, s in shown.items() if s.levels}
+    within = {name for of in levels.values() for name, shift in of.items() if excess(shift) > 1}
+    moved = {place: {**s.drift, **levels.get(place, {})} for place, s in shown.items()}
+    names = {name for s in shown.values() for name in s.drift} | within
+    for name in sorted(names, key=lambda n: (order.get(input_of(n), len(order)), n)):
+        cells = [_cell(moved[p].get(name) if p in shown else None, material.get(name, 0.0)) for p in range(first, COLUMNS)]
         rows.append(HeatRow(name, cells))
     inputs = len(rows)
     if inputs > ROWS:

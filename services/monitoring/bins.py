@@ -18,6 +18,7 @@ from penstock.records import Summed
 from penstock.statistics.hours import Hours, Ints, hour_of_week
 from penstock.statistics.reference import Numbers
 
+from .apart import Apart, Aside, Column
 from .moments import summed
 
 __all__ = ["Binned", "Binner"]
@@ -25,17 +26,18 @@ __all__ = ["Binned", "Binner"]
 
 class Binned(NamedTuple):
     """Of some answers: counts per bin by input, answers per part of the week (none without a reference by hours), sums by input,
-    and how many rows could not be read (they are counted nowhere else)."""
+    how many rows could not be read (they are counted nowhere else), and the same by segment and level."""
 
     counts: dict[str, list[int]]
     parts: dict[int, int]
     summed: dict[str, Summed]
     unread: int
+    levels: dict[str, dict[str, Apart]]
 
 
 class Binner:
     """Counts batches of inputs, still as JSON objects. Inputs whose reference does not fit their edges are left out:
-    there is nothing to compare them with. `scores`: edges between bins of the version's answers."""
+    there is nothing to compare them with. `scores`: edges between bins of the version's answers; `aside` counts them by level."""
 
     def __init__(
         self,
@@ -46,6 +48,7 @@ class Binner:
         grid: Mapping[str, Sequence[float]] = MappingProxyType({}),
         scores: Sequence[float] = (),
         customs: Mapping[int, Mapping[str, float]] | None = None,
+        aside: Aside | None = None,
     ) -> None:
         fit = [name for name in sorted(edges) if len(reference.get(name, ())) == len(edges[name]) + 2]
         self._grid = grid
@@ -64,24 +67,40 @@ class Binner:
         self._hours = hours
         self._shares: dict[str, Ints] = {name: hours.shares(name) for name in fit} if hours is not None else {}
         self._decoder = InputsDecoder(fit)
+        self._aside = aside
 
     def _bins(self, name: str, edges: Sequence[float]) -> Numbers:
         centre, unit = self._grid.get(name, (0.0, 1.0))
         return Numbers(edges=tuple(edges), centre=centre, unit=unit, counts=())
 
-    def count(self, rows: Sequence[Any], times: Sequence[int], scores: Sequence[float | None] = ()) -> Binned:
-        """Of rows with the times of their events and the version's own scores."""
+    def count(
+        self,
+        rows: Sequence[Any],
+        times: Sequence[int],
+        scores: Sequence[float | None] = (),
+        levels: Sequence[Mapping[str, str]] = (),
+    ) -> Binned:
+        """Of rows with the times of their events, the version's own scores, and their levels by segment."""
         matrix, readable = self._decoder.readable(rows)
-        columns = [(name, numbers, matrix[:, at]) for at, (name, numbers) in enumerate(self._numbers.items())]
+        columns = [Column(name, of, matrix[:, at], name in self._grid) for at, (name, of) in enumerate(self._numbers.items())]
+        apart = columns
         if self._scores is not None and len(scores):
-            columns.append((SCORE, self._scores, np.array(scores, np.float64)))
+            said = np.array(scores, np.float64)
+            columns = [*columns, Column(SCORE, self._scores, said, SCORE in self._grid)]
+            apart = [*apart, Column(SCORE, self._scores, said[readable], SCORE in self._grid)]
         counts, sums = dict[str, list[int]](), dict[str, Summed]()
-        for name, numbers, values in columns:
+        for name, numbers, values, known in columns:
             vector = numbers.count(values)
             counts[name] = vector[: numbers.missing_cell + 1].tolist()
-            if name in self._grid:
+            if known:
                 sums[name] = summed(numbers, vector, values)
-        return Binned(counts, self._parts(np.asarray(times, np.int64)[readable]), sums, len(rows) - len(readable))
+        when = np.asarray(times, np.int64)[readable]
+        by = self._aside.count(apart, when, [levels[at] for at in readable]) if self._aside and levels else {}
+        return Binned(counts, self._parts(when), sums, len(rows) - len(readable), by)
+
+    def told(self, found: Mapping[str, Mapping[str, Apart]]) -> dict[str, Any]:
+        """What was counted by level, as fields of a Partial; none where no segment is declared."""
+        return {"levels": self._aside.told(found), "mix": self._aside.mix} if self._aside else {}
 
     def _parts(self, times: Ints) -> dict[int, int]:
         if self._hours is None:

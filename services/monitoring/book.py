@@ -43,7 +43,7 @@ class Book:
     explained."""
 
     def __init__(self, model: Model, topics: Topics, number: int, sends: list[Send]) -> None:
-        self.name, self.length = model.name, length_of(model)
+        self.name, self.length, self.segments = model.name, length_of(model), model.segments
         self.most_empty = max(1, min(QUIET // self.length, MOST_EMPTY))
         self._counting = Counting.of(model, self.length)
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits, Coding(model.label))
@@ -52,7 +52,7 @@ class Book:
         self.references: dict[str, Binner | None] = {}
         self.explaining: dict[str, Explaining] = {}
         self._column, self._topics, self._number, self._sends = model.label.column, topics, number, sends
-        self._unbinned: dict[str, tuple[list[Any], list[int], list[float | None]]] = {}
+        self._unbinned: dict[str, tuple[list[Any], list[int], list[float | None], list[dict[str, str]]]] = {}
         self._share, self._drawn = model.explain, dict[str, list[Any]]()
         self.profiles: dict[str, Counted] = {}
         """Of versions, where novelty is watched."""
@@ -65,12 +65,15 @@ class Book:
             return
         assert self.window is not None
         self.window.answer(answer, max(item.time, now - self.ledger.within), self._counting)
-        self.window.took(answer.variant, answer.latency)
+        levels = dict(self._counting.levels(answer)) if self._counting.segments else {}
+        self.window.took(answer.variant, answer.latency, levels)
         if answer.digest:
-            rows, times, scores = self._unbinned.setdefault(answer.version, ([], [], []))
+            rows, times, scores, apart = self._unbinned.setdefault(answer.version, ([], [], [], []))
             rows.append(answer.inputs)
             times.append(item.time)
             scores.append(answer.scores.get(answer.version))
+            if levels:
+                apart.append(levels)
             if self.watched:
                 self._fresh.setdefault(answer.version, []).append(answer)
             if self._share and drawn(self.name, answer.id, self._share):
@@ -114,13 +117,14 @@ class Book:
         ledger.settled.clear()
         ledger.due.clear()
         ledger.unanswered.clear()
-        for version, (rows, times, scores) in self._unbinned.items():
+        for version, (rows, times, scores, levels) in self._unbinned.items():
             binner = self.references.get(version)
             if binner is not None:
-                binned = binner.count(rows, times, scores)
+                binned = binner.count(rows, times, scores, levels)
                 ledger.counts["unread"] += binned.unread
                 window.bin(version, binned)
         self._unbinned.clear()
+        window.bound()
         for version, answers in self._fresh.items():
             if found := self.profiles.get(version):
                 window.unseen = added_unseen(window.unseen, {version: found.count(answers)})

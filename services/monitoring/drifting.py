@@ -14,38 +14,22 @@ Scores, labels and contributions are judged among the inputs, by the same keys, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 
-from penstock.policy import ANSWERS, CONTRIBUTIONS, LABEL, SCORE, Drift
-from penstock.records import Contributed, Partial, Shift
+from penstock.policy import CONTRIBUTIONS, LABEL, SCORE, Drift
+from penstock.records import Contributed, Shift
+from penstock.segment import input_of
 from penstock.statistics.quality import added
-from penstock.statistics.shift import (
-    CAPPED,
-    LEAST_VALUES,
-    MOST_WINDOWS,
-    SPANS,
-    beyond,
-    chance,
-    critical_of,
-    discovered,
-    distances,
-    either,
-    level_of,
-    limit,
-    located,
-    raised_by,
-    spread_of,
-    stability,
-)
+from penstock.statistics.shift import LEAST_VALUES, MOST_WINDOWS, SPANS, beyond, level_of
 
-from .debut import Debut, contributions, material, measured, told
+from .debut import Debut, contributions, told
+from .moving import Counts, Inputs, Judged, comparable
 from .verdict import Verdict
+from .within import MOST_REMEMBERED, Cells, First, Look, Within, look, told_within
 
 __all__ = ["Counts", "Habits", "Period", "drift"]
 
@@ -55,45 +39,7 @@ RELAXED = 0.8
 """An alarm stands while an input is above this share of its limits: what hovers about them does not come and go."""
 SAME_CAUSE = 2
 """A storm is seen in the wind, a day later in the delays of the last 24 hours, and both are one cause."""
-LEAST_SHARE = 0.25
-"""An input that hardly moves the answers has four times the material floor, no more: contributions are of what was seen so
-far."""
-
 UNWEIGHTED = "not weighed: no answer is explained (see explain= of the model)"
-
-Floats = npt.NDArray[np.float64]
-
-
-class Counts(msgspec.Struct):
-    """One version's share of a window or period: counts per bin by input, what is expected, and of which hours (see Partial)."""
-
-    inputs: dict[str, list[int]] = {}
-    expected: dict[str, list[int]] = {}
-    hours: dict[int, list[int]] = {}
-    baseline: dict[str, list[int]] = {}
-    spread: dict[str, float] = {}
-    contributed: Contributed = Contributed()
-    customs: dict[int, dict[str, float]] = {}
-
-    def add(self, other: Counts | Partial) -> None:
-        self.inputs = added(self.inputs, other.inputs)
-        self.expected = added(self.expected, other.expected)
-        known = self.hours
-        self.hours = dict(sorted({**known, **{h: [n + known.get(h, [0, 0])[0], m] for h, (n, m) in other.hours.items()}}.items()))
-        self.baseline, self.spread = other.baseline or self.baseline, other.spread or self.spread
-        self.customs = other.customs or self.customs
-        if isinstance(other, Counts):
-            self.contributed = added(self.contributed, other.contributed)
-
-    @property
-    def reference(self) -> dict[str, list[int]]:
-        """How the answers are expected to fall; not how many."""
-        return {**self.baseline, **self.expected}
-
-    @property
-    def answers(self) -> int:
-        """How many were counted: each input counts every one, missing values included."""
-        return answers(self.inputs)
 
 
 class Period(msgspec.Struct):
@@ -137,119 +83,29 @@ class Habits(msgspec.Struct):
     """As `earlier`, of spans of so many periods."""
     seen: int = 0
     """Periods that this reference has been looked at."""
+    firsts: dict[str, First] = {}
+    """Of cells (see within.py) without a reference in training."""
+    inside: dict[str, list[float]] = {}
+    """As `earlier`, of cells."""
 
     def past(self, span: int) -> dict[str, list[float]]:
         """What is remembered of spans of so many periods."""
         return self.earlier if span == 1 else self.longer.setdefault(span, {})
+
+    def news(self, name: str) -> bool:
+        """Whether what has drifted has no part in the alarm that stands: neither it, nor its whole, nor a part of it."""
+        return name not in self.named and input_of(name) not in self.named and name not in map(input_of, self.named)
 
     def forget(self) -> None:
         """An alarm was cleared."""
         self.spans, self.span, self.named, self.age = [], 1, [], 0
 
 
-def answers(inputs: Mapping[str, list[int]]) -> int:
-    return max((sum(counts) for counts in inputs.values()), default=0)
-
-
-class _Judged(NamedTuple):
-    """Inputs over the newest `periods`; arrays are (inputs,)."""
-
-    periods: int
-    distance: Floats
-    psi: Floats
-    noise: Floats
-    raised: Floats
-    n: Floats
-    p: Floats
-    critical: Floats
-    excess: Floats
-    """The distance as a multiple of the greater of its two limits; 0 where no custom of so short a span is known."""
-    spread: Floats
-
-    @property
-    def worst(self) -> float:
-        return float(self.excess.max())
-
-
-class _Inputs:
-    """The inputs of one version over the newest periods, the last of them newest; arrays are (periods, inputs, bins)."""
-
-    def __init__(self, monitor: Drift, names: Sequence[str], habits: Habits) -> None:
-        self.names, self._spans = names, habits.spans
-        self.level = level_of(monitor.false_alarms_per_month, monitor.every)
-        self.now = _table(names, [span.inputs for span in habits.spans])
-        then = _table(names, [span.reference for span in habits.spans])
-        self.then = then * (self.now.sum(-1) / np.maximum(then.sum(-1), 1))[..., None]
-        self._widths = np.array([len(habits.spans[-1].inputs[name]) for name in names])
-        self._every, self._habits = monitor.every, habits
-        newest = habits.spans[-1]
-        self._customs = newest.customs or {monitor.every: newest.spread}  # records older than the field know of one length
-        self.influence = _influence(names, habits.contributed)
-        least = np.array([material(n, monitor.material, habits.spans[-1].reference[n]) for n in names])
-        self.floor = np.minimum(least / self.influence, (1 + monitor.material) / 2)
-
-    def spread(self, periods: int) -> Floats | None:
-        """By input, of the longest span up to this one of which a custom is known; None where only longer ones are."""
-        known = [length for length in self._customs if length <= periods * self._every]
-        if self._customs and not known:
-            return None
-        of = self._customs[max(known)] if known else {}
-        own = [self._habits.past(span) for span in SPANS if span <= periods]
-        return np.array(
-            [
-                max(
-                    of.get(n, 0.0),
-                    next((s for p in reversed(own) if (s := spread_of(p.get(n, ())))), 0.0),
-                )
-                for n in self.names
-            ]
-        )
-
-    def over(self, periods: int) -> _Judged:
-        now, then = self.now[-periods:].sum(0), self.then[-periods:].sum(0)
-        n, distance, raised = now.sum(-1), distances(now, then), raised_by(then)
-        noise = 1 / np.maximum(n, 1) + _sampling(self._spans[-periods:], self.names)
-        known = self.spread(periods)
-        spread = np.zeros(len(n)) if known is None else known
-        z = located(now, then, noise, spread)
-        for name in {*ANSWERS} & {*self.names}:
-            at = self.names.index(name)
-            distance[at], noise[at], raised[at] = measured(name, now[at], then[at], noise[at])
-            z[at] *= name == SCORE  # the others have no order
-        p = either(chance(distance, noise, spread, raised), z)
-        level = discovered(p, self.level)[0]
-        critical = critical_of(level / 2, noise, spread, raised, capped=periods * self._every >= CAPPED)
-        critical = limit(level, critical, distance, z)
-        excess = distance / np.maximum(critical, self.floor) * (known is not None)
-        return _Judged(periods, distance, stability(now, then, self._widths), noise, raised, n, p, critical, excess, spread)
-
-    def shift(self, judged: _Judged, at: int) -> Shift:
-        return Shift(
-            ks=float(judged.distance[at]),
-            psi=float(judged.psi[at]),
-            critical=min(float(judged.critical[at]), 1.0),  # no distance is greater
-            n=int(judged.n[at]),
-            floor=float(self.floor[at]),
-            p=float(judged.p[at]),
-            spread=float(judged.spread[at]),
-        )
-
-    def ranked(self, judged: _Judged, before: Sequence[str] = ()) -> list[dict[str, Any]]:
-        """Evidence: those first that exceed their limits most; `before` them what is news."""
-        order = sorted(range(len(self.names)), key=lambda at: (self.names[at] not in before, -judged.excess[at], self.names[at]))
-        return [
-            {
-                "input": self.names[at],
-                "excess": float(judged.excess[at]),
-                "influence": float(self.influence[at]),
-                **msgspec.structs.asdict(self.shift(judged, at)),
-            }
-            for at in order[:MOST_EVIDENCE]
-        ]
-
-
-def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) -> tuple[Verdict, dict[str, Shift]]:
-    """One period of a drift monitor, and how far each input moved in it. `active`: its alarm stands.
+def drift(
+    monitor: Drift, period: Period, habits: Habits, active: bool = False, within: Within | None = None
+) -> tuple[Verdict, dict[str, Shift]]:
+    """One period of a drift monitor, and how far each input moved in it. `active`: its alarm stands; `within` takes how far each
+    moved within the levels of segments.
 
     A period without answers says nothing and changes nothing.
     """
@@ -257,6 +113,7 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     if version and version != habits.reference:
         habits.reference, habits.earlier, habits.longer = version, {}, {}
         habits.contributed, habits.debuts = Contributed(), {}
+        habits.firsts, habits.inside = {}, {}
         habits.forget()
     newest = period.counts.get(version, Counts())
     habits.contributed = added(habits.contributed, newest.contributed)
@@ -264,32 +121,41 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     answered[LABEL] = period.labels.get(version, [])
     watched = {name: counts for name, counts in answered.items() if not monitor.inputs or name in monitor.inputs}
     debut = told(habits.debuts, watched, period.index, monitor.every)
+    within = within or Within()
+    levels, comparable_cells = told_within(newest, habits.firsts, monitor, period.index, within)
     newest = msgspec.structs.replace(
         newest,
         inputs={**newest.inputs, **debut.now},
         baseline={**newest.baseline, **debut.then},
+        levels=levels,
     )
     habits.earlier |= debut.earlier
     then = newest.reference
-    names = sorted(n for n in (monitor.inputs or newest.inputs) if _comparable(newest.inputs.get(n), then.get(n)))
+    names = sorted(n for n in (monitor.inputs or newest.inputs) if comparable(newest.inputs.get(n), then.get(n)))
     if not names:
         return Verdict(None, {"reference": version, "tested": 0, "shifted": 0, "inputs": []}), {}
     habits.spans = [*habits.spans, msgspec.structs.replace(newest, contributed=Contributed())][-SPANS[-1] :]
-    inputs = _Inputs(monitor, names, habits)
-    alone = judged = inputs.over(1)
+    inputs = Inputs(monitor, names, habits.spans, habits.contributed, habits.past)
+    cells = Cells(monitor, comparable_cells, habits.spans, habits.contributed, habits.inside) if comparable_cells else None
+    level = level_of(monitor.false_alarms_per_month, monitor.every)
+
+    def over(periods: int) -> Look:
+        return look(inputs, cells, periods, level, RELAXED)
+
+    alone = judged = over(1)
     if active:
-        judged = inputs.over(min(habits.span, len(habits.spans)))
+        judged = over(min(habits.span, len(habits.spans)))
     else:
-        spans = (inputs.over(k) for k in SPANS if k <= len(habits.spans))
+        spans = (over(k) for k in SPANS if k <= len(habits.spans))
         judged = next((span for span in spans if span.worst > 1), alone)
         habits.span = judged.periods
     limit = RELAXED if active else 1.0
-    shifted = [name for name, excess in zip(names, judged.excess.tolist(), strict=True) if excess > limit]
-    new = sorted({name for name, excess in zip(names, alone.excess.tolist(), strict=True) if excess > 1} - set(habits.named))
+    shifted = [name for name, excess in judged.excess.items() if excess > limit]
+    new = sorted(name for name, excess in alone.excess.items() if excess > 1 and habits.news(name))
     again = active and habits.age > SAME_CAUSE and bool(habits.named and new)
     if again:
         judged, habits.span = alone, 1
-        shifted = [name for name, excess in zip(names, alone.excess.tolist(), strict=True) if excess > 1]
+        shifted = [name for name, excess in alone.excess.items() if excess > 1]
     if shifted:
         habits.age = 0 if again or not active else habits.age + 1
         habits.named = sorted({*habits.named, *shifted, *new})
@@ -298,51 +164,51 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     habits.seen += 1
     for span in SPANS:
         if habits.seen % span == 0 and span <= len(habits.spans):
-            lasted, past = alone if span == 1 else inputs.over(span), habits.past(span)
-            own = beyond(lasted.distance, lasted.noise, lasted.raised)
-            for name, n, spread in zip(names, lasted.n.tolist(), own.tolist(), strict=True):
-                if n >= LEAST_VALUES and not (shifted and name in habits.named):  # what an alarm stands for is not custom
-                    past[name] = [*past.get(name, ()), round(spread, 6)][-MOST_WINDOWS:]
+            lasted, past = alone if span == 1 else over(span), habits.past(span)
+            _remember(past, names, lasted.whole, habits.named if shifted else (), MOST_WINDOWS)
+    if cells is not None and alone.cells is not None:
+        named = {cell.name for cell in cells.cells if {cell.name, cell.input} & {*habits.named}} if shifted else ()
+        _remember(habits.inside, cells.names, alone.cells, named, MOST_REMEMBERED)
+        for at, cell in enumerate(cells.cells):
+            within.shift(cell, cells.shift(alone.cells, at))
     evidence = {
         "reference": version,
-        "tested": len(names),
+        "tested": len(judged.excess),
         "shifted": len(shifted),
         "periods": judged.periods,
         "influence": f"of {habits.contributed.n} explained answers" if habits.contributed.n else UNWEIGHTED,
-        "inputs": [{**each, "shifted": each["input"] in shifted} for each in inputs.ranked(judged, new if again else ())],
+        "inputs": _ranked(inputs, cells, judged, shifted, new if again else ()),
     }
     if debut.missing:
         evidence["not_judged"] = debut.missing
-    return Verdict(bool(shifted), evidence, again), {name: inputs.shift(alone, at) for at, name in enumerate(names)}
+    return Verdict(bool(shifted), evidence, again), {name: inputs.shift(alone.whole, at) for at, name in enumerate(names)}
 
 
-def _comparable(now: Sequence[int] | None, then: Sequence[int] | None) -> bool:
-    return now is not None and then is not None and len(now) == len(then) and sum(now) > 0 and sum(then) > 0
+def _remember(past: dict[str, list[float]], names: Sequence[str], judged: Judged, named: Collection[str], most: int) -> None:
+    """Learn customs; what an alarm stands for (`named`) is none."""
+    own = beyond(judged.distance, judged.noise, judged.raised)
+    for name, n, spread in zip(names, judged.n.tolist(), own.tolist(), strict=True):
+        if n >= LEAST_VALUES and name not in named:
+            past[name] = [*past.get(name, ()), round(spread, 6)][-most:]
 
 
-def _table(names: Sequence[str], columns: Sequence[Mapping[str, Sequence[int]]]) -> Floats:
-    """(periods, inputs, bins), with empty bins behind those of inputs that have fewer."""
-    width = max(len(columns[-1][name]) for name in names)
-    padding = [0] * width
-    return np.array([[[*column.get(name, ()), *padding][:width] for name in names] for column in columns], np.float64)
-
-
-def _sampling(spans: Sequence[Counts], names: Sequence[str]) -> Floats:
-    """The part of the noise that the reference has, by input: the sum of w^2 / m over parts of the week, else 1 / m."""
-    parts: dict[int, list[int]] = {}
-    for span in spans:
-        for part, (n, m) in span.hours.items():
-            parts[part] = [parts.get(part, [0])[0] + n, m]
-    whole = sum(n for n, _ in parts.values())
-    hours = sum((n / whole) ** 2 / max(m, 1) for n, m in parts.values()) if whole else 0.0
-    newest = spans[-1]
-    return np.array([hours if n in newest.expected else 1 / max(sum(newest.baseline.get(n, ())), 1) for n in names])
-
-
-def _influence(names: Sequence[str], contributed: Contributed) -> Floats:
-    """The share that each input has in what moves the answers, against an equal one; between LEAST_SHARE and 1; 1 of ANSWERS."""
-    whole = sum(contributed.absolute.values())
-    if whole <= 0:
-        return np.ones(len(names))
-    shares = np.array([contributed.absolute.get(name, 0.0) for name in names]) * len(contributed.absolute) / whole
-    return np.where([name in ANSWERS for name in names], 1.0, np.clip(shares, LEAST_SHARE, 1.0))
+def _ranked(
+    inputs: Inputs, cells: Cells | None, judged: Look, shifted: Collection[str], before: Collection[str]
+) -> list[dict[str, Any]]:
+    """Evidence: those first that exceed their limits most; `before` them what is news. Of cells those that have drifted."""
+    order = [(name not in before, -excess, name) for name, excess in judged.excess.items()]
+    whole, inside = {name: at for at, name in enumerate(inputs.names)}, {}
+    if cells is not None:
+        inside = {name: at for at, name in enumerate(cells.names) if name in shifted}
+    found = []
+    for *_, name in sorted(each for each in order if each[-1] in whole or each[-1] in inside):
+        said: dict[str, Any] = {"input": name, "excess": judged.excess[name]}
+        if name in whole:
+            at = whole[name]
+            said |= {"influence": float(inputs.influence[at]), **msgspec.structs.asdict(inputs.shift(judged.whole, at))}
+        elif cells is not None and judged.cells is not None:
+            at = inside[name]
+            said |= {"influence": float(cells.influence[at]), **msgspec.structs.asdict(cells.shift(judged.cells, at))}
+            said |= {"within": cells.cells[at]._asdict()}
+        found.append({**said, "shifted": name in shifted})
+    return found[:MOST_EVIDENCE]

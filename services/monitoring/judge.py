@@ -42,11 +42,12 @@ from penstock.statistics.groups import Groups, added_groups
 from penstock.statistics.groups import told as told_groups
 from penstock.statistics.kinds import YES_NO, kind_of
 from penstock.statistics.novelty import added_unseen
-from penstock.statistics.population import populations
+from penstock.statistics.population import mixed, populations
 from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
+from .apart import joined
 from .cohorts import Cohorting, Cohorts, Known, measures_of
 from .debut import labels
 from .drifting import Counts, Habits, Period, drift
@@ -61,6 +62,7 @@ from .sources import capping, excess
 from .turning import REMEMBERED, turned
 from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
 from .window import NOBODY, SERVED, length_of
+from .within import Sums, Within, leveled, sums_of
 
 __all__ = ["PRIOR_OVER", "JudgeShard"]
 
@@ -89,6 +91,11 @@ class _Open(msgspec.Struct):
     summed: dict[str, dict[str, Summed]] = {}
     latency: dict[str, dict[int, int]] = {}
     unseen: dict[str, Unseen] = {}
+    levels: dict[str, Sums] = {}
+    """By version: sums by segment, level and input."""
+    latencies: dict[str, dict[str, dict[str, dict[int, int]]]] = {}
+    mix: dict[str, dict[str, dict[str, int]]] = {}
+    """By version, segment and level."""
 
     def add(self, partial: Partial) -> None:
         for name in (
@@ -98,6 +105,11 @@ class _Open(msgspec.Struct):
         if partial.inputs:
             self.drift.setdefault(partial.reference, Counts()).add(partial)
             self.summed[partial.reference] = added_sums(self.summed.get(partial.reference, {}), partial.summed)
+            self.mix[partial.reference] = partial.mix or self.mix.get(partial.reference, {})
+        if partial.levels:
+            self.levels[partial.reference] = joined(self.levels.get(partial.reference, {}), sums_of(partial), added_sums)
+        if partial.latencies:
+            self.latencies = joined(self.latencies, partial.latencies, added)
         if partial.novelty is not None:
             self.unseen = added_unseen(self.unseen, {partial.reference: partial.novelty})
 
@@ -143,6 +155,7 @@ class _Heard(NamedTuple):
     groups: Groups
     labels: dict[str, list[int]]
     shifts: dict[str, Shift]
+    within: Within
 
     def ends(self, every: int) -> bool:
         """Whether a period ends with it."""
@@ -167,6 +180,7 @@ class Case:
         if model.label.sources is not None:
             self._monitors[SOURCES] = model.label.sources
         self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
+        self._segments = model.segments
         self._threshold = model.value.above if model.value else 0.5
         self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts, self.state.estimator)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
@@ -233,7 +247,7 @@ class Case:
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)
         known_labels = {v: labels(q) for v, q in window.quality.items() if v not in (SERVED, NOBODY)} if kind is YES_NO else {}
-        heard = _Heard(start, window, left, groups, known_labels, {})
+        heard = _Heard(start, window, left, groups, known_labels, {}, Within())
         alarms = self._alarms(window.end, self._verdicts(heard))
         statistic = Statistic(
             id=f"{self.name}/{from_micros(start).isoformat()}",
@@ -262,8 +276,17 @@ class Case:
             moments={v: found for v, by in sorted(window.summed.items()) if (found := _moments(by))},
             latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},
             novelty=window.unseen,
+            **self._by_level(heard),
         )
         return Closed(statistic, alarms, self._cohorts.restated(window.end))
+
+    def _by_level(self, heard: _Heard) -> dict[str, Any]:
+        """What is said of the levels of segments; nothing where none are declared."""
+        if not self._segments:
+            return {}
+        window, reference = heard.window, Period(counts=heard.window.drift).reference
+        levels = leveled(window.levels, window.latencies, heard.within)
+        return {"levels": levels, "mix": mixed(heard.groups, window.mix.get(reference, {}))}
 
     def _verdicts(self, heard: _Heard) -> dict[int, Verdict]:
         """What the monitors say whose period ends with this window."""
@@ -305,7 +328,7 @@ class Case:
         if not heard.ends(monitor.every):
             return None
         watch, habits = state.watches.get(monitor.signal), state.habits.setdefault(place, Habits())
-        verdict, shifts = drift(monitor, period, habits, active=watch is not None and watch.active)
+        verdict, shifts = drift(monitor, period, habits, active=watch is not None and watch.active, within=heard.within)
         heard.shifts.update(shifts)
         return verdict
 

@@ -25,9 +25,11 @@ from penstock.runtime.lane import Effects
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import Said
 from penstock.statistics.hours import Hours
+from penstock.statistics.segmented import Segmented
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
+from .apart import Aside
 from .bins import Binner
 from .book import Book
 from .explaining import Explaining
@@ -175,7 +177,20 @@ class PairingShard:
             about = {"model": candidate.model, "version": candidate.version}
             structlog.get_logger(service="monitoring").warning("reference without hours", **about, cause=str(error))
         grid = candidate.grid, candidate.scores, candidate.customs
-        return Binner(candidate.edges, candidate.reference, hours, candidate.spread, *grid)
+        return Binner(candidate.edges, candidate.reference, hours, candidate.spread, *grid, self._aside(book, candidate))
+
+    def _aside(self, book: Book, candidate: Candidate) -> Aside | None:
+        """How its answers are counted by level. Where its reference by level cannot be read it is said, and levels are learnt."""
+        if not book.segments:
+            return None
+        reference = None
+        try:
+            if candidate.segments is not None and self._artefacts is not None:
+                reference = Segmented.opened(self._artefacts.get(candidate.segments))
+        except PenstockError as error:
+            about = {"model": candidate.model, "version": candidate.version}
+            structlog.get_logger(service="monitoring").warning("reference without segments", **about, cause=str(error))
+        return Aside(book.segments, candidate.inputs, reference)
 
     def _profile(self, candidate: Candidate) -> None:
         """Be ready to tell what is new to a version."""

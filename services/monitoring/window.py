@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from math import gcd
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
+from msgspec import UNSET
 from msgspec.structs import asdict
 
 from penstock.duration import DAY
@@ -26,6 +29,7 @@ from penstock.statistics.kinds import YES_NO, Kind, kind_of
 from penstock.statistics.quality import BINS, Sums, added, place_of
 from penstock.statistics.quota import level_of
 
+from .apart import Apart, folded, joined
 from .bins import Binned, Binner
 from .cohorts import Cohorting
 from .latencies import bin_of
@@ -172,6 +176,11 @@ def _levels(segments: Mapping[str, Levels]) -> dict[str, dict[str, Group]]:
     return {segment: levels.frozen() for segment, levels in sorted(segments.items())}
 
 
+def _sorted(found: Any) -> Any:
+    """Mappings of mappings in order of keys."""
+    return {key: _sorted(each) for key, each in sorted(found.items())} if isinstance(found, dict) else found
+
+
 class Window(msgspec.Struct):
     """Counts of one window, also as they are saved. `bins` and `summed` are by version and input, `parts` are answers by
     version and part of the week; the rest is as in Partial."""
@@ -190,6 +199,10 @@ class Window(msgspec.Struct):
     summed: dict[str, dict[str, Summed]] = {}
     latency: dict[str, dict[int, int]] = {}
     unseen: dict[str, Unseen] = {}
+    levels: dict[str, dict[str, dict[str, Apart]]] = {}
+    """By version, segment and level."""
+    latencies: dict[str, dict[str, dict[str, dict[int, int]]]] = {}
+    """By segment, level and variant."""
 
     def meet(self, settled: Settled, counting: Counting) -> None:
         """Count that a label met its answer, or that silence was taken for one."""
@@ -250,11 +263,20 @@ class Window(msgspec.Struct):
         self.bins[version] = added(self.bins.get(version, {}), binned.counts)
         self.parts[version] = added(self.parts.get(version, {}), binned.parts)
         self.summed[version] = added_sums(self.summed.get(version, {}), binned.summed)
+        if binned.levels:
+            self.levels[version] = joined(self.levels.get(version, {}), binned.levels, Apart.__add__)
 
-    def took(self, variant: str, latency: float) -> None:
-        """Add the latency of an answer, in seconds."""
+    def took(self, variant: str, latency: float, levels: Mapping[str, str] = MappingProxyType({})) -> None:
+        """Add the latency of an answer, in seconds; `levels` by segment."""
         counts, place = self.latency.setdefault(variant, {}), bin_of(latency)
         counts[place] = counts.get(place, 0) + 1
+        for segment, level in levels.items():
+            counts = self.latencies.setdefault(segment, {}).setdefault(level, {}).setdefault(variant, {})
+            counts[place] = counts.get(place, 0) + 1
+
+    def bound(self) -> None:
+        """Hold what is counted by level within bounds, after a batch."""
+        self.latencies = {segment: folded(levels, added) for segment, levels in self.latencies.items()}
 
     def explain(self, version: str, contributed: Contributed) -> None:
         """Add what moved answers of a version."""
@@ -294,6 +316,7 @@ class Window(msgspec.Struct):
             sources={source: Mix(**asdict(found)) for source, found in sorted(self.sources.items())},
             capped=capped,
             latency={variant: dict(sorted(counts.items())) for variant, counts in sorted(self.latency.items())},
+            latencies=_sorted(self.latencies) if self.latencies else UNSET,
         )
         found = []
         for part, version in enumerate(versions):
@@ -312,6 +335,7 @@ class Window(msgspec.Struct):
                     summed=self.summed.get(version, {}),
                     novelty=self.unseen.get(version),
                     customs=known.customs if known else {},
+                    **(known.told(self.levels.get(version, {})) if known else {}),
                 )
             )
         return found

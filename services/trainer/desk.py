@@ -41,7 +41,7 @@ from .examples import Examples, Rows
 from .explainer import explainer
 from .fitting import Unfit, answering, fit
 from .forgetting import Forgetting
-from .reference import reference
+from .reference import by_level, reference
 from .school import School
 from .triggers import Job, Triggers
 
@@ -88,6 +88,7 @@ class _Work:
     profile: Profile | None = None
     customs: dict[int, dict[str, float]] = field(default_factory=dict)
     functions: dict[str, Code] = field(default_factory=dict)
+    segments: Artefact | None = None
 
 
 class Desk:
@@ -105,7 +106,7 @@ class Desk:
         self.model = model
         label = model.label
         horizon = label.within if label.waits else None
-        self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {}, label)
+        self.examples = Examples(model.inputs, horizon, label.sources.limits if label.sources else {}, label, model.segments)
         self.triggers, self.numbers, self.forgetting = Triggers(), Numbers(), Forgetting()
         self._project, self._artefacts, self._clock = project, artefacts, clock
         self._threads, self._seed = threads, seed
@@ -197,6 +198,10 @@ class Desk:
         hours, work.customs = reference(rows.X, rows.time, fitted.reference, periods)
         work.spread = work.customs.get(periods[0], {})
         work.hours = self._artefacts.put(hours.dumped(), "npz")
+        if self.model.segments:
+            work.segments = self._artefacts.put(
+                by_level(rows.X, rows.time, self.examples.levels(rows), fitted.reference, periods), "levels"
+            )
         work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
         if learner.compress is not None:  # judged by the model's own answers, before any function
@@ -297,6 +302,7 @@ class Desk:
             profile=work.profile,
             customs=work.customs,
             functions=work.functions,
+            segments=work.segments,
         )
 
     def _weights(self) -> dict[str, float]:

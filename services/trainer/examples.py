@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Final
@@ -33,7 +33,10 @@ from penstock.log import Batch
 from penstock.quarantine import covered
 from penstock.records import Quarantine
 from penstock.runtime.lane import Redelivered
+from penstock.segment import Segment
 from penstock.statistics.quota import Quota
+
+from .levels import LevelCoder
 
 __all__ = ["Examples", "Rows"]
 
@@ -59,6 +62,7 @@ class _Read(msgspec.Struct):
     source: str = ""
     truth: float | str | None = None
     key: str = ""
+    segments: dict[str, str] = {}
 
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
@@ -68,13 +72,17 @@ LABELS: Final[dict[str, Any]] = {"binary": np.bool_, "regression": np.float64, "
 """How labels are kept, by what a model answers; of classes their number."""
 
 
-def _layout(width: int, task: str) -> np.dtype[np.void]:
+def _layout(width: int, task: str, segments: int) -> np.dtype[np.void]:
     """An example: its inputs and label, when it counts, the row of its id before it (-1: none), both members' scores, where its
-    outcome lies, and whose it is."""
+    outcome lies, whose it is, and its levels where there are `segments`."""
     what = [("X", np.float32, (width,)), ("label", LABELS[task])]
     when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64), ("before", np.int64)]
     where = [("partition", np.int32), ("offset", np.int64), ("key", np.uint64), ("source", np.int16)]
-    return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), *where])
+    whose = [("levels", np.int64, (segments,))] if segments else []
+    return np.dtype([*what, *when, ("batch", np.float64), ("online", np.float64), *where, *whose])
+
+
+_COLUMNS: Final = ("label", "time", "batch", "online", "partition", "offset")
 
 
 @dataclass(frozen=True)
@@ -82,7 +90,8 @@ class Rows:
     """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class).
     `batch` and `online` are the scores that both members gave at the time, NaN where one did not. `partition` and `offset` are
     where the outcome lies. `quarantined` says how many labels are not here, by the id of the quarantine that holds them, and
-    `beyond` how many because their source would have more than its share of what is left."""
+    `beyond` how many because their source would have more than its share of what is left. `levels` (rows, segments) are codes of
+    levels, see `Examples.levels`; None where no segment is declared."""
 
     X: Matrix
     label: npt.NDArray[Any]
@@ -93,18 +102,21 @@ class Rows:
     offset: npt.NDArray[np.int64]
     quarantined: Mapping[str, int] = field(default_factory=dict)
     beyond: Mapping[str, int] = field(default_factory=dict)
+    levels: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.label)
 
     @classmethod
     def of(cls, table: npt.NDArray[np.void]) -> Rows:
-        columns: dict[str, Any] = {each.name: table[each.name] for each in fields(cls)[1:-2]}
-        return cls(np.ascontiguousarray(table["X"]), **columns)
+        columns: dict[str, Any] = {name: table[name] for name in _COLUMNS}
+        levels = table["levels"] if "levels" in (table.dtype.names or ()) else None
+        return cls(np.ascontiguousarray(table["X"]), **columns, levels=levels)
 
     def where(self, those: npt.NDArray[np.bool_]) -> Rows:
         """Some of them, in order."""
-        return replace(self, **{each.name: getattr(self, each.name)[those] for each in fields(self)[:-1]})
+        levels = None if self.levels is None else self.levels[those]
+        return replace(self, **{name: getattr(self, name)[those] for name in ("X", *_COLUMNS)}, levels=levels)
 
     @property
     def positions(self) -> dict[str, int]:
@@ -128,6 +140,7 @@ class Examples:
         horizon: int | None = None,
         caps: Mapping[str, float] = MappingProxyType({}),
         label: Label | None = None,
+        segments: Sequence[Segment] = (),
     ) -> None:
         self._horizon, self._quota, self._caps = horizon, Quota(caps), caps
         self._task = label.task if label else "binary"
@@ -135,7 +148,8 @@ class Examples:
         self._left_out: dict[str, array[int]] = defaultdict(lambda: array("q"))
         """Source -> when its labels would have counted, ascending: eight bytes for each, as who floods sends millions."""
         self._inputs = InputsDecoder(inputs)
-        self._table = np.empty(0, _layout(self._inputs.width, self._task))
+        self._table = np.empty(0, _layout(self._inputs.width, self._task, len(segments)))
+        self._coders = [LevelCoder(segment) for segment in segments]
         self._size = 0
         self._newest: dict[str, int] = {}
         self._sources: dict[str, int] = {}
@@ -174,7 +188,9 @@ class Examples:
             order = counts, row.id, batch.offsets[at]
             source = self._sources.setdefault(row.source, len(self._sources))
             place = batch.partition.number, batch.offsets[at], _hashed(row.key), source
-            self._pending.append((order, row.source, (vector, label, time, counts, FOREVER, -1, *_members(row), *place)))
+            levels = [[coder.code(row.segments) for coder in self._coders]] if self._coders else []
+            values = (vector, label, time, counts, FOREVER, -1, *_members(row), *place, *levels)
+            self._pending.append((order, row.source, values))
 
     def _label(self, row: _Read) -> bool | float | int:
         if self._task == "binary":
@@ -202,6 +218,12 @@ class Examples:
         found = self._left_out[source]
         found.append(max(counts, found[-1] if found else counts))
         return False
+
+    def levels(self, rows: Rows) -> dict[str, list[str]]:
+        """The level of each row, by segment."""
+        if rows.levels is None:
+            return {}
+        return {coder.segment.name: coder.levels(rows.levels[:, at]) for at, coder in enumerate(self._coders)}
 
     def left_out(self, before: int) -> dict[str, int]:
         """How many labels of each source were left out up to a time, because it had said more than its share."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .fairness import told
 
-__all__ = ["facts", "line_of", "summary"]
+if TYPE_CHECKING:
+    from .records import Shift
+
+__all__ = ["excess", "facts", "line_of", "summary"]
 
 FACTS: Final = 6
 """Lines of evidence of an alarm."""
@@ -42,6 +45,11 @@ def facts(evidence: Mapping[str, Any]) -> list[str]:
     lines += [_item(item) if isinstance(item, dict) else f"{name} {_plain(item)}" for name, v in lists.items() for item in v]
     lines = lines[: FACTS - bool(rest)] + ([_pairs(rest)] if rest else [])
     return [line_of(line) for line in lines]
+
+
+def excess(shift: Shift) -> float:
+    """The distance of an input as a multiple of the greater of its limits."""
+    return shift.ks / max(shift.critical, shift.floor or 0.0, 1e-9)
 
 
 def summary(evidence: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from .event import Column, column_of
 from .mistake import mistake
 
-__all__ = ["MISSING", "MOST", "MOST_SEGMENTS", "OTHERS", "Segment", "called", "segment"]
+__all__ = ["MISSING", "MOST", "MOST_SEGMENTS", "OTHERS", "Segment", "at_level", "called", "input_of", "segment"]
 
 MISSING, OTHERS = "missing", "others"
 """The levels of events without a value, and of all values that are counted together. A value that is called so falls to them."""
@@ -110,6 +110,23 @@ def segment(column: object, *, levels: Sequence[str] = (), edges: Sequence[float
     if list(found.edges) != sorted(set(found.edges)):
         mistake(f"{said}: edges={list(edges)} do not ascend", "write each once, the least first")
     return found
+
+
+_WHERE = " where "
+
+
+def at_level(name: str, segment: str, level: str) -> str:
+    """What an input within a level of a segment is called.
+
+    >>> at_level("Picked.weight", "Picked.variety", "gala")
+    'Picked.weight where Picked.variety is gala'
+    """
+    return f"{name}{_WHERE}{segment} is {level}"
+
+
+def input_of(name: str) -> str:
+    """The input that is meant by its own name, or within a level."""
+    return name.partition(_WHERE)[0]
 
 
 def called(wanted: object) -> Segment:

@@ -29,6 +29,7 @@ from penstock.services.monitoring.service import lanes
 from penstock.statistics.hours import customs_of, hours_of
 from penstock.statistics.novelty import profile_of
 from penstock.statistics.reference import Numbers
+from penstock.statistics.segmented import segmented
 from penstock.store import Change
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
@@ -203,6 +204,11 @@ def decisions(artefacts: Artefacts) -> list[Send]:
     widths = {name: len(each.edges) + 2 for name, each in numbers.items()}
     customs = customs_of(times, places, widths, [HOUR * 12 * n for n in (1, 2, 4, 8, 16, 32)])
     hours = artefacts.put(hours_of(times, places, widths).dumped(), "npz")
+    levels = {
+        VARIETY.name: [["gala", "elstar", "missing", "v7"][place] for place in rng.choice(4, 3_000, p=[0.5, 0.4, 0.09, 0.01])],
+        AGE.name: [AGE.level(age) for age in rng.uniform(0, 50, 3_000)],
+    }
+    segments = artefacts.put(segmented(times, places, widths, levels, [HOUR * 12, DAY]).dumped(), "levels")
     explainer = artefacts.put(dumped(Linear(np.array([0.3, -1.1]), 0.0, np.array([3.0, 0.5]))), "npz")
     found = []
     for model in project.models:
@@ -217,6 +223,7 @@ def decisions(artefacts: Artefacts) -> list[Send]:
                 grid={"score": score} | {name: [each.centre, each.unit] for name, each in numbers.items()},
                 scores=[15.0, 20.0, 25.0] if model.name == "price" else [0.25, 0.5, 0.75], profile=profile_of(INPUTS, rows),
                 task=model.label.task, classes=list(model.label.classes),
+                segments=segments if model.segments and version == "v1" else None,
             )  # fmt: skip
             decision = Decision(
                 id=version, model=model.name, kind="champion", version=version, at=from_micros(START), actor="", reason="",

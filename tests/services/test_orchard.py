@@ -39,6 +39,11 @@ def test_everything_has_something_to_say(whole: dict[str, Any]) -> None:
         statistics = [msgspec.json.decode(v, type=Statistic) for v in values(whole, TOPICS.statistics(model.name))]
         assert all(any(getattr(s, part) for s in statistics) for part in ("quality", "drift", "novelty", "moments", "latency"))
         assert bool(model.segments) == any(s.groups for s in statistics)
+        of_levels = [of for s in statistics for levels in (s.levels or {}).values() for of in levels.values()]
+        for part in ("drift", "moments", "latency", "missing"):
+            assert bool(model.segments) == any(getattr(of, part) for of in of_levels), part
+        assert bool(model.segments) == any(s.mix for s in statistics)
+        assert model.segments or not any(b'"levels":{"Picked' in value for value in values(whole, TOPICS.statistics(model.name)))
         assert bool(model.explain) == any(s.contributions for s in statistics)
     for topic in TOLD:
         assert not any(b"NaN" in value or b"Infinity" in value for value in values(whole, topic))

@@ -79,7 +79,7 @@ def test_what_is_expected_adds_up_to_the_same_bits_over_any_partitions_and_batch
         sums: dict[str, Summed] = {}
         for piece in pieces:
             binner = Binner(edges, counts, hours, grid=grid, customs=customs)
-            found, parts, summed, unread = binner.count([rows[i] for i in piece], at[piece].tolist())
+            found, parts, summed, unread, _ = binner.count([rows[i] for i in piece], at[piece].tolist())
             assert unread == 0
             sums = added_sums(sums, summed)
             for total, share in ((inputs, found), (expected, binner.expected(parts)[0])):

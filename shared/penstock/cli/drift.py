@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import PenstockError
+from ..evidence import excess
 from ..log import Readable
 from ..records import Moments, Shift, Statistic
 from . import broker, screen
@@ -29,36 +30,52 @@ def show(
     at: Annotated[
         str | None, typer.Option("--at", metavar="TIME", help="The newest window that was over then, such as 2026-02-01T00:00Z.")
     ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option("--segment", metavar="COLUMN", help="Within the levels of a declared segment.", show_default=False),
+    ] = None,
 ) -> None:
     """Show how far the inputs and answers of models have moved.
 
     Of the newest window that was compared with a reference: those first that exceed their limits most. What is watched drifts
     when its distance is above both: what chance and its own custom would do, and what is material. Inputs are compared with the
     training rows; score, label and contributions with the first week of the version. Mean and deviation are of the window.
+
+    With --segment the same within each level, against the training rows of that level, or if they are too few against the first
+    week of the version; and whether the shares of the levels have moved (population stability index, PSI).
     """
     import msgspec
 
     from ..policy import LABEL
+    from .groups import segmented
+    from .within import show as show_within
 
     settings = project_settings()
     topics, until = topics_of(settings), moment(at, "--at")
     models = {each.name: each for each in ([model_of(topics, model)] if model is not None else topics.project.models)}
+    segment = None if by is None else segmented(list(models.values()), by)
+    if segment is not None:
+        models = {segment[0].name: segment[0]}
 
     async def newest(log: Readable, topic: str) -> Statistic | None:
         broker.known(topic, await log.describe())
         said = [msgspec.json.decode(found.value or b"", type=Statistic) async for found in broker.held(log, topic)]
-        return max((s for s in said if s.drift and (until is None or s.end <= until)), key=lambda s: s.end, default=None)
+        counted = [s for s in said if (s.drift if segment is None else (s.levels or {}).get(segment[1].name))]
+        return max((s for s in counted if until is None or s.end <= until), key=lambda s: s.end, default=None)
 
     async def work(log: Readable) -> dict[str, Statistic | None]:
         return {name: await newest(log, topics.statistics(name)) for name in models}
 
     found = broker.read(settings, topics, work, f"reading the statistics of {topics.prefix}")
+    if segment is not None:
+        show_within(*segment, found[segment[0].name], at)
+        return
     heads = ("model", "watched", "distance", "chance", "material", "mean", "deviation", "values", "")
     table = [
         (name, *_line(column, shift, said.moments.get(said.reference, {}).get(column)))
         for name, said in found.items()
         if said is not None
-        for column, shift in sorted(said.drift.items(), key=lambda item: (-_excess(item[1]), item[0]))
+        for column, shift in sorted(said.drift.items(), key=lambda item: (-excess(item[1]), item[0]))
     ]
     windows = {
         name: {
@@ -95,7 +112,7 @@ def _line(name: str, shift: Shift, moments: Moments | None) -> tuple[str, ...]:
     mean = "" if moments is None else f"{moments.mean:.4g}"
     deviation = "" if moments is None or moments.variance is None else f"{moments.variance**0.5:.4g}"
     limits = (f"{shift.ks:.3f}", f"{shift.critical:.3f}", f"{shift.floor or 0.0:.3f}")
-    return name, *limits, mean, deviation, f"{shift.n:,}", "drift" if _excess(shift) > 1 else ""
+    return name, *limits, mean, deviation, f"{shift.n:,}", "drift" if excess(shift) > 1 else ""
 
 
 def _unjudged(model: Model, said: Statistic) -> list[str]:
@@ -109,11 +126,6 @@ def _unjudged(model: Model, said: Statistic) -> list[str]:
 
 def _time(seconds: float) -> str:
     return f"{seconds * 1e3:.3g} ms" if seconds < 1 else f"{seconds:.3g} s"
-
-
-def _excess(shift: Shift) -> float:
-    """The distance as a multiple of the greater of its limits."""
-    return shift.ks / max(shift.critical, shift.floor or 0.0, 1e-9)
 
 
 @command(app)

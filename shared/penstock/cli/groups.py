@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from ..settings import Settings
     from ..topics import Topics
 
-__all__ = ["Seen", "seen", "segment_of", "show", "title"]
+__all__ = ["Seen", "seen", "segment_of", "segmented", "show", "title"]
 
 SHOWN: Final = ("auc", "log_loss", "accuracy", "calibration_error", "value", "mae", "rmse", "bias", "pinball", "coverage")
 
@@ -38,6 +39,14 @@ def segment_of(model: Model, name: str) -> Segment:
         fix = nearest(name, declared) if declared else "declare one:  @ps.model(segments=[Event.column], ...)"
         raise PenstockError(f"{model.name} has no segment {name}", fix)
     return names[name]
+
+
+def segmented(models: Sequence[Model], name: str) -> tuple[Model, Segment]:
+    """The one of these models that has a segment of that name."""
+    having = [model for model in models if any(name in (s.name, s.column.name) for s in model.segments)]
+    if len(having) > 1:
+        raise PenstockError(f"{len(having)} models have a segment {name}", f"name one:  {', '.join(m.name for m in having)}")
+    return (model := (having or list(models))[0]), segment_of(model, name)
 
 
 def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, newest: int, known: datetime | None) -> Seen:

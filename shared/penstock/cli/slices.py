@@ -28,7 +28,7 @@ def slices(
         float, typer.Option("--material", min=0.0, help="The least excess that is named, as a part of the rest's loss.")
     ] = 0.1,
 ) -> None:
-    """Show the slices of inputs where a model fails.
+    """Show the slices of inputs and segments where a model fails.
 
     An error model looks for them in one half of the archived outcomes, and judges them on the other: a slice is named if its loss
     there is surely above that of the rest (95 % for all that were tried at once), and materially. The most harmful comes first:
@@ -42,7 +42,8 @@ def slices(
     settings = project_settings()
     topics = topics_of(settings)
     of = model_of(topics, model)
-    frame = archived(Tables(settings.offline), topics.outcomes(model), of.inputs, moment(start, "--from"), moment(end, "--until"))
+    span, segments = (moment(start, "--from"), moment(end, "--until")), [segment.name for segment in of.segments]
+    frame = archived(Tables(settings.offline), topics.outcomes(model), of.inputs, *span, segments)
     found = found_in(frame, surprising=surprising, material=material, quantile=of.label.quantile)
     table = [
         ("where", "rows", "share", "loss", "rest", "excess", "expected"),

@@ -33,6 +33,7 @@ import numpy.typing as npt
 from ..comparison.columns import Values, values_of
 from ..errors import PenstockError
 from ..mistake import nearest
+from ..segment import MISSING
 from ..statistics.loss import CLIP, log_losses
 from .condition import Condition
 
@@ -184,10 +185,13 @@ def slices(
     return Slices(why=f"{count} found, worse than the rest on {told}", slices=tuple(found), **said)
 
 
-def archived(tables: Tables, topic: str, inputs: Sequence[str], start: Any = None, end: Any = None) -> pd.DataFrame:
+def archived(
+    tables: Tables, topic: str, inputs: Sequence[str], start: Any = None, end: Any = None, segments: Sequence[str] = ()
+) -> pd.DataFrame:
     """The archived outcomes of a model for `slices`: of each answer the newest, without those that no model gave. `topic`: of its
     outcomes; `start`, `end`: datetimes between which (the end exclusive) the scored events lie. Where the label is one of several
-    classes, it is here whether the answer was right, and the score how sure of it the model was."""
+    classes, it is here whether the answer was right, and the score how sure of it the model was. `segments`: those declared, a
+    column each of the levels that answers carry; but for those of an input, which says more."""
     import pyarrow.compute as pc
 
     table = tables.table(topic)
@@ -197,11 +201,18 @@ def archived(tables: Tables, topic: str, inputs: Sequence[str], start: Any = Non
     if end is not None:
         inside = inside & (pc.field("time") < end)
     there = table.schema.names
+    levels = [name for name in segments if name not in inputs] if "segments" in there else []
     label = "label" if "label" in there else "truth"
     named = [*(name for name in ("id", label, "score", "version", "answer") if name in there), *(n for n in inputs if n in there)]
+    named += ["segments"] if levels else []
     frame: pd.DataFrame = table.arrow([*named, "partition", "offset"], inside).to_pandas()
     frame = frame.sort_values(["partition", "offset"]).drop_duplicates("id", keep="last", ignore_index=True)
     frame = frame.loc[frame["version"] != NOBODY, named].reset_index(drop=True).rename(columns={label: "label"})
+    if levels:
+        carried = [msgspec.json.decode(said) if said else {} for said in frame.pop("segments")]
+        for name in levels:
+            found = [each.get(name, MISSING) for each in carried]
+            frame[name] = np.array([None if level == MISSING else level for level in found], object)
     return frame.assign(label=frame["label"] == frame["answer"]) if "answer" in frame else frame
 
 

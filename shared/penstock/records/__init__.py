@@ -8,7 +8,7 @@ from __future__ import annotations
 from .alarms import Alarm, Notice, Silence
 from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
-from .inputs import Contributed, Latency, Moments, Oddity, Population, Shift, Summed, Unseen
+from .inputs import Contributed, Latency, LevelCounts, LevelStatistic, Moments, Oddity, Population, Shift, Summed, Unseen
 from .models import Artefact, Candidate, Code, Command, Compressed, Decision, Profile, Run, Tails, Weighed
 from .quality import Classed, Confusion, Errors, Estimate, Group, Measure, Paired, Quality
 from .quarantines import Quarantine
@@ -41,6 +41,8 @@ __all__ = [
     "Inference",
     "LateEvent",
     "Latency",
+    "LevelCounts",
+    "LevelStatistic",
     "Measure",
     "Met",
     "Mix",

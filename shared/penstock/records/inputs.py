@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-__all__ = ["Contributed", "Latency", "Moments", "Oddity", "Population", "Shift", "Summed", "Unseen"]
+__all__ = [
+    "Contributed",
+    "Latency",
+    "LevelCounts",
+    "LevelStatistic",
+    "Moments",
+    "Oddity",
+    "Population",
+    "Shift",
+    "Summed",
+    "Unseen",
+]
 
 
 class Contributed(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,3 +117,26 @@ class Shift(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How rarely chance and the input's own custom give a distance as great; absent in records older than the field."""
     spread: float = 0.0
     """The part of `ks` that is the input's own custom, as a standard deviation (see statistics/shift.py)."""
+
+
+class LevelCounts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One shard's counts of the answers of one version to one level of a segment; the fields are as in Partial."""
+
+    inputs: dict[str, list[int]] = {}
+    expected: dict[str, list[int]] = {}
+    hours: dict[int, list[int]] = {}
+    summed: dict[str, Summed] = {}
+    customs: dict[int, dict[str, float]] = {}
+
+
+class LevelStatistic(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What was asked and answered of one level of a segment in a closed window, merged over all shards."""
+
+    drift: dict[str, Shift] = {}
+    """By input (`score`: the answers), against what it was within this level, of the version that gave most answers."""
+    moments: dict[str, dict[str, Moments]] = {}
+    """As in Statistic: by version that answered, and input."""
+    latency: dict[str, Latency] = {}
+    """By variant."""
+    missing: dict[str, str] = {}
+    """Inputs that `drift` does not have, and why not."""

@@ -150,6 +150,9 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rows know nothing are left out."""
     functions: dict[str, Code] = {}
     """By role (before, after) the function that it was fitted with, and is asked with."""
+    segments: Artefact | None = None
+    """Its reference by level of each segment (see statistics/segmented.py); null where none is declared, for snapshots and for
+    versions older than these."""
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):

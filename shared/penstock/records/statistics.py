@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
-from .inputs import Contributed, Latency, Moments, Population, Shift, Summed, Unseen
+from .inputs import Contributed, Latency, LevelCounts, LevelStatistic, Moments, Population, Shift, Summed, Unseen
 from .quality import Estimate, Group, Measure, Paired, Quality
 
 __all__ = ["Cohort", "Mix", "Partial", "Scored", "Statistic", "Tally"]
@@ -103,6 +104,12 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Of the version that the reference is of; where novelty is watched."""
     customs: dict[int, dict[str, float]] = {}
     """As in Candidate, of the reference."""
+    levels: dict[str, dict[str, LevelCounts]] | UnsetType = UNSET
+    """Where segments are declared: segment -> level -> what was counted of its answers, of the reference."""
+    mix: dict[str, dict[str, int]] | UnsetType = UNSET
+    """Segment -> level -> training rows of the reference."""
+    latencies: dict[str, dict[str, dict[str, dict[int, int]]]] | UnsetType = UNSET
+    """Segment -> level -> variant -> as in Latency."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +160,10 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """Segment -> how the answers of this window fall to its levels, against those of the weeks before, at any hour."""
     novelty: dict[str, Unseen] = {}
     """By version; where novelty is watched."""
+    levels: dict[str, dict[str, LevelStatistic]] | UnsetType = UNSET
+    """Where segments are declared: segment -> level -> how far the inputs have moved within it, and what they were."""
+    mix: dict[str, Population] | UnsetType = UNSET
+    """Segment -> how the answers of this window fall to its levels, against the training rows of `reference`."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""

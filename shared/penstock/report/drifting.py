@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..event import to_micros
+from ..evidence import excess
 from ..pages.document import facts
 from ..pages.drawing import LISTED, distributions, key, pairs, strip
 from ..pages.words import cut, short
@@ -19,6 +20,7 @@ from ..records import Shift, Statistic
 from ..statistics.quality import added
 from .records import Records, day
 from .section import Block, Cards, Cell, Missing, Note, Section, Table, Tone
+from .within import within
 
 __all__ = ["drift"]
 
@@ -41,11 +43,6 @@ class Moved(NamedTuple):
     @property
     def beyond(self) -> int:
         return sum(excess(shift) > 1 for _, shift in self.windows)
-
-
-def excess(shift: Shift) -> float:
-    """The distance as a multiple of the greater of its limits."""
-    return shift.ks / max(shift.critical, shift.floor or 0.0, 1e-9)
 
 
 def drift(records: Records) -> Section:
@@ -75,6 +72,7 @@ def drift(records: Records) -> Section:
         )
     if why:
         blocks.append(Missing(why))
+    blocks += within(records)
     moved = [each for each in found if each.beyond]
     newest = [each.input for each in found if each.windows[-1][0] is tested[-1] and excess(each.windows[-1][1]) > 1]
     tone: Tone = "warn" if newest else "" if moved else "good"

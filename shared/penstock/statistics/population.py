@@ -9,10 +9,11 @@ from typing import Final
 
 from ..duration import DAY
 from ..records import Group, Population
+from ..segment import OTHERS
 from .groups import bounded
 from .quality import added
 
-__all__ = ["population", "populations"]
+__all__ = ["mixed", "population", "populations"]
 
 HALF_LIFE: Final = 14 * DAY
 """After so long an answer counts half in what is usual."""
@@ -54,4 +55,25 @@ def populations(
         if moved is not None:
             found[segment] = moved
         usual[segment] = bounded(added({level: count * fade for level, count in before.items()}, now))
+    return found
+
+
+def mixed(groups: Mapping[str, Mapping[str, Group]], reference: Mapping[str, Mapping[str, int]]) -> dict[str, Population]:
+    """How the answers of a window fall, by segment, against the rows of a reference. Levels that one of the two counts together
+    with others count so on both sides."""
+    found = {}
+    for segment, before in reference.items():
+        now = {level: float(group.answers) for level, group in groups.get(segment, {}).items() if group.answers > 0}
+        apart = bounded(dict.fromkeys({*now, *before}, 0))
+        moved = population(_folded(now, apart), _folded({level: float(rows) for level, rows in before.items()}, apart))
+        if moved is not None:
+            found[segment] = moved
+    return found
+
+
+def _folded(counts: Mapping[str, float], apart: Mapping[str, object]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for level, count in counts.items():
+        into = level if level in apart else OTHERS
+        found[into] = found.get(into, 0.0) + count
     return found

@@ -113,6 +113,13 @@ class Numbers(msgspec.Struct, frozen=True, tag="numbers", kw_only=True, dict=Tru
             found[gone] = self.missing_cell
         return found
 
+    def steps(self, finite: Floats) -> Floats:
+        """What each finite value counts in sums: whole numbers."""
+        with np.errstate(over="ignore"):
+            found = (finite - self.centre) / self.unit
+        np.rint(found, out=found)
+        return np.clip(found, -LIMIT, LIMIT, out=found)
+
     def count(self, values: npt.ArrayLike) -> Counts:
         """The counts of a batch, (rows,)."""
         wide = np.asarray(values, np.float64)
@@ -124,10 +131,7 @@ class Numbers(msgspec.Struct, frozen=True, tag="numbers", kw_only=True, dict=Tru
             if not finite.all():
                 made[-3] += np.count_nonzero(np.isinf(near))
                 near = near[finite]
-            with np.errstate(over="ignore"):
-                steps = (near - self.centre) / self.unit
-            np.rint(steps, out=steps)
-            np.clip(steps, -LIMIT, LIMIT, out=steps)
+            steps = self.steps(near)
             made[-2] += int(steps.sum())  # whole numbers below 2**53: floats add them exactly
             made[-1] += int(steps @ steps)
         return made
