@@ -99,7 +99,7 @@ def fit(name: str, label: Label, canaries: Sequence[Canary]) -> tuple[Canary, ..
         elif label.task != "multiclass" and canary.answer:
             mistake(said, "the label has no classes: give above= or below=")
         if label.task != "regression":
-            if not canary.answer and (max(low, 0.0), min(high, 1.0)) == (0.0, 1.0) or low >= 1 or high <= 0:
+            if (not canary.answer and (max(low, 0.0), min(high, 1.0)) == (0.0, 1.0)) or low >= 1 or high <= 0:
                 mistake(said, "the answer is a probability: 0 <= above < below <= 1")
             low, high = max(low, 0.0), min(high, 1.0)
         found.append(Canary(canary.inputs, low, high, canary.answer))

@@ -59,7 +59,7 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
-        screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
+        screen.note("  expected from what was answered alone, with what held 9 in 10 before -> what came true; blind to concept drift")
 
 
 def unjudged(settings: Settings, model: Model, known: datetime | None) -> str:
@@ -160,8 +160,11 @@ def _expected(estimate: Estimate | None, true: float | None) -> str:
     """
     if estimate is None:
         return "–"
-    within = "error not yet known" if estimate.low is None else f"{estimate.low:.4f} to {estimate.high:.4f}"
-    return f"{estimate.value:.4f} ({within})" + ("" if true is None else f" -> {true:.4f}")
+    if estimate.low is None or estimate.high is None:
+        within = "error not yet known"
+    else:
+        within = f"{_number(estimate.low)} to {_number(estimate.high)}"
+    return f"{_number(estimate.value)} ({within})" + ("" if true is None else f" -> {_number(true)}")
 
 
 def _summed(model: Model, loss: float) -> float:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ..records import Confusion, Measure, Quality
 from .binary import calibrated, delong, wilson
 from .loss import clipped
-from .quality import GRAIN, Sums, place_of
+from .quality import BINS, GRAIN, Sums, place_of
 
 __all__ = [
     "CLASS_BINS",
@@ -59,7 +59,9 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
     sums.positives += sign * (answer == truth)
     sums.loss += sign * loss
     sums.squares += sign * (round(sum((p - (at == truth)) ** 2 for at, p in enumerate(said)) * GRAIN) / GRAIN)
-    (sums.bins_true if answer == truth else sums.bins_false)[place_of(said[answer])] += sign
+    place, losses = place_of(said[answer]), confusion.losses or [0.0] * BINS
+    (sums.bins_true if answer == truth else sums.bins_false)[place] += sign
+    losses[place] += sign * loss
     confusion.cells[truth * k + answer] += sign
     for at, p in enumerate(said):
         (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign
@@ -68,6 +70,7 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
         true=confusion.true,
         false=confusion.false,
         loss_squares=confusion.loss_squares + sign * (round(loss * loss * GRAIN) / GRAIN),
+        losses=losses,
     )
     return loss
 

@@ -18,7 +18,7 @@ from math import exp, hypot, log, sqrt
 from ..records import Errors, Measure
 from .exact import add, total, valued, whole
 
-__all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of"]
+__all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of", "step_of"]
 
 Z = 1.959963984540054
 STEP = log(1.01)
@@ -47,6 +47,15 @@ def size_of(number: float) -> int:
     return place if number > 0 else -place
 
 
+def step_of(number: float) -> int:
+    """The place of a number among steps of 5 %; in order of numbers.
+
+    >>> step_of(-20.0) < step_of(0.0) < step_of(100.0) == step_of(101.0) < step_of(106.0)
+    True
+    """
+    return size_of(number) // 5
+
+
 def _size(place: int) -> float:
     return exp((abs(place) - ZERO) * STEP) * (1 if place > 0 else -1) if place else 0.0
 
@@ -69,11 +78,15 @@ def erred(errors: Errors, answer: float, truth: float, quantile: float | None, s
     add(errors.truth_squares, truth * truth, sign)
     place = size_of(truth)
     errors.sizes[place] = errors.sizes.get(place, 0) + sign
-    if quantile is None:
-        return square
-    loss = pinball(truth, answer, quantile)
-    add(errors.pinball, loss, sign)
-    add(errors.pinball_squares, loss * loss, sign)
+    loss = square
+    if quantile is not None:
+        loss = pinball(truth, answer, quantile)
+        add(errors.pinball, loss, sign)
+        add(errors.pinball_squares, loss * loss, sign)
+    step = step_of(answer)
+    errors.answers[step] = errors.answers.get(step, 0) + sign
+    add(errors.missed.setdefault(step, {}), abs(error), sign)
+    add(errors.lost.setdefault(step, {}), loss, sign)
     return loss
 
 
