@@ -29,6 +29,7 @@ from penstock.statistics.quality import added
 from penstock.value import Value
 
 from .estimating import Estimator
+from .expecting import way_of
 from .punctuality import Custom, punctual
 
 __all__ = ["MOST", "Cohorting", "Cohorts", "Known", "measures_of"]
@@ -83,8 +84,7 @@ class Cohorts:
 
     def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known], estimator: Estimator) -> None:
         self._model, self._cohorting, self.known, self._kind = model, cohorting, known, kind_of(model.label)
-        self._estimator, self._estimates = estimator, model.label.task == "binary"
-        self._above = model.value.above if model.value else 0.5
+        self._estimator, self._way = estimator, way_of(model)
 
     def take(
         self,
@@ -121,14 +121,13 @@ class Cohorts:
         found = []
         for start, known in sorted(self.known.items()):
             complete = until >= start + self._cohorting.length + self._cohorting.within
-            if self._estimates and known.estimated is None and until >= start + self._cohorting.length:
-                known.estimated = self._estimator.estimate(known.scored.scores, self._above)
+            if known.estimated is None and until >= start + self._cohorting.length:
+                known.estimated = self._estimator.estimate(known.scored, self._way)
             if complete or (known.changed and until % self._cohorting.length == 0 and until > start):
                 found.append(self._cohort(start, known, until, complete))
                 known.changed = False
             if complete:
-                if self._estimates:
-                    self._estimator.learn(known.quality, known.scored.scores, known.estimated or {}, self._above)
+                self._estimator.learn(known.quality, known.scored, known.estimated or {}, self._way)
                 del self.known[start]
         return found
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import asdict
 
 from penstock.duration import DAY
@@ -24,6 +24,7 @@ from penstock.model import Model
 from penstock.policy import Labels
 from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen
 from penstock.segment import MISSING, Segment
+from penstock.statistics.errors import step_of
 from penstock.statistics.groups import Levels
 from penstock.statistics.kinds import YES_NO, Kind, kind_of
 from penstock.statistics.quality import BINS, Sums, added, place_of
@@ -59,12 +60,15 @@ class Counting(msgspec.Struct, frozen=True):
     segments: tuple[Segment, ...] = ()
     cut: int = BINS // 2
     """The step of scores from which on an answer says yes."""
+    numbers: bool = False
+    """Whether answers are numbers."""
 
     @classmethod
     def of(cls, model: Model, window: int) -> Counting:
         """`window`: the length of the model's windows."""
         cut = round((model.value.above if model.value else 0.5) * BINS)
-        return cls(Cohorting.of(model, window), model.label.sources, kind_of(model.label), model.segments, cut)
+        numbers = model.label.task == "regression"
+        return cls(Cohorting.of(model, window), model.label.sources, kind_of(model.label), model.segments, cut, numbers)
 
     def levels(self, answer: Answer) -> list[tuple[str, str]]:
         """The segments, each with the level of an answer that a version gave."""
@@ -81,11 +85,17 @@ class Scoring(msgspec.Struct):
     unanswered: int = 0
     delays: list[int] = []
     scores: dict[str, list[int]] = {}
+    sizes: dict[str, dict[int, int]] | UnsetType = UNSET
 
-    def answer(self, version: str, score: float | None) -> None:
-        """Count an answer; None: its score is no probability."""
+    def answer(self, version: str, score: float, number: bool = False) -> None:
+        """Count an answer; `number`: it is one, no probability."""
         self.answers += 1
-        if version != NOBODY and score is not None:
+        if version != NOBODY and number:
+            if self.sizes is UNSET:
+                self.sizes = {}
+            sizes, step = self.sizes.setdefault(version, {}), step_of(score)
+            sizes[step] = sizes.get(step, 0) + 1
+        elif version != NOBODY:
             if version not in self.scores:
                 self.scores[version] = [0] * BINS
             self.scores[version][place_of(score)] += 1
@@ -230,7 +240,7 @@ class Window(msgspec.Struct):
 
     def answer(self, answer: Answer, scored: int, counting: Counting) -> None:
         """Count an answer in its cohort, and in its groups."""
-        self.cohort(scored, counting).answer(answer.version, answer.score if counting.kind is YES_NO else None)
+        self.cohort(scored, counting).answer(answer.version, answer.score, counting.numbers)
         said, kind = _said(answer, counting.kind), counting.kind
         for segment, level in counting.levels(answer):
             self.tallied.levels(counting.cohorting.start(scored), segment).answer(level, said, counting.cut, kind)

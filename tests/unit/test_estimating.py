@@ -9,18 +9,20 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from penstock.records import Estimate, Quality
-from penstock.services.monitoring.estimating import LEVEL, MEASURES, Curve, Estimator, came, expected, margin
+from penstock.records import Estimate, Quality, Scored
+from penstock.services.monitoring.estimating import LEVEL, Estimator, margin
+from penstock.services.monitoring.expecting import YES_NO, Curve, expected
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc
 from penstock.statistics.quality import BINS, added
 
+MEASURES = ("accuracy", "auc", "label_rate", "log_loss")
 HORIZON = 3
 """Cohorts until the labels of one are complete."""
 
 
 class Answers(NamedTuple):
-    scores: dict[str, list[int]]
+    scores: Scored
     quality: Quality
     truth: dict[str, float]
     """Measures from the answers themselves, one by one."""
@@ -37,7 +39,7 @@ def cohort(rng: np.random.Generator, mean: float, turn: float = 0.0, n: int = 40
     area = auc(labels, scores)
     assert area is not None
     truth = {"accuracy": ((scores >= 0.5) == labels).mean(), "label_rate": labels.mean(), "log_loss": losses.mean(), "auc": area}
-    return Answers({"v1": added(*counts)}, quality, truth)
+    return Answers(Scored(scores={"v1": added(*counts)}), quality, truth)
 
 
 def history(seed: int, cohorts: int, changes: int = 10**9) -> list[tuple[dict[str, Estimate], dict[str, float]]]:
@@ -124,29 +126,29 @@ def test_a_curve_follows_the_newest_labels() -> None:
 def test_corrections_that_took_back_more_than_there_was_teach_nothing() -> None:
     odd = Quality(n=-2, positives=-3, loss=-1.0, bins_true=[-3], bins_false=[1])
     estimator = Estimator()
-    estimator.learn({"served": odd, "v1": odd}, {"v1": [100]}, {"accuracy": Estimate(value=0.5)})
+    estimator.learn({"served": odd, "v1": odd}, Scored(scores={"v1": [100]}), {"accuracy": Estimate(value=0.5)})
     assert estimator.errors == {} and np.isfinite(estimator.curves["v1"].rates()).all()
 
 
 def test_nothing_is_expected_of_hardly_any_answers() -> None:
-    assert Estimator().estimate({"v1": [29]}) == {} == Estimator().estimate({})
-    assert set(Estimator().estimate({"v1": [30]})) == set(MEASURES)
+    assert Estimator().estimate(Scored(scores={"v1": [29]})) == {} == Estimator().estimate(Scored())
+    assert set(Estimator().estimate(Scored(scores={"v1": [30]}))) == set(MEASURES)
 
 
 def test_what_a_mixture_served_is_calibrated_as_served() -> None:
     estimator = Estimator()
     served = Quality(n=100, positives=100, bins_true=[0] * 100 + [100])
     alone = Quality(n=100, positives=0, bins_false=[0] * 20 + [100])
-    estimator.learn({"served": served, "v2": alone, "none": alone}, {"v2": [0] * 100 + [100]}, {})
+    estimator.learn({"served": served, "v2": alone, "none": alone}, Scored(scores={"v2": [0] * 100 + [100]}), {})
     assert set(estimator.curves) == {"v2"} and estimator.curves["v2"].true[100] == 100
-    estimator.learn({"served": served, "v1": alone, "v2": alone}, {"v1": [50], "v2": [50]}, {})
+    estimator.learn({"served": served, "v1": alone, "v2": alone}, Scored(scores={"v1": [50], "v2": [50]}), {})
     assert estimator.curves["v2"].false[20] == 100 == estimator.curves["v1"].false[20]
 
 
 def test_versions_of_long_ago_are_forgotten() -> None:
     estimator = Estimator()
     for number in range(20):
-        estimator.learn({f"v{number}": Quality(bins_true=[1])}, {f"v{number}": [1]}, {})
+        estimator.learn({f"v{number}": Quality(bins_true=[1])}, Scored(scores={f"v{number}": [1]}), {})
     assert list(estimator.curves) == [f"v{number}" for number in range(16, 20)]
 
 
@@ -156,7 +158,7 @@ def test_measures_that_are_expected_are_those_of_the_outcomes_when_these_are_kno
     said = expected(true, false)
     assert said == pytest.approx(found.truth, abs=0.005), "up to the order within a step"
     assert {name: said[name] for name in ("accuracy", "auc", "label_rate")} == pytest.approx(
-        {name: came(found.quality)[name] for name in ("accuracy", "auc", "label_rate")}
+        {name: YES_NO.came(found.quality)[name] for name in ("accuracy", "auc", "label_rate")}
     )
 
 

@@ -68,7 +68,9 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
         screen.note(f"  coverage: the share of truths that are at most the answer; {quantile:g} of them are meant to be")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
-        screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
+        screen.note(
+            "  expected from what was answered alone, with what held 9 in 10 before -> what came true; blind to concept drift"
+        )
 
 
 def unjudged(settings: Settings, topics: Topics, model: Model, known: datetime | None) -> str:
@@ -160,8 +162,11 @@ def _expected(estimate: Estimate | None, true: float | None) -> str:
     """
     if estimate is None:
         return "–"
-    within = "error not yet known" if estimate.low is None else f"{estimate.low:.4f} to {estimate.high:.4f}"
-    return f"{estimate.value:.4f} ({within})" + ("" if true is None else f" -> {true:.4f}")
+    if estimate.low is None or estimate.high is None:
+        within = "error not yet known"
+    else:
+        within = f"{_number(estimate.low)} to {_number(estimate.high)}"
+    return f"{_number(estimate.value)} ({within})" + ("" if true is None else f" -> {_number(true)}")
 
 
 def _summed(model: Model, loss: float) -> float:

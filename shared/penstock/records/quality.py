@@ -27,6 +27,13 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     covered: dict[int, int] = {}
     """Answers whose truth was at most the quantile that was answered (1), or above it (0); empty where the label declares none,
     and of answers counted before this field was."""
+    answers: dict[int, int] = {}
+    """Outcomes by the size of their answer, in steps of 5 %; what follows is by the same. Only in partials: estimates learn from
+    it (services/monitoring/expecting.py)."""
+    missed: dict[int, dict[int, int]] = {}
+    """Sizes of errors."""
+    lost: dict[int, dict[int, int]] = {}
+    """Losses: squared errors, or the declared pinball loss."""
 
 
 class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,6 +46,8 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     false: list[int] = []
     """The same where it was not true."""
     loss_squares: float = 0.0
+    losses: list[float] = []
+    """Sum of log losses by the probability of the class that was named, in the bins of Quality; only in partials."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,7 +50,9 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     delays: list[int] = []
     """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
     scores: dict[str, list[int]] = {}
-    """What models answered, in the bins of Quality, by the version that answered."""
+    """What models answered, in the bins of Quality, by the version that answered; of classes the probability of the one named."""
+    sizes: dict[str, dict[int, int]] | UnsetType = UNSET
+    """Where answers are numbers: what models answered, in the steps of Errors, by the version that answered."""
 
 
 class Partial(msgspec.Struct, frozen=True, kw_only=True):
@@ -204,5 +206,6 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     groups: dict[str, dict[str, Group]] = {}
     """Segment -> level -> sums, where segments are declared; the outcomes are those of `quality`."""
     estimated: dict[str, Estimate] = {}
-    """What was served: `accuracy`, `auc`, `label_rate` and `log_loss` as expected at the end of the cohort from its scores alone;
-    empty before, of fewer than 30 answers of a model, and in records older than the field."""
+    """What was served: measures as expected at the end of the cohort from its answers alone. Yes and no: `accuracy`, `auc`,
+    `label_rate`, `log_loss`; classes: `accuracy`, `log_loss`; numbers: `mae`, and `rmse` or `pinball`. Empty before, of fewer
+    than 30 answers of a model, of numbers by versions of which hardly a label has come, and in records older than the field."""

@@ -14,7 +14,9 @@ __all__ = ["came_true", "expected"]
 
 NEWEST: Final = 14
 """Cohorts of the table."""
-BLIND: Final = "From the scores alone: a change of concept shows only when its first labels come. No gate asks these figures."
+BLIND: Final = (
+    "From what was answered alone: a change of concept shows only when its first labels come. No gate asks these figures."
+)
 
 
 def expected(records: Records) -> Section:
@@ -22,12 +24,7 @@ def expected(records: Records) -> Section:
     title, name = "Before labels come", "expected"
     known = [pair.known for pair in records.cohorts if pair.known.estimated]
     if not known:
-        if records.model.label.task != "binary":
-            why = "Only answers yes and no are estimated before their labels come."
-        else:
-            why = (
-                "No cohort of this period was estimated: each needs 30 answers of a version, and a version labels to learn from."
-            )
+        why = "No cohort of this period was estimated: each needs 30 answers of a version, and a version labels to learn from."
         return Section(name, title, why, [Missing("There is nothing to compare.")], "unknown")
     measures = sorted({measure for cohort in known for measure in cohort.estimated})
     inside, judged = _held(known)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from ..records import Confusion, Measure, Quality
 from .binary import calibrated, delong, wilson
 from .loss import clipped
-from .quality import GRAIN, Sums, place_of
+from .quality import BINS, GRAIN, Sums, place_of
 
 __all__ = [
     "CLASS_BINS",
@@ -53,7 +53,10 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
             setattr(sums, field, getattr(begun, field))
         confusion = begun.confusion
         assert isinstance(confusion, Confusion)
+    if not confusion.losses:
+        sums.confusion = confusion = msgspec.structs.replace(confusion, losses=[0.0] * BINS)
     answer, loss = rated(sums, said, truth, sign)
+    confusion.losses[place_of(said[answer])] += sign * loss
     confusion.cells[truth * k + answer] += sign
     for at, p in enumerate(said):
         (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign

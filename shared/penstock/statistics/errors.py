@@ -20,7 +20,9 @@ from ..records import Errors, Measure
 from .binary import wilson
 from .exact import add, total, valued, whole
 
-__all__ = ["alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of"]
+__all__ = [
+    "alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of", "step_of",
+]  # fmt: skip
 
 Z = 1.959963984540054
 STEP = log(1.01)
@@ -49,6 +51,15 @@ def size_of(number: float) -> int:
     return place if number > 0 else -place
 
 
+def step_of(number: float) -> int:
+    """The place of a number among steps of 5 %; in order of numbers.
+
+    >>> step_of(-20.0) < step_of(0.0) < step_of(100.0) == step_of(101.0) < step_of(106.0)
+    True
+    """
+    return size_of(number) // 5
+
+
 def _size(place: int) -> float:
     return exp((abs(place) - ZERO) * STEP) * (1 if place > 0 else -1) if place else 0.0
 
@@ -65,11 +76,15 @@ def erred(errors: Errors, answer: float, truth: float, quantile: float | None, s
     add(errors.truth_squares, truth * truth, sign)
     place = size_of(truth)
     errors.sizes[place] = errors.sizes.get(place, 0) + sign
-    return missed(errors, answer, truth, quantile, sign)
+    loss, step = missed(errors, answer, truth, quantile, sign), step_of(answer)
+    errors.answers[step] = errors.answers.get(step, 0) + sign
+    add(errors.missed.setdefault(step, {}), abs(answer - truth), sign)
+    add(errors.lost.setdefault(step, {}), loss, sign)
+    return loss
 
 
 def missed(errors: Errors, answer: float, truth: float, quantile: float | None, sign: int = 1) -> float:
-    """The same without the truths themselves, of which baselines are made and `r2`: what is left has one size."""
+    """The same without the truths, of which baselines are made, and without sums by answer: what is left has one size."""
     error = answer - truth
     square = error * error
     add(errors.signed, error, sign)

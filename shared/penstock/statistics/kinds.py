@@ -59,7 +59,7 @@ class Kind(Protocol):
         """Empty ones."""
 
     def told(self, quality: Quality) -> Quality:
-        """With the loss that follows from its sums."""
+        """As it is published: with the loss that follows from its sums, without what only estimates learn from."""
 
     def paired(self, paired: Paired) -> Paired:
         """The same of differences in loss."""
@@ -175,7 +175,8 @@ class _Numbers:
         return Paired(n=known.n + sign, exact=sums, exact_squares=squares)
 
     def told(self, quality: Quality) -> Quality:
-        errors = added(_errors(quality), Errors())  # in order of places
+        errors = msgspec.structs.replace(_errors(quality), answers={}, missed={}, lost={})
+        errors = added(errors, Errors())  # in order of places
         loss = valued(errors.squares if self._quantile is None else errors.pinball)
         return msgspec.structs.replace(quality, loss=loss, squares=valued(errors.squares), errors=errors)
 
@@ -247,7 +248,9 @@ class _Classes:
         return self._counting.counted(sums, self._listed(said), self._at[truth], sign)
 
     def told(self, quality: Quality) -> Quality:
-        return quality
+        if not isinstance(quality.confusion, Confusion):
+            return quality
+        return msgspec.structs.replace(quality, confusion=msgspec.structs.replace(quality.confusion, losses=[]))
 
     def paired(self, paired: Paired) -> Paired:
         return paired
