@@ -196,10 +196,9 @@ class Desk:
             wanted, timed = learner.compress, self._clock is not None
             onnx, work.compression = compressed(onnx, wanted, rows.X, rows.label, timed, label, fitted.classes)
         self._ask(answering(onnx, task), work)
-        if task != "multiclass":
-            found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)
-            work.data["explained"] = {"kind": found.kind, "scale": found.scale}
-            work.explainer = self._artefacts.put(dumped(found), "npz")
+        found = explainer(onnx, answering(onnx, task), rows.X, self._seed, task)
+        work.data["explained"] = {"kind": found.kind, "scale": found.scale}
+        work.explainer = self._artefacts.put(dumped(found), "npz")
         work.classes = list(fitted.classes)
         work.artefact = self._artefacts.put(onnx, "onnx")
 
