@@ -12,6 +12,7 @@ from threading import Lock
 from typing import Final
 
 from penstock.artefact import Artefacts
+from penstock.contributions.classes import Classes
 from penstock.contributions.explainer import Explainer
 from penstock.contributions.version import Explanation, explained, explainer_of
 from penstock.errors import PenstockError
@@ -31,9 +32,9 @@ class Explainers:
 
     def __init__(self, artefacts: Artefacts) -> None:
         self._artefacts, self._lock = artefacts, Lock()
-        self._open: collections.OrderedDict[str, Explainer] = collections.OrderedDict()
+        self._open: collections.OrderedDict[str, Explainer | Classes] = collections.OrderedDict()
 
-    def of(self, duty: Duty, version: str) -> Explainer:
+    def of(self, duty: Duty, version: str) -> Explainer | Classes:
         """What explains a version on duty. PenstockError where it is not on duty, or has no explainer that can be opened."""
         candidate, score = _candidate(duty, version), duty.serving.members[version].scorer.score
         digest = candidate.artefact.sha256
@@ -51,17 +52,17 @@ class Explainers:
         """Why one of those on duty cannot be explained, in a sentence; empty: all can be. Looks at records, and opens nothing."""
         for version in duty.serving.members:
             candidate = _candidate(duty, version)
-            if candidate.task == "multiclass":
-                return f"{duty.model.name} names a class, and such answers are not explained yet"
             if candidate.explainer is None and candidate.artefact.format != "river":
                 return f"version {version} of {duty.model.name} was fitted without an explainer, so its answers are not explained"
         return ""
 
-    def explained(self, duty: Duty, version: str, values: Sequence[float | None]) -> Explanation:
-        """One answer of a version, from `values` in the model's order of inputs. Takes milliseconds: not for the event loop."""
-        names = _candidate(duty, version).inputs
+    def explained(self, duty: Duty, version: str, values: Sequence[float | None], answer: str = "") -> Explanation:
+        """One answer of a version, from `values` in the model's order of inputs; of classes to the one that was the `answer`.
+        Takes milliseconds: not for the event loop."""
+        candidate = _candidate(duty, version)
         known = dict(zip(duty.model.inputs, values, strict=True))
-        return explained(self.of(duty, version), version, names, [known[name] for name in names])
+        row = [known[name] for name in candidate.inputs]
+        return explained(self.of(duty, version), version, candidate.inputs, row, candidate.classes, answer)
 
 
 def _candidate(duty: Duty, version: str) -> Candidate:

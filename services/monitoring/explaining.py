@@ -1,5 +1,7 @@
 """What moves the answers of one version: contributions of inputs, summed over a sample of answers.
 
+Of a model that names one of several classes they are to the class that each answer names.
+
 A sample is drawn by id, so whoever reads the topic draws the same. A contribution is rounded to the grain of `quality` before it
 is added, so sums are the same bits over one partition or sixteen.
 """
@@ -15,6 +17,7 @@ import numpy as np
 import structlog
 
 from penstock.artefact import Artefacts
+from penstock.contributions.classes import Classes
 from penstock.contributions.explainer import Explainer
 from penstock.contributions.version import explainer_of
 from penstock.errors import PenstockError
@@ -41,7 +44,7 @@ class Explaining:
     def __init__(self, artefacts: Artefacts, candidate: Candidate) -> None:
         self._artefacts, self._candidate = artefacts, msgspec.structs.replace(candidate, edges={}, reference={})
         self._decoder = InputsDecoder(candidate.inputs)
-        self._explainer: Explainer | None = None
+        self._explainer: Explainer | Classes | None = None
         self._failed = False
 
     def sums(self, rows: Sequence[Any]) -> Contributed | None:

@@ -211,10 +211,9 @@ class Desk:
         if around.codes:
             around.prove(self.model.inputs, rows.X, answering(onnx, task))
         self._ask(whole, work, fitted.classes)
-        if task != "multiclass":
-            found = explainer(onnx, whole, rows.X, self._seed, task, surrounded=bool(around.codes))
-            work.data["explained"] = {"kind": found.kind, "scale": found.scale}
-            work.explainer = self._artefacts.put(dumped(found), "npz")
+        found = explainer(onnx, whole, rows.X, self._seed, task, surrounded=bool(around.codes))
+        work.data["explained"] = {"kind": found.kind, "scale": found.scale}
+        work.explainer = self._artefacts.put(dumped(found), "npz")
         work.classes = list(fitted.classes)
         work.artefact = self._artefacts.put(onnx, "onnx")
 

@@ -6,11 +6,14 @@ graph is of another make, contributions are estimated (`penstock.contributions.p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
 
-from penstock.contributions.explainer import BACKGROUND, LOG_ODDS, NUMBER, PROBABILITY, Score
+from penstock.contributions.classes import Classes, Part, centred, column
+from penstock.contributions.explainer import BACKGROUND, LOG_ODDS, LOG_RATIO, NUMBER, PROBABILITY, Score
 from penstock.contributions.linear import Linear
 from penstock.contributions.permutation import Permutation
 from penstock.contributions.seen import Seen
@@ -21,6 +24,13 @@ __all__ = ["background_of", "explainer"]
 
 NEAR: Final = 1e-5
 """Of a probability (of a number: of the greatest): float32 in the graph, float64 here."""
+
+MOST_LEAVES: Final = 4_000_000
+"""Nodes times classes: 16 MiB of a file that may have 64."""
+_LINEAR: Final = {b"LOGISTIC": LOG_ODDS, b"NONE": NUMBER}
+_BOOSTED: Final = {b"LOGISTIC": LOG_ODDS, b"NONE": PROBABILITY}
+_SOFTMAX: Final = {b"SOFTMAX": LOG_RATIO, b"NONE": PROBABILITY}
+"""By what is done to the sums: what these are."""
 
 _BELOW: Final = {
     b"BRANCH_LEQ": (True, False),
@@ -44,31 +54,40 @@ def explainer(
     seed: int = 0,
     task: str = "binary",
     surrounded: bool = False,
-) -> Linear | Trees | Permutation:
+) -> Part | Classes:
     """What explains the model; `score` gives its own probabilities or numbers, `X` float32 (rows, inputs) is what it was fitted
     on. `surrounded`: functions around the graph make another model of it, which is asked as a whole."""
-    background = background_of(X)
+    background, some = background_of(X), X[:: max(1, len(X) // 1000)]
+    answers = score(some)
+    many = answers.shape[1] if task == "multiclass" else 1
     try:
-        found = None if surrounded else _additive(onnx, background)
+        found = [] if surrounded else _additive(onnx, background, many)
     except (KeyError, ValueError, RecursionError):  # of another make, or too deep
-        found = None
-    some = X[:: max(1, len(X) // 1000)]
-    near = NEAR * max(float(np.abs(score(some)).max()), 1e-30) if task == "regression" else NEAR
-    if found is not None and np.abs(_probability(found, some, score)).max() <= near:
-        return found
-    return Permutation(score, background, seed, NUMBER if task == "regression" else PROBABILITY)
+        found = []
+    near = NEAR * max(float(np.abs(answers).max()), 1e-30) if task == "regression" else NEAR
+    proven = bool(found) and bool(np.abs(_answers(found, some) - answers.reshape(len(some), many)).max() <= near)
+    if task == "multiclass":
+        walks = partial(_walking, score, background, seed)
+        return Classes(found.__getitem__ if proven else walks, many, score)
+    return found[0] if proven else Permutation(score, background, seed, NUMBER if task == "regression" else PROBABILITY)
 
 
-def _probability(found: Linear | Trees, X: Matrix, score: Score) -> Floats:  # noqa: N803
-    """How far its answers are from the model's."""
-    answers = found.answers(X)
-    if found.scale == LOG_ODDS:
-        answers = 1.0 / (1.0 + np.exp(-np.clip(answers, -500.0, 500.0)))
-    return answers - score(X)
+def _walking(score: Score, background: Matrix, seed: int, each: int) -> Permutation:
+    return Permutation(column(score, each), background, seed)
 
 
-def _additive(onnx: bytes, background: Matrix) -> Linear | Trees | None:
-    """A chain of nodes: steps that do not mix inputs, then trees or a linear model."""
+def _answers(found: Sequence[Linear | Trees], X: Matrix) -> Floats:  # noqa: N803
+    """Probabilities or numbers (rows, classes; one column where there are none) as the explainers have them."""
+    answers = np.stack([part.answers(X) for part in found], axis=1)
+    if found[0].scale == LOG_RATIO:
+        shares = np.exp(answers - answers.max(axis=1, keepdims=True))
+        return np.asarray(shares / shares.sum(axis=1, keepdims=True), np.float64)
+    return 1.0 / (1.0 + np.exp(-np.clip(answers, -500.0, 500.0))) if found[0].scale == LOG_ODDS else answers
+
+
+def _additive(onnx: bytes, background: Matrix, many: int) -> Sequence[Linear | Trees]:
+    """One for each of `many` outputs, of a chain of nodes: steps that do not mix inputs, then trees or a linear model. Empty of
+    another make."""
     from onnx import helper, load_from_string
 
     graph = load_from_string(onnx).graph
@@ -76,63 +95,71 @@ def _additive(onnx: bytes, background: Matrix) -> Linear | Trees | None:
     for node in graph.node:
         given = {each.name: helper.get_attribute_value(each) for each in node.attribute}
         if list(node.input) != [at]:
-            return None
+            return []
         if node.op_type == "Imputer" and np.isnan(given["replaced_value_float"]):
             seen = seen.filled(np.array(given["imputed_value_floats"], np.float32))
         elif node.op_type == "Scaler":
             seen = seen.scaled(np.array(given["offset"], np.float32), np.array(given["scale"], np.float32))
-        elif node.op_type == "LinearClassifier":
-            return _linear(given, seen, background)
+        elif node.op_type in ("LinearClassifier", "LinearRegressor"):
+            return _linear(given, seen, background, many)
         elif node.op_type in ("TreeEnsembleClassifier", "TreeEnsembleRegressor"):
-            return _trees(given, seen, background)
+            return _trees(given, seen, background, many)
         elif node.op_type != "Identity" and not (node.op_type == "Cast" and given["to"] == 1):
-            return None
+            return []
         at = node.output[0]
-    return None
+    return []
 
 
-def _linear(given: dict[str, Any], seen: Seen, background: Matrix) -> Linear | None:
-    if given["post_transform"] != b"LOGISTIC":
-        return None
+def _linear(given: dict[str, Any], seen: Seen, background: Matrix, many: int) -> Sequence[Linear]:
+    scale = (_SOFTMAX if many > 1 else _LINEAR).get(given.get("post_transform", b"NONE"))
     weights = np.array(given["coefficients"], np.float64).reshape(-1, background.shape[1])
-    return Linear(weights[-1], float(given["intercepts"][-1]), seen(background).mean(axis=0), seen)
+    intercepts = np.array(given.get("intercepts") or np.zeros(len(weights)), np.float64)
+    if scale is None or len(weights) < many:
+        return []
+    weights, intercepts = (centred(weights), centred(intercepts)) if many > 1 else (weights[-1:], intercepts[-1:])
+    means = seen(background).mean(axis=0)
+    return [Linear(*each, means, seen, scale) for each in zip(weights, intercepts.tolist(), strict=True)]
 
 
-def _trees(given: dict[str, Any], seen: Seen, background: Matrix) -> Trees | None:
+def _trees(given: dict[str, Any], seen: Seen, background: Matrix, many: int) -> Sequence[Trees]:
     """Nodes in the order in which they are reached, so that children come after their parent."""
-    scale = {b"LOGISTIC": LOG_ODDS, b"NONE": PROBABILITY}.get(given["post_transform"])
+    scale = (_SOFTMAX if many > 1 else _BOOSTED).get(given["post_transform"])
     if "target_ids" in given:  # numbers; the mean of trees lies in their weights
         if given["post_transform"] != b"NONE" or given.get("aggregate_function", b"SUM") != b"SUM":
-            return None
+            return []
         given |= {name.replace("target", "class"): value for name, value in given.items() if name.startswith("target")}
         scale = NUMBER
-    if scale is None:
-        return None
     ids = list(zip(given["nodes_treeids"], given["nodes_nodeids"], strict=True))
+    if scale is None or len(ids) * many > MOST_LEAVES:
+        return []
     place = {each: at for at, each in enumerate(ids)}
-    leaves = dict.fromkeys(ids, 0.0)
+    leaves = np.zeros((many, len(ids)))
     positive = max(given["class_ids"])
     for tree, node, of, weight in zip(
         given["class_treeids"], given["class_nodeids"], given["class_ids"], given["class_weights"], strict=True
     ):
-        if of == positive:
-            leaves[tree, node] += weight
+        if many > 1 or of == positive:
+            leaves[of if many > 1 else 0, place[tree, node]] += weight
+    offsets = np.array((given.get("base_values") or [0.0] * many)[-many:], np.float64)
+    if scale == LOG_RATIO:
+        leaves, offsets = centred(leaves), centred(offsets)
+    reached: list[int] = []
     tracks = given.get("nodes_missing_value_tracks_true") or [0] * len(ids)
-    columns: dict[str, list[Any]] = {name: [] for name in ("feature", "threshold", "below", "above", "missing", "value")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("feature", "threshold", "below", "above", "missing")}
     roots: list[int] = []
 
     def add(tree: int, node: int) -> int:
-        at, mine = place[tree, node], len(columns["feature"])
+        at, mine = place[tree, node], len(reached)
+        reached.append(at)
         if (mode := given["nodes_modes"][at]) == b"LEAF":
-            row: tuple[Any, ...] = (-1, 0.0, 0, 0, 0, leaves[tree, node])
-            for column, value in zip(columns.values(), row, strict=True):
-                column.append(value)
+            for held, value in zip(columns.values(), (-1, 0.0, 0, 0, 0), strict=True):
+                held.append(value)
             return mine
         first, strictly = _BELOW[mode]
         threshold = np.float32(given["nodes_values"][at])
         limit = float(np.nextafter(threshold, np.float32(-np.inf)) if strictly else threshold)
-        for column, value in zip(columns.values(), (given["nodes_featureids"][at], limit, 0, 0, 0, 0.0), strict=True):
-            column.append(value)
+        for held, value in zip(columns.values(), (given["nodes_featureids"][at], limit, 0, 0, 0), strict=True):
+            held.append(value)
         yes, no = add(tree, given["nodes_truenodeids"][at]), add(tree, given["nodes_falsenodeids"][at])
         columns["below"][mine], columns["above"][mine] = (yes, no) if first else (no, yes)
         columns["missing"][mine] = yes if tracks[at] else no
@@ -143,5 +170,9 @@ def _trees(given: dict[str, Any], seen: Seen, background: Matrix) -> Trees | Non
         if tree not in started:  # the root is a tree's first node
             started.add(tree)
             roots.append(add(tree, node))
-    offset = float((given.get("base_values") or [0.0])[-1])
-    return Trees(np.array(roots, np.int32), columns, offset, scale, background, seen)
+    nodes = {name: np.array(held) for name, held in columns.items()}
+    first = np.array(roots, np.int32)
+    return [
+        Trees(first, {**nodes, "value": value[reached]}, offset, scale, background, seen)
+        for value, offset in zip(leaves, offsets.tolist(), strict=True)
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -16,24 +17,28 @@ from sklearn.ensemble import (
     ExtraTreesClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
     RandomForestClassifier,
+    RandomForestRegressor,
 )
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
+from penstock.contributions.classes import Classes
 from penstock.contributions.explainer import Explainer, dumped, opened
 from penstock.contributions.linear import Squashed
 from penstock.contributions.permutation import Permutation
 from penstock.contributions.seen import Seen
 from penstock.contributions.trees import Trees, tree_contributions
+from penstock.contributions.version import explained
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix
 from penstock.services.trainer.explainer import background_of, explainer
-from penstock.services.trainer.fitting import _converted
+from penstock.services.trainer.fitting import _converted, answering
 
 DRAWN = np.random.default_rng(7)
 WHOLE = DRAWN.normal(size=(600, 4)).astype(np.float32)
@@ -101,6 +106,7 @@ def test_contributions_are_shapley_values_and_add_up_to_the_answer(name: str) ->
     score = served(onnx)
     found = opened(dumped(explainer(onnx, score, inputs)), score)
     assert (found.kind, found.scale) == (kind, scale)
+    assert not isinstance(found, Classes)
 
     rows, background = inputs[:ROWS], background_of(inputs)
     values, errors = found.explained(rows)
@@ -118,6 +124,75 @@ def test_contributions_are_shapley_values_and_add_up_to_the_answer(name: str) ->
     else:
         assert values == pytest.approx(expected, abs=1e-4 if scale == "log-odds" else 1e-6)  # logs of float32 probabilities
         assert (errors == 0).all()
+
+
+NUMBER = WHOLE[:, 0] * WHOLE[:, 1] + 30 * WHOLE[:, 2] + DRAWN.normal(size=600)
+REGRESSORS: dict[str, tuple[Any, Matrix, str]] = {
+    "boosting with missing values": (HistGradientBoostingRegressor(max_iter=8), HOLED, "trees"),
+    "a quantile": (HistGradientBoostingRegressor(loss="quantile", quantile=0.9, max_iter=8), HOLED, "trees"),
+    "a forest": (RandomForestRegressor(5, random_state=0), WHOLE, "trees"),
+    "a filled and scaled linear model": (make_pipeline(SimpleImputer(), StandardScaler(), Ridge()), HOLED, "linear"),
+}
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_contributions_to_a_number_are_shapley_values_in_its_unit(name: str) -> None:
+    learner, inputs, kind = REGRESSORS[name]
+    score = answering(_converted(learner.fit(inputs, NUMBER), "much", 4, "regression"), "regression")
+    onnx = _converted(learner, "much", 4, "regression")
+    found = opened(dumped(explainer(onnx, score, inputs, task="regression")), score)
+    assert (found.kind, found.scale) == (kind, "number")
+    assert not isinstance(found, Classes)
+    rows, background = inputs[:ROWS], background_of(inputs)
+    assert found.base + found.contributions(rows).sum(axis=1) == pytest.approx(score(rows), abs=1e-4)
+    expected = np.array([shapley(score, row, background) for row in rows])
+    assert found.contributions(rows) == pytest.approx(expected, abs=1e-4)
+
+
+CLASS = np.digitize(WHOLE[:, 0] * WHOLE[:, 1] + WHOLE[:, 2], [-0.5, 0.5])
+NAMERS: dict[str, tuple[Any, Matrix, str, str]] = {
+    "boosting with missing values": (HistGradientBoostingClassifier(max_iter=5), HOLED, "trees", "log-ratio"),
+    "gradient boosting": (GradientBoostingClassifier(n_estimators=5), WHOLE, "trees", "log-ratio"),
+    "a forest": (RandomForestClassifier(5, random_state=0), WHOLE, "trees", "probability"),
+    "a filled and scaled linear model": (
+        make_pipeline(SimpleImputer(), StandardScaler(), LogisticRegression()), HOLED, "linear", "log-ratio",
+    ),
+    "a network": (make_pipeline(SimpleImputer(), StandardScaler(), NETWORK), HOLED, "permutation", "probability"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMERS)
+def test_contributions_to_each_class_are_shapley_values_and_those_of_the_named_one_are_shown(name: str) -> None:
+    learner, inputs, kind, scale = NAMERS[name]
+    onnx = _converted(learner.fit(inputs, CLASS), "which", 4, "multiclass")
+    score = answering(onnx, "multiclass")
+    found = opened(dumped(explainer(onnx, score, inputs, task="multiclass")), score)
+    assert isinstance(found, Classes)
+    assert (found.kind, found.scale, found.many) == (kind, scale, 3)
+    rows, background = inputs[:ROWS], background_of(inputs)
+
+    def answers(x: Matrix, each: int) -> Floats:
+        shares = score(x)
+        return np.log(shares[:, each]) - np.log(shares).mean(axis=1) if scale == "log-ratio" else shares[:, each]
+
+    for each in range(3):
+        part = found.of(each)
+        values, errors = part.explained(rows)
+        assert part.base + values.sum(axis=1) == pytest.approx(answers(rows, each), abs=1e-4)
+        expected = np.array([shapley(partial(answers, each=each), row, background) for row in rows[:3]])
+        if kind == "permutation":
+            assert (np.abs(values[:3] - expected) <= 4 * errors[:3] + 1e-6).all()
+        else:
+            assert values[:3] == pytest.approx(expected, abs=1e-4)  # logs of float32 probabilities
+    named = score(rows).argmax(axis=1)
+    shown = np.array([found.of(each).contributions(row[None])[0] for each, row in zip(named.tolist(), rows, strict=True)])
+    assert found.contributions(rows) == pytest.approx(shown, abs=1e-12)
+    told = explained(found, "v1", list("abcd"), [None if v != v else v for v in rows[0].tolist()], ["x", "y", "z"])
+    assert told.answer == "xyz"[named[0]]
+    assert told.probability == pytest.approx(score(rows[:1]).max(), abs=1e-6)
+    other = explained(found, "v1", list("abcd"), [None if v != v else v for v in rows[0].tolist()], ["x", "y", "z"], "y")
+    assert other.answer == "y"
+    assert other.total == pytest.approx(answers(rows[:1], 1)[0], abs=1e-4)
 
 
 def test_the_walk_of_trees_is_the_same_compiled_and_plain() -> None:

@@ -54,6 +54,7 @@ POLICY: dict[str, Any] = {
     "scores": Sent,
     "features": [Sent.distance, Sent.weight, Depot],
     "monitors": [ps.skill(floor=0.0, over="3d", every="1d", least=50)],
+    "explain": 0.3,
     "retrain": ps.every("4d", first="4d"),
     "rollout": [ps.shadow("1d")],
 }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from tests.services.parcels import DOORS, START, at_most, delivered, door, histo
 
 import penstock as ps
 from penstock.cli.cohorts import table, whole
+from penstock.cli.explain import _archived, _explained, _version
 from penstock.cli.screen import rows
 from penstock.event import to_micros
 from penstock.inputs import InputsDecoder
@@ -28,7 +31,7 @@ from penstock.online.readings import Readings
 from penstock.proof.audit import Audit, audit
 from penstock.proof.audit import lines as audit_lines
 from penstock.publish import FOREVER
-from penstock.records import Cohort, Confusion, Decision, Outcome, Prediction, Run, Statistic
+from penstock.records import Cohort, Confusion, Contributed, Decision, Outcome, Prediction, Run, Statistic
 from penstock.report.records import as_known
 from penstock.scoring.bulk import Job
 from penstock.scoring.bulk import run as bulk
@@ -40,7 +43,9 @@ from penstock.services.inference.gateway.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.simulate import worse
+from penstock.settings import load as load_settings
 from penstock.statistics.errors import pinball
+from penstock.statistics.quality import added
 
 MODELS = ("hours", "at_most", "door")
 
@@ -209,6 +214,33 @@ def test_the_archive_has_the_truth_in_the_type_of_its_label(run: tuple[Embedded,
     assert json.loads(last["probabilities"])[last["version"]][last["answer"]] == last["score"]
 
 
+def test_what_moves_numbers_and_classes_is_published_and_told_of_one_answer(run: tuple[Embedded, Path]) -> None:
+    embedded, folder = run
+    moves = {"hours": "Sent.distance", "at_most": "Sent.distance", "door": "Sent.weight"}
+    for model in (hours, at_most, door):
+        runs = [r for r in records(embedded, embedded.topics.runs, Run) if r.model == model.name and r.version]
+        told = runs[-1].data["explained"]
+        assert told == {"kind": "linear", "scale": "log-ratio"} if model is door else {"kind": "trees", "scale": "number"}
+        statistics = records(embedded, embedded.topics.statistics(model.name), Statistic)
+        total: dict[str, Contributed] = reduce(added, (s.contributions for s in statistics), {})
+        newest = total[max(total)]
+        assert newest.n > 20 and not any(s.counts.get("unexplained") for s in statistics)
+        assert max(newest.absolute, key=newest.absolute.__getitem__) == moves[model.name]
+        settings = load_settings(data=folder)
+        answer = records(embedded, embedded.topics.predictions(model.name), Prediction)[-1]
+        archived = _archived(settings, embedded.topics, model.name, answer.id)
+        assert archived is not None
+        assert (archived.scores, archived.probabilities) == (answer.scores, answer.probabilities)
+        known = {d.version: d.candidate for d in records(embedded, embedded.topics.models, Decision) if d.model == model.name}
+        (explanation,), unexplained = _explained(embedded.artefacts, answer, known)
+        assert not unexplained
+        assert explanation.answer == (answer.answer if model is door else "")
+        assert explanation.probability == pytest.approx(answer.score, rel=1e-5)
+        lines = list(_version(explanation, answer.score))
+        assert not any("what explains it now" in line for line in lines)
+        assert (", of " in lines[0]) == (model is door)
+
+
 # --- what goes wrong --------------------------------------------------------------------------------------------------
 
 
@@ -330,9 +362,15 @@ def test_the_gateway_answers_numbers_and_classes_as_the_loaded_model_does(run: t
         told = (await client.post("/predict/door", json=event)).json()
         assert told["answer"] in DOORS
         assert told["score"] == max(told["probabilities"].values()) == told["probabilities"][told["answer"]]
-        refused = await client.post("/predict/door?explain=true", json={**event, "parcel": "another"})
-        assert refused.status_code == 501
-        assert "names a class, and such answers are not explained yet" in refused.json()["error"]
+        other = (await client.post("/predict/door?explain=true", json={**event, "parcel": "another"})).json()
+        assert (other["answer"], other["probabilities"]) == (told["answer"], told["probabilities"])
+        explained = other["explanation"]
+        assert (explained["answer"], explained["scale"], explained["kind"]) == (told["answer"], "log-ratio", "linear")
+        assert explained["probability"] == pytest.approx(told["score"], rel=1e-5)
+        logs = {name: math.log(share) for name, share in told["probabilities"].items()}
+        assert explained["total"] == pytest.approx(logs[told["answer"]] - sum(logs.values()) / 3, abs=1e-4)
+        parts = sum(each["contribution"] for each in explained["contributions"])
+        assert explained["base"] + parts == pytest.approx(explained["total"])
         tensor = {"name": "inputs", "shape": [2, 3], "datatype": "FP32", "data": [[30, 2, 120], [5, 8, 120]]}
         described = (await client.get("/v2/models/door")).json()
         tensor["name"] = described["inputs"][0]["name"]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn import ensemble, linear_model
 from sklearn.impute import SimpleImputer
+from sklearn.neural_network import MLPRegressor
 from sklearn.pipeline import make_pipeline
 from tests.unit.test_quality_measures import COLUMN
 
@@ -34,9 +35,10 @@ def _filled(learner: Any) -> Any:
         (ensemble.HistGradientBoostingRegressor(max_iter=10), "trees"),
         (_filled(ensemble.RandomForestRegressor(10)), "trees"),
         (_filled(ensemble.GradientBoostingRegressor(n_estimators=10)), "trees"),
-        (_filled(linear_model.Ridge()), "permutation"),
+        (_filled(linear_model.Ridge()), "linear"),
+        (_filled(MLPRegressor(hidden_layer_sizes=(4,), solver="lbfgs", max_iter=20, tol=1.0)), "permutation"),
     ],
-    ids=["boosting", "a forest", "gradient boosting", "a linear model"],
+    ids=["boosting", "a forest", "gradient boosting", "a linear model", "a network"],
 )
 def test_a_regressor_is_served_and_explained_in_the_unit_of_its_label(learner: Any, kind: str) -> None:
     fitted = fit(learner, "m", list("abcd"), X, Y, declared=NUMBER)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.contributions.explainer import LOG_ODDS, NUMBER, PROBABILITY
+from penstock.contributions.explainer import LOG_ODDS, LOG_RATIO, NUMBER, PROBABILITY
 from penstock.doors.described import secured
 from penstock.event import Event
 from penstock.project import Project
@@ -83,12 +83,12 @@ def _list(of: Json) -> Json:
 def _answer() -> Json:
     share = _record({"input": _TEXT, "value": {"type": ["number", "null"]}, "contribution": _NUMBER}, error=_NUMBER)
     scale = {
-        "scale": {**_TEXT, "enum": [LOG_ODDS, PROBABILITY, NUMBER]},
+        "scale": {**_TEXT, "enum": [LOG_ODDS, LOG_RATIO, PROBABILITY, NUMBER]},
         "base": _NUMBER,
         "total": _NUMBER,
         "probability": _NUMBER,
     }
-    explanation = _record({"version": _TEXT, "kind": _TEXT, **scale, "contributions": _list(share)})
+    explanation = _record({"version": _TEXT, "kind": _TEXT, **scale, "contributions": _list(share)}, answer=_TEXT)
     return _record(
         {
             "id": _TEXT, "score": _NUMBER, "version": _TEXT, "variant": _TEXT,

@@ -328,7 +328,7 @@ class Predictor:
         found, whys = dict[str, Explanation](), list[str]()
         for version in sorted(weights, key=lambda version: (-weights[version], version != told.version)):
             try:
-                made = self._explainers.explained(self._desk.duty, version, values)
+                made = self._explainers.explained(self._desk.duty, version, values, told.answer)
                 found[version] = msgspec.structs.replace(made, contributions=made.contributions[:LARGEST])
             except PenstockError as error:  # its file is away, or the version left duty in this moment
                 whys.append(str(error))

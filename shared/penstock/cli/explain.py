@@ -39,7 +39,9 @@ def explain(
     """Show which inputs made an answer what it is.
 
     Contributions (Shapley values) of the versions that counted in it, from the inputs as recorded: exact for linear models and
-    trees, else estimated, with a standard error. On the scale of log-odds or of probability, whichever adds up for the model.
+    trees, else estimated, with a standard error. On the scale of log-odds or of probability, whichever adds up for the model; of
+    a number in its unit. Of several classes the one that was answered is explained: its probability, or its log-ratio (the
+    logarithm of its probability over the geometric mean of all).
     The answer is looked for on the predictions topic, then in the offline tables.
     """
     from ..artefact import Artefacts
@@ -102,7 +104,7 @@ def _archived(settings: Settings, topics: Topics, model: str, id_: str) -> Predi
     inputs = {each: row.get(each) for each in topics.project.model(model).inputs}
     given: dict[str, Any] = {"model": model, "key": "", "bucket": 0, "latency": 0.0, "trace": "", "digest": ""}
     given |= {field: value for field, value in row.items() if field in Prediction.__struct_fields__ and value is not None}
-    for field in ("scores", "weights"):
+    for field in ("scores", "weights", *(each for each in ("probabilities", "segments") if each in given)):
         given[field] = msgspec.json.decode(given.get(field) or "{}")
     return msgspec.convert(given | {"inputs": msgspec.Raw(msgspec.json.encode(inputs))}, Prediction)
 
@@ -147,7 +149,9 @@ def _explained(
         else:
             row = [None if (value := inputs.get(name)) is None else float(value) for name in candidate.inputs]
             try:
-                explanations.append(explained(explainer_of(artefacts, candidate), version, candidate.inputs, row))
+                named = answer.answer or ""
+                explainer = explainer_of(artefacts, candidate)
+                explanations.append(explained(explainer, version, candidate.inputs, row, candidate.classes, named))
             except PenstockError as error:
                 unexplained[version] = str(error)
     return explanations, unexplained
@@ -167,8 +171,9 @@ def _page(answer: Prediction, explanations: Sequence[Explanation], unexplained: 
 
 
 def _version(said: Explanation, score: float | None) -> Iterator[str]:
+    of = f", of {said.answer!r}" if said.answer else ""
     exact = "exact" if said.kind != "permutation" else "estimated"
-    yield f"  {screen.paint(said.version, 'bold')} ({said.kind}, {exact}), in {said.scale}:"
+    yield f"  {screen.paint(said.version, 'bold')} ({said.kind}, {exact}){of}, in {said.scale}:"
     parts = said.contributions[:SHOWN]
     most = max((abs(part.contribution) for part in parts), default=0.0) or 1.0
     table = [("usually", "", f"{said.base:+.4f}", "")]

@@ -13,7 +13,8 @@ conditional expectation: Janzing, Minorics, Blöbaum, 2020). So they add up to t
     trees          exact: log-odds for boosted trees, probability for forests, whose probabilities are what adds up
     permutation    any other model, probability: estimated, each with a standard error
 
-Of a model that answers with a number, trees and permutation explain that number.
+Of a model that answers with a number, all of them explain that number. Of one that names a class, what is explained is the class
+that it names (see `classes`), and log-ratio takes the place of log-odds.
 
 What adds up exactly differs by kind, so an explainer says its `scale`. Nothing here runs code from a file: it holds arrays only.
 """
@@ -29,13 +30,16 @@ import numpy as np
 
 from ..errors import PenstockError
 from ..inputs import Floats, Matrix
+from .classes import Classes
 from .linear import Linear
 from .permutation import Permutation
 from .trees import Trees
 
-__all__ = ["BACKGROUND", "LOG_ODDS", "NUMBER", "PROBABILITY", "Explainer", "Score", "dumped", "opened"]
+__all__ = ["BACKGROUND", "LOG_ODDS", "LOG_RATIO", "NUMBER", "PROBABILITY", "Explainer", "Score", "dumped", "opened"]
 
 LOG_ODDS: Final = "log-odds"
+LOG_RATIO: Final = "log-ratio"
+"""Of models that name a class: see `classes`."""
 PROBABILITY: Final = "probability"
 NUMBER: Final = "number"
 """Of models that answer with one: contributions are in its unit."""
@@ -45,7 +49,8 @@ LARGEST: Final = 64 << 20
 """Bytes of a file, unpacked; 1,000 trees of 255 leaves take 12 MiB."""
 
 Score = Callable[[Matrix], Floats]
-"""float32 (rows, inputs), NaN for missing -> float64 (rows,): the probability of True, or the number."""
+"""float32 (rows, inputs), NaN for missing -> float64 (rows,): the probability of True, or the number; of classes (rows,
+classes)."""
 
 
 class Explainer(Protocol):
@@ -65,18 +70,19 @@ class Explainer(Protocol):
     def explained(self, X: Matrix) -> tuple[Floats, Floats]: ...  # noqa: N803
 
 
+_CLASSES: Final = b"classes"
 _KINDS: Final[dict[str, Any]] = {"linear": Linear, "trees": Trees, "permutation": Permutation}
 
 
-def dumped(explainer: Linear | Trees | Permutation) -> bytes:
+def dumped(explainer: Linear | Trees | Permutation | Classes) -> bytes:
     """The file (npz: arrays by name, nothing else). The same explainer gives the same bytes."""
     held = io.BytesIO()
-    kind = np.frombuffer(explainer.kind.encode(), np.uint8)
+    kind = np.frombuffer(_CLASSES if isinstance(explainer, Classes) else explainer.kind.encode(), np.uint8)
     np.savez(held, kind=kind, **explainer.arrays())
     return held.getvalue()
 
 
-def opened(data: bytes, score: Score) -> Explainer:
+def opened(data: bytes, score: Score) -> Explainer | Classes:
     """The explainer in a file; `score` is the version's own, for those that have to ask it. PenstockError when it is none."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
@@ -85,10 +91,11 @@ def opened(data: bytes, score: Score) -> Explainer:
             raise _refused(f"has {size} bytes, more than {LARGEST}")
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             arrays = {name: held[name] for name in held.files}
-        kind = _KINDS.get(arrays.pop("kind").tobytes().decode())
+        said = arrays.pop("kind").tobytes()
+        kind = _KINDS.get((arrays.pop("of").tobytes() if said == _CLASSES else said).decode())
         if kind is None:
             raise _refused("is of a kind that is not known here")
-        found: Explainer = kind.of_arrays(arrays, score)
+        found: Explainer | Classes = Classes.of_arrays(arrays, kind, score) if said == _CLASSES else kind.of_arrays(arrays, score)
     except PenstockError:
         raise
     except Exception as error:  # truncated, another shape, a missing array: whatever it is, it explains nothing

@@ -1,4 +1,4 @@
-"""Contributions to a linear model's log-odds: weight x (value - mean of the background), exactly the Shapley values."""
+"""Contributions to a linear model's log-odds or number: weight x (value - mean of the background), exactly the Shapley values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ __all__ = ["Linear"]
 
 
 class Linear:
-    """log-odds = intercept + weights . seen(x). `means` are those of `seen` values over the background, float64 (inputs,).
+    """answer = intercept + weights . seen(x), on the `scale`. `means` are those of `seen` values over the background, float64
+    (inputs,).
 
     >>> linear = Linear(np.array([2.0, -1.0]), 0.5, np.array([1.0, 0.0]))
     >>> linear.base, linear.contributions(np.array([[3.0, 1.0]], np.float32)).tolist()
@@ -23,15 +24,16 @@ class Linear:
     """
 
     kind: Final = "linear"
-    scale: Final = "log-odds"
 
-    def __init__(self, weights: Floats, intercept: float, means: Floats, seen: Seen | None = None) -> None:
-        self._weights, self._intercept, self._means = weights, intercept, means
+    def __init__(
+        self, weights: Floats, intercept: float, means: Floats, seen: Seen | None = None, scale: str = "log-odds"
+    ) -> None:
+        self._weights, self._intercept, self._means, self.scale = weights, intercept, means, scale
         self._seen = seen or Seen.plain(len(weights))
         self.base = float(intercept + weights @ means)
 
     def answers(self, X: Matrix) -> Floats:  # noqa: N803
-        """Log-odds, float64 (rows,)."""
+        """On the scale, float64 (rows,)."""
         return np.asarray(self._intercept + self._seen(X) @ self._weights, np.float64)
 
     def contributions(self, X: Matrix) -> Floats:  # noqa: N803
@@ -43,14 +45,16 @@ class Linear:
 
     def arrays(self) -> dict[str, Any]:
         whole = {"weights": self._weights, "intercept": np.float64(self._intercept), "means": self._means}
-        return whole | self._seen.arrays()
+        scale = {} if self.scale == "log-odds" else {"scale": np.frombuffer(self.scale.encode(), np.uint8)}
+        return whole | scale | self._seen.arrays()
 
     @classmethod
     def of_arrays(cls, arrays: dict[str, Any], score: object) -> Linear:
         weights, means = np.asarray(arrays["weights"], np.float64), np.asarray(arrays["means"], np.float64)
         if weights.ndim != 1 or means.shape != weights.shape:
             raise ValueError("weights and means do not fit")
-        return cls(weights, float(arrays["intercept"]), means, Seen.of_arrays(arrays, len(weights)))
+        scale = arrays["scale"].tobytes().decode() if "scale" in arrays else "log-odds"
+        return cls(weights, float(arrays["intercept"]), means, Seen.of_arrays(arrays, len(weights)), scale)
 
 
 class Squashed(Linear):

@@ -26,6 +26,7 @@ _SIGNATURE: Final = (
     "void(float64[:,::1], float64[:,::1], int32[::1], int32[::1], float64[::1], int32[::1], int32[::1], int32[::1], "
     "float64[::1], float64[:,::1], int64, float64[:,::1])"
 )
+SCALES: Final = ("log-odds", "log-ratio", "probability", "number")
 _COLUMNS: Final = ("feature", "threshold", "below", "above", "missing", "value")
 
 
@@ -88,7 +89,7 @@ class Trees:
     """A sum of trees: answer = offset + the leaf of each tree. Nodes are columns, children after their parent:
 
     feature int32 (-1: a leaf), threshold float64, below, above, missing int32 (places of nodes), value float64 (of a leaf);
-    roots int32. `scale`: "log-odds", "probability" or "number", whichever the sum is."""
+    roots int32. `scale`: "log-odds", "log-ratio", "probability" or "number", whichever the sum is."""
 
     kind: Final = "trees"
 
@@ -153,7 +154,7 @@ class Trees:
 def _checked(roots: npt.NDArray[np.int32], columns: dict[str, Any], width: int, scale: str) -> int:
     """The depth of the deepest tree. ValueError where the walk could leave the arrays, or not end."""
     nodes = len(columns["feature"])
-    if any(column.shape != (nodes,) for column in columns.values()) or scale not in ("log-odds", "probability", "number"):
+    if any(column.shape != (nodes,) for column in columns.values()) or scale not in SCALES:
         raise ValueError("the columns of nodes do not fit")
     inner = np.flatnonzero(columns["feature"] >= 0)
     children = np.stack([columns[name][inner] for name in ("below", "above", "missing")])

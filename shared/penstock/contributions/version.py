@@ -16,6 +16,7 @@ from ..records import Candidate
 from ..scoring.around import NOTHING, Functions, Plan, Unanswered
 from ..scoring.scorers import opened as scorer_of
 from ..snapshot import load_river
+from .classes import Classes
 from .explainer import LOG_ODDS, Explainer, Score, opened
 from .linear import Squashed
 
@@ -33,7 +34,7 @@ class Contribution(msgspec.Struct, frozen=True, omit_defaults=True):
     """Its standard error; 0 (not written) where it is exact."""
 
 
-class Explanation(msgspec.Struct, frozen=True):
+class Explanation(msgspec.Struct, frozen=True, omit_defaults=True):
     """One version's answer, taken apart: `base` and the contributions add up to `total`. The largest come first."""
 
     version: str
@@ -43,11 +44,15 @@ class Explanation(msgspec.Struct, frozen=True):
     """The mean answer over a sample of what it was fitted on; of a snapshot, the answer to the mean of what it was taught."""
     total: float
     probability: float
-    """Of a model that answers with a number: the number."""
+    """Of a model that answers with a number: the number; of one that names a class, the probability of `answer`."""
     contributions: list[Contribution]
+    answer: str = ""
+    """The class that is explained, of a model that names one."""
 
 
-def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None = None, plan: Plan = NOTHING) -> Explainer:
+def explainer_of(
+    artefacts: Artefacts, candidate: Candidate, score: Score | None = None, plan: Plan = NOTHING
+) -> Explainer | Classes:
     """What explains the answers of a version, over `candidate.inputs`. `score` is its own where it is open already, else
     it is opened, with the functions of `plan` around it.
 
@@ -59,10 +64,6 @@ def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None
                 f"{candidate.version} is a snapshot with functions around it, which is not explained", "ask a fit"
             )
         return Squashed(load_river(artefacts.get(candidate.artefact)), candidate.inputs)
-    if candidate.task == "multiclass":
-        raise PenstockError(
-            f"{candidate.model} names a class, and such answers are not explained yet", "look at its probabilities"
-        )
     if candidate.explainer is None:
         raise PenstockError(
             f"version {candidate.version} of {candidate.model} was fitted without an explainer",
@@ -71,9 +72,22 @@ def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None
     return opened(artefacts.get(candidate.explainer), score or _asked(artefacts, candidate, plan))
 
 
-def explained(explainer: Explainer, version: str, inputs: Sequence[str], row: Sequence[float | None]) -> Explanation:
-    """The answer of a version to one row, values in the order of `inputs`."""
+def explained(
+    explainer: Explainer | Classes,
+    version: str,
+    inputs: Sequence[str],
+    row: Sequence[float | None],
+    classes: Sequence[str] = (),
+    answer: str = "",
+) -> Explanation:
+    """The answer of a version to one row, values in the order of `inputs`. Where it names one of `classes`, in the order of its
+    columns, what is explained is the class `answer`; if it does not know that, or none is given, its own most probable one."""
     matrix = np.array([[math.nan if value is None else value for value in row]], np.float32)
+    if isinstance(explainer, Classes):
+        shares = explainer.probabilities(matrix)[0]
+        at = classes.index(answer) if answer in classes else int(shares.argmax())
+        found = explained(explainer.of(at), version, inputs, row)
+        return msgspec.structs.replace(found, probability=float(shares[at]), answer=classes[at])
     values, errors = explainer.explained(matrix)
     total = float(explainer.base + values.sum())
     parts = [

@@ -19,8 +19,9 @@ __all__ = [
 
 
 class Contributed(msgspec.Struct, frozen=True, kw_only=True):
-    """What moved a sample of a version's answers: contributions by input, on the scale of its explainer (log-odds or probability,
-    as the run of the version says). Sums add across partitions and windows; absolute / n is the mean size of a contribution."""
+    """What moved a sample of a version's answers: contributions by input, on the scale of its explainer (which the run
+    says); of a model that names one of several classes, to the class that each answer named. Sums add across partitions and
+    windows; absolute / n is the mean size of a contribution."""
 
     n: int = 0
     absolute: dict[str, float] = {}
