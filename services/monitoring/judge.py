@@ -46,7 +46,8 @@ from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .cohorts import Cohorting, Cohorts, Known, measures_of
+from .beside import first_of, measures_of
+from .cohorts import Cohorting, Cohorts, Known
 from .debut import labels
 from .drifting import Counts, Habits, Period, drift
 from .estimating import Estimator
@@ -88,10 +89,12 @@ class _Open(msgspec.Struct):
     summed: dict[str, dict[str, Summed]] = {}
     latency: dict[str, dict[int, int]] = {}
     unseen: dict[str, Unseen] = {}
+    against: dict[int, dict[str, Paired]] = {}
 
     def add(self, partial: Partial) -> None:
         for name in (
             "quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "groups", "latency",
+            "against",
         ):  # fmt: skip
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
@@ -107,6 +110,7 @@ class _Open(msgspec.Struct):
         self.paired = added(self.paired, tally.paired)
         self.cohorts = added(self.cohorts, tally.cohorts)
         self.groups = added(self.groups, tally.groups)
+        self.against = added(self.against, tally.against)
         if left:
             self.counts = added(self.counts, {"capped": sum(left.values())})
         return left
@@ -130,6 +134,8 @@ class _State(msgspec.Struct):
     novelties: dict[int, Noticed] = {}
     mixes: list[dict[str, Mix]] = []
     """What the sources of labels said in the newest windows without an alarm about them."""
+    first: str = ""
+    """The version that was first in charge, once an outcome of it is known."""
 
 
 class _Heard(NamedTuple):
@@ -207,7 +213,8 @@ class Case:
         loss = None if prior is None else kind.prior_loss(prior, served)
         usual = next((p for p in reversed(state.past) if p.labels > 0), None)
         last = kind.usual(usual.labels, usual.positives, usual.known or Quality()) if usual else None
-        self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
+        self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups, window.against)
+        state.first = state.first or first_of(quality)
         groups = added_groups(*window.groups.values())
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labelled, positives, kind.labels(added(served, before))))
@@ -254,7 +261,8 @@ class Case:
             missing=missing,
             alarms=[alarm.id for alarm in alarms],
             contributions=window.contributions,
-            measures=measures_of(served, prior, last, self._value, kind),
+            measures=measures_of(served, prior, last, self._value, kind, quality.get(state.first)),
+            first=state.first,
             sources=window.sources,
             groups=groups,
             population=populations(groups, state.usual, self.length),
@@ -262,7 +270,7 @@ class Case:
             latency={variant: told for variant, by in window.latency.items() if (told := latency_of(by))},
             novelty=window.unseen,
         )
-        return Closed(statistic, alarms, self._cohorts.restated(window.end))
+        return Closed(statistic, alarms, self._cohorts.restated(window.end, state.first))
 
     def _verdicts(self, heard: _Heard) -> dict[int, Verdict]:
         """What the monitors say whose period ends with this window."""

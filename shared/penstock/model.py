@@ -91,6 +91,8 @@ class Model:
     """What answers are counted apart by: as declared, and as monitors of fairness ask for."""
     review: Reviewing | None = None
     canaries: tuple[Canary, ...] = ()
+    keep_first: bool = False
+    """Whether the first version ever in charge goes on to be asked, as a baseline."""
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -135,6 +137,7 @@ class Model:
             **({"segments": [[s.name, s.levels, s.edges] for s in self.segments]} if self.segments else {}),
             **({"review": repr(self.review)} if self.review else {}),
             **({"canaries": repr(self.canaries)} if self.canaries else {}),
+            **({"keep_first": True} if self.keep_first else {}),
         }
 
 
@@ -174,6 +177,7 @@ def model(
     segments: Sequence[object] = (),
     review: Reviewing | None = None,
     canaries: Sequence[Canary] = (),
+    keep_first: bool = False,
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
@@ -182,6 +186,8 @@ def model(
     `segments` are columns of the scored event (see `ps.segment`) by which the answers are counted apart; the model need not see
     them, and does not unless they are among `features`.
     `review` has people look at answers, see `ps.review`. `canaries` are rows that every version must know, see `ps.known`.
+    `keep_first` goes on asking the version that was first in charge, though another answers: the baseline that says what
+    retraining was worth, on the same outcomes. It costs one more scoring of each row.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -243,6 +249,7 @@ def model(
         return Model(
             build.__name__, event, tuple(items), views, label, build,
             tuple(monitors), retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, tuple(canaries),
+            keep_first,
         )  # fmt: skip
 
     return declare

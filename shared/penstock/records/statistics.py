@@ -23,6 +23,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """Start of the cohort (microseconds) -> quality of it that became known in this window."""
     groups: dict[int, dict[str, dict[str, Group]]] = {}
     """Start of the cohort -> segment -> level -> what this window adds; see statistics/groups.py for which levels."""
+    against: dict[int, dict[str, Paired]] = {}
+    """Start of the cohort -> each version that was asked -> what was served minus it."""
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +105,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Of the version that the reference is of; where novelty is watched."""
     customs: dict[int, dict[str, float]] = {}
     """As in Candidate, of the reference."""
+    against: dict[int, dict[str, Paired]] = {}
+    """As in Tally."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,8 +139,9 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     contributions: dict[str, Contributed] = {}
     """As in Partial."""
     measures: dict[str, dict[str, Measure]] = {}
-    """Of what was `served`, and on the same outcomes of answering with the `prior`, and with the label that was usual in the
-    window before (`last`); what each measure is says shared/penstock/statistics/binary.py."""
+    """Of what was `served`, and on the same outcomes of answering with the `prior`, with the label that was usual in the window
+    before (`last`), and with the `first` model where it was asked about all of them; what each measure is says
+    shared/penstock/statistics/binary.py."""
     sources: dict[str, Mix] = {}
     """Where sources of labels are declared."""
     loss: str = "log loss"
@@ -153,6 +158,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """Segment -> how the answers of this window fall to its levels, against those of the weeks before, at any hour."""
     novelty: dict[str, Unseen] = {}
     """By version; where novelty is watched."""
+    first: str = ""
+    """The version that was first in charge; empty before, and where an online learner answers alone."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""
@@ -195,3 +202,8 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     estimated: dict[str, Estimate] = {}
     """What was served: `accuracy`, `auc`, `label_rate` and `log_loss` as expected at the end of the cohort from its scores alone;
     empty before, of fewer than 30 answers of a model, and in records older than the field."""
+    first: str = ""
+    """As in Statistic."""
+    against: dict[str, Paired] = {}
+    """What was served minus each baseline (`prior`, `last`) and each version, in loss, on the outcomes that both answered. Of a
+    label that is a number, `squares` of the prior and of `last` are as if the two losses varied apart."""

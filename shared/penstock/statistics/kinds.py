@@ -21,7 +21,7 @@ from ..records import Confusion, Errors, Measure, Paired, Quality
 from ..value import Value
 from .exact import add as add_exact
 from .exact import valued
-from .quality import Sums, added, pair, prior_loss
+from .quality import Sums, added, apart, pair, prior_loss
 
 __all__ = ["YES_NO", "Baseline", "Kind", "kind_of"]
 
@@ -39,6 +39,10 @@ class Kind(Protocol):
     @property
     def many(self) -> bool:
         """Whether an answer is a probability per class."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether `against` knows which losses fell together."""
 
     @property
     def add(self) -> Callable[..., float]:
@@ -78,6 +82,9 @@ class Kind(Protocol):
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         """The summed loss of it."""
 
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        """What was answered minus the baseline, in loss on the same outcomes: its spread follows from the sums."""
+
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         """Measures with their 95 % intervals."""
 
@@ -90,7 +97,7 @@ def kind_of(label: Label) -> Kind:
 
 
 class _YesNo:
-    loss, many = "log loss", False
+    loss, many, pairs = "log loss", False, True
     add, pair, sums = staticmethod(Sums.add), staticmethod(pair), staticmethod(Sums)
 
     def told(self, quality: Quality) -> Quality:
@@ -124,6 +131,12 @@ class _YesNo:
         assert isinstance(baseline, float | int)
         return prior_loss(baseline, quality.n, quality.positives)
 
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        from .binary import against
+
+        assert isinstance(baseline, float | int)
+        return against(quality, baseline)
+
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         from .binary import measured
 
@@ -134,7 +147,7 @@ YES_NO: Kind = _YesNo()
 
 
 class _Numbers:
-    many = False
+    many, pairs = False, False
 
     def __init__(self, quantile: float | None) -> None:
         from . import errors
@@ -192,6 +205,16 @@ class _Numbers:
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         return self.answering(baseline, quality).loss
 
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        """Which losses fell together is not counted, so the spread is that of two losses that vary apart."""
+        ours, theirs = self.told(quality), self.answering(baseline, quality)
+        n = quality.n
+        return apart(n, ours.loss, self._squares(ours), theirs.loss, self._squares(theirs)) if n > 0 else Paired()
+
+    def _squares(self, quality: Quality) -> float:
+        errors = _errors(quality)
+        return valued(errors.fourth if self._quantile is None else errors.pinball_squares)
+
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         return self._errors.measured_errors(_errors(quality), quality.n, self._quantile)
 
@@ -201,7 +224,7 @@ def _errors(of: Quality | Sums) -> Errors:
 
 
 class _Classes:
-    loss, many = "log loss", True
+    loss, many, pairs = "log loss", True, True
     pair = staticmethod(pair)
 
     def __init__(self, classes: tuple[str, ...]) -> None:
@@ -244,6 +267,10 @@ class _Classes:
 
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         return self.answering(baseline, quality).loss
+
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        assert isinstance(baseline, dict)
+        return self._counting.against(quality, self._listed(baseline))
 
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         at: Any = None if last is None else self._at.get(str(last))
