@@ -296,7 +296,7 @@ class Case:
         return noticed(monitor, memory) if heard.ends(monitor.every) else None
 
     def _of_skill(self, place: int, monitor: Skill, heard: _Heard) -> Verdict | None:
-        return skill(monitor, self.state.past, heard.window.end) if heard.ends(monitor.every) else None
+        return skill(monitor, self.state.past, heard.window.end, self._kind) if heard.ends(monitor.every) else None
 
     def _of_fairness(self, place: int, monitor: Fairness, heard: _Heard) -> Verdict | None:
         standing = self.state.standings.setdefault(place, Standing())

@@ -25,7 +25,7 @@ from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
 from .label import Label
 from .mistake import mistake, nearest, together
-from .policy import ANSWERS, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
+from .policy import ANSWERS, LABEL, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
 from .review import Reviewing, fit
 from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
@@ -108,9 +108,7 @@ class Model:
     def under(self, policy: Policy) -> Model:
         """The same model under another policy. DefinitionError where a monitor watches what is no input of it."""
         monitors = self.monitors if policy.monitors is None else tuple(policy.monitors)
-        strange = sorted({name for m in monitors if isinstance(m, Drift) for name in m.inputs} - set(self.inputs))
-        if strange:
-            mistake(f"drift watches {', '.join(strange)}, which is no input of {self.name}", nearest(strange[0], self.inputs))
+        _watch(f"model {self.name}", monitors, self.inputs, self.label)
         return replace(
             self,
             monitors=monitors,
@@ -221,11 +219,7 @@ def model(
                     mistake(
                         f"{said}: no column of {event!r} names the entity of {view.name}", "add one to its `by`, or leave it out"
                     )
-            for name in sorted(
-                {n for m in monitors if isinstance(m, Drift) for n in m.inputs}
-                - {*ANSWERS, *(name for item in items for name in columns_of(item))}
-            ):
-                mistake(f"{said}: drift watches {name}, which is no input of the model", "add it to features, or leave it out")
+            _watch(said, monitors, [name for item in items for name in columns_of(item)], label)
             if event.id is None:
                 mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")
             for monitor in monitors:
@@ -253,6 +247,16 @@ def model(
         )  # fmt: skip
 
     return declare
+
+
+def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label) -> None:
+    """Whether what monitors of drift watch is there to be watched."""
+    watched = {name for monitor in monitors if isinstance(monitor, Drift) for name in monitor.inputs}
+    for name in sorted(watched - {*ANSWERS, *inputs}):
+        mistake(f"{said}: drift watches {name}, which is no input of the model", nearest(name, [*inputs, *ANSWERS]))
+    if LABEL in watched and label.task != "binary":
+        what = "a number" if label.task == "regression" else "one of several classes"
+        mistake(f'{said}: drift("label") is of labels yes and no, and this one is {what}', 'watch "score" instead')
 
 
 def _segments(declared: Sequence[object], monitors: Sequence[Monitor]) -> tuple[Segment, ...]:

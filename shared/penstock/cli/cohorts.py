@@ -16,15 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["cell", "held", "nothing", "show", "table", "whole"]
 
-SHOWN: Final = {
-    "binary": ("log_loss", "auc", "value", "accuracy"),
-    "regression": ("rmse", "mae", "r2"),
-    "multiclass": ("log_loss", "accuracy", "macro_f1"),
-}
-"""Measures of the table, that of the loss first; --json has all."""
-QUANTILE: Final = ("pinball", "mae", "rmse")
 MOST: Final = 3
-"""So many fit on a line, one fewer beside the first model."""
+"""So many measures fit on a line, one fewer beside the first model; --json has all."""
 
 
 def held(settings: Settings, topic: str) -> list[Cohort]:
@@ -113,8 +106,9 @@ def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str,
     """Lines for people: of each cohort the answers, how many are settled, the measures, the first of them as it was known first,
     and that of each baseline; at the end all of them together."""
     from ..report.beside import first_of
+    from ..statistics.kinds import kind_of
 
-    wanted = QUANTILE if model.label.quantile is not None else SHOWN[model.label.task]
+    wanted = kind_of(model.label).shown
     besides = [name for name in ("prior", "first") if any(wanted[0] in b.measures.get(name, {}) for _, b in shown)]
     most = MOST - ("first" in besides)
     names = [name for name in wanted if any(name in b.measures.get("served", {}) for _, b in shown)][:most]

@@ -37,6 +37,10 @@ class Kind(Protocol):
         """What the loss is called."""
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """The measures that say most, that of the loss first."""
+
+    @property
     def many(self) -> bool:
         """Whether an answer is a probability per class."""
 
@@ -98,6 +102,7 @@ def kind_of(label: Label) -> Kind:
 
 class _YesNo:
     loss, many, pairs = "log loss", False, True
+    shown = ("log_loss", "auc", "value", "accuracy")
     add, pair, sums = staticmethod(Sums.add), staticmethod(pair), staticmethod(Sums)
 
     def told(self, quality: Quality) -> Quality:
@@ -154,6 +159,7 @@ class _Numbers:
 
         self._errors, self._quantile = errors, quantile
         self.loss = "squared error" if quantile is None else "pinball loss"
+        self.shown = ("rmse", "mae", "r2") if quantile is None else ("pinball", "mae", "rmse")
 
     def sums(self) -> Sums:
         return Sums(bins_true=[], bins_false=[], errors=Errors())
@@ -225,6 +231,7 @@ def _errors(of: Quality | Sums) -> Errors:
 
 class _Classes:
     loss, many, pairs = "log loss", True, True
+    shown = ("log_loss", "accuracy", "macro_f1")
     pair = staticmethod(pair)
 
     def __init__(self, classes: tuple[str, ...]) -> None:
