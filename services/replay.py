@@ -45,6 +45,7 @@ from penstock.publish import FOREVER
 from penstock.records import Alarm, Decision, Partial, Run, Statistic
 from penstock.runtime.lane import Redelivered
 from penstock.settings import Settings
+from penstock.statistics.kinds import kind_of
 from penstock.topics import Topics
 
 from .embedded import Embedded, Event
@@ -160,7 +161,8 @@ def replay(
     start, stop = first if since is None else to_micros(since), min(last, end)
     if not start < stop:
         raise PenstockError(f"nothing happened from {from_micros(start)} on", f"what there is ends at {from_micros(end)}: --from")
-    return [result(policy, records, start, stop, tried.changes, within, model.value) for policy, records in told.items()]
+    kind = kind_of(model.label)
+    return [result(policy, records, start, stop, tried.changes, within, model.value, kind) for policy, records in told.items()]
 
 
 def _events(settings: Settings, project: Project, folder: Path | None, utc: bool, until: int) -> list[Event]:

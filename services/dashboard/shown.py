@@ -38,6 +38,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     served: float | None
     prior: float | None
     challenger: float | None
+    first: float | None
+    """Of the first model, where it was asked about all that was served."""
 
 
 class Open(msgspec.Struct, frozen=True):
@@ -122,6 +124,7 @@ def _steps(windows: Sequence[Statistic], challenger: str) -> tuple[list[Step], i
 def _step(group: Sequence[Statistic], challenger: str) -> Step:
     priors = [(s.prior_loss, _served(s).n) for s in group if _served(s).n > 0]
     prior = [(loss, n) for loss, n in priors if loss is not None]
+    firsts = [q for s in group if (q := s.quality.get(s.first))]
     complete = len(prior) == len(priors)  # else it would be the mean over other labels than those of the line beside it
     return Step(
         group[0].start,
@@ -130,6 +133,7 @@ def _step(group: Sequence[Statistic], challenger: str) -> Step:
         _mean([(_served(s).loss, _served(s).n) for s in group]),
         _mean([(loss * n, n) for loss, n in prior]) if complete else None,
         _mean([(q.loss, q.n) for s in group if (q := s.quality.get(challenger))]),
+        _mean([(q.loss, q.n) for q in firsts]) if sum(q.n for q in firsts) == sum(n for _, n in priors) else None,
     )
 
 

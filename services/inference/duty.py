@@ -56,8 +56,9 @@ class Duty:
                 online, weight = self._load(roster.online, now, alone=True), roster.online_weight
         challenger = self._load(roster.challenger, now)
         serving = Serving(
-            champion, challenger, roster.share if challenger else 0.0, self._load(roster.probation, now), online, weight
-        )
+            champion, challenger, roster.share if challenger else 0.0, self._load(roster.probation, now), online, weight,
+            self._load(roster.first, now) if self.model.keep_first else None,
+        )  # fmt: skip
         self.roster, self.served, self.serving = roster, served, serving  # together: the gateway reads them in another thread
         self._load(roster.waiting, now)  # opened ahead of need
         duties = {name: member.version for name in ALIASES if (member := getattr(self.serving, name)) is not None}

@@ -21,18 +21,18 @@ from penstock.event import from_micros
 from penstock.label import Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Cohort, Estimate, Measure, Quality, Scored
+from penstock.records import Cohort, Estimate, Paired, Quality, Scored
 from penstock.statistics.groups import Groups, added_groups
 from penstock.statistics.groups import told as told_groups
-from penstock.statistics.kinds import Baseline, Kind, kind_of
+from penstock.statistics.kinds import Baseline, kind_of
 from penstock.statistics.quality import added
-from penstock.value import Value
 
+from .beside import against, measures_of
 from .estimating import Estimator
 from .expecting import way_of
 from .punctuality import Custom, punctual
 
-__all__ = ["MOST", "Cohorting", "Cohorts", "Known", "measures_of"]
+__all__ = ["MOST", "Cohorting", "Cohorts", "Known"]
 
 MOST = 32
 """A horizon is at most so many cohorts long."""
@@ -77,6 +77,7 @@ class Known(msgspec.Struct):
     groups: Groups = {}
     estimated: dict[str, Estimate] | None = None
     """None until its end."""
+    against: dict[str, Paired] = {}
 
 
 class Cohorts:
@@ -93,6 +94,7 @@ class Cohorts:
         prior: Baseline | None,
         last: Truth | None,
         groups: Mapping[int, Groups] = MappingProxyType({}),
+        against: Mapping[int, dict[str, Paired]] = MappingProxyType({}),
     ) -> None:
         """Add what a closed window says. `prior` and `last` are the baselines of cohorts that begin with it."""
         for start in sorted(quality.keys() | scored.keys()):
@@ -102,6 +104,7 @@ class Cohorts:
             known.quality = added(known.quality, quality.get(start, {}))
             known.scored = added(known.scored, scored.get(start, Scored()))
             known.groups = added_groups(known.groups, groups.get(start, {}))
+            known.against = added(known.against, against.get(start, {}))
             known.changed = True
 
     def punctual(self, place: int, monitor: Labels, custom: Custom, until: int) -> tuple[bool | None, dict[str, Any]]:
@@ -116,24 +119,25 @@ class Cohorts:
                 worst = bad, {"cohort": from_micros(start).isoformat(), **evidence}
         return worst
 
-    def restated(self, until: int) -> list[Cohort]:
-        """What is to be said at the end of a window; cohorts that are complete are forgotten."""
+    def restated(self, until: int, first: str = "") -> list[Cohort]:
+        """What is to be said at the end of a window; cohorts that are complete are forgotten. `first`: see beside.py."""
         found = []
         for start, known in sorted(self.known.items()):
             complete = until >= start + self._cohorting.length + self._cohorting.within
             if known.estimated is None and until >= start + self._cohorting.length:
                 known.estimated = self._estimator.estimate(known.scored, self._way)
             if complete or (known.changed and until % self._cohorting.length == 0 and until > start):
-                found.append(self._cohort(start, known, until, complete))
+                found.append(self._cohort(start, known, until, complete, first))
                 known.changed = False
             if complete:
                 self._estimator.learn(known.quality, known.scored, known.estimated or {}, self._way)
                 del self.known[start]
         return found
 
-    def _cohort(self, start: int, known: Known, until: int, complete: bool) -> Cohort:
+    def _cohort(self, start: int, known: Known, until: int, complete: bool, first: str) -> Cohort:
         name, scored, kind = self._model.name, known.scored, self._kind
         quality = {version: kind.told(each) for version, each in known.quality.items()}
+        served = quality.get("served", Quality())
         return Cohort(
             id=f"{name}/{from_micros(start).isoformat()}/{from_micros(until).isoformat()}",
             model=name,
@@ -146,22 +150,11 @@ class Cohorts:
             silent=scored.silent,
             unanswered=scored.unanswered,
             quality=quality,
-            measures=measures_of(quality.get("served", Quality()), known.prior, known.last, self._model.value, kind),
+            measures=measures_of(served, known.prior, known.last, self._model.value, kind, quality.get(first)),
             delays=added(scored.delays, [0] * len(self._cohorting.edges)),
             edges=[edge / 1e6 for edge in self._cohorting.edges],
             groups=told_groups(known.groups, kind),
             estimated=known.estimated or {},
+            first=first,
+            against=against(served, known.prior, known.last, kind, known.against),
         )
-
-
-def measures_of(
-    served: Quality, prior: Baseline | None, last: Truth | None, value: Value | None, kind: Kind
-) -> dict[str, dict[str, Measure]]:
-    """The measures of what was served, and of the baselines on the same outcomes."""
-    found = {"served": kind.measured(served, value, last)}
-    if served.n > 0 and found["served"]:
-        if prior is not None:
-            found["prior"] = kind.measured(kind.answering(prior, served), value, last)
-        if last is not None:
-            found["last"] = kind.measured(kind.answering(kind.sure(last), served), value, last)
-    return {name: each for name, each in found.items() if each}

@@ -48,7 +48,8 @@ from penstock.store import Change, Saved
 from penstock.topics import Topics
 
 from .apart import joined
-from .cohorts import Cohorting, Cohorts, Known, measures_of
+from .beside import first_of, measures_of
+from .cohorts import Cohorting, Cohorts, Known
 from .debut import labels
 from .drifting import Counts, Habits, Period, drift
 from .estimating import Estimator
@@ -96,10 +97,12 @@ class _Open(msgspec.Struct):
     latencies: dict[str, dict[str, dict[str, dict[int, int]]]] = {}
     mix: dict[str, dict[str, dict[str, int]]] = {}
     """By version, segment and level."""
+    against: dict[int, dict[str, Paired]] = {}
 
     def add(self, partial: Partial) -> None:
         for name in (
             "quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "groups", "latency",
+            "against",
         ):  # fmt: skip
             setattr(self, name, added(getattr(self, name), getattr(partial, name)))
         if partial.inputs:
@@ -120,6 +123,7 @@ class _Open(msgspec.Struct):
         self.paired = added(self.paired, tally.paired)
         self.cohorts = added(self.cohorts, tally.cohorts)
         self.groups = added(self.groups, tally.groups)
+        self.against = added(self.against, tally.against)
         if left:
             self.counts = added(self.counts, {"capped": sum(left.values())})
         return left
@@ -143,6 +147,8 @@ class _State(msgspec.Struct):
     novelties: dict[int, Noticed] = {}
     mixes: list[dict[str, Mix]] = []
     """What the sources of labels said in the newest windows without an alarm about them."""
+    first: str = ""
+    """The version that was first in charge, once an outcome of it is known."""
 
 
 class _Heard(NamedTuple):
@@ -222,7 +228,8 @@ class Case:
         loss = None if prior is None else kind.prior_loss(prior, served)
         usual = next((p for p in reversed(state.past) if p.labels > 0), None)
         last = kind.usual(usual.labels, usual.positives, usual.known or Quality()) if usual else None
-        self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups)
+        self._cohorts.take(window.cohorts, window.scored, prior, last, window.groups, window.against)
+        state.first = state.first or first_of(quality)
         groups = added_groups(*window.groups.values())
         state.past = [p for p in state.past if p.start >= window.end - self._memory]
         state.past.append(Past(start, served.n, served.loss, loss, labelled, positives, kind.labels(added(served, before))))
@@ -269,7 +276,8 @@ class Case:
             missing=missing,
             alarms=[alarm.id for alarm in alarms],
             contributions=window.contributions,
-            measures=measures_of(served, prior, last, self._value, kind),
+            measures=measures_of(served, prior, last, self._value, kind, quality.get(state.first)),
+            first=state.first,
             sources=window.sources,
             groups=told_groups(groups, kind),
             population=populations(groups, state.usual, self.length),
@@ -278,7 +286,7 @@ class Case:
             novelty=window.unseen,
             **self._by_level(heard),
         )
-        return Closed(statistic, alarms, self._cohorts.restated(window.end))
+        return Closed(statistic, alarms, self._cohorts.restated(window.end, state.first))
 
     def _by_level(self, heard: _Heard) -> dict[str, Any]:
         """What is said of the levels of segments; nothing where none are declared."""
@@ -312,7 +320,7 @@ class Case:
         return noticed(monitor, memory) if heard.ends(monitor.every) else None
 
     def _of_skill(self, place: int, monitor: Skill, heard: _Heard) -> Verdict | None:
-        return skill(monitor, self.state.past, heard.window.end) if heard.ends(monitor.every) else None
+        return skill(monitor, self.state.past, heard.window.end, self._kind) if heard.ends(monitor.every) else None
 
     def _of_fairness(self, place: int, monitor: Fairness, heard: _Heard) -> Verdict | None:
         standing = self.state.standings.setdefault(place, Standing())

@@ -85,10 +85,11 @@ def incomparable(past: Sequence[Past]) -> str:
     return "no label became known"
 
 
-def skill(monitor: Skill, past: Sequence[Past], end: int) -> Verdict:
-    """Skill below the floor on enough outcomes."""
+def skill(monitor: Skill, past: Sequence[Past], end: int, kind: Kind = YES_NO) -> Verdict:
+    """Skill below the floor on enough outcomes. The evidence names the loss: `log_loss`, `squared_error`, `pinball_loss`."""
     value, n, loss, prior = skill_of([p for p in past if p.start >= end - monitor.over])
     if value is None or n < monitor.least:
         return Verdict(None, {})
-    evidence = {"skill": value, "floor": monitor.floor, "n": n, "log_loss": loss / n, "prior_loss": prior / n}
+    mean = {kind.loss.replace(" ", "_"): loss / n, "prior_loss": prior / n}
+    evidence = {"skill": value, "floor": monitor.floor, "n": n, **mean}
     return Verdict(value < monitor.floor, evidence)

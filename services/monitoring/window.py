@@ -124,6 +124,7 @@ class Tallied(msgspec.Struct):
     paired: dict[str, dict[str, Paired]] = {}
     cohorts: dict[int, dict[str, Sums]] = {}
     groups: dict[int, dict[str, Levels]] = {}
+    against: dict[int, dict[str, Paired]] = {}
 
     def levels(self, cohort: int, segment: str) -> Levels:
         """The groups of a segment in a cohort."""
@@ -148,13 +149,15 @@ class Tallied(msgspec.Struct):
             return
         for segment, level in levels:
             self.levels(cohort, segment).judge(level, served, label, sign, kind)
-        losses = []
+        mine, losses, against = 0.0, [], self.against.setdefault(cohort, {})
         for place in (into, self.quality):
-            add(_sums(place, SERVED, kind), served, label, sign)
+            mine = add(_sums(place, SERVED, kind), served, label, sign)
             losses = [(version, add(_sums(place, version, kind), said, label, sign)) for version, said in sorted(each.items())]
         for (one, loss), (other, others) in combinations(losses, 2):
             known = self.paired.setdefault(one, {})
             known[other] = kind.pair(known.get(other, _NONE), loss - others, sign)
+        for version, loss in losses:
+            against[version] = kind.pair(against.get(version, _NONE), mine - loss, sign)
 
     def frozen(self) -> Tally:
         return Tally(
@@ -163,6 +166,7 @@ class Tallied(msgspec.Struct):
             paired=dict(sorted(self.paired.items())),
             cohorts={start: _frozen(sums) for start, sums in sorted(self.cohorts.items())},
             groups={start: _levels(found) for start, found in sorted(self.groups.items())},
+            against={start: dict(sorted(found.items())) for start, found in sorted(self.against.items())},
         )
 
 
@@ -320,6 +324,7 @@ class Window(msgspec.Struct):
             paired=tally.paired,
             cohorts=tally.cohorts,
             groups=tally.groups,
+            against=tally.against,
             counts=self.counts,
             contributions=dict(sorted(self.contributions.items())),
             scored={start: Scored(**asdict(found)) for start, found in sorted(self.scored.items())},

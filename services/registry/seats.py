@@ -2,6 +2,7 @@
 
     champion     the version in charge                challenger   the version in rollout, with its evidence
     probation    the champion before, for a way back  online       the newest sound snapshot
+    first        the version first in charge, for good: a baseline, see `keep_first` of a model
     v3, online-7 the last decision on a version       command-<digest of id> what became of a command
 
 These are the keys of the compacted topic, which is the whole state of a model. Changes come in an order that any prefix
@@ -23,9 +24,9 @@ from penstock.records import Candidate, Decision
 
 from .trial import Trial
 
-__all__ = ["CHALLENGER", "CHAMPION", "ONLINE", "PROBATION", "Change", "Seats", "State", "carried", "number_of"]
+__all__ = ["CHALLENGER", "CHAMPION", "FIRST", "ONLINE", "PROBATION", "Change", "Seats", "State", "carried", "number_of"]
 
-CHAMPION, CHALLENGER, PROBATION, ONLINE = "champion", "challenger", "probation", "online"
+CHAMPION, CHALLENGER, PROBATION, ONLINE, FIRST = "champion", "challenger", "probation", "online", "first"
 
 State = Mapping[str, Decision]
 Change = tuple[str, Decision | None]
@@ -122,6 +123,8 @@ class Seats:
             watched = Trial(subject=candidate.version, against=old.version, until=self.at)
             after = f"replaced by {candidate.version}, on probation"
             self.seat(PROBATION, self.decision("retired", old.version, after, old.candidate, watched))
+        else:
+            self.put(FIRST, made)
         self.seat(CHAMPION, made)
         self._vacate(candidate.version)
 

@@ -67,10 +67,14 @@ def _drifted(said: Mapping[str, Any]) -> list[str]:
 
 def _skill(said: Mapping[str, Any]) -> list[str]:
     word = "below" if said["skill"] < said["floor"] else "not below"
+    loss = next(name for name in _LOSSES if name in said)
     return [
         f"skill {_plain(said['skill'])}, {word} the floor of {_plain(said['floor'])}, on {said['n']:,} outcomes",
-        f"log loss {_plain(said['log_loss'])}, that of the prior {_plain(said['prior_loss'])}",
+        f"{loss.replace('_', ' ')} {_plain(said[loss])}, that of the prior {_plain(said['prior_loss'])}",
     ]
+
+
+_LOSSES: Final = ("log_loss", "squared_error", "pinball_loss")
 
 
 def _labels(said: Mapping[str, Any]) -> list[str]:
@@ -136,7 +140,7 @@ def _span(seconds: float) -> str:
 
 _KNOWN: Final[dict[frozenset[str], Any]] = {
     frozenset({"reference", "tested", "shifted", "periods"}): _drifted,
-    frozenset({"skill", "floor", "n", "log_loss", "prior_loss"}): _skill,
+    **{frozenset({"skill", "floor", "n", loss, "prior_loss"}): _skill for loss in _LOSSES},
     frozenset({"labelled", "usually", "answers", "distance", "critical", "floor"}): _lateness,
     frozenset({"labelled", "usually", "answers"}): _labels,
     frozenset({"median_delay_seconds", "usual_median_delay_seconds"}): _delay,

@@ -28,7 +28,7 @@ from .feature import Derived, View, columns_of, references, view_of
 from .function import Function, around, functions_of
 from .label import Label
 from .mistake import mistake, nearest, together
-from .policy import ANSWERS, Coverage, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
+from .policy import ANSWERS, LABEL, Coverage, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
 from .review import Reviewing, fit
 from .segment import MOST_SEGMENTS, Segment, called
 from .value import Value
@@ -98,6 +98,8 @@ class Model:
     """What learners see is what this gives of the inputs."""
     after: Function | None = None
     """What is answered is what this gives of the score."""
+    keep_first: bool = False
+    """Whether the first version ever in charge goes on to be asked, as a baseline."""
 
     def __repr__(self) -> str:
         return f"<model {self.name}>"
@@ -125,9 +127,7 @@ class Model:
     def under(self, policy: Policy) -> Model:
         """The same model under another policy. DefinitionError where a monitor watches what is no input of it."""
         monitors = self.monitors if policy.monitors is None else tuple(policy.monitors)
-        strange = sorted({name for m in monitors if isinstance(m, Drift) for name in m.inputs} - set(self.inputs))
-        if strange:
-            mistake(f"drift watches {', '.join(strange)}, which is no input of {self.name}", nearest(strange[0], self.inputs))
+        _watch(f"model {self.name}", monitors, self.inputs, self.label)
         return replace(
             self,
             monitors=tuple(m.of(self.label, self.name) if isinstance(m, Fairness) else m for m in monitors),
@@ -156,6 +156,7 @@ class Model:
             **({"canaries": repr(self.canaries)} if self.canaries else {}),
             **({"before": [self.before.__name__, self.codes[self.before.__name__]]} if self.before else {}),
             **({"after": [self.after.__name__, self.codes[self.after.__name__]]} if self.after else {}),
+            **({"keep_first": True} if self.keep_first else {}),
         }
 
 
@@ -197,6 +198,7 @@ def model(
     canaries: Sequence[Canary] = (),
     before: Function | None = None,
     after: Function | None = None,
+    keep_first: bool = False,
 ) -> Callable[[Callable[[], Learner]], Model]:
     """Declare a model. The decorated function returns the Learner; its name is the model's name.
 
@@ -207,6 +209,8 @@ def model(
     `review` has people look at answers, see `ps.review`. `canaries` are rows that every version must know, see `ps.known`.
     `before` and `after` are functions (`ps.function`) that every version is fitted and asked with, see `penstock.function`:
     learners see what `before` gives of the inputs, answered is what `after` gives of the score.
+    `keep_first` goes on asking the version that was first in charge, though another answers: the baseline that says what
+    retraining was worth, on the same outcomes. It costs one more scoring of each row.
     """
 
     def declare(build: Callable[[], Learner]) -> Model:
@@ -239,11 +243,7 @@ def model(
                     mistake(
                         f"{said}: no column of {event!r} names the entity of {view.name}", "add one to its `by`, or leave it out"
                     )
-            for name in sorted(
-                {n for m in monitors if isinstance(m, Drift) for n in m.inputs}
-                - {*ANSWERS, *(name for item in items for name in columns_of(item))}
-            ):
-                mistake(f"{said}: drift watches {name}, which is no input of the model", "add it to features, or leave it out")
+            _watch(said, monitors, [name for item in items for name in columns_of(item)], label)
             if event.id is None:
                 mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")
             for monitor in monitors:
@@ -272,10 +272,20 @@ def model(
         return Model(
             build.__name__, event, tuple(items), views, label, build,
             asked, retrain or Retrain(()), tuple(gates), tuple(rollout), explain, value, apart, review, rows,
-            before, after,
+            before, after, keep_first,
         )  # fmt: skip
 
     return declare
+
+
+def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label) -> None:
+    """Whether what monitors of drift watch is there to be watched."""
+    watched = {name for monitor in monitors if isinstance(monitor, Drift) for name in monitor.inputs}
+    for name in sorted(watched - {*ANSWERS, *inputs}):
+        mistake(f"{said}: drift watches {name}, which is no input of the model", nearest(name, [*inputs, *ANSWERS]))
+    if LABEL in watched and label.task != "binary":
+        what = "a number" if label.task == "regression" else "one of several classes"
+        mistake(f'{said}: drift("label") is of labels yes and no, and this one is {what}', 'watch "score" instead')
 
 
 def _segments(declared: Sequence[object], monitors: Sequence[Monitor]) -> tuple[Segment, ...]:

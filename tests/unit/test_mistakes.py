@@ -117,6 +117,11 @@ WRONG = [
         "model fraud: value= is of answers yes and no, and the label is not",
     ),
     ("ps.drift(Card)", "ps.drift(Payment.country)", "drift watches Payment.country, which is no input of the model"),
+    (
+        'Chargeback.fraudulent, within="7d", otherwise=False),\n    monitors=[ps.drift(Card)',
+        'Payment.amount, within="7d"),\n    monitors=[ps.drift("label")',
+        'drift("label") is of labels yes and no, and this one is a number; watch "score" instead',
+    ),
     ("ps.drift(Card)", "ps.drift(material=2)", "material lies between 0 and 1"),
     ("floor=0.05", "floor=5", "the floor lies between -1 and 1"),
     ("canary(0.25", "canary(25", "canary(25): not a share; write a number between 0 and 1"),

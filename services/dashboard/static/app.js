@@ -107,12 +107,13 @@
     return { values: found, digits: step < 0.1 ? 2 : 1 };
   }
   function showQuality(section, model) {
-    const steps = model.steps.map(([start, end, n, served, prior, challenger]) => (
-      { start, end, n, served, prior, challenger, from: Date.parse(start), to: Date.parse(end) }));
+    const steps = model.steps.map(([start, end, n, served, prior, challenger, first]) => (
+      { start, end, n, served, prior, challenger, first, from: Date.parse(start), to: Date.parse(end) }));
     const box = part(section, "chart"), told = steps.some((s) => some(s.served) || some(s.prior));
     part(section, "chart-empty").hidden = told;
     box.hidden = part(section, "readout").hidden = !told;
     part(section, "challenger-key").hidden = !steps.some((s) => some(s.challenger));
+    part(section, "first-key").hidden = !steps.some((s) => some(s.first));
     const before = charts.get(section);
     charts.set(section, { steps, model, cursor: before && before.cursor < steps.length ? before.cursor : -1 });
     if (told) drawQuality(section);
@@ -123,7 +124,7 @@
     const { steps, model } = chart;
     const W = Math.max(box.clientWidth, 280), H = 236, L = 42, R = 10, T = 44, B = 46, BARS = 20;
     const from = steps[0].from, to = steps[steps.length - 1].to;
-    const values = steps.flatMap((s) => [s.served, s.prior, s.challenger]).filter(some);
+    const values = steps.flatMap((s) => [s.served, s.prior, s.challenger, s.first]).filter(some);
     const axis = scale(Math.min(...values), Math.max(...values));
     const low = axis.values[0], high = axis.values[axis.values.length - 1];
     const x = (at) => L + ((at - from) / (to - from || 1)) * (W - L - R);
@@ -167,7 +168,7 @@
       sign.append(title);
       svg.append(draw("line", { class: `rule ${kind}`, x1: x(at), x2: x(at), y1: lane + 2, y2: H - B }), sign);
     }
-    for (const column of ["prior", "challenger", "served"]) svg.append(draw("path", { class: `line ${column}`, d: path(steps, column, x, y) }));
+    for (const column of ["prior", "first", "challenger", "served"]) svg.append(draw("path", { class: `line ${column}`, d: path(steps, column, x, y) }));
     svg.append(draw("line", { class: "cursor", x1: 0, x2: 0, y1: T, y2: H - B, visibility: "hidden" }));
     box.replaceChildren(svg);
     chart.x = x;
@@ -187,9 +188,10 @@
     const gain = some(step.served) && step.prior ? 100 * (1 - step.served / step.prior) : null;
     const skill = some(gain) ? `, ${gain >= 0 ? "better" : "WORSE"} than the prior by ${Math.abs(gain).toFixed(1)} %` : "";
     const tried = some(step.challenger) ? `, challenger ${fixed(step.challenger, 4)}` : "";
+    const before = some(step.first) ? `, first model ${fixed(step.first, 4)}` : "";
     const served = some(step.served) ? `served ${fixed(step.served, 4)}` : "no label of a served answer";
     const wide = model.covers > 1 ? ` (${model.covers} windows a step)` : "";
-    put(part(section, "readout"), `${chart.cursor < 0 ? "newest: " : ""}${moment(step.start)} to ${moment(step.end)}${wide}: ${served}, prior ${fixed(step.prior, 4)}${skill}${tried}; ${whole(step.n)} labels`);
+    put(part(section, "readout"), `${chart.cursor < 0 ? "newest: " : ""}${moment(step.start)} to ${moment(step.end)}${wide}: ${served}, prior ${fixed(step.prior, 4)}${skill}${before}${tried}; ${whole(step.n)} labels`);
   }
   function moveQuality(section, cursor) {
     const chart = charts.get(section);

@@ -19,14 +19,8 @@ __all__ = ["cell", "held", "nothing", "show", "table", "whole"]
 
 T = TypeVar("T")
 
-SHOWN: Final = {
-    "binary": ("log_loss", "auc", "value", "accuracy"),
-    "regression": ("rmse", "mae", "r2"),
-    "multiclass": ("log_loss", "accuracy", "macro_f1"),
-}
-"""Measures of the table, that of the loss first; three of them fit on a line, and --json has all."""
-QUANTILE: Final = ("pinball", "coverage", "mae")
 MOST: Final = 3
+"""So many measures fit on a line, one fewer beside the first model; --json has all."""
 
 
 def held(settings: Settings, topics: Topics, model: str) -> list[Cohort]:
@@ -48,12 +42,14 @@ def _all(settings: Settings, topics: Topics, topic: str, kind: type[T]) -> list[
 
 def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: datetime | None) -> None:
     """Print the newest cohorts of a model."""
+    from ..report.beside import differences, first_of, spoken
     from ..report.records import as_known
+    from ..statistics.kinds import kind_of
 
     shown = as_known(held(settings, topics, model.name), known)[-cohorts:]
-    total = whole(model, [b for _, b in shown])
+    total, beside = whole(model, [b for _, b in shown]), differences([b for _, b in shown])
     screen.answer(
-        {"model": model.name, "cohorts": [{"first": a, "known": b} for a, b in shown], "total": total},
+        {"model": model.name, "cohorts": [{"first": a, "known": b} for a, b in shown], "total": total, "against": beside},
         screen.rows(table(model, shown, total)) if shown else [],
     )
     if not shown:
@@ -63,9 +59,13 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
         screen.note(f"  the skill monitor judged nothing in the newest window: {why}")
     until = max(last.known_until for _, last in shown)
     screen.note(f"  known until {until:%Y-%m-%d %H:%M}; ± half of the 95 % interval; first: as first known")
-    screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
+    screen.note("  prior: answering all with what labels were before; --json has the usual label of the window before, too")
     if (quantile := model.label.quantile) is not None:
         screen.note(f"  coverage: the share of truths that are at most the answer; {quantile:g} of them are meant to be")
+    if first := first_of(last for _, last in shown):
+        screen.note(f"  {first}: the first model, unchanged, where it was asked about all (keep_first=True asks it for good)")
+    for line in spoken(kind_of(model.label), beside, first):
+        screen.note(f"  {line}")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note(
@@ -106,21 +106,30 @@ def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
 
 def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str, Measure] | None = None) -> list[tuple[str, ...]]:
     """Lines for people: of each cohort the answers, how many are settled, the measures, the first of them as it was known first,
-    and that of the prior; at the end all of them together."""
-    wanted = QUANTILE if model.label.quantile is not None else SHOWN[model.label.task]
-    names = [name for name in wanted if any(name in b.measures.get("served", {}) for _, b in shown)][:MOST]
+    and that of each baseline; at the end all of them together."""
+    from ..report.beside import first_of
+    from ..statistics.kinds import kind_of
+
+    wanted = kind_of(model.label).shown
+    besides = [name for name in ("prior", "first") if any(wanted[0] in b.measures.get(name, {}) for _, b in shown)]
+    most = MOST - ("first" in besides)
+    names = [name for name in wanted if any(name in b.measures.get("served", {}) for _, b in shown)][:most]
     days = all(last.start.hour == last.start.minute == 0 for _, last in shown)
     heads = [name.replace("_", " ") for name in names]
-    found: list[tuple[str, ...]] = [("scored from", "answers", "settled", *heads, "first", "prior")]
-    priors, counted, answers, settled = 0.0, 0, 0, 0
-    for first, last in shown:
+    first = first_of(last for _, last in shown)
+    titles = {"prior": "prior", "first": first}
+    found: list[tuple[str, ...]] = [("scored from", "answers", "settled", *heads, "first", *(titles[b] for b in besides))]
+    answers, settled = 0, 0
+    sums: dict[str, list[float]] = {name: [0.0, 0.0] for name in besides}
+    for begun, last in shown:
         served, over = last.measures.get("served", {}), last.labels + last.silent + last.unanswered
-        before = first.measures.get("served", {}).get(wanted[0])
-        prior = last.measures.get("prior", {}).get(wanted[0])
+        before = begun.measures.get("served", {}).get(wanted[0])
         n = last.quality["served"].n if "served" in last.quality else 0
         answers, settled = answers + last.answers, settled + over
-        if prior is not None:
-            priors, counted = priors + _summed(model, prior.value) * n, counted + n
+        beside = {name: last.measures.get(name, {}).get(wanted[0]) for name in besides}
+        for name, measure in beside.items():
+            if measure is not None:
+                sums[name] = [sums[name][0] + _summed(model, measure.value) * n, sums[name][1] + n]
         found.append(
             (
                 f"{last.start:%Y-%m-%d}" if days else f"{last.start:%Y-%m-%d %H:%M}",
@@ -128,14 +137,14 @@ def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str,
                 "all" if last.complete else _share(over, last.answers),
                 *(cell(served.get(name)) for name in names),
                 "–" if before is None else _number(before.value),
-                "–" if prior is None else _number(prior.value),
+                *("–" if measure is None else _number(measure.value) for measure in beside.values()),
             )
         )
     if total is not None and len(shown) > 1:
-        mean = "–" if not counted else _number(_mean(model, priors / counted))
+        means = ("–" if not n else _number(_mean(model, summed / n)) for summed, n in sums.values())
         cells = (cell(total.get(name)) for name in names)
         state = "all" if all(last.complete for _, last in shown) else _share(settled, answers)
-        found.append(("together", f"{answers:,}", state, *cells, "", mean))
+        found.append(("together", f"{answers:,}", state, *cells, "", *means))
     return found
 
 

@@ -82,14 +82,18 @@ def replay(
 
 def table(found: list[Result]) -> list[tuple[str, ...]]:
     """One line a policy; columns that say nothing of any are left out."""
+    from ..report.quality import spoken
+
     heads = ("policy", "alarms", "false", "a month", *(c.name for c in found[0].changes), "fits", "by alarm", "promoted")
-    lines = [(*heads, "rolled back", "seconds", "log loss", "AUC", "skill", "value")]
+    lines = [(*heads, "rolled back", "seconds", *map(spoken, found[0].shown), "skill", "value")]
     lines += [_line(each) for each in found]
     kept = [at for at in range(len(lines[0])) if at == 0 or any(line[at] not in ("", "–") for line in lines[1:])]
     return [tuple(line[at] for at in kept) for line in lines]
 
 
 def _line(result: Result) -> tuple[str, ...]:
+    from ..report.quality import figure
+
     served = result.measures.get("served", {})
     return (
         result.policy,
@@ -102,8 +106,7 @@ def _line(result: Result) -> tuple[str, ...]:
         str(result.promotions),
         str(result.rollbacks),
         _number(result.seconds, ".1f"),
-        _number(served["log_loss"].value if "log_loss" in served else None, ".4f"),
-        _number(served["auc"].value if "auc" in served else None, ".4f"),
+        *(figure(served[name].value) if name in served else "–" for name in result.shown),
         _number(result.skill, ".3f"),
         _number(result.value, ",.0f"),
     )

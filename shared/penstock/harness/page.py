@@ -10,6 +10,7 @@ from typing import Final
 from ..pages.document import document
 from ..pages.drawing import path
 from ..pages.words import escape
+from ..report.quality import figure, interval, spoken
 from .result import OF_LABELS, Raised, Result
 
 __all__ = ["page"]
@@ -33,7 +34,7 @@ def page(model: str, found: Sequence[Result]) -> str:
     changes = "".join(f'<th scope="col">{escape(change.name)}</th>' for change in first.changes)
     heads = "".join(
         f'<th scope="col" class="n">{name}</th>'
-        for name in ("fits", "by alarm", "promoted", "rolled back", "seconds", "log loss", "AUC", "skill", "value")
+        for name in ("fits", "by alarm", "promoted", "rolled back", "seconds", *map(spoken, first.shown), "skill", "value")
     )
     body = (
         '<section class="tile index"><h2>Policies</h2><div class="wide"><table><thead><tr><th scope="col">policy</th>'
@@ -53,7 +54,7 @@ def _line(at: int, result: Result) -> str:
 
     def measure(name: str) -> str:
         found = served.get(name)
-        return "–" if found is None else f'<span title="95 %: {found.low:.4f} to {found.high:.4f}">{found.value:.4f}</span>'
+        return "–" if found is None else f'<span title="95 % interval: {interval(found)}">{figure(found.value)}</span>'
 
     cells = (
         str(result.fits),
@@ -61,8 +62,7 @@ def _line(at: int, result: Result) -> str:
         str(result.promotions),
         str(result.rollbacks),
         "–" if result.seconds is None else f"{result.seconds:.1f}",
-        measure("log_loss"),
-        measure("auc"),
+        *map(measure, result.shown),
         "–" if result.skill is None else f"{result.skill:.3f}",
         "–" if result.value is None else f"{result.value:,.0f}",
     )
@@ -84,11 +84,11 @@ def _tile(at: int, result: Result, worst: float) -> str:
         for moment in result.promoted
     ]
     parts += [_losses(result, 1, worst, tall, "prior"), _losses(result, 0, worst, tall, "served")]
-    names = "".join(f"<li>{escape(name)}</li>" for name in (*signals, "fits", "log loss"))
-    label = f"Alarms, fits and log loss of {result.policy} from {result.since:%Y-%m-%d} to {result.until:%Y-%m-%d}"
+    names = "".join(f"<li>{escape(name)}</li>" for name in (*signals, "fits", result.loss))
+    label = f"Alarms, fits and {result.loss} of {result.policy} from {result.since:%Y-%m-%d} to {result.until:%Y-%m-%d}"
     key = '<p class="key"><span class="of drift">alarm that found a change, or of which nothing is known</span>'
     key += '<span class="of false">false alarm</span><span class="of fits">fit, and version in charge</span>'
-    key += '<span class="now">log loss</span><span>of the prior</span></p>'
+    key += f'<span class="now">{escape(result.loss)}</span><span>of the prior</span></p>'
     return (
         f'<section class="tile" id="p{at}"><h2>{escape(result.policy)} <small>{len(result.alarms)} alarms, '
         f"{result.fits} fits, {result.outcomes:,} outcomes</small></h2>"
@@ -116,12 +116,12 @@ def _bar(result: Result, alarm: Raised, y: float) -> str:
 
 
 def _curve(result: Result) -> list[tuple[datetime, float | None, float | None]]:
-    """End, log loss and that of the prior, of windows put together until there are STEPS at most."""
+    """End, mean loss and that of the prior, of windows put together until there are STEPS at most."""
     many = -(-len(result.windows) // STEPS) or 1
     found: list[tuple[datetime, float | None, float | None]] = []
     for first in range(0, len(result.windows), many):
         part = result.windows[first : first + many]
-        ours = [(w.n, w.log_loss) for w in part if w.log_loss is not None]
+        ours = [(w.n, w.loss) for w in part if w.loss is not None]
         theirs = [(w.n, w.prior_loss) for w in part if w.prior_loss is not None]
         found.append((part[-1].end, _mean(ours), _mean(theirs)))
     return found
@@ -156,9 +156,9 @@ def _alarms(alarms: Sequence[Raised]) -> str:
 
 _HOW: Final = (
     "Every policy lived through the same events in a platform of its own. A change is found by the first alarm within its reach; "
-    "alarms at other times are false, as far as the changes are known, and those about labels are neither. Log loss is over all "
-    "outcomes that became known in the range; skill is 1 less its ratio to that of the recent label rate. Seconds are of the "
-    "processor, in the trainer, over the whole run. Made by <code>penstock replay</code>."
+    "alarms at other times are false, as far as the changes are known, and those about labels are neither. Quality is over all "
+    "outcomes that became known in the range; skill is 1 less the ratio of the loss to that of the prior, which answers with "
+    "recent labels alone. Seconds are of the processor, in the trainer, over the whole run. Made by <code>penstock replay</code>."
 )
 
 _STYLE: Final = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")

@@ -17,13 +17,15 @@ import msgspec
 from ..duration import DAY
 from ..event import from_micros, to_micros
 from ..records import Alarm, Decision, Measure, Quality, Run, Statistic
-from ..statistics.binary import measured
+from ..statistics.kinds import YES_NO, Kind
 from ..statistics.quality import added
 from ..value import Value
 
 __all__ = ["Change", "Raised", "Records", "Result", "Window", "result"]
 
 OF_LABELS: Final = frozenset({"labels", "sources"})
+SHOWN: Final = 2
+"""Measures of a policy that stand beside its alarms, fits and cost."""
 NAMED: Final = 5
 """Inputs of an alarm that are named."""
 
@@ -53,11 +55,11 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
-    """A closed window: outcomes known in it, their mean log loss and that of the prior."""
+    """A closed window: outcomes known in it, their mean loss and that of the prior."""
 
     end: datetime
     n: int
-    log_loss: float | None
+    loss: float | None
     prior_loss: float | None
 
 
@@ -86,7 +88,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     measures: dict[str, dict[str, Measure]]
     """Of what was `served`, over all outcomes that became known in the range."""
     skill: float | None
-    """1 - log loss / that of the prior, over the windows that had a prior."""
+    """1 - loss / that of the prior, over the windows that had a prior."""
     value: float | None
     """What the answers were worth together, where the model declares `ps.value`."""
     windows: list[Window]
@@ -94,6 +96,10 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     fitted: list[datetime]
     decisions: str
     """sha256 over all alarms, runs, candidates and decisions of the run, byte for byte."""
+    loss: str = YES_NO.loss
+    """What the loss is called that windows and skill speak of."""
+    shown: tuple[str, ...] = ()
+    """The measures that say most of this kind of label, that of the loss first."""
 
 
 class Records(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +122,7 @@ def result(
     changes: Mapping[str, datetime],
     within: int = 30 * DAY,
     value: Value | None = None,
+    kind: Kind = YES_NO,
 ) -> Result:
     """Of records of one model; times in microseconds, `until` exclusive for windows."""
     first, last = from_micros(since), from_micros(until)
@@ -150,7 +157,8 @@ def result(
     served = Quality()
     for window in windows:
         served = added(served, window.quality.get("served", Quality()))
-    measures = measured(served, value=value)
+    served = kind.told(served)
+    measures = kind.measured(served, value, None)
     compared = [(s.quality["served"].n, s.log_loss.get("served"), s.prior_loss) for s in windows if "served" in s.quality]
     ours = sum(n * loss for n, loss, prior in compared if loss is not None and prior is not None)
     theirs = sum(n * prior for n, loss, prior in compared if loss is not None and prior is not None)
@@ -192,6 +200,8 @@ def result(
         promoted=[d.at for d in mine],
         fitted=[run.at for run in fits],
         decisions=digest.hexdigest(),
+        loss=kind.loss,
+        shown=tuple(name for name in kind.shown if name != "value")[:SHOWN],
     )
 
 
@@ -218,4 +228,4 @@ def _monthly(count: int, length: int) -> float | None:
 
 def _window(statistic: Statistic) -> Window:
     served = statistic.quality.get("served", Quality())
-    return Window(end=statistic.end, n=served.n, log_loss=statistic.log_loss.get("served"), prior_loss=statistic.prior_loss)
+    return Window(end=statistic.end, n=served.n, loss=statistic.log_loss.get("served"), prior_loss=statistic.prior_loss)

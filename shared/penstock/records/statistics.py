@@ -24,6 +24,8 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """Start of the cohort (microseconds) -> quality of it that became known in this window."""
     groups: dict[int, dict[str, dict[str, Group]]] = {}
     """Start of the cohort -> segment -> level -> what this window adds; see statistics/groups.py for which levels."""
+    against: dict[int, dict[str, Paired]] = {}
+    """Start of the cohort -> each version that was asked -> what was served minus it."""
 
 
 class Mix(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +114,8 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     """Segment -> level -> training rows of the reference."""
     latencies: dict[str, dict[str, dict[str, dict[int, int]]]] | UnsetType = UNSET
     """Segment -> level -> variant -> as in Latency."""
+    against: dict[int, dict[str, Paired]] = {}
+    """As in Tally."""
 
 
 class Statistic(msgspec.Struct, frozen=True, kw_only=True):
@@ -144,8 +148,9 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     contributions: dict[str, Contributed] = {}
     """As in Partial."""
     measures: dict[str, dict[str, Measure]] = {}
-    """Of what was `served`, and on the same outcomes of answering with the `prior`, and with the label that was usual in the
-    window before (`last`); what each measure is says shared/penstock/statistics/binary.py."""
+    """Of what was `served`, and on the same outcomes of answering with the `prior`, with the label that was usual in the window
+    before (`last`), and with the `first` model where it was asked about all of them; what each measure is says
+    shared/penstock/statistics/binary.py."""
     sources: dict[str, Mix] = {}
     """Where sources of labels are declared."""
     loss: str = "log loss"
@@ -166,6 +171,8 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     """Where segments are declared: segment -> level -> how far the inputs have moved within it, and what they were."""
     mix: dict[str, Population] | UnsetType = UNSET
     """Segment -> how the answers of this window fall to its levels, against the training rows of `reference`."""
+    first: str = ""
+    """The version that was first in charge; empty before, and where an online learner answers alone."""
 
     def versus(self, version: str, other: str) -> Paired:
         """The differences in loss, `version` minus `other`, on the events that both were asked about."""
@@ -209,3 +216,8 @@ class Cohort(msgspec.Struct, frozen=True, kw_only=True):
     """What was served: measures as expected at the end of the cohort from its answers alone. Yes and no: `accuracy`, `auc`,
     `label_rate`, `log_loss`; classes: `accuracy`, `log_loss`; numbers: `mae`, and `rmse` or `pinball`. Empty before, of fewer
     than 30 answers of a model, of numbers by versions of which hardly a label has come, and in records older than the field."""
+    first: str = ""
+    """As in Statistic."""
+    against: dict[str, Paired] = {}
+    """What was served minus each baseline (`prior`, `last`) and each version, in loss, on the outcomes that both answered. Of a
+    label that is a number, `squares` of the prior and of `last` are as if the two losses varied apart."""

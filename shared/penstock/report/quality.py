@@ -11,6 +11,7 @@ from ..pages.drawing import Line, chart, key
 from ..records import Measure, Quality
 from ..statistics.kinds import kind_of
 from ..statistics.quality import added
+from . import beside
 from .alarms import episodes
 from .axis import span_of, x_names
 from .records import SERVED, Records, Restated, day
@@ -30,15 +31,16 @@ __all__ = [
     "totals",
 ]
 
-HEADLINES: Final = ("log_loss", "pinball", "mae", "rmse", "accuracy")
-"""The measure that a report goes by: the first of these that is measured."""
-SECOND: Final = ("auc", "coverage", "accuracy", "rmse", "r2")
+HEADLINES: Final = ("log_loss", "pinball", "rmse", "mae", "accuracy")
+"""The measure that a report goes by: the first of these that is measured, which is that of the loss."""
+SECOND: Final = ("auc", "coverage", "accuracy", "mae", "r2")
 """Drawn beside it: the first of these that is measured, and is another."""
 HIGHER: Final = frozenset({"auc", "average_precision", "accuracy", "precision", "recall", "specificity", "f1", "f2", "kappa",
                            "kappa_temporal", "value", "r2", "macro_f1", "weighted_f1"})  # fmt: skip
 """Of these more is better, of all others less."""
 MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "bias", "pinball", "coverage"})
 """Means over outcomes: of several cohorts together, the mean weighted by outcomes is exact."""
+BASELINES: Final = ("prior", "last", "first")
 STEPS: Final = 90
 """Points of a line; neighbours in time are added together where there are more."""
 
@@ -83,7 +85,7 @@ def _step(group: Sequence[Restated], records: Records) -> Step:
         sum(map(outcomes, group)),
         all(pair.known.complete for pair in group),
         totals(group, records),
-        {name: _means(group, name) for name in ("prior", "last")},
+        {name: _means(group, name) for name in BASELINES},
         {
             name: value.value
             for name, value in (group[0].first.measures.get(SERVED, {}) if len(group) == 1 else {}).items()
@@ -133,7 +135,10 @@ def over_time(records: Records) -> Section:
         blocks.append(_drawn(found, measure, records))
     firsts = [pair for pair in cohorts if outcomes(pair)]
     table = [_row(measure, total[measure], cohorts) for measure in sorted(total, key=lambda m: (_rank(m, name), m))]
-    blocks.append(Table(("measure", "served", "95 % interval", "prior", "usual label before"), table, brief=4))
+    first = beside.first_of(pair.known for pair in cohorts)
+    heads = ("measure", "served", "95 % interval", "prior", "usual label before", f"first model ({first or 'none'})")
+    blocks.append(Table(heads, table, brief=4))
+    blocks += _beside(records, cohorts, first)
     blocks.append(_restated(firsts, name))
     young = sum(not pair.known.complete for pair in cohorts)
     if young:
@@ -158,8 +163,8 @@ def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[
 
 
 def _compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
-    """Whether what was served is better than the prior by more than its interval, on the outcomes for which there was one; as a
-    tone and a sentence."""
+    """Whether what was served is surely better than the prior, on the outcomes for which there was one; as a tone and a sentence.
+    Losses are compared answer by answer; of other measures only the intervals of both are known."""
     fair = [pair for pair in cohorts if name in pair.known.measures.get("prior", {})] or cohorts
     served, prior = totals(fair, records)[name], _means(fair, "prior").get(name)
     n = sum(map(outcomes, fair))
@@ -168,16 +173,39 @@ def _compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple
         said += " (those with a prior)"
     if prior is None:
         return "", f"{said}; there is no prior to hold it against."
-    gain = served.value - prior if name in HIGHER else prior - served.value
-    half = served.value - served.low if name in HIGHER else served.high - served.value
-    other = served.high - served.value if name in HIGHER else served.value - served.low
-    word: Tone = "good" if gain > half else "bad" if gain < -other else "warn"
-    text = {
-        "good": "surely better than the prior",
-        "warn": "not surely different from the prior",
-        "bad": "surely worse than the prior, that is, than no model",
-    }
-    return word, f"{said}: {text[word]} ({figure(prior)})."
+    found = beside.differences([pair.known for pair in fair]).get("prior") if name in OF_LOSS else None
+    apart = _apart(fair, served, prior, name) if found is None else Measure(value=found.value, low=found.low, high=found.high)
+    than = beside.word(apart)
+    no = ", that is, than no model" if apart.low > 0 else ""
+    return _TONE[than], f"{said}: {than} the prior{no} ({figure(prior)})."
+
+
+_TONE: Final[dict[str, Tone]] = {"surely better than": "good", "not surely different from": "warn", "surely worse than": "bad"}
+OF_LOSS: Final = frozenset({"log_loss", "pinball", "rmse"})
+
+
+def _apart(cohorts: Sequence[Restated], served: Measure, prior: float, name: str) -> Measure:
+    """By how much what was served is worse, as of two samples: an interval of the roots of both squared halves."""
+    better = -1 if name in HIGHER else 1
+    halves = [(m.high - m.low) / 2 * outcomes(p) for p in cohorts if (m := p.known.measures.get("prior", {}).get(name))]
+    theirs = math.hypot(*halves) / max(sum(map(outcomes, cohorts)), 1)
+    half, mean = math.hypot((served.high - served.low) / 2, theirs), better * (served.value - prior)
+    return Measure(value=mean, low=mean - half, high=mean + half)
+
+
+def _beside(records: Records, cohorts: Sequence[Restated], first: str) -> list[Block]:
+    """What was served beside each baseline, answer by answer."""
+    said = beside.spoken(kind_of(records.model.label), beside.differences([pair.known for pair in cohorts]), first)
+    blocks: list[Block] = [Note(f"What was served is {each}.") for each in said]
+    asked = sum("first" in pair.known.measures for pair in cohorts)
+    if first and asked < len(cohorts):
+        blocks.append(
+            Note(
+                f"{first}, the first model, was asked about all answers of {asked} of {len(cohorts)} cohorts; "
+                "keep_first=True of the model asks it for good."
+            )
+        )
+    return blocks
 
 
 def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
@@ -192,11 +220,11 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
              titles=[_title(step, measure) for step in found])
     ]  # fmt: skip
     top = max((value for value in values if value is not None), default=0.0)
-    for name in ("prior", "last"):
+    for name in BASELINES:
         other = [step.baselines[name].get(measure) for step in found]
         known = [value for value in other if value is not None]
         if known and max(known) <= max(3 * top, 1e-9) and measure != "auc":
-            lines.append(Line(name=_BESIDE[name], tone=name, points=points(other)))
+            lines.append(Line(name=_BESIDE[name], tone=_TONES[name], points=points(other)))
     first = [step.first.get(measure) for step in found]
     if any(a is not None and b is not None and a != b for a, b in zip(first, values, strict=True)):
         lines.append(Line(name="as known first", tone="first", points=points(first)))
@@ -223,7 +251,8 @@ def _drawn(found: Sequence[Step], measure: str, records: Records) -> Drawn:
     return Drawn(picture + key(keys), f"{begun(spoken(measure))} by when the answers were given ({way})")
 
 
-_BESIDE: Final = {"prior": "prior", "last": "usual label before"}
+_BESIDE: Final = {"prior": "prior", "last": "usual label before", "first": "first model"}
+_TONES: Final = {"prior": "prior", "last": "last", "first": "model"}
 
 
 def _middle(step: Step) -> float:
@@ -240,7 +269,7 @@ def _title(step: Step, measure: str) -> str:
 
 
 def _row(name: str, total: Measure, cohorts: Sequence[Restated]) -> tuple[str | Cell, ...]:
-    beside = [_means(cohorts, who).get(name) for who in ("prior", "last")]
+    beside = [_means(cohorts, who).get(name) for who in BASELINES]
     return (spoken(name), figure(total.value), interval(total), *("–" if v is None else figure(v) for v in beside))
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 from ..records import Measure, Paired, Quality
-from ..statistics.quality import added
+from ..statistics.quality import added, difference
 from .quality import HEADLINES, SECOND, figure, interval, measures_of, spoken
 from .records import NOBODY, SERVED, Records, kin
 from .section import Block, Cell, Missing, Note, Section, Table, Tone
@@ -76,12 +74,11 @@ def _paired(records: Records, version: str, champion: str) -> Paired:
 
 
 def _difference(paired: Paired) -> Cell:
-    if paired.n < 2:
+    found = difference(paired)
+    if found is None:
         return Cell("–")
-    mean = paired.sum / paired.n
-    error = math.sqrt(max(paired.squares / paired.n - mean**2, 0.0) / paired.n)
-    tone: Tone = "bad" if mean - 1.96 * error > 0 else "good" if mean + 1.96 * error < 0 else ""
-    return Cell(f"{mean:+.4f} ± {1.96 * error:.4f}", tone)
+    tone: Tone = "bad" if found.low > 0 else "good" if found.high < 0 else ""
+    return Cell(f"{found.value:+.4f} ± {(found.high - found.low) / 2:.4f}", tone)
 
 
 def _figured(measure: Measure | None) -> str:

@@ -38,11 +38,13 @@ class Serving:
     probation: Member | None = None
     online: Member | None = None
     online_weight: float | None = None
+    first: Member | None = None
+    """Asked for comparison; it answers only where all others fail."""
 
     @property
     def members(self) -> dict[str, Member]:
         """By version, in order of who answers."""
-        duties = (self.champion, self.challenger, self.probation, self.online)
+        duties = (self.champion, self.challenger, self.probation, self.online, self.first)
         found: dict[str, Member] = {}
         for member in duties:
             if member is not None:
@@ -102,7 +104,7 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
         scored.score, scored.scores = [_UNKNOWN] * len(X), [{} for _ in buckets]
         scored.answers = [NOBODY] * len(X)
         return scored
-    lead = serving.champion or serving.online or serving.challenger or serving.probation
+    lead = serving.champion or serving.online or serving.challenger or serving.probation or serving.first
     assert lead is not None
     if lead.task == "multiclass":
         return _named(X, scored, serving, lead)

@@ -6,6 +6,7 @@ The compacted models topic keys decisions by `model/version`, and again by alias
     model/challenger    in shadow: is scored too; as canary: answers its share of the entities
     model/probation     the champion before, scored on, so that a way back has evidence
     model/online        the newest snapshot of the online learner, with the weights of the mixture
+    model/first         the version first in charge; scored on where the model says `keep_first`, and answers nobody
 
 An alias record is the whole decision, candidate included, so that following the aliases is enough to serve; a tombstone
 removes the alias. Records by version say only what may soon be needed.
@@ -25,7 +26,7 @@ from penstock.records import Decision
 
 __all__ = ["ALIASES", "BUCKETS", "Roster", "Rosters", "bucket"]
 
-ALIASES = ("champion", "challenger", "probation", "online")
+ALIASES = ("champion", "challenger", "probation", "online", "first")
 BUCKETS = 10_000
 _ENDED = frozenset({"retired", "rejected", "rolled_back"})
 
@@ -55,6 +56,7 @@ class Roster:
     challenger: Decision | None = None
     probation: Decision | None = None
     online: Decision | None = None
+    first: Decision | None = None
     waiting: Decision | None = None
     earlier: Decision | None = None
     """The version that the champion took over from, unless that one was rolled back: a way on when the champion cannot answer."""

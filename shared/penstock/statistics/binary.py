@@ -32,12 +32,12 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from ..records import Measure, Quality
+from ..records import Measure, Paired, Quality
 from ..value import Value
-from .loss import CLIP, clipped, log_losses
+from .loss import CLIP, clipped, log_loss, log_losses
 from .quality import BINS, added, area, place_of, prior_loss
 
-__all__ = ["answering", "calibrated", "confusion", "delong", "measured", "wilson"]
+__all__ = ["against", "answering", "calibrated", "confusion", "delong", "measured", "wilson"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -92,6 +92,18 @@ def answering(rate: float, quality: Quality) -> Quality:
         bins_true=[quality.positives if at == place else 0 for at in range(BINS)],
         bins_false=[negatives if at == place else 0 for at in range(BINS)],
     )
+
+
+def against(quality: Quality, rate: float) -> Paired:
+    """What was answered minus answering always with `rate`, in log loss on the same outcomes; the squares from the counts at the
+    middle of each step. Nothing where corrections took back more than there is."""
+    counts = _counts(quality)
+    if counts is None:
+        return Paired()
+    losses = np.stack([log_losses(np.full(BINS, label), MIDDLES) for label in (False, True)])
+    theirs = np.array([[log_loss(rate, False)], [log_loss(rate, True)]])
+    squares = float((counts * (losses - theirs) ** 2).sum())
+    return Paired(n=quality.n, sum=quality.loss - prior_loss(rate, quality.n, quality.positives), squares=squares)
 
 
 def wilson(hits: int, n: int) -> Measure | None:

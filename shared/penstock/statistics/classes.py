@@ -19,13 +19,14 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from ..records import Confusion, Measure, Quality
+from ..records import Confusion, Measure, Paired, Quality
 from .binary import calibrated, delong, wilson
 from .loss import clipped
 from .quality import BINS, GRAIN, Sums, place_of
 
 __all__ = [
     "CLASS_BINS",
+    "against",
     "alike",
     "cells",
     "counted",
@@ -94,6 +95,22 @@ def alike(quality: Quality, shares: Sequence[float]) -> Quality:
     for truth, n in enumerate(truths(quality, k)):
         counted(sums, shares, truth, n)
     return sums.frozen()
+
+
+def against(quality: Quality, shares: Sequence[float]) -> Paired:
+    """What was answered minus giving always the same probabilities, in log loss on the same outcomes. The squares are exact but
+    for how the loss falls to the classes, which follows from the counts at the middle of each bin."""
+    k, confusion = len(shares), quality.confusion
+    counts = truths(quality, k)
+    if not isinstance(confusion, Confusion) or quality.n <= 0 or min(counts) < 0 or sum(counts) != quality.n:
+        return Paired()
+    middles = (np.arange(CLASS_BINS) + 0.5) / CLASS_BINS
+    ours = np.array(confusion.true, np.float64).reshape(k, CLASS_BINS) @ -np.log(middles)
+    ours *= quality.loss / ours.sum() if ours.sum() > 0 else 0.0
+    theirs = -np.log([clipped(share) for share in shares])
+    squares = confusion.loss_squares - 2 * float(ours @ theirs) + float(np.array(counts) @ theirs**2)
+    total = quality.loss - float(np.array(counts) @ theirs)
+    return Paired(n=quality.n, sum=total, squares=max(squares, total * total / quality.n))
 
 
 def truths(quality: Quality, classes: int) -> list[int]:

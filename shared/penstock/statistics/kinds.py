@@ -22,7 +22,7 @@ from ..value import Value
 from .exact import add as add_exact
 from .exact import valued
 from .loss import clipped
-from .quality import GRAIN, Sums, added, pair, place_of, prior_loss
+from .quality import GRAIN, Sums, added, apart, pair, place_of, prior_loss
 
 if TYPE_CHECKING:
     from .groups import Grouped
@@ -41,8 +41,16 @@ class Kind(Protocol):
         """What the loss is called."""
 
     @property
+    def shown(self) -> tuple[str, ...]:
+        """The measures that say most, that of the loss first."""
+
+    @property
     def many(self) -> bool:
         """Whether an answer is a probability per class."""
+
+    @property
+    def pairs(self) -> bool:
+        """Whether `against` knows which losses fell together."""
 
     @property
     def add(self) -> Callable[..., float]:
@@ -82,6 +90,9 @@ class Kind(Protocol):
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         """The summed loss of it."""
 
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        """What was answered minus the baseline, in loss on the same outcomes: its spread follows from the sums."""
+
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         """Measures with their 95 % intervals."""
 
@@ -100,7 +111,8 @@ def kind_of(label: Label) -> Kind:
 
 
 class _YesNo:
-    loss, many = "log loss", False
+    loss, many, pairs = "log loss", False, True
+    shown = ("log_loss", "auc", "value", "accuracy")
     add, pair, sums = staticmethod(Sums.add), staticmethod(pair), staticmethod(Sums)
 
     def told(self, quality: Quality) -> Quality:
@@ -134,6 +146,12 @@ class _YesNo:
         assert isinstance(baseline, float | int)
         return prior_loss(baseline, quality.n, quality.positives)
 
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        from .binary import against
+
+        assert isinstance(baseline, float | int)
+        return against(quality, baseline)
+
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         from .binary import measured
 
@@ -153,13 +171,14 @@ YES_NO: Kind = _YesNo()
 
 
 class _Numbers:
-    many = False
+    many, pairs = False, False
 
     def __init__(self, quantile: float | None) -> None:
         from . import errors
 
         self._errors, self._quantile = errors, quantile
         self.loss = "squared error" if quantile is None else "pinball loss"
+        self.shown = ("rmse", "mae", "r2") if quantile is None else ("pinball", "coverage", "mae")
 
     def sums(self) -> Sums:
         return Sums(bins_true=[], bins_false=[], errors=Errors())
@@ -212,6 +231,16 @@ class _Numbers:
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         return self.answering(baseline, quality).loss
 
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        """Which losses fell together is not counted, so the spread is that of two losses that vary apart."""
+        ours, theirs = self.told(quality), self.answering(baseline, quality)
+        n = quality.n
+        return apart(n, ours.loss, self._squares(ours), theirs.loss, self._squares(theirs)) if n > 0 else Paired()
+
+    def _squares(self, quality: Quality) -> float:
+        errors = _errors(quality)
+        return valued(errors.fourth if self._quantile is None else errors.pinball_squares)
+
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         return self._errors.measured_errors(_errors(quality), quality.n, self._quantile)
 
@@ -232,7 +261,8 @@ def _errors(of: Quality | Sums) -> Errors:
 
 
 class _Classes:
-    loss, many = "log loss", True
+    loss, many, pairs = "log loss", True, True
+    shown = ("log_loss", "accuracy", "macro_f1")
     pair = staticmethod(pair)
 
     def __init__(self, classes: tuple[str, ...]) -> None:
@@ -277,6 +307,10 @@ class _Classes:
 
     def prior_loss(self, baseline: Baseline, quality: Quality) -> float:
         return self.answering(baseline, quality).loss
+
+    def against(self, baseline: Baseline, quality: Quality) -> Paired:
+        assert isinstance(baseline, dict)
+        return self._counting.against(quality, self._listed(baseline))
 
     def measured(self, quality: Quality, value: Value | None, last: Truth | None) -> dict[str, Measure]:
         at: Any = None if last is None else self._at.get(str(last))

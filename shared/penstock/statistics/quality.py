@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import accumulate, zip_longest
-from math import log
+from math import log, sqrt
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from ..records import Confusion, Errors, Paired, Quality
+from ..records import Confusion, Errors, Measure, Paired, Quality
 from .loss import clipped, log_loss
 
-__all__ = ["BINS", "GRAIN", "Sums", "added", "area", "mean_loss", "pair", "place_of", "prior_loss"]
+__all__ = ["BINS", "GRAIN", "Sums", "added", "apart", "area", "difference", "mean_loss", "pair", "place_of", "prior_loss"]
 
 T = TypeVar("T")
 
 BINS = 200
 GRAIN = float(1 << 26)
+Z = 1.959963984540054
 _EDGES = [at / BINS for at in range(1, BINS)]
 
 
@@ -77,6 +78,26 @@ def pair(known: Paired, difference: float, sign: int = 1) -> Paired:
     """One more difference in loss on the same event."""
     square = round(difference * difference * GRAIN) / GRAIN
     return Paired(n=known.n + sign, sum=known.sum + sign * difference, squares=known.squares + sign * square)
+
+
+def apart(n: int, loss: float, squares: float, other: float, other_squares: float) -> Paired:
+    """The sums of two losses on the same `n` > 0 events, of which only the sums of each and of its squares are known: as if they
+    varied apart. Losses of answers to one event mostly rise together, so what is sure by these is sure."""
+    mean, spread = (loss - other) / n, squares - loss * loss / n + other_squares - other * other / n
+    return Paired(n=n, sum=loss - other, squares=max(spread, 0.0) + n * mean * mean)
+
+
+def difference(paired: Paired) -> Measure | None:
+    """The mean difference, with the 95 % interval of its standard error; None of fewer than two.
+
+    >>> difference(Paired(n=4, sum=2.0, squares=1.0)), difference(Paired(n=1, sum=2.0, squares=4.0))
+    (Measure(value=0.5, low=0.5, high=0.5), None)
+    """
+    if paired.n < 2:
+        return None
+    mean = paired.sum / paired.n
+    half = Z * sqrt(max(paired.squares / paired.n - mean**2, 0.0) / paired.n)
+    return Measure(value=mean, low=mean - half, high=mean + half)
 
 
 def added(a: T, b: T) -> T:

@@ -40,7 +40,7 @@ def test_the_newest_cohorts_are_shown_with_intervals_and_the_prior(cli: Cli, pro
     ran = cli("quality", "late", "--project", project)
     assert ran.exit_code == 0, ran.output
     lines, estimates = (part.splitlines() for part in ran.stdout.split("\n\n"))
-    assert lines[0].split() == ["scored", "from", "answers", "settled", "log", "loss", "auc", "accuracy", "first", "prior"]
+    assert lines[0].split() == ["scored", "from", "answers", "settled", "log", "loss", "auc", "first", "prior", "v1"]
     starts = sorted({cohort.start for cohort in FOUND.restated})
     assert len(lines) == 1 + min(14, len(starts)) + 1
     assert all(" ±" in line or " – " in line for line in lines[1:])
