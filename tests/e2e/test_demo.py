@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -66,16 +67,11 @@ def test_without_a_broker_commands_answer_from_the_tables_what_they_answer_from_
     monkeypatch.setattr(broker, "connected", connected)
     monkeypatch.setenv("PENSTOCK_PROJECT", "penstock.examples.flights")
     monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path))
-    for words in (
-        "quality late",
-        "quality arrived",
-        "drift show",
-        "alerts list",
-        "novelty late",
-        "report",
-        "replay late --as-served",
-    ):
+    reads = "quality late", "quality arrived", "drift show", "novelty late", "report", "replay late --as-served", "alerts list"
+    for words in reads:
         live, kept = told(Cli(), log, topics, words, monkeypatch)
+        if words == "alerts list":  # no table keeps the clock, so theirs is the time of the newest window
+            live, kept = ([re.sub(r'"stream_time":"[^"]+"', "", text) for text in texts] for texts in (live, kept))
         assert live == kept and live[1].strip(), words
 
 
