@@ -124,7 +124,7 @@ def _slices(settings: Settings, topics: Topics, records: Records) -> Slices:
     model, tables = records.model, Tables(settings.offline)
     frame = archived(tables, topics.outcomes(model.name), model.inputs, records.start, records.until)
     made = found_in(frame, quantile=model.label.quantile)
-    found = [Slice(s.where, s.rows, s.share, s.loss, s.rest, s.low, s.high, s.expected) for s in made.slices]
+    found = [Slice([*map(str, s.conditions)], s.rows, s.share, s.loss, s.rest, s.low, s.high, s.expected) for s in made.slices]
     return Slices(made.why, made.loss_is, found, made.tried)
 
 

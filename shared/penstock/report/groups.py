@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..fairness import told
-from ..pages.words import percent
-from ..records import Measure
+from ..pages.words import percent, ranged
 from ..statistics.fairness import Gap, gaps_of
 from ..statistics.groups import Groups, added_groups
 from .quality import figure, interval, measures_of
@@ -56,12 +55,12 @@ def groups(records: Records) -> Section:
 def _row(gap: Gap, wide: bool) -> tuple[str | Cell, ...]:
     shares = ("–" if share is None else f"{share:.3f}" for share in (gap.value, gap.other))
     said = Cell("wide", "warn") if wide else Cell(gap.unjudged)
-    return gap.measure.replace("_", " "), gap.group, f"{gap.n:,}", *shares, _signed(gap.gap), _times(gap.ratio), said
-
-
-def _signed(gap: Measure | None) -> str:
-    return "–" if gap is None else f"{gap.value:+.3f} ({gap.low:+.3f} to {gap.high:+.3f})"
-
-
-def _times(ratio: Measure | None) -> str:
-    return "–" if ratio is None else f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return (
+        gap.measure.replace("_", " "),
+        gap.group,
+        f"{gap.n:,}",
+        *shares,
+        ranged(gap.gap, "+.3f"),
+        ranged(gap.ratio, ".2f"),
+        said,
+    )

@@ -74,7 +74,8 @@ class Found:
 class Slice:
     """Inputs for which answers were worse than for the rest, as `frames.slices` finds them."""
 
-    where: str
+    conditions: Sequence[str]
+    """In words; all hold."""
     rows: int
     share: float
     loss: float
@@ -83,6 +84,7 @@ class Slice:
     high: float
     """Of the difference of the two."""
     expected: float | None
+    """The loss that the scores made expect; None where they are no probabilities."""
 
 
 @dataclass(frozen=True)

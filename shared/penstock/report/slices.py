@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+from ..pages.words import escape
 from .quality import figure
-from .records import Records
-from .section import Missing, Note, Section, Table
+from .records import Records, Slice
+from .section import Cell, Missing, Note, Section, Table
 
 __all__ = ["slices"]
 
-HOW = (
+KNOWN: Final = 1.1
+"""Times the expected loss, up to which a model knew how little it knew: as material as a slice is to `penstock slices`."""
+HOW: Final = (
     "Each was found in one half of the outcomes and judged on the other, with an interval that holds for all that were tried. "
     "Where the expected loss is far below the loss, the model was wrong without knowing."
 )
@@ -23,11 +28,11 @@ def slices(records: Records) -> Section:
         said = f"Not searched: {why or 'no outcomes are archived here'}."
         return Section(name, title, said, [Missing("Look where answers were worst:", fix)], "unknown")
     if not found.found:
-        return Section(name, title, f"{found.why[:1].upper()}{found.why[1:]}.", tone="good" if found.tried else "unknown")
+        return Section(name, title, f"{_begun(found.why)}.", [Note(HOW)], "good" if found.tried else "unknown")
     loss = found.loss_is.replace("_", " ")
     rows = [
         (
-            each.where,
+            Cell(_where(each), html=f'<ul class="lines">{"".join(f"<li>{escape(one)}</li>" for one in each.conditions)}</ul>'),
             f"{each.rows:,}",
             f"{each.share:.1%}",
             figure(each.loss),
@@ -39,5 +44,15 @@ def slices(records: Records) -> Section:
     ]
     heads = ("where", "answers", "share", loss, "of the rest", "worse by", "expected")
     worst = found.found[0]
-    said = f"Worst where {worst.where}: {loss} {figure(worst.loss)}, {figure(worst.rest)} elsewhere. {found.why[:1].upper()}"
-    return Section(name, title, f"{said}{found.why[1:]}.", [Table(heads, rows), Note(HOW)], "warn")
+    knew = "" if worst.expected is None else f", and {figure(worst.expected)} was expected there"
+    said = f"Worst where {_where(worst)}: {loss} {figure(worst.loss)}, {figure(worst.rest)} elsewhere{knew}. {_begun(found.why)}."
+    blind = any(each.expected is None or each.loss > KNOWN * each.expected for each in found.found)
+    return Section(name, title, said, [Table(heads, rows), Note(HOW)], "warn" if blind else "")
+
+
+def _where(found: Slice) -> str:
+    return " and ".join(found.conditions)
+
+
+def _begun(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
