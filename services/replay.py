@@ -44,6 +44,7 @@ from penstock.proof.audit import read_all
 from penstock.publish import FOREVER
 from penstock.records import Alarm, Decision, Partial, Run, Statistic
 from penstock.runtime.lane import Redelivered
+from penstock.runtime.telemetry import ENDED
 from penstock.settings import Settings
 from penstock.statistics.kinds import kind_of
 from penstock.topics import Topics
@@ -148,7 +149,8 @@ def replay(
     told: dict[str, Records] = {}
     if as_served:
         partials = _partials(settings, project, model, last)
-        first, end = partials[0].start, max(partial.end for partial in partials)
+        first = partials[0].start
+        end = max((each.end for each in partials if each.end < ENDED), default=first)  # the last window of all closes all time
         length = gcd(*(partial.end - partial.start for partial in partials))
         for policy, under in models.items():
             _countable(policy, under, length, tried.policies[policy])

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["automatic", "covered", "identified", "known", "learned", "standing"]
+__all__ = ["automatic", "covered", "covers", "identified", "known", "learned", "standing"]
 
 
 def identified(said: Quarantine) -> Quarantine:
@@ -134,3 +134,12 @@ def covered(
             inside &= sources == source_of(one.source)
         found[inside] = place
     return found
+
+
+def covers(said: Quarantine) -> str:
+    """What a quarantine covers, in words."""
+    span = " ".join(
+        f"{word} {moment:%Y-%m-%d %H:%M}" for word, moment in (("since", said.since), ("until", said.until)) if moment is not None
+    )
+    named = [said.source and f"labels of {said.source}", said.key and f"key {said.key}", span and f"events {span}"]
+    return ", ".join(each for each in named if each) or "everything"

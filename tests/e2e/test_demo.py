@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 
 import pytest
+from tests.services.cli.conftest import Cli, told
 
+from penstock.cli import broker
 from penstock.examples.flights.data import events, write
 from penstock.log import Partition
+from penstock.log.memory import MemoryLog
 from penstock.project import load
 from penstock.services.demo import missing_parts
 from penstock.services.simulate import Finished, simulate
+from penstock.settings import Settings
 from penstock.statistics.measures import auc, log_loss
 
 DAYS = 20
@@ -46,6 +53,26 @@ def topic_digest(done: Finished, topic: str) -> str:
 
 def test_every_part_of_the_loop_happens_and_the_answers_are_better() -> None:
     assert missing_parts(finished().audit) == []
+
+
+def test_without_a_broker_commands_answer_from_the_tables_what_they_answer_from_the_topics(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, topics = finished().machine.log, finished().machine.topics
+
+    @asynccontextmanager
+    async def connected(settings: Settings) -> AsyncIterator[MemoryLog]:
+        yield log
+
+    monkeypatch.setattr(broker, "connected", connected)
+    monkeypatch.setenv("PENSTOCK_PROJECT", "penstock.examples.flights")
+    monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path))
+    reads = "quality late", "quality arrived", "drift show", "novelty late", "report", "replay late --as-served", "alerts list"
+    for words in reads:
+        live, kept = told(Cli(), log, topics, words, monkeypatch)
+        if words == "alerts list":  # no table keeps the clock, so theirs is the time of the newest window
+            live, kept = ([re.sub(r'"stream_time":"[^"]+"', "", text) for text in texts] for texts in (live, kept))
+        assert live == kept and live[1].strip(), words
 
 
 def test_two_runs_take_byte_identical_decisions() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 
 import msgspec
 import pytest
@@ -12,14 +13,17 @@ from tests.unit.test_report import MODEL, RAN, found, records
 import penstock as ps
 from penstock.model import Model
 from penstock.policy import Novelty
-from penstock.records import Estimate, Group, Measure, Oddity, Quality, Unseen
+from penstock.records import Decision, Estimate, Group, Measure, Oddity, Quality, Quarantine, Reviewed, Unseen
 from penstock.report.calibration import calibration
 from penstock.report.expected import expected
 from penstock.report.groups import groups
+from penstock.report.judged import judged
 from penstock.report.quality import over_time
-from penstock.report.records import Records, Restated
+from penstock.report.records import Records, Restated, Slice, Slices
 from penstock.report.report import report_of
+from penstock.report.rollouts import starving
 from penstock.report.section import Table, words_of
+from penstock.report.slices import slices
 from penstock.report.unseen import unseen
 from penstock.report.verdict import verdict
 from penstock.segment import Segment
@@ -139,3 +143,67 @@ def test_novel_inputs_are_counted_over_windows_and_the_oddest_named() -> None:
 
 def test_a_novelty_monitor_is_declared_in_one_word() -> None:
     assert isinstance(ps.novelty(), Novelty)
+
+
+def test_slices_are_shown_with_what_the_scores_made_expect_and_blame_only_what_was_not_expected() -> None:
+    def made(expected: float) -> Records:
+        one = Slice(["amount > 3", "city is Rome"], 120, 0.1, 0.6, 0.4, 0.1, 0.3, expected)
+        return replace(records(), slices=Slices("1 slice found, worse than the rest on 1,200 answers", "log_loss", [one], 5))
+
+    knew, blind = slices(made(0.59)), slices(made(0.3))
+    assert (knew.tone, blind.tone) == ("", "warn")
+    assert (
+        "Worst where amount > 3 and city is Rome: log loss 0.6000, 0.4000 elsewhere, and 0.3000 was expected there" in blind.said
+    )
+    (table,) = tables(blind)
+    assert [words_of(cell) for cell in table.rows[0]][:3] == ["amount > 3 and city is Rome", "120", "10.0%"]
+    none = slices(replace(records(), slices=Slices("no slice found: 5 tried", "log_loss", [], 5)))
+    assert none.tone == "good" and none.said == "No slice found: 5 tried."
+    assert slices(replace(records(), unanswered="no outcomes are archived here")).tone == "unknown"
+
+
+def test_a_rollout_with_too_few_labels_to_end_in_time_is_said_to_starve() -> None:
+    model = replace(MODEL, gates=(ps.no_worse(0.01, least=200),), rollout=(ps.shadow("1d"), ps.canary(0.25, "1d")))
+    heard = records().heard
+
+    def tried(n: int, hours: float) -> str:
+        since = heard - timedelta(hours=hours)
+        evidence = {"n": n, "stage": 0, "since": since.isoformat()}
+        one = Decision(
+            id="s3", model="late", kind="shadow", version="v3", at=since, actor="registry", reason="", evidence=evidence
+        )
+        return starving(replace(records(found(decisions=[*found().decisions, one])), model=model))
+
+    assert tried(200, 6) == "" == tried(90, 6), "enough, or soon"
+    assert (
+        "v3 starves: its shadow is to last 1d, and has 10 of the 200 labels needed; at 40 a day that takes 4.8 d more"
+        in tried(10, 6)
+    )
+    assert "should be over after 1d, and has 0 of the 200 labels needed; none comes" in tried(0, 48)
+
+
+def test_people_and_their_agreement_are_told_where_answers_are_reviewed() -> None:
+    model, at = replace(MODEL, review=ps.review()), RAN.windows[1].end
+
+    def ended(number: int, *said: bool) -> Reviewed:
+        return Reviewed(
+            id=f"r{number}", prediction=f"o{number}", model="late", at=at, reviewers=["ada", "bob"][: len(said)], said=list(said),
+            state="labelled" if len(set(said)) == 1 else "contradicted", paired=len(said) == 2, label=said[0],
+        )  # fmt: skip
+
+    said = [ended(i, True, True) for i in range(20)] + [ended(20 + i, False, False) for i in range(15)]
+    said += [ended(40 + i, True, False) for i in range(5)] + [ended(50 + i, False, True) for i in range(10)]
+    section = judged(replace(Records.of("shop", model, found(reviewed=said)), model=model))
+    assert "35 answers were labelled by reviewers; agreement beyond chance is 0.40." in section.said
+    assert "Cohen 1960, 2 reviewers" in str(section.blocks)
+
+
+def test_what_is_left_out_of_fits_is_told_until_it_is_lifted() -> None:
+    at = RAN.windows[1].end
+    stands = Quarantine(id="q1", model="late", at=at, actor="ada", source="shop", reason="flipped")
+    lifted = Quarantine(id="q2", model="late", at=at, actor="bob", key="s3", lifted=at + timedelta(hours=1), lifted_by="bob")
+    section = judged(records(found(quarantines=[stands, lifted])))
+    assert section.tone == "warn" and section.said.endswith("1 quarantine stands.")
+    (table,) = tables(section)
+    assert [words_of(cell) for cell in table.rows[0]][::2] == ["labels of shop", "stands", "flipped"]
+    assert judged(records(found(quarantines=[lifted]))).said.endswith("No quarantine stands any more.")

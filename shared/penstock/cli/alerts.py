@@ -23,6 +23,8 @@ app = typer.Typer(help="Who is told of alarms, and what.", no_args_is_help=True)
 FILES: Final = "penstock.services.monitoring"
 """The package that has the folders prometheus and grafana."""
 FOLDERS: Final = ("prometheus", "grafana")
+WIDE: Final = 160
+"""Characters of evidence on a line."""
 
 
 @app.callback()
@@ -34,12 +36,14 @@ def _group() -> None:
 def listed(
     newest: Annotated[int, typer.Option("--newest", min=1, help="At most so many notices, the newest.")] = 20,
 ) -> None:
-    """Show what people were told, and which silences hold.
+    """Show what people were told and why, and which silences hold.
 
-    What a route could not deliver is in the dead letters:  penstock dlq list
+    The evidence that weighs most comes first; all of it is in --json. What a route could not deliver is in the dead letters:
+    penstock dlq list
     """
     import msgspec
 
+    from ..pages.words import cut
     from ..records import Notice
     from . import broker
 
@@ -53,14 +57,14 @@ def listed(
         return said[-newest:], [s for s in await _silences(log, topics) if s.until > now], now
 
     notices, silences, now = broker.read(settings, topics, work, f"reading {topics.notices}")
-    table = [(f"{n.alarms[0].at:%Y-%m-%d %H:%M}", n.subject, n.cause, n.state, _signals(n)) for n in notices]
+    table = [(f"{n.alarms[0].at:%Y-%m-%d %H:%M}", n.subject, n.state, _signals(n), cut(_because(n), WIDE)) for n in notices]
     quiet = [
         f"  silent  {s.subject} {s.cause} until {s.until:%Y-%m-%d %H:%M}, {s.actor}: {s.reason or 'no reason given'}".rstrip()
         for s in silences
     ]
     screen.answer(
         {"notices": notices, "silences": silences, "stream_time": now},
-        screen.rows([("at (stream)", "of", "cause", "", "alarms"), *table]) if table else [],
+        screen.rows([("at (stream)", "of", "", "alarms", "because"), *table]) if table else [],
         quiet,
     )
     if not table:
@@ -70,6 +74,13 @@ def listed(
 def _signals(notice: Notice) -> str:
     names = [alarm.signal for alarm in notice.alarms]
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _because(notice: Notice) -> str:
+    """What the first of its alarms goes by."""
+    from ..evidence import summary
+
+    return summary(notice.alarms[0].evidence)
 
 
 @command(app)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 
 from ..errors import PenstockError
+from ..pages.words import ranged
 from . import cohorts as known
 from . import groups, screen
 from .options import model_of, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..records import Measure
     from ..segment import Segment
     from ..statistics.fairness import Gap
 
@@ -83,16 +83,7 @@ def _lines(shown: _Shown) -> list[str]:
         shares = ("–" if x is None else f"{x:{form}}" for x in (gap.value, gap.other))
         said = "wide" if gap in shown.wide else gap.unjudged
         group = screen.printable(gap.group.encode())
-        cells = (*shares, _cell(gap.gap, f"+{form}"), _cell(gap.ratio, ".2f"), said)
+        cells = (*shares, ranged(gap.gap, f"+{form}"), ranged(gap.ratio, ".2f"), said)
         table.append((screen.printable(gap.name.encode()), group, f"{gap.n:,}", *cells))
     head = f"{groups.title(shown.seen, shown.segment).strip()}; against {shown.against or 'all others'}"
     return [head, *screen.rows(table)]
-
-
-def _cell(measure: Measure | None, form: str) -> str:
-    """
-    >>> from penstock.records import Measure
-    >>> _cell(Measure(value=0.5, low=0.25, high=0.75), "+.2f"), _cell(None, ".2f")
-    ('+0.50 (+0.25 to +0.75)', '–')
-    """
-    return "–" if measure is None else f"{measure.value:{form}} ({measure.low:{form}} to {measure.high:{form}})"

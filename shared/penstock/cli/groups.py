@@ -62,7 +62,7 @@ def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, new
     for each in asked[:-1]:
         for level, answers in each.items():
             before[level] = before.get(level, 0) + answers
-    groups = added_groups(*({segment.name: each} for each in levels)).get(segment.name, {})
+    groups = added_groups(*(cohort.groups for cohort in found)).get(segment.name, {})
     return Seen(found, groups, population(asked[-1], before) if asked else None)
 
 

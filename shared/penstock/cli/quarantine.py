@@ -11,7 +11,7 @@ from . import screen
 from .options import command, moment, project_settings, topics_of
 
 if TYPE_CHECKING:
-    from ..log import Log
+    from ..log import Log, Readable
     from ..records import Quarantine
     from ..topics import Topics
 
@@ -54,7 +54,7 @@ def add(
     from ..errors import PenstockError
     from ..log import Send
     from ..mistake import nearest
-    from ..quarantine import identified
+    from ..quarantine import covers, identified
     from ..records import Quarantine
     from . import broker
 
@@ -81,16 +81,17 @@ def add(
         return said
 
     said = broker.use(settings, work, f"writing to {topics.quarantines}")
-    screen.answer(said, f"{said.id}: fits of {model} after {said.at:%Y-%m-%d %H:%M} leave out {_covers(said)}")
+    screen.answer(said, f"{said.id}: fits of {model} after {said.at:%Y-%m-%d %H:%M} leave out {covers(said)}")
     screen.note(f"-> penstock quarantine lift {said.id}")
 
 
-@command(app, name="list")
+@command(app, name="list", kept=True)
 def listed(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="Only of this model.", show_default=False)] = None,
     lifted: Annotated[bool, typer.Option("--lifted", help="Those that were lifted, too.")] = False,
 ) -> None:
     """Show what is left out of fits, and since when."""
+    from ..quarantine import covers
     from . import broker
 
     settings = project_settings()
@@ -98,12 +99,12 @@ def listed(
     if model is not None:
         topics.project.model(model)
 
-    async def work(log: Log) -> list[Quarantine]:
+    async def work(log: Readable) -> list[Quarantine]:
         return await held(log, topics, model)
 
-    found = [one for one in broker.use(settings, work, f"reading {topics.quarantines}") if lifted or one.lifted is None]
+    found = [one for one in broker.read(settings, topics, work, f"reading {topics.quarantines}") if lifted or one.lifted is None]
     table = [
-        (one.id, one.model, _covers(one), f"{one.at:%Y-%m-%d %H:%M}", f"{one.lifted:%Y-%m-%d %H:%M}" if one.lifted else "-",
+        (one.id, one.model, covers(one), f"{one.at:%Y-%m-%d %H:%M}", f"{one.lifted:%Y-%m-%d %H:%M}" if one.lifted else "-",
          f"{one.actor}: {one.reason or 'no reason given'}")
         for one in found
     ]  # fmt: skip
@@ -127,6 +128,7 @@ def lift(
     from ..errors import PenstockError
     from ..log import Send
     from ..mistake import nearest
+    from ..quarantine import covers
     from . import broker
 
     settings = project_settings()
@@ -145,12 +147,10 @@ def lift(
         return said
 
     said = broker.use(settings, work, f"writing to {topics.quarantines}")
-    screen.answer(
-        said, f"{said.id} is lifted: fits of {said.model} after {said.lifted:%Y-%m-%d %H:%M} learn from {_covers(said)}"
-    )
+    screen.answer(said, f"{said.id} is lifted: fits of {said.model} after {said.lifted:%Y-%m-%d %H:%M} learn from {covers(said)}")
 
 
-async def held(log: Log, topics: Topics, model: str | None = None) -> list[Quarantine]:
+async def held(log: Readable, topics: Topics, model: str | None = None) -> list[Quarantine]:
     """The last word on each quarantine, those by alarms among them."""
     import msgspec
 
@@ -180,12 +180,3 @@ async def _now(log: Log, topics: Topics, model: str) -> datetime:
     newest = {partition: max(end - 1, begins[partition]) for partition, end in ends.items()}
     found = [msgspec.json.decode(r.value or b"", type=Statistic).end async for r in broker.records(log, newest, ends)]
     return max(found, default=datetime(1970, 1, 1, tzinfo=UTC)) + timedelta(microseconds=1)
-
-
-def _covers(said: Quarantine) -> str:
-    """What a quarantine covers, in words."""
-    span = " ".join(
-        f"{word} {moment:%Y-%m-%d %H:%M}" for word, moment in (("since", said.since), ("until", said.until)) if moment is not None
-    )
-    named = [said.source and f"labels of {said.source}", said.key and f"key {said.key}", span and f"events {span}"]
-    return ", ".join(each for each in named if each) or "everything"

@@ -16,7 +16,7 @@ from . import broker, screen
 from .options import model_of, moment, project_settings, topics_of, write_page
 
 if TYPE_CHECKING:
-    from ..report.records import Answered, Found, Records
+    from ..report.records import Answered, Found, Records, Slices
     from ..report.report import Report
     from ..settings import Settings
     from ..topics import Topics
@@ -45,9 +45,9 @@ def report(
 ) -> None:
     """Report what a model did over a period.
 
-    Quality with intervals and baselines, per version and as labels restated it, calibration, drift, alarms, labels, what moves
-    the answers, refits and rollouts, the most wrong answers. From the topics, or where no broker is, from the offline tables, as
-    single answers always are. Times are stream time; the same records give the same bytes.
+    Quality with intervals and baselines, per version and as labels restated it, calibration, groups, slices, drift, alarms,
+    labels, reviews, what moves the answers, refits and rollouts, the most wrong answers. From the topics, or where no broker is,
+    from the offline tables, as single answers always are. Times are stream time; the same records give the same bytes.
     """
     from ..report.records import Records
     from ..report.report import report_of
@@ -110,7 +110,22 @@ def _with_answers(settings: Settings, topics: Topics, records: Records) -> Recor
         found = answered_of(tables, topics, records.model.name, records.start, records.until, records.known_at)
     except PenstockError as error:
         why = str(error)
-    return dataclasses.replace(records, answered=found, unanswered="" if found else why)
+    looked = _slices(settings, topics, records) if found and found.outcomes and records.known_at is None else None
+    return dataclasses.replace(records, answered=found, unanswered="" if found else why, slices=looked)
+
+
+def _slices(settings: Settings, topics: Topics, records: Records) -> Slices:
+    """Where the answers of the period were worst."""
+    from ..frames.slices import archived
+    from ..frames.slices import slices as found_in
+    from ..offline import Tables
+    from ..report.records import Slice, Slices
+
+    model, tables = records.model, Tables(settings.offline)
+    frame = archived(tables, topics.outcomes(model.name), model.inputs, records.start, records.until)
+    made = found_in(frame, quantile=model.label.quantile)
+    found = [Slice([*map(str, s.conditions)], s.rows, s.share, s.loss, s.rest, s.low, s.high, s.expected) for s in made.slices]
+    return Slices(made.why, made.loss_is, found, made.tried)
 
 
 def _lines(made: Report) -> list[str]:

@@ -10,7 +10,9 @@ from typing import Final
 from ..pages.document import document
 from ..pages.drawing import path
 from ..pages.words import escape
+from ..report.page import tabled
 from ..report.quality import figure, interval, spoken
+from ..report.section import Table
 from .result import OF_LABELS, Raised, Result
 
 __all__ = ["page"]
@@ -140,18 +142,17 @@ def _losses(result: Result, which: int, worst: float, tall: float, kind: str) ->
 
 
 def _alarms(alarms: Sequence[Raised]) -> str:
-    lines = "".join(
-        f"<tr><td>{a.at:%Y-%m-%d %H:%M}</td><td>{'' if a.cleared is None else f'{a.cleared:%Y-%m-%d %H:%M}'}</td>"
-        f"<td>{escape(a.signal)}</td><td>{escape(a.change) if a.change else 'false' if a.false else ''}</td>"
-        f"<td>{escape(', '.join(a.inputs))}</td></tr>"
+    rows = [
+        (
+            f"{a.at:%Y-%m-%d %H:%M}",
+            "" if a.cleared is None else f"{a.cleared:%Y-%m-%d %H:%M}",
+            a.signal,
+            a.change or ("false" if a.false else ""),
+            ", ".join(a.inputs),
+        )
         for a in alarms
-    )
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("raised", "cleared", "signal", "of", "inputs"))
-    return (
-        f"<details><summary>Alarms</summary><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></details>"
-        if alarms
-        else ""
-    )
+    ]
+    return tabled(Table(("raised", "cleared", "signal", "of", "inputs"), rows, numbers=9, fold="Alarms")) if rows else ""
 
 
 _HOW: Final = (

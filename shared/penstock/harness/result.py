@@ -17,6 +17,7 @@ import msgspec
 from ..duration import DAY
 from ..event import from_micros, to_micros
 from ..records import Alarm, Decision, Measure, Quality, Run, Statistic
+from ..report.alarms import episodes
 from ..statistics.kinds import YES_NO, Kind
 from ..statistics.quality import added
 from ..value import Value
@@ -207,14 +208,9 @@ def result(
 
 def _spans(alarms: Sequence[Alarm]) -> list[tuple[Alarm, datetime | None]]:
     """Each alarm that was raised, with when it was cleared, or raised anew for another cause."""
-    open_: dict[str, Alarm] = {}
-    found: list[tuple[Alarm, datetime | None]] = []
-    for alarm in sorted(alarms, key=lambda a: a.at):
-        if alarm.state in ("raised", "cleared") and (before := open_.pop(alarm.signal, None)):
-            found.append((before, alarm.at))
-        if alarm.state == "raised":
-            open_[alarm.signal] = alarm
-    return sorted([*found, *((alarm, None) for alarm in open_.values())], key=lambda span: (span[0].at, span[0].signal))
+    told = episodes(sorted(alarms, key=lambda alarm: alarm.at))
+    spans = [(one.raised, one.end) for one in told if one.raised.state == "raised"]
+    return sorted(spans, key=lambda span: (span[0].at, span[0].signal))
 
 
 def _inputs(alarm: Alarm) -> list[str]:

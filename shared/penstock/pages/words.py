@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import html
 import math
+from typing import TYPE_CHECKING
 
-__all__ = ["cut", "escape", "percent", "short", "visible"]
+if TYPE_CHECKING:
+    from ..records import Measure
+
+__all__ = ["cut", "escape", "percent", "ranged", "short", "visible"]
 
 
 def escape(text: str) -> str:
@@ -50,6 +54,16 @@ def percent(part: int, whole: int) -> str:
     if 0.999 < share < 1:
         return "> 99.9 %"
     return f"{share:.0%}".replace("%", " %") if share in (0.0, 1.0) else f"{share:.1%}".replace("%", " %")
+
+
+def ranged(measure: Measure | None, form: str) -> str:
+    """A value with its interval.
+
+    >>> from penstock.records import Measure
+    >>> ranged(Measure(value=0.5, low=0.25, high=0.75), "+.2f"), ranged(None, ".2f")
+    ('+0.50 (+0.25 to +0.75)', '–')
+    """
+    return "–" if measure is None else f"{measure.value:{form}} ({measure.low:{form}} to {measure.high:{form}})"
 
 
 def visible(text: str) -> str:

@@ -5,7 +5,8 @@ Markdown.
     section     what a section consists of, in either form
     report      the sections in their order, and the verdict
     page        a report as HTML                  markdown    a report as Markdown
-    quality, versions, calibration, groups, expected, drifting, unseen, alarms, labels, influence, rollouts, examples, running
+    quality, versions, calibration, groups, slices, expected, drifting, unseen, alarms, labels, judged, influence, rollouts,
+    examples, running
                 the sections
 
 To add a section, write a function `Records -> Section` and put it into `report.SECTIONS`. It is pure: the same records give the

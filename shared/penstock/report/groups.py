@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ..fairness import told
-from ..pages.words import percent
-from ..records import Measure
+from ..pages.words import percent, ranged
 from ..statistics.fairness import Gap, gaps_of
 from ..statistics.groups import Groups, added_groups, measures_of
 from ..statistics.kinds import kind_of
@@ -60,12 +59,4 @@ def _row(gap: Gap, wide: bool) -> tuple[str | Cell, ...]:
     form = ".3f" if gap.scale is None else ".4g"
     shares = ("–" if share is None else f"{share:{form}}" for share in (gap.value, gap.other))
     said = Cell("wide", "warn") if wide else Cell(gap.unjudged)
-    return gap.name, gap.group, f"{gap.n:,}", *shares, _signed(gap.gap, form), _times(gap.ratio), said
-
-
-def _signed(gap: Measure | None, form: str) -> str:
-    return "–" if gap is None else f"{gap.value:+{form}} ({gap.low:+{form}} to {gap.high:+{form}})"
-
-
-def _times(ratio: Measure | None) -> str:
-    return "–" if ratio is None else f"{ratio.value:.2f} ({ratio.low:.2f} to {ratio.high:.2f})"
+    return gap.name, gap.group, f"{gap.n:,}", *shares, ranged(gap.gap, f"+{form}"), ranged(gap.ratio, ".2f"), said

@@ -11,7 +11,7 @@ from .section import Block, Cards, Cell, Drawn, Facts, Note, Section, Table, Ton
 if TYPE_CHECKING:
     from .report import Report
 
-__all__ = ["page"]
+__all__ = ["page", "tabled"]
 
 WORDS: Final[dict[Tone, str]] = {"good": "good", "warn": "look", "bad": "bad", "unknown": "unknown"}
 """What a tone is called."""
@@ -36,7 +36,7 @@ def _section(section: Section) -> str:
 
 def _block(block: Block) -> str:
     if isinstance(block, Table):
-        return _table(block)
+        return tabled(block)
     if isinstance(block, Facts):
         return facts(block.pairs)
     if isinstance(block, Drawn):
@@ -50,7 +50,9 @@ def _block(block: Block) -> str:
     return f'<p class="absent">{escape(block.what)}{fix}</p>'
 
 
-def _table(table: Table) -> str:
+def tabled(table: Table) -> str:
+    """A table as HTML."""
+
     def side(at: int) -> str:
         return ' class="n"' if at >= table.numbers else ""
 

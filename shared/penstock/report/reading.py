@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from ..event import to_micros
-from ..records import Alarm, Cohort, Decision, Partial, Run, Statistic
+from ..quarantine import automatic, known
+from ..records import Alarm, Cohort, Decision, Partial, Quarantine, Reviewed, Run, Statistic
 from .examples import MOST
 from .records import NOBODY, Answered, Found, Wrong, period_of
 
@@ -54,7 +55,10 @@ async def found_of(
         alarms=await all_of(topics.alarms, Alarm),
         runs=await all_of(topics.runs, Run),
         decisions=await all_of(topics.models, Decision),
+        reviewed=await all_of(topics.reviewed, Reviewed) if topics.project.model(model).review else [],
     )
+    said = await all_of(topics.quarantines, Quarantine)
+    found.quarantines = known(said, automatic(topics.project.model(model), found.alarms))
     first, last = map(to_micros, period_of(model, found.statistics, start, until, known_at))
     head, whole = msgspec.json.Decoder(_Head).decode, msgspec.json.Decoder(Partial).decode
     async for value in held(topics.partials):

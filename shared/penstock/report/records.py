@@ -10,12 +10,27 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from ..errors import PenstockError
-from ..records import Alarm, Cohort, Decision, Partial, Quality, Run, Statistic
+from ..records import Alarm, Cohort, Decision, Partial, Quality, Quarantine, Reviewed, Run, Statistic
 
 if TYPE_CHECKING:
     from ..model import Model
 
-__all__ = ["DAYS", "NOBODY", "SERVED", "Answered", "Found", "Records", "Restated", "Wrong", "as_known", "day", "kin", "period_of"]
+__all__ = [
+    "DAYS",
+    "NOBODY",
+    "SERVED",
+    "Answered",
+    "Found",
+    "Records",
+    "Restated",
+    "Slice",
+    "Slices",
+    "Wrong",
+    "as_known",
+    "day",
+    "kin",
+    "period_of",
+]
 
 T = TypeVar("T")
 
@@ -49,6 +64,37 @@ class Found:
     """Of all models."""
     partials: list[Partial] = field(default_factory=list)
     """Of all models."""
+    reviewed: list[Reviewed] = field(default_factory=list)
+    """Of all models."""
+    quarantines: list[Quarantine] = field(default_factory=list)
+    """Of all models, those by alarms among them."""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Inputs for which answers were worse than for the rest, as `frames.slices` finds them."""
+
+    conditions: Sequence[str]
+    """In words; all hold."""
+    rows: int
+    share: float
+    loss: float
+    rest: float
+    low: float
+    high: float
+    """Of the difference of the two."""
+    expected: float | None
+    """The loss that the scores made expect; None where they are no probabilities."""
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What was looked for and found; `why` says it in a sentence."""
+
+    why: str
+    loss_is: str
+    found: Sequence[Slice]
+    tried: int
 
 
 @dataclass(frozen=True)
@@ -94,11 +140,15 @@ class Records:
     runs: Sequence[Run]
     decisions: Sequence[Decision]
     partials: Sequence[Partial]
+    reviewed: Sequence[Reviewed] = ()
+    quarantines: Sequence[Quarantine] = ()
     heard: datetime
     """The end of the newest window that was closed by then: what came later is not in here."""
     answered: Answered | None = None
     unanswered: str = ""
     """Why there are no archived answers."""
+    slices: Slices | None = None
+    """What was found in archived answers; None where `unanswered` or `known_at` says why."""
     later: Sequence[Statistic] = ()
     """Windows after the period, in which labels of its answers became known."""
     told: datetime | None = None
@@ -136,6 +186,8 @@ class Records:
             alarms=_ours(found.alarms, model.name, now),
             runs=_ours(found.runs, model.name, now),
             decisions=_ours(found.decisions, model.name, now),
+            reviewed=_ours(found.reviewed, model.name, now),
+            quarantines=_ours(found.quarantines, model.name, now),
             partials=[
                 p
                 for p in {(p.model, p.start, p.shard, p.part): p for p in found.partials}.values()

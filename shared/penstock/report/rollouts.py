@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from ..duration import DAY, spoken
 from ..picture import cause_of
 from ..records import Decision, Run
 from .records import Records, day
@@ -38,12 +39,45 @@ def rollouts(records: Records) -> Section:
         blocks.append(Note(f"Beside them an online learner was brought up to date {snapshots} times."))
     if not told and not snapshots:
         blocks.append(Missing("Nothing was fitted or decided.", "penstock status" if not records.champion else ""))
+    waits = starving(records)
     ups = [d for d in decisions if d.kind == "champion"]
     back = sum(d.kind == "rolled_back" or bool(d.evidence.get("rolled_back")) for d in decisions)
     said = f"{_count(len(fits), 'full refit')}, {_count(len(ups), 'version')} took charge" + (
         f", {back} rolled back" if back else ""
     )
-    return Section("rollouts", title, f"{said}; {records.champion or 'none'} is in charge.", blocks, "warn" if back else "")
+    said += f"; {records.champion or 'none'} is in charge." + (f" {waits}" if waits else "")
+    return Section("rollouts", title, said, blocks, "warn" if back or waits else "")
+
+
+def starving(records: Records) -> str:
+    """That the rollout under way has too few labels to end in time, as a sentence; "" where it has enough, or there is none."""
+    last = {d.version: d for d in records.decisions if d.kind != "snapshot"}
+    trying = [d for d in last.values() if d.kind in ("shadow", "canary")]
+    model, end = records.model, records.heard if records.told is None else min(records.told, records.heard)
+    if not trying or not model.rollout:
+        return ""
+    one = max(trying, key=lambda d: d.at)
+    n, stage, began = one.evidence.get("n", 0), one.evidence.get("stage", 0), one.evidence.get("since")
+    lasts = model.rollout[min(stage, len(model.rollout) - 1)].lasts
+    needed = max((gate.least for gate in model.gates), default=1)
+    since = datetime.fromisoformat(str(began)) if began else one.at
+    gone = (end - since).total_seconds() * 1e6
+    due = gone >= lasts
+    if n >= needed or gone <= 0 or (not due and n / gone * lasts >= needed):
+        return ""
+    word = "should be over after" if due else "is to last"
+    rate = n / gone * DAY
+    more = f"at {rate:,.3g} a day that takes {spoken_days((needed - n) / rate)} more" if rate else "none comes"
+    what = f"The rollout of {one.version} starves: its {one.kind} {word} {spoken(lasts)}"
+    return f"{what}, and has {n:,} of the {needed:,} labels needed; {more}; with too few it is given up."
+
+
+def spoken_days(days: float) -> str:
+    """
+    >>> spoken_days(0.2), spoken_days(1.04), spoken_days(400)
+    ('5 h', '1 d', '400 d')
+    """
+    return f"{24 * days:.2g} h" if days < 1 else f"{days:.3g} d" if days >= 100 else f"{days:.2g} d"
 
 
 def _rank(kind: str) -> int:

@@ -17,7 +17,7 @@ from ..review import drawn
 from ..statistics.agreement import Agreement, Pair, agreement
 from ..topics import Topics
 
-__all__ = ["Panel", "key_of", "usefulness"]
+__all__ = ["Panel", "key_of", "pair_of", "usefulness"]
 
 PAIRS: Final = 10_000
 """Answers that were given to two, the newest, of which agreement is measured."""
@@ -35,6 +35,14 @@ def usefulness(queued: Queued) -> tuple[int, int, int, float, float]:
 def key_of(model: str, prediction: str) -> bytes:
     """The key of an answer in the queue."""
     return f"{prediction}/{model}".encode()
+
+
+def pair_of(said: Reviewed) -> Pair | None:
+    """What two said who were asked on purpose; None of any other end of a review."""
+    if said.state != "contradicted" and not (said.state == "labelled" and said.paired and len(said.said) == 2):
+        return None
+    first, second = zip(said.reviewers, said.said, strict=True)
+    return first, second
 
 
 class Panel:
@@ -103,9 +111,8 @@ class Panel:
             del self._known[next(iter(self._known))]
         self.ends[said.model][said.state] += 1
         self.newest.append(said)
-        if said.state == "contradicted" or (said.state == "labelled" and said.paired and len(said.said) == 2):
-            first, second = zip(said.reviewers, said.said, strict=True)
-            self._pairs[said.model].append((first, second))
+        if pair := pair_of(said):
+            self._pairs[said.model].append(pair)
 
     def waiting(self, model: str = "", by: str = "") -> list[Queued]:
         """What waits of a model (empty: of all), the most useful first; without what `by` may not decide."""

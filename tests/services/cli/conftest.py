@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Callable
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.services.crew import settle
 from typer.testing import CliRunner, Result
 
 from penstock.cli import app, broker, screen
 from penstock.log import Log
 from penstock.log.memory import MemoryLog
+from penstock.services.feature_store.archive import Archive
+from penstock.settings import Settings
+from penstock.topics import Topics
 
 
 class Cli:
@@ -62,6 +67,25 @@ def log(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
 
     monkeypatch.setattr(broker, "connected", connected)
     return kept
+
+
+def told(cli: Cli, log: MemoryLog, topics: Topics, words: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
+    """What a command prints, for people and for programs, from the log as from a broker; and from tables archived of that log."""
+    settings = Settings()
+
+    async def archive() -> None:
+        for whole in (False, True):
+            await settle(Archive(topics, log, settings.offline, whole=whole))
+
+    asyncio.run(archive())
+    monkeypatch.setattr(broker, "servers", lambda settings: ("memory", ""))
+    forms = [words.split(), [*words.split(), "--json"]]
+    live, kept = [cli(*form) for form in forms], [cli(*form, "--tables") for form in forms]
+    assert [ran.exit_code for ran in live + kept] == [0] * 4, [ran.output for ran in live + kept]
+    assert all(
+        "from the tables" in ran.stderr and "from the tables" not in was.stderr for ran, was in zip(kept, live, strict=True)
+    )
+    return [ran.stdout for ran in live], [ran.stdout for ran in kept]
 
 
 @pytest.fixture

@@ -19,6 +19,8 @@ from penstock.publish import FOREVER
 from penstock.records import Alarm, Clock, Notice
 from penstock.topics import Topics
 
+from .conftest import told
+
 if TYPE_CHECKING:
     from tests.services.cli.conftest import Cli
 
@@ -57,6 +59,18 @@ def test_a_silence_is_as_long_as_said_in_the_time_of_the_stream_shown_while_it_h
     cli("alerts", "silence", "arrived", "--for", "1h", "--cause", "quality")
     said(log, *closed(to_micros(NOON + timedelta(hours=2))))
     assert cli.json("alerts", "list")["silences"] == []
+
+
+def test_without_a_broker_the_tables_say_what_was_told_and_what_is_silent(
+    cli: Cli, log: MemoryLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notice = Send(TOPICS.notices, b"late/drift", msgspec.json.encode(NOTICE))
+    said(log, *closed(FOREVER), Send(TOPICS.alarms, b"late", msgspec.json.encode(ALARM)), notice)
+    cli("alerts", "silence", "late", "--for", "1h")
+    cli("alerts", "silence", "arrived", "--for", "1h")
+    cli("alerts", "silence", "arrived", "--end")
+    live, kept = told(cli, log, TOPICS, "alerts list", monkeypatch)
+    assert live == kept and "silent  late" in live[0] and "silent  arrived" not in live[0]
 
 
 def test_of_a_stream_that_has_ended_the_newest_alarm_says_the_time(cli: Cli, log: MemoryLog) -> None:

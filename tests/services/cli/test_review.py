@@ -16,6 +16,8 @@ from penstock.review import drawn
 from penstock.services.monitoring.service import lanes
 from penstock.store.memory import MemoryStore
 
+from .conftest import told
+
 if TYPE_CHECKING:
     from tests.services.cli.conftest import Cli
 
@@ -75,6 +77,19 @@ def test_from_a_flag_to_the_label_and_what_came_of_it(cli: Cli, ward: Ward) -> N
     assert "labelled no" in cli("review", "show", "s1").output
     late = cli("review", "decide", "s1", "--says", "yes", "--by", "cyd")
     assert late.exit_code == 1 and "was decided already" in late.output and "penstock review show s1" in late.output
+
+
+def test_without_a_broker_the_tables_say_what_waits_and_what_ended(cli: Cli, ward: Ward, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("s1", "s2", "s3"):
+        cli("flag", name, "--says", "no", "--by", "nurse")
+    ward.work()
+    for name, by in (("s1", "ada"), ("s1", "bob")):
+        cli("review", "decide", name, "--says", "no", "--by", by)
+        ward.work()
+    for words in ("review list", "review agreement"):
+        live, kept = told(cli, ward.log, TOPICS, words, monkeypatch)
+        assert live == kept and live[0].strip()
+    assert "s1" not in [row["prediction"] for row in cli.json("review", "list", "--tables")], "it no longer waits"
 
 
 def test_what_somebody_says_of_an_answer_steers_no_terminal(cli: Cli, ward: Ward) -> None:
