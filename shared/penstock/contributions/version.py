@@ -48,8 +48,8 @@ class Explanation(msgspec.Struct, frozen=True):
 
 
 def explainer_of(artefacts: Artefacts, candidate: Candidate, score: Score | None = None, plan: Plan = NOTHING) -> Explainer:
-    """What explains the answers of a version, over `candidate.inputs`. `score` is the version's own where it is open already, else
-    it is opened, with the functions of `plan` around it.
+    """What explains the answers of a version, over `candidate.inputs`. `score` is the version's own where it is open already;
+    else it is opened, with the functions of `plan` around it.
 
     Unreachable when its file cannot be read now; PenstockError where it has none, or it is not what the record says.
     """
