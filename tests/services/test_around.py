@@ -50,9 +50,11 @@ def tailored(tmp_path_factory: pytest.TempPathFactory) -> Tailor:
     return Tailor(tmp_path_factory.mktemp("tailored") / "models")
 
 
-@pytest.fixture(autouse=True)
-def brief(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(around, "BOUNDS", Bounds(seconds=1.0))
+@pytest.fixture(scope="module", autouse=True)
+def brief() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(around, "BOUNDS", Bounds(seconds=1.0))
+        yield
 
 
 def said(tailored: Tailor, **changes: Any) -> Send:
@@ -67,7 +69,7 @@ class Stream:
         self.sessions = Sessions(tailored.artefacts, self.meters)
         self.shard = ScoringShard(Topics(project, 1), 0, self.sessions, self.meters, ["feature_store.0"])
         self.shard.open(Saved())
-        self._next = {MODELS: 0, CLOCK: 0, ROWS: 0}
+        self._next, self._flights = {MODELS: 0, CLOCK: 0, ROWS: 0}, 0
         self.take(said(tailored, **changes))
 
     def take(self, *sends: Send) -> list[Send]:
@@ -80,11 +82,16 @@ class Stream:
         effects = self.shard.step([])
         return [] if effects is None else effects.sends
 
+    def flights(self, many: int, **changes: Any) -> list[Send]:
+        """The next flights, which nobody has asked about yet."""
+        self._flights += many
+        return [flight(n, **changes) for n in range(self._flights - many, self._flights)]
+
     def close(self) -> None:
         self.sessions.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def stream(tailored: Tailor) -> Iterator[Stream]:
     found = Stream(tailored)
     yield found
@@ -136,7 +143,7 @@ class TestEveryWay:
     """The stream, requests about events, tensors, batches, and a process of one's own."""
 
     def test_gives_the_same_bits_and_those_of_plain_calls(self, tailored: Tailor, stream: Stream, tmp_path: Path) -> None:
-        sent = [flight(n) for n in range(200)]
+        sent = stream.flights(200)
         rows = [inputs_of(one) for one in sent]
         streamed = [p.score for some in (sent[:1], sent[1:8], sent[8:]) for p in answers(stream.take(*some))]
         data = data_of(tailored)
@@ -191,7 +198,6 @@ SAYS = {
     HANGS: ("failed", "cut did not answer within 1 s"),
     DIES: ("failed", "cut died of these values: its process was killed by SIGKILL"),
     INFINITE: ("failed", "cut gave an infinite value"),
-    EMPTY: ("failed", "the model gives no score for what cut makes of this row"),
     -20_000.0: ("schema", "cut: no flight is that short"),
 }
 
@@ -199,46 +205,49 @@ SAYS = {
 class TestOnTheStream:
     @pytest.mark.parametrize("distance", SAYS)
     def test_a_row_of_which_nothing_is_made_is_a_dead_letter_in_words(self, stream: Stream, distance: float) -> None:
-        sends = stream.take(*[flight(n, **({"distance": distance} if n == 5 else {})) for n in range(12)])
-        letters = [send for send in sends if send.topic.endswith(".dlq")]
-        assert [(cause_of(send.headers)["dlq.reason"], cause_of(send.headers)["dlq.error"]) for send in letters] == [
-            SAYS[distance]
-        ]
-        assert letters[0].value == flight(5, distance=distance).value
-        late_, long_ = answers(sends), answers(sends, "long")
-        assert [found.id for found in late_] == [f"f{n}" for n in range(12) if n != 5]
-        assert {found.version for found in late_} == {"v1"}
-        assert len(long_) == 12, "the other model has no function"
-        assert stream.take(flight(20)), "and it goes on"
+        before, bad, after = stream.flights(5), stream.flights(1, distance=distance), stream.flights(6)
+        sends = stream.take(*before, *bad, *after)
+        (letter,) = [send for send in sends if send.topic.endswith(".dlq")]
+        cause = cause_of(letter.headers)
+        assert (cause["dlq.reason"], cause["dlq.error"]) == SAYS[distance]
+        assert letter.value == bad[0].value
+        mine, others = answers(sends), answers(sends, "long")
+        assert [found.id.encode() for found in mine] == [json.loads(s.value or b"")["id"].encode() for s in (*before, *after)]
+        assert {found.version for found in mine} == {"v1"}
+        assert len(others) == 12, "the other model has no function"
+
+    def test_nan_is_a_missing_value_to_the_learner(self, stream: Stream) -> None:
+        assert answers(stream.take(*stream.flights(1, distance=EMPTY)))[0].version == "v1"
 
     def test_a_dead_letter_that_is_sent_again_is_answered_where_the_function_takes_it_now(
         self, tailored: Tailor, stream: Stream
     ) -> None:
-        sends = stream.take(flight(5, distance=-20_000.0))
+        bad = stream.flights(1, distance=-20_000.0)
+        sends = stream.take(*bad)
         (letter,) = [send for send in sends if send.topic.endswith(".dlq")]
         again = revived(ROWS, 0, letter.key, letter.value, letter.headers)
         assert answers(stream.take(again)) == [], "it is a dead letter again"
         project = other(before=tailor.short)
         codes = tailored.codes | {"before": Code(name="short", sha256=project.models[0].codes["short"])}
         repaired = Stream(tailored, project, codes=codes)
-        assert [found.id for found in answers(repaired.take(again))] == ["f5"]
+        assert [found.id for found in answers(repaired.take(again))] == [json.loads(bad[0].value or b"")["id"]]
         repaired.close()
 
     def test_where_all_rows_hang_it_takes_the_time_of_a_few_and_loses_none(self, stream: Stream) -> None:
         began = time.monotonic()
-        sends = stream.take(*[flight(n, distance=HANGS) for n in range(60)])
+        sends = stream.take(*stream.flights(60, distance=HANGS))
         letters = [cause_of(send.headers)["dlq.error"] for send in sends if send.topic.endswith(".dlq")]
         assert len(letters) == 60 and answers(sends) == []
         assert len([told for told in letters if "was not asked about this row: it has just hung or died 4 times" in told]) == 57
         assert time.monotonic() - began < 30
-        assert len(answers(stream.take(*[flight(n) for n in range(100, 110)]))) == 10
+        assert len(answers(stream.take(*stream.flights(10)))) == 10
 
     def test_a_process_that_is_killed_is_missed_by_no_row(self, stream: Stream) -> None:
-        for first in (0, 10, 20):
+        for _ in range(2):
             (functions,) = stream.sessions._functions.values()
             for function in functions._open.values():
                 os.kill(function.pid or 0, signal.SIGKILL)
-            sends = stream.take(*[flight(n) for n in range(first, first + 10)])
+            sends = stream.take(*stream.flights(10))
             assert [found.version for found in answers(sends)] == ["v1"] * 10
 
     def test_a_batch_is_one_message_for_each_function(self, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,14 +258,14 @@ class TestOnTheStream:
             return ask(self, *of)
 
         monkeypatch.setattr(around.Function, "run", counted)
-        stream.take(*[flight(n) for n in range(1000)])
+        stream.take(*stream.flights(1000))
         assert calls == ["cut", "hold"]
 
     def test_a_score_that_is_no_probability_is_no_answer(self, tailored: Tailor) -> None:
         project = other(before=tailor.cut, after=tailor.double)
         codes = tailored.codes | {"after": Code(name="double", sha256=project.models[0].codes["double"])}
         stream = Stream(tailored, project, codes=codes)
-        sends = stream.take(*[flight(n) for n in range(40)])
+        sends = stream.take(*stream.flights(40))
         letters = [cause_of(send.headers)["dlq.error"] for send in sends if send.topic.endswith(".dlq")]
         assert 0 < len(letters) < 40 and len(answers(sends)) == 40 - len(letters)
         assert all(told.startswith("double gave 1.") and told.endswith("which is not a probability") for told in letters)
