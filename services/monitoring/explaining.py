@@ -23,6 +23,7 @@ from penstock.contributions.version import explainer_of
 from penstock.errors import PenstockError
 from penstock.inputs import InputsDecoder
 from penstock.records import Candidate, Contributed
+from penstock.scoring.around import NOTHING, Plan
 from penstock.statistics.quality import GRAIN
 
 __all__ = ["Explaining", "drawn"]
@@ -41,20 +42,20 @@ def drawn(model: str, id_: str, share: float) -> bool:
 class Explaining:
     """One version. Its explainer is opened when a first answer is to be explained; where that fails it is said once."""
 
-    def __init__(self, artefacts: Artefacts, candidate: Candidate) -> None:
-        self._artefacts, self._candidate = artefacts, msgspec.structs.replace(candidate, edges={}, reference={})
+    def __init__(self, artefacts: Artefacts, candidate: Candidate, plan: Plan = NOTHING) -> None:
+        self._plan, self._artefacts, self._candidate = plan, artefacts, msgspec.structs.replace(candidate, edges={}, reference={})
         self._decoder = InputsDecoder(candidate.inputs)
         self._explainer: Explainer | Classes | None = None
         self._failed = False
 
     def sums(self, rows: Sequence[Any]) -> Contributed | None:
         """Of answers, by their inputs still as JSON; without those that have no finite contributions (a linear model of a missing
-        value). None where none can be explained."""
+        value, or functions that do not take a mix of rows). None where none can be explained."""
         if self._failed:
             return None
         try:
             if self._explainer is None:
-                self._explainer = explainer_of(self._artefacts, self._candidate)
+                self._explainer = explainer_of(self._artefacts, self._candidate, plan=self._plan)
             matrix, readable = self._decoder.readable(rows)
             if not readable:
                 return None

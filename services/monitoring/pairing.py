@@ -24,6 +24,7 @@ from penstock.runtime.deadletter import dead_letter
 from penstock.runtime.lane import Effects
 from penstock.runtime.merge import NEVER
 from penstock.runtime.outbox import Said
+from penstock.scoring.around import Plan
 from penstock.statistics.hours import Hours
 from penstock.statistics.segmented import Segmented
 from penstock.store import Change, Saved
@@ -57,7 +58,7 @@ class PairingShard:
         self._topics, self._now, self._artefacts = topics, 0.0, artefacts
         self._elsewhere = {event.topic for hop in topics.project.topology.hops for event in hop.direct}
         """Label events that a view takes, too: the feature store dead-letters those."""
-        self._explained = {model.name for model in models if model.explain}
+        self._explained = {model.name: Plan.of(model) for model in models if model.explain}
         self._sends: list[Send] = []
         self._said = Said()
         self._books = {model.name: Book(model, topics, number, self._sends) for model in models}
@@ -201,7 +202,8 @@ class PairingShard:
     def _explain(self, candidate: Candidate) -> None:
         """Be ready to explain a version's answers."""
         if candidate.model in self._explained and self._artefacts is not None:
-            self._books[candidate.model].explaining.setdefault(candidate.version, Explaining(self._artefacts, candidate))
+            explaining = Explaining(self._artefacts, candidate, self._explained[candidate.model])
+            self._books[candidate.model].explaining.setdefault(candidate.version, explaining)
 
     def _learn(self, name: str, version: str, binner: Binner | None) -> None:
         """What was known of a removed version stays: answers of it may still be read."""

@@ -68,7 +68,7 @@ def _offer(seats: Seats, candidate: Candidate) -> None:
     version, running = candidate.version, seats.state.get(CHALLENGER)
     if version in seats.state:
         return
-    if wrong := _not_finite(candidate):
+    if wrong := _not_finite(candidate) or seats.strange(candidate):
         seats.put(version, seats.decision("rejected", version, wrong, candidate))
     elif CHAMPION not in seats.state:
         seats.promote(candidate, "first")

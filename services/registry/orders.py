@@ -66,7 +66,7 @@ def _refusal(seats: Seats, command: Command) -> str:
         return f"{version} is the champion already"
     if version not in state or state[version].candidate is None or version.startswith(ONLINE):
         return f"{version} is not a version of {seats.model.name} that can be in charge"
-    return ""
+    return seats.strange(state[version].candidate)
 
 
 def _target(seats: Seats, command: Command) -> str:

@@ -49,6 +49,15 @@ class Seats:
             return
         self.changes.append((key, decision))
 
+    def strange(self, candidate: Candidate) -> str:
+        """Why nobody can serve it: it was fitted with a function that the project does not have, or whose code is another."""
+        for role, code in candidate.functions.items():
+            now = self.model.codes.get(code.name)
+            if now != code.sha256:
+                is_now = f"is {now[:12]} now" if now else "is gone"
+                return f"fitted with the function {code.name} {role} the model, of code {code.sha256[:12]}, which {is_now}"
+        return ""
+
     def seat(self, alias: str, decision: Decision) -> None:
         """Put the version of a decision into a seat."""
         self.put(alias, decision)

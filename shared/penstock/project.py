@@ -67,6 +67,8 @@ class Project:
         with together():
             for chain, links in self.chains.items():
                 self._see(chain, links)
+            for model in models:
+                _ = (model.before or model.after) and model.codes  # as it was loaded: a file may change later
             if not _NAME.fullmatch(name):
                 mistake(f"{name!r} is not a project name", "topics begin with it: lower-case letters, digits, - and _")
             if not reads:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..contributions.version import Explanation
     from ..log import Log
     from ..records import Candidate, Prediction
+    from ..scoring.around import Plan
     from ..settings import Settings
     from ..topics import Topics
 
@@ -45,6 +46,7 @@ def explain(
     The answer is looked for on the predictions topic, then in the offline tables.
     """
     from ..artefact import Artefacts
+    from ..scoring.around import Plan
 
     settings = project_settings()
     topics = topics_of(settings)
@@ -62,7 +64,8 @@ def explain(
             "give the id of an event that was scored, as in its record or in the answer over HTTP",
         )
     artefacts = Artefacts(settings.data / "models")
-    shown = [(answer, *_explained(artefacts, answer, versions)) for answer, versions in answers]
+    plans = {model.name: Plan.of(model) for model in topics.project.models}
+    shown = [(answer, *_explained(artefacts, answer, versions, plans[answer.model])) for answer, versions in answers]
     value = [
         {"prediction": answer, "explanations": explanations, "unexplained": unexplained}
         for answer, explanations, unexplained in shown
@@ -129,7 +132,7 @@ async def _versions(log: Log, topics: Topics, answer: Prediction) -> dict[str, C
 
 
 def _explained(
-    artefacts: Artefacts, answer: Prediction, versions: dict[str, Candidate]
+    artefacts: Artefacts, answer: Prediction, versions: dict[str, Candidate], plan: Plan
 ) -> tuple[list[Explanation], dict[str, str]]:
     """Each version that counted, the weightiest first; and why of those that cannot be explained."""
     import msgspec
@@ -150,7 +153,7 @@ def _explained(
             row = [None if (value := inputs.get(name)) is None else float(value) for name in candidate.inputs]
             try:
                 named = answer.answer or ""
-                explainer = explainer_of(artefacts, candidate)
+                explainer = explainer_of(artefacts, candidate, plan=plan)
                 explanations.append(explained(explainer, version, candidate.inputs, row, candidate.classes, named))
             except PenstockError as error:
                 unexplained[version] = str(error)

@@ -32,6 +32,8 @@ from .signature import Array
 
 __all__ = ["NOTHING", "Around", "Functions", "Plan", "Score", "Surrounded", "Unanswered"]
 
+BOUNDS: Final = Bounds()
+"""Of every function around a model."""
 TOGETHER: Final = 4096
 """Rows of a message: with 100 inputs 3 MiB. More are no faster, and all of them have to be done within the seconds of a call."""
 COSTLY: Final = 4
@@ -85,8 +87,8 @@ NOTHING: Final = Plan()
 class Functions:
     """The processes of a model's functions, each opened when a version first needs it. Safe to share between threads."""
 
-    def __init__(self, plan: Plan, bounds: Bounds = Bounds()) -> None:
-        self._plan, self._bounds = plan, bounds
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
         self._open: dict[str, Function] = {}
         self._turn = threading.Lock()
 
@@ -127,7 +129,7 @@ class Functions:
         with self._turn:
             if name not in self._open:
                 place = next(place for place in self._plan.places if place.name == name)
-                self._open[name] = Function(Path(place.file), name, self._bounds, place.module)
+                self._open[name] = Function(Path(place.file), name, BOUNDS, place.module)
             return self._open[name]
 
 

@@ -36,6 +36,8 @@ _PASSED: Final = ("PATH", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "LANG", "LC_A
 """What a function's process sees of our environment: where Python packages are, and how to write. No passwords."""
 LOOK: Final = 0.2
 """Seconds between two looks whether opening is still wanted."""
+SILENT: Final = 10.0
+"""Seconds in which the same failure is logged once."""
 _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """As models run: small arrays gain nothing from more, and each thread takes address space."""
 
@@ -76,6 +78,7 @@ class Function:
         path = [os.path.abspath(place) for place in sys.path]
         self._source = Source(str(file.absolute()), module or file.stem, path, name, text, bounds.memory, bounds.seconds)
         self._turn, self._logger = threading.Lock(), structlog.get_logger()
+        self._told = "", -SILENT
         self._worker: _Worker | None = _Worker(self._source, bounds, ending)
         self.signature, self.code = self._worker.signature, self._worker.code
 
@@ -132,12 +135,18 @@ class Function:
             worker = self._worker = _Worker(self._source, self._bounds)
         except (PenstockError, OSError) as error:
             raise self._failed(Fault(f"{self.name} cannot be started again; the server's log says why", str(error))) from None
+        if worker.code != self.code:  # a module beside its file has changed
+            self._end()
+            raise self._failed(Fault(f"the code of {self.name} has changed since it was opened; start the server again"))
         self._logger.info("function started again", function=self.name, pid=worker.pid)
         return worker
 
     def _failed(self, fault: Message) -> FunctionFailed:
         assert isinstance(fault, Fault), fault
-        self._logger.error("function failed", function=self.name, cause=fault.what, traceback=fault.traceback)
+        cause, at = self._told
+        if fault.what != cause or time.monotonic() > at + SILENT:  # a function that fails does so for every row
+            self._logger.error("function failed", function=self.name, cause=fault.what, traceback=fault.traceback)
+            self._told = fault.what, time.monotonic()
         return FunctionFailed(fault.what)
 
     def _end(self) -> str:

@@ -1,0 +1,387 @@
+"""Functions around a model of the loop: the same by every way to a score, and whatever one of them does, no row is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+from tests.services import tailor
+from tests.services.air import CLOCK, EVENT, MODELS, ROWS, TOPICS, Door, World, answers, batch, flight, talking
+from tests.services.seams import DIES, EMPTY, HANGS, INFINITE, RAISES
+from tests.services.tailor import PROJECT, Tailor, late, other
+
+import penstock as ps
+from penstock.contributions.version import explained, explainer_of
+from penstock.errors import PenstockError
+from penstock.log import Send
+from penstock.project import Project
+from penstock.records import Code, Row
+from penstock.runtime.deadletter import cause_of, revived
+from penstock.scoring import around, bulk
+from penstock.scoring.around import Functions, Plan
+from penstock.scoring.bulk import Job
+from penstock.scoring.decisions import keep
+from penstock.scoring.files import file_of
+from penstock.scoring.process import Bounds
+from penstock.scoring.scorers import opened
+from penstock.scoring.sinks import sink_of
+from penstock.services.inference.gateway.api import gateway
+from penstock.services.inference.meters import Meters
+from penstock.services.inference.sessions import Sessions
+from penstock.services.inference.shard import ScoringShard
+from penstock.store import Saved
+from penstock.topics import Topics
+
+
+@pytest.fixture(scope="module")
+def tailored(tmp_path_factory: pytest.TempPathFactory) -> Tailor:
+    return Tailor(tmp_path_factory.mktemp("tailored") / "models")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def brief() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(around, "BOUNDS", Bounds(seconds=1.0))
+        yield
+
+
+def said(tailored: Tailor, **changes: Any) -> Send:
+    return Send(TOPICS.models, b"late/champion", msgspec.json.encode(tailored.decision(**changes)))
+
+
+class Stream:
+    """The shard of the stream, with a version on duty."""
+
+    def __init__(self, tailored: Tailor, project: Project = PROJECT, **changes: Any) -> None:
+        self.meters = Meters()
+        self.sessions = Sessions(tailored.artefacts, self.meters)
+        self.shard = ScoringShard(Topics(project, 1), 0, self.sessions, self.meters, ["feature_store.0"])
+        self.shard.open(Saved())
+        self._next, self._flights = {MODELS: 0, CLOCK: 0, ROWS: 0}, 0
+        self.take(said(tailored, **changes))
+
+    def take(self, *sends: Send) -> list[Send]:
+        batches = []
+        for place in (MODELS, ROWS):
+            if mine := [send for send in sends if send.topic == place.topic]:
+                batches.append(batch(place, self._next[place], mine))
+                self._next[place] += len(mine)
+        self.shard.take(batches, 0.0)
+        effects = self.shard.step([])
+        return [] if effects is None else effects.sends
+
+    def flights(self, many: int, **changes: Any) -> list[Send]:
+        """The next flights, which nobody has asked about yet."""
+        self._flights += many
+        return [flight(n, **changes) for n in range(self._flights - many, self._flights)]
+
+    def close(self) -> None:
+        self.sessions.close()
+
+
+@pytest.fixture(scope="module")
+def stream(tailored: Tailor) -> Iterator[Stream]:
+    found = Stream(tailored)
+    yield found
+    found.close()
+
+
+def inputs_of(sent: Send) -> dict[str, float | None]:
+    row = msgspec.json.decode(sent.value or b"", type=Row)
+    event, features = json.loads(bytes(row.event)), json.loads(bytes(row.features))
+    return {n: features[n] if n in features else event.get(n.partition(".")[2]) for n in late.inputs}
+
+
+def matrix(rows: Sequence[dict[str, float | None]]) -> Any:
+    return np.array([[np.nan if v is None else float(v) for v in row.values()] for row in rows], np.float32)
+
+
+def data_of(tailored: Tailor, **changes: Any) -> Path:
+    """A data folder in which a run in one process left the decision."""
+    decided = said(tailored, **changes)
+    keep(tailored.artefacts.root, TOPICS.models, {decided.key or b"": decided.value or b""})
+    return tailored.artefacts.root.parent
+
+
+def door(tailored: Tailor, talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Door:
+    """A gateway of the project with functions."""
+    world: Any = World.__new__(World)
+    world.artefacts = tailored.artefacts
+    found = Door(world)
+
+    async def whole() -> None:
+        app = gateway(Topics(PROJECT, 1), found.log, found.sessions, found.meters, found.look)
+        await found.log.create(TOPICS.all())
+        await found.log.send([said(tailored)])
+        async with talking(app) as client, asyncio.timeout(60):
+            while (await client.get("/v2/models/late/ready")).status_code != 200:
+                await asyncio.sleep(0.01)
+            await talk(client)
+
+    asyncio.run(whole())
+    found.sessions.close()
+    return found
+
+
+def event(n: int, **changes: Any) -> dict[str, Any]:
+    return {**EVENT, "flight": f"e{n}", **changes}
+
+
+class TestEveryWay:
+    """The stream, requests about events, tensors, batches, and a process of one's own."""
+
+    def test_gives_the_same_bits_and_those_of_plain_calls(self, tailored: Tailor, stream: Stream, tmp_path: Path) -> None:
+        sent = stream.flights(200)
+        rows = [inputs_of(one) for one in sent]
+        streamed = [p.score for some in (sent[:1], sent[1:8], sent[8:]) for p in answers(stream.take(*some))]
+        data = data_of(tailored)
+        with ps.load_model("late", project=PROJECT, data=data) as model:
+            together, alone = model.predict(rows), [float(model.predict([row])[0]) for row in rows[:30]]
+            framed = model.predict(pd.DataFrame(rows))
+            versions = model._versions
+            file = tmp_path / "rows.jsonl"
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            job = Job.of(versions.charge(), versions.artefacts, file_of(file, versions.model), PROJECT)
+        sink = sink_of(str(tmp_path / "scores"), job.id, job.lineage)
+        assert bulk.run(job, sink).bad == 0
+        table = pa.Table.from_batches(list(sink.batches(None)))
+        assert together.tolist() == framed.tolist() == streamed == table["score"].to_pylist()
+        assert alone == streamed[:30]
+        assert self.over_http(tailored, rows[:30]) == streamed[:30]
+        assert streamed == pytest.approx(tailored.answer(matrix(rows)).tolist(), abs=1e-6)
+        assert {0.05, 0.9, 0.95} < set(streamed), "the last function had its say"
+
+    def over_http(self, tailored: Tailor, rows: Sequence[dict[str, Any]]) -> list[float]:
+        found: list[float] = []
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            data = [[None if v is None else float(np.float32(v)) for v in row.values()] for row in rows]
+            tensor = {"name": "X", "datatype": "FP32", "shape": [len(rows), 5], "data": data}
+            answer = await client.post("/v2/models/late/infer", json={"inputs": [tensor]})
+            found.extend(answer.json()["outputs"][0]["data"])
+
+        door(tailored, talk)
+        return found
+
+    def test_about_an_event_as_in_a_process(self, tailored: Tailor) -> None:
+        found: list[dict[str, Any]] = []
+
+        async def talk(client: httpx.AsyncClient) -> None:
+            told = await asyncio.gather(*[client.post("/predict/late", json=event(n, distance=30.0 * n)) for n in range(20)])
+            found.extend(each.json() for each in told)
+
+        recorded = door(tailored, talk).recorded
+        rows = [
+            {"Origin.flights_1h": 3, "Origin.mean_distance": None, "distance": 30.0 * n, "night": True, "seats": 200}
+            for n in range(20)
+        ]
+        with ps.load_model("late", project=PROJECT, data=data_of(tailored)) as model:
+            assert model.predict(rows).tolist() == [each["score"] for each in found]
+        inputs = json.loads(recorded[7].value or b"")["inputs"]
+        assert inputs["Flight.distance"] == 30.0 * 7, "what is recorded are the inputs, as before any function"
+
+
+SAYS = {
+    RAISES: ("failed", "cut failed with ValueError; the server's log says why"),
+    HANGS: ("failed", "cut did not answer within 1 s"),
+    DIES: ("failed", "cut died of these values: its process was killed by SIGKILL"),
+    INFINITE: ("failed", "cut gave an infinite value"),
+    -20_000.0: ("schema", "cut: no flight is that short"),
+}
+
+
+class TestOnTheStream:
+    @pytest.mark.parametrize("distance", SAYS)
+    def test_a_row_of_which_nothing_is_made_is_a_dead_letter_in_words(self, stream: Stream, distance: float) -> None:
+        before, bad, after = stream.flights(5), stream.flights(1, distance=distance), stream.flights(6)
+        sends = stream.take(*before, *bad, *after)
+        (letter,) = [send for send in sends if send.topic.endswith(".dlq")]
+        cause = cause_of(letter.headers)
+        assert (cause["dlq.reason"], cause["dlq.error"]) == SAYS[distance]
+        assert letter.value == bad[0].value
+        mine, others = answers(sends), answers(sends, "long")
+        assert [found.id.encode() for found in mine] == [json.loads(s.value or b"")["id"].encode() for s in (*before, *after)]
+        assert {found.version for found in mine} == {"v1"}
+        assert len(others) == 12, "the other model has no function"
+
+    def test_nan_is_a_missing_value_to_the_learner(self, stream: Stream) -> None:
+        assert answers(stream.take(*stream.flights(1, distance=EMPTY)))[0].version == "v1"
+
+    def test_a_dead_letter_that_is_sent_again_is_answered_where_the_function_takes_it_now(
+        self, tailored: Tailor, stream: Stream
+    ) -> None:
+        bad = stream.flights(1, distance=-20_000.0)
+        sends = stream.take(*bad)
+        (letter,) = [send for send in sends if send.topic.endswith(".dlq")]
+        again = revived(ROWS, 0, letter.key, letter.value, letter.headers)
+        assert answers(stream.take(again)) == [], "it is a dead letter again"
+        project = other(before=tailor.short)
+        codes = tailored.codes | {"before": Code(name="short", sha256=project.models[0].codes["short"])}
+        repaired = Stream(tailored, project, codes=codes)
+        assert [found.id for found in answers(repaired.take(again))] == [json.loads(bad[0].value or b"")["id"]]
+        repaired.close()
+
+    def test_where_all_rows_hang_it_takes_the_time_of_a_few_and_loses_none(self, stream: Stream) -> None:
+        began = time.monotonic()
+        sends = stream.take(*stream.flights(60, distance=HANGS))
+        letters = [cause_of(send.headers)["dlq.error"] for send in sends if send.topic.endswith(".dlq")]
+        assert len(letters) == 60 and answers(sends) == []
+        assert len([told for told in letters if "was not asked about this row: it has just hung or died 4 times" in told]) == 57
+        assert time.monotonic() - began < 30
+        assert len(answers(stream.take(*stream.flights(10)))) == 10
+
+    def test_a_process_that_is_killed_is_missed_by_no_row(self, stream: Stream) -> None:
+        for _ in range(2):
+            (functions,) = stream.sessions._functions.values()
+            for function in functions._open.values():
+                os.kill(function.pid or 0, signal.SIGKILL)
+            sends = stream.take(*stream.flights(10))
+            assert [found.version for found in answers(sends)] == ["v1"] * 10
+
+    def test_a_batch_is_one_message_for_each_function(self, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls, ask = list[str](), around.Function.run
+
+        def counted(self: Any, *of: Any) -> Any:
+            calls.append(self.name)
+            return ask(self, *of)
+
+        monkeypatch.setattr(around.Function, "run", counted)
+        stream.take(*stream.flights(1000))
+        assert calls == ["cut", "hold"]
+
+    def test_a_score_that_is_no_probability_is_no_answer(self, tailored: Tailor) -> None:
+        project = other(before=tailor.cut, after=tailor.double)
+        codes = tailored.codes | {"after": Code(name="double", sha256=project.models[0].codes["double"])}
+        stream = Stream(tailored, project, codes=codes)
+        sends = stream.take(*stream.flights(40))
+        letters = [cause_of(send.headers)["dlq.error"] for send in sends if send.topic.endswith(".dlq")]
+        assert 0 < len(letters) < 40 and len(answers(sends)) == 40 - len(letters)
+        assert all(told.startswith("double gave 1.") and told.endswith("which is not a probability") for told in letters)
+        stream.close()
+
+
+class TestOverHttp:
+    def test_what_a_function_refuses_is_400_and_what_it_fails_on_500_and_others_are_answered(self, tailored: Tailor) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            for distance, (reason, words) in SAYS.items():
+                status = 400 if reason == "schema" else 500
+                alone = await client.post("/predict/late", json=event(int(distance) % 997, distance=distance))
+                assert (alone.status_code, alone.json()) == (status, {"error": words})
+            many = await client.post("/predict/late", json=[event(1), event(2, distance=-20_000.0), event(3, distance=RAISES)])
+            first, second, third = many.json()
+            assert first["version"] == "v1"
+            assert (second["status"], third["status"]) == (400, 500)
+            tensor = {"name": "X", "datatype": "FP32", "shape": [1, 5], "data": [1.0, 2.0, -20_000.0, 0.0, 1.0]}
+            refused = await client.post("/v2/models/late/infer", json={"inputs": [tensor]})
+            assert (refused.status_code, refused.json()) == (400, {"error": "cut: no flight is that short"})
+
+        assert [json.loads(each.value or b"")["id"] for each in door(tailored, talk).recorded] == ["e1"]
+
+    def test_while_a_function_hangs_others_are_answered_and_what_waits_too_long_is_told(self, tailored: Tailor) -> None:
+        async def talk(client: httpx.AsyncClient) -> None:
+            hanging = asyncio.create_task(client.post("/predict/late", json=event(1, distance=HANGS)))
+            tensor = {"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}
+            slowest = 0.0
+            for _ in range(20):
+                began = time.monotonic()
+                assert (await client.get("/healthz")).status_code == 200
+                assert (await client.post("/v2/models/long/infer", json={"inputs": [tensor]})).status_code == 503
+                slowest = max(slowest, time.monotonic() - began)
+            assert not hanging.done() and slowest < 0.5
+            assert (await hanging).json() == {"error": "cut did not answer within 1 s"}
+            assert (await client.post("/predict/late", json=event(2))).status_code == 200
+
+        door(tailored, talk)
+
+    def test_an_answer_is_explained_by_the_inputs_as_they_came(self, tailored: Tailor) -> None:
+        from penstock.contributions.explainer import dumped
+        from penstock.contributions.permutation import Permutation
+
+        decision, functions = tailored.decision(), Functions(Plan.of(late))
+        assert decision.candidate is not None
+        scorer = opened(tailored.artefacts, decision.candidate, functions)
+        explainer = tailored.artefacts.put(dumped(Permutation(scorer.score, tailor.rows(100, 3))), "npz")
+        candidate = msgspec.structs.replace(decision.candidate, explainer=explainer)
+        row = tailor.rows(1, 9)[0].tolist()
+        given = [None if value != value else value for value in row]
+        found = explained(explainer_of(tailored.artefacts, candidate, plan=Plan.of(late)), "v1", candidate.inputs, given)
+        assert found.probability == pytest.approx(tailored.answer(np.array([row], np.float32))[0], abs=1e-6)
+        assert found.contributions[0].input == "Flight.distance"
+        seats = next(part for part in found.contributions if part.input == "Flight.seats")
+        assert seats.contribution == 0.0, "of which the functions take nothing"
+        functions.close()
+        with pytest.raises(PenstockError, match="was fitted with the function cut before the model, which the project no longer"):
+            explainer_of(tailored.artefacts, candidate)
+
+
+def test_rows_in_bulk_say_why_they_have_no_score(tailored: Tailor, tmp_path: Path) -> None:
+    rows = [inputs_of(flight(n)) for n in range(8)]
+    rows[3]["Flight.distance"], rows[6]["Flight.distance"] = -20_000.0, RAISES
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    versions = ps.load_model("late", project=PROJECT, data=data_of(tailored))._versions
+    job = Job.of(versions.charge(), versions.artefacts, file_of(file, late), PROJECT)
+    assert job.lineage["members"][0]["functions"]["before"] == ["cut", tailored.codes["before"].sha256]
+    sink = sink_of(str(tmp_path / "scores"), job.id, job.lineage)
+    assert bulk.run(job, sink).bad == 2
+    errors = pa.Table.from_batches(list(sink.batches(None)))["error"].to_pylist()
+    assert errors[3] == "failed: cut: no flight is that short"
+    assert errors[6] == "failed: cut failed with ValueError; the server's log says why"
+    assert errors.count(None) == 6
+
+
+def test_a_model_in_a_process_of_ones_own_gives_nan_and_a_warning_in_words(tailored: Tailor) -> None:
+    rows = [inputs_of(flight(n)) for n in range(4)]
+    rows[2]["Flight.distance"] = -20_000.0
+    with ps.load_model("late", project=PROJECT, data=data_of(tailored)) as model:
+        with pytest.warns(RuntimeWarning, match="1 of 4 rows have no score: row 2: cut: no flight is that short"):
+            found = model.predict(rows)
+        assert np.isnan(found).tolist() == [False, False, True, False]
+
+
+class TestAVersion:
+    def test_is_not_opened_with_code_that_is_another(self, tailored: Tailor) -> None:
+        wrong = {"before": Code(name="cut", sha256="0" * 64)}
+        with pytest.raises(
+            PenstockError, match=r"fitted with the function cut before the model, whose code is another now"
+        ) as told:
+            ps.load_model("late", project=PROJECT, data=data_of(tailored, codes=wrong))
+        assert "put cut back and give the new code another name, or fit anew" in told.value.fix
+        gone = {"before": Code(name="sew", sha256="0" * 64)}
+        with pytest.raises(PenstockError, match="sew before the model, which the project no longer has"):
+            ps.load_model("late", project=PROJECT, data=data_of(tailored, codes=gone))
+
+    def test_goes_on_with_its_function_where_the_model_declares_another(self, tailored: Tailor) -> None:
+        rows = [inputs_of(flight(n)) for n in range(20)]
+        found = []
+        for project in (PROJECT, other(after=tailor.double), other(before=None, after=None)):
+            with ps.load_model("late", project=project, data=data_of(tailored)) as model:
+                found.append(model.predict(rows).tolist())
+        assert found[0] == found[1] == found[2]
+
+    def test_that_was_fitted_without_functions_is_asked_without(self, world: World, tailored: Tailor) -> None:
+        from tests.services.air import Driven
+
+        bare = Driven(world)
+        bare.shard = ScoringShard(Topics(PROJECT, 1), 0, Sessions(world.artefacts, Meters()), Meters(), ["feature_store.0"])
+        bare.take(world.said("champion", "v1"))
+        sent = flight(1)
+        assert answers(bare.take(sent))[0].score == pytest.approx(world.expected("v1", sent), abs=1e-6)
+
+    def test_whose_model_does_not_take_what_its_function_gives_is_not_opened(self, tailored: Tailor) -> None:
+        project = other(before=tailor.centre, after=None)
+        codes = {"before": Code(name="centre", sha256=project.models[0].codes["centre"])}
+        with pytest.raises(PenstockError, match="the ONNX model takes 3 inputs, its record names 5"):
+            ps.load_model("late", project=project, data=data_of(tailored, codes=codes))
