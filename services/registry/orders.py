@@ -64,9 +64,10 @@ def _refusal(seats: Seats, command: Command) -> str:
         return "no version to return to" if command.action == "roll_back" else "no version is named"
     if version == champion:
         return f"{version} is the champion already"
-    if version not in state or state[version].candidate is None or version.startswith(ONLINE):
+    candidate = state[version].candidate if version in state else None
+    if candidate is None or version.startswith(ONLINE):
         return f"{version} is not a version of {seats.model.name} that can be in charge"
-    return seats.strange(state[version].candidate)
+    return seats.strange(candidate)
 
 
 def _target(seats: Seats, command: Command) -> str:

@@ -53,7 +53,7 @@ class Depot:
 POLICY: dict[str, Any] = {
     "scores": Sent,
     "features": [Sent.distance, Sent.weight, Depot],
-    "monitors": [ps.skill(floor=0.0, over="3d", every="1d", least=50)],
+    "monitors": [ps.skill(floor=0.0, over="3d", every="1d", least=50), ps.fairness(Sent.depot, gap=0.1)],
     "explain": 0.3,
     "retrain": ps.every("4d", first="4d"),
     "rollout": [ps.shadow("1d")],
@@ -88,13 +88,17 @@ project = ps.Project("parcels", [hours, at_most, door])
 
 
 def history(days: int = 14, a_day: int = 120, seed: int = 0) -> list[Event]:
-    """Hours grow with distance, the door follows from distance and weight; one in twenty never arrives."""
-    rng, found = random.Random(seed), list[tuple[datetime, str, dict[str, Any]]]()
+    """Hours grow with distance, the door follows from distance and weight; one in twenty never arrives. Of the depot d2 hours
+    vary more, and three of ten doors are anyone's."""
+    rng, own, found = random.Random(seed), random.Random(seed + 1), list[tuple[datetime, str, dict[str, Any]]]()
     for number in range(days * a_day):
         at, name = START + timedelta(days=number / a_day), f"p{number:05}"
         distance, weight = rng.uniform(1, 50), rng.uniform(0, 10)
         took = 1.0 + 0.3 * distance + rng.gauss(0, 1)
         chosen = "gate" if weight > 7 else "front" if distance + rng.gauss(0, 5) < 25 else "back"
+        if number % 3 == 2:
+            took += own.gauss(0, 1.3)
+            chosen = own.choice(DOORS) if own.random() < 0.3 else chosen
         found.append((at, "sent", {
             "parcel": name, "depot": f"d{number % 3}", "distance": distance,
             "weight": None if number % 10 == 0 else weight, "sent_at": at,

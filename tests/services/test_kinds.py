@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from sklearn import metrics
 from tests.services.air import talking
-from tests.services.parcels import DOORS, START, at_most, delivered, door, history, hours, lines, monitored, project, records
+from tests.services.parcels import DOORS, START, at_most, door, history, hours, lines, monitored, project, records
 
 import penstock as ps
 from penstock.cli.cohorts import table, whole
@@ -51,9 +51,8 @@ MODELS = ("hours", "at_most", "door")
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Embedded, Path]:
-    folder = tmp_path_factory.mktemp("parcels")
-    return delivered(history(), folder), folder
+def run(parcels_delivered: tuple[Embedded, Path]) -> tuple[Embedded, Path]:
+    return parcels_delivered
 
 
 def _outcomes(embedded: Embedded, model: str) -> list[Outcome]:

@@ -46,6 +46,7 @@ class Applicant:
 class Repaid:
     id: ps.Key[str]
     repaid: bool
+    left: float
     at: ps.EventTime
 
 
@@ -54,6 +55,14 @@ def model(**said: Any) -> Any:
         raise NotImplementedError
 
     return ps.model(scores=Applicant, features=[Applicant.income], label=ps.label(Repaid.repaid, within="1d"), **said)(credit)
+
+
+def numbers(quantile: float | None = None, **said: Any) -> Any:
+    def debt() -> ps.Learner:
+        raise NotImplementedError
+
+    label = ps.label(Repaid.left, within="1d", quantile=quantile)
+    return ps.model(scores=Applicant, features=[Applicant.income], label=label, **said)(debt)
 
 
 # --- what is declared -------------------------------------------------------------------------------------------------
@@ -100,6 +109,11 @@ def test_a_monitor_declares_the_segment_that_it_asks_about_and_takes_one_that_is
         (lambda: ps.fairness(Applicant.sex, gap=0), "gap lies between 0 and 1"),
         (lambda: ps.fairness(Applicant.sex, measures=["recal"]), "'recal'"),
         (lambda: ps.fairness(Applicant.sex, measures=[]), "names none"),
+        (
+            lambda: model(monitors=[ps.fairness(Applicant.sex, measures=["mae"])]),
+            "mae, and the answers are yes and no.*precision",
+        ),
+        (lambda: numbers(0.9, monitors=[ps.fairness(Applicant.sex, measures=["bias"])]), "bias.* a quantile of numbers.*pinball"),
         (lambda: model(segments=[ps.segment(Applicant.age, edges=(at,)) for at in (3, 4)]), "declared twice"),
     ],
 )
@@ -107,6 +121,19 @@ def test_what_is_declared_wrongly_is_said_with_what_to_type(made: Any, said: str
     with pytest.raises(DefinitionError) as caught:
         made()
     assert re.search(said, f"{caught.value} {caught.value.fix}")
+
+
+def test_a_monitor_watches_all_that_the_answers_have_unless_it_names_some() -> None:
+    def asked(made: Any) -> tuple[str, ...]:
+        (monitor,) = made.monitors
+        return monitor.measures  # type: ignore[no-any-return]
+
+    monitor = ps.fairness(Applicant.sex)
+    assert asked(model(monitors=[monitor])) == MEASURES
+    assert asked(numbers(monitors=[monitor])) == ("mean_answer", "bias", "mae")
+    assert asked(numbers(0.9, monitors=[monitor])) == ("mean_answer", "coverage", "pinball")
+    assert asked(numbers(monitors=[ps.fairness(Applicant.sex, measures=["mae"])])) == ("mae",)
+    assert asked(numbers().under(ps.Policy(monitors=[monitor]))) == ("mean_answer", "bias", "mae")
 
 
 def test_segments_are_in_the_fingerprint_of_a_model_only_where_there_are_some() -> None:

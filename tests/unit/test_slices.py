@@ -202,8 +202,16 @@ def test_of_numbers_the_error_counts_and_of_classes_whether_the_answer_was_right
     assert (told.rows, told.loss_is, told.slices[0].where, told.slices[0].expected) == (4_000, "absolute_error", "x > 7", None)
     right = rng.random(4_000) < np.where(x <= 2, 0.4, 0.9)
     classes = pd.DataFrame({"x": x, "score": 0.9, "answer": "bug", "truth": np.where(right, "bug", "question")})
-    told = ps.slices(_outcomes(tmp_path / "classes", classes), surprising=True)
-    assert (told.rows, told.loss_is, told.slices[0].where) == (4_000, "log_loss", "x ≤ 2")
+    for surprising in (True, False):
+        told = ps.slices(_outcomes(tmp_path / f"classes {surprising}", classes), surprising=surprising)
+        assert (told.rows, told.loss_is, told.slices[0].where) == (4_000, "zero_one_loss", "x ≤ 2")
+        assert (told.slices[0].loss, told.slices[0].rest) == (pytest.approx(0.6, abs=0.05), pytest.approx(0.1, abs=0.03))
+        assert told.slices[0].expected == pytest.approx(0.1), "it was sure of nine of ten"
+    named = classes.rename(columns={"answer": "said", "truth": "kind"}).assign(kind=lambda f: f["kind"].astype("category"))
+    assert ps.slices(named, label="kind", answer="said").slices[0].where == "x ≤ 2"
+    with pytest.raises(ps.PenstockError, match="or labels classes") as caught:
+        ps.slices(named, label="kind")
+    assert "answer=" in str(caught.value.fix)
 
 
 def test_a_quantile_is_judged_by_its_pinball_loss() -> None:

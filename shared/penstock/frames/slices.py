@@ -47,7 +47,7 @@ __all__ = ["Slice", "Slices", "archived", "slices"]
 
 Floats = npt.NDArray[np.float64]
 Truths = npt.NDArray[np.bool_]
-Loss = Literal["log_loss", "absolute_error", "pinball_loss"]
+Loss = Literal["log_loss", "absolute_error", "pinball_loss", "zero_one_loss"]
 
 RECORD: Final = (
     "id", "key", "time", "labelled", "label", "answered", "corrects", "score", "scores", "version", "variant", "source",
@@ -86,7 +86,7 @@ class Slice(msgspec.Struct, frozen=True, kw_only=True):
     """The interval that holds the excess, of all slices that were tried at once, at 95 %."""
     high: float
     expected: float | None
-    """Mean log loss that the model's own scores made expect here; null for other losses."""
+    """Mean loss that the model's own scores made expect here; null of numbers, whose answers say nothing of it."""
 
 
 class Slices(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,18 +123,20 @@ def slices(
     surprising: bool = False,
     material: float = MATERIAL,
     quantile: float | None = None,
+    answer: str = "answer",
 ) -> Slices:
     """The slices of inputs in which answers were worst, most harmful first.
 
     `outcomes`: a frame, a pyarrow table, or the path of a .parquet or .csv file, one row an answer, with its `label` and `score`:
     where labels are true or false, the probability of true (loss: log loss in nats), else the number that was answered (absolute
-    error). `inputs`: the columns that may tell a slice; default: all but those that are of outcomes themselves. `id`: the column
-    by which rows are halved; None, or one that is not there: by their place. `surprising`: count loss only as far as the scores
-    did not make it expect. `material`: the least excess that is named, as a part of the rest's loss. `quantile`: the one that
-    was answered (loss: pinball loss of it), as in `ps.label(..., quantile=0.9)`.
+    error). Where labels name classes, `answer` is the column of the class that was named, and the score its probability (zero-one
+    loss, whose mean is the share of wrong answers). `inputs`: the columns that may tell a slice; default: all but those that are
+    of outcomes themselves. `id`: the column by which rows are halved; None, or one that is not there: by their place.
+    `surprising`: count loss only as far as the scores did not make it expect. `material`: the least excess that is named, as a
+    part of the rest's loss. `quantile`: the one that was answered, as `ps.label(..., quantile=0.9)` has it (pinball loss).
 
-    PenstockError: no such column, labels that are neither truths nor numbers, a quantile not between 0 and 1, or `surprising`
-    without probabilities.
+    PenstockError: no such column, labels that are neither truths, numbers nor classes with their answers, a quantile not between
+    0 and 1, or `surprising` without probabilities.
 
     >>> import pandas as pd
     >>> rng = np.random.default_rng(0)
@@ -148,28 +150,21 @@ def slices(
     if quantile is not None and not 0 < quantile < 1:
         raise PenstockError(f"quantile={quantile} is none", "it lies between 0 and 1: slices(outcomes, quantile=0.9)")
     frame = _frame(outcomes)
-    named = [name for name in frame.columns if name not in (*RECORD, label, score, id)] if inputs is None else list(inputs)
+    own = (*RECORD, label, score, id, answer)
+    named = [name for name in frame.columns if name not in own] if inputs is None else list(inputs)
     for name in (label, score, *named):
         if name not in frame.columns:
             raise PenstockError(f"the outcomes have no column {name!r}", nearest(name, list(frame.columns)))
     known = (frame[label].notna() & frame[score].notna()).to_numpy(bool)
     frame = frame[known]
-    losses, expected, loss_is = _losses(frame[label], frame[score], quantile)
+    losses, expected, loss_is = _losses(frame[label], frame[score], quantile, frame.get(answer))
     first = _halves(frame[id] if id is not None and id in frame.columns else range(len(frame)))
     learnt, judged = int(first.sum()), len(frame) - int(first.sum())
     if surprising and expected is None:
         raise PenstockError("only probabilities make a loss expect, and these scores are none", "slices(outcomes)")
     counted = losses - expected if surprising and expected is not None else losses
-    said: dict[str, Any] = {
-        "loss_is": loss_is,
-        "surprising": surprising,
-        "rows": len(frame),
-        "judged": judged,
-        "loss": None,
-        "tried": 0,
-    }
-    if judged:
-        said["loss"] = float(losses[~first].mean())
+    said: dict[str, Any] = {"loss_is": loss_is, "surprising": surprising, "rows": len(frame), "judged": judged, "tried": 0}
+    said["loss"] = float(losses[~first].mean()) if judged else None
     if len(frame) < ENOUGH or not named:
         few = f"{len(frame):,} answers have a label; {ENOUGH} are needed" if named else "there is no input"
         return Slices(why=f"no slice can be looked for: {few}", **said)
@@ -189,8 +184,7 @@ def archived(
     tables: Tables, topic: str, inputs: Sequence[str], start: Any = None, end: Any = None, segments: Sequence[str] = ()
 ) -> pd.DataFrame:
     """The archived outcomes of a model for `slices`: of each answer the newest, without those that no model gave. `topic`: of its
-    outcomes; `start`, `end`: datetimes between which (the end exclusive) the scored events lie. Where the label is one of several
-    classes, it is here whether the answer was right, and the score how sure of it the model was. `segments`: those declared, a
+    outcomes; `start`, `end`: datetimes between which (the end exclusive) the scored events lie. `segments`: those declared, a
     column each of the levels that answers carry; but for those of an input, which says more."""
     import pyarrow.compute as pc
 
@@ -213,7 +207,7 @@ def archived(
         for name in levels:
             found = [each.get(name, MISSING) for each in carried]
             frame[name] = np.array([None if level == MISSING else level for level in found], object)
-    return frame.assign(label=frame["label"] == frame["answer"]) if "answer" in frame else frame
+    return frame
 
 
 def _frame(rows: Any) -> pd.DataFrame:
@@ -234,12 +228,21 @@ def _frame(rows: Any) -> pd.DataFrame:
     return rows
 
 
-def _losses(label: pd.Series[Any], score: pd.Series[Any], quantile: float | None) -> tuple[Floats, Floats | None, Loss]:
-    """The loss of each row, what its score made expect, and which loss it is."""
+def _losses(
+    label: pd.Series[Any], score: pd.Series[Any], quantile: float | None, answer: pd.Series[Any] | None
+) -> tuple[Floats, Floats | None, Loss]:
+    """The loss of each row, what its score made expect, and which loss it is. `answer`: the class that was named."""
+    from pandas.api.types import infer_dtype
+
     try:
-        truths, said = label.to_numpy(np.float64), score.to_numpy(np.float64)
+        said = score.to_numpy(np.float64)
+        if answer is not None and infer_dtype(label) in ("string", "categorical"):
+            sure = bool(((said >= 0) & (said <= 1)).all())
+            return (label.astype(str) != answer.astype(str)).to_numpy(np.float64), 1 - said if sure else None, "zero_one_loss"
+        truths = label.to_numpy(np.float64)
     except (TypeError, ValueError):
-        raise PenstockError("labels and scores must be truths or numbers", "slices(outcomes, label=..., score=...)") from None
+        fix = "slices(outcomes, label=..., score=...), and of classes answer=..., the column of those that were named"
+        raise PenstockError("labels and scores must be truths or numbers, or labels classes", fix) from None
     if quantile is not None:  # as statistics/errors.py: pinball
         return np.maximum(quantile * (truths - said), (quantile - 1) * (truths - said)), None, "pinball_loss"
     if np.isin(truths, (0.0, 1.0)).all() and ((said >= 0) & (said <= 1)).all():

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from fractions import Fraction
 from math import frexp
 
-__all__ = ["Total", "add", "total", "valued", "whole"]
+__all__ = ["Total", "add", "add_square", "total", "valued", "whole"]
 
 Total = dict[int, int]
 
@@ -38,6 +38,22 @@ def add(into: Total, term: float, sign: int = 1) -> None:
             into[place] = into.get(place, 0) + sign * digit
         number >>= BITS
         place += 1
+
+
+def add_square(into: Total, term: float) -> None:
+    """Add the square of a number of at most 1e140, and what its rounding leaves (Dekker 1971): a variance is a small difference
+    of great squares.
+
+    >>> sums = {}
+    >>> add_square(sums, 1e9 + 0.125)
+    >>> whole(sums) == Fraction(1e9 + 0.125) ** 2
+    True
+    """
+    square, split = term * term, term * 134217729.0
+    high = split - (split - term)
+    low = term - high
+    add(into, square)
+    add(into, ((high * high - square) + 2 * high * low) + low * low)
 
 
 def total(terms: Iterable[float]) -> Total:

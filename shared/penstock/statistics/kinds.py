@@ -20,7 +20,7 @@ from ..label import Label, Truth
 from ..records import Classed, Confusion, Errors, Measure, Paired, Quality
 from ..value import Value
 from .exact import add as add_exact
-from .exact import valued
+from .exact import add_square, valued
 from .loss import clipped
 from .quality import GRAIN, Sums, added, apart, pair, place_of, prior_loss
 
@@ -246,7 +246,7 @@ class _Numbers:
 
     def answer(self, group: Grouped, said: float, cut: int) -> None:
         add_exact(group.given, said)
-        add_exact(group.given_squares, said * said)
+        add_square(group.given_squares, said)
 
     def judge(self, group: Grouped, said: float, truth: float, sign: int) -> None:
         if group.sums is None:
