@@ -19,7 +19,7 @@ from penstock.duration import DAY
 from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen
+from penstock.records import MIXED, Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen, served
 from penstock.segment import MISSING, Segment
 from penstock.statistics.groups import Levels
 from penstock.statistics.kinds import YES_NO, Kind, kind_of
@@ -127,18 +127,19 @@ class Tallied(msgspec.Struct):
         answer, into, add = settled.answer, self.cohorts.setdefault(cohort, {}), kind.add
         self.labels += sign * settled.answered
         each: Mapping[str, float | dict[str, float]] = answer.probabilities if kind.many else answer.scores
-        served = answer.probabilities.get(answer.version, {}) if kind.many else answer.score
+        said_served = served(answer.probabilities, answer.version) if kind.many else answer.score
         if answer.version == NOBODY:
             for place in (self.quality, into):
-                add(_sums(place, NOBODY, kind), served, label, sign)
+                add(_sums(place, NOBODY, kind), said_served, label, sign)
             return
         if isinstance(label, bool):
             for segment, level in levels:
                 self.levels(cohort, segment).judge(level, answer.score, label, sign)
         losses = []
         for place in (into, self.quality):
-            add(_sums(place, SERVED, kind), served, label, sign)
-            losses = [(version, add(_sums(place, version, kind), said, label, sign)) for version, said in sorted(each.items())]
+            add(_sums(place, SERVED, kind), said_served, label, sign)
+            asked = sorted(version for version in each if version != MIXED)
+            losses = [(version, add(_sums(place, version, kind), each[version], label, sign)) for version in asked]
         for (one, loss), (other, others) in combinations(losses, 2):
             known = self.paired.setdefault(one, {})
             known[other] = kind.pair(known.get(other, _NONE), loss - others, sign)

@@ -58,6 +58,7 @@ class _Read(msgspec.Struct):
     source: str = ""
     truth: float | str | None = None
     key: str = ""
+    probabilities: dict[str, dict[str, float]] = {}
 
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
@@ -68,7 +69,7 @@ LABELS: Final[dict[str, Any]] = {"binary": np.bool_, "regression": np.float64, "
 
 
 def _layout(width: int, task: str) -> np.dtype[np.void]:
-    """An example: its inputs and label, when it counts, both members' scores, where its outcome lies, and whose it is."""
+    """An example: its inputs and label, when it counts, both members' answers, where its outcome lies, and whose it is."""
     what = [("X", np.float32, (width,)), ("label", LABELS[task])]
     when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64)]
     where = [("partition", np.int32), ("offset", np.int64), ("key", np.uint64), ("source", np.int16)]
@@ -78,7 +79,8 @@ def _layout(width: int, task: str) -> np.dtype[np.void]:
 @dataclass(frozen=True)
 class Rows:
     """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class).
-    `batch` and `online` are the scores that both members gave at the time, NaN where one did not. `partition` and `offset` are
+    `batch` and `online` are the answers that both members gave at the time, NaN where one did not: probabilities or numbers, of
+    classes the probability of the one that came true. `partition` and `offset` are
     where the outcome lies. `quarantined` says how many rows are not here, by the id of the quarantine that holds them."""
 
     X: Matrix
@@ -252,7 +254,10 @@ def _hashed(key: str) -> np.uint64:
 
 
 def _members(row: _Read) -> tuple[float, float]:
-    """The scores of the batch version in charge and of the online snapshot."""
-    batch = math.nan if row.version.startswith("online-") else row.scores.get(row.version, math.nan)
-    online = next((score for version, score in row.scores.items() if version.startswith("online-")), math.nan)
+    """The answers of the batch version in charge and of the online snapshot."""
+    said: dict[str, float] = row.scores
+    if row.probabilities:
+        said = {version: shares.get(str(row.truth), 0.0) for version, shares in row.probabilities.items()}
+    batch = math.nan if row.version.startswith("online-") else said.get(row.version, math.nan)
+    online = next((answer for version, answer in said.items() if version.startswith("online-")), math.nan)
     return batch, online
