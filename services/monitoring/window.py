@@ -22,7 +22,7 @@ from penstock.duration import DAY
 from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen
+from penstock.records import MIXED, Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen, served
 from penstock.segment import MISSING, Segment
 from penstock.statistics.errors import step_of
 from penstock.statistics.groups import Levels
@@ -142,17 +142,18 @@ class Tallied(msgspec.Struct):
         answer, into, add = settled.answer, self.cohorts.setdefault(cohort, {}), kind.add
         self.labels += sign * settled.answered
         each: Mapping[str, float | dict[str, float]] = answer.probabilities if kind.many else answer.scores
-        served = _said(answer, kind)
+        said = _said(answer, kind)
         if answer.version == NOBODY:
             for place in (self.quality, into):
-                add(_sums(place, NOBODY, kind), served, label, sign)
+                add(_sums(place, NOBODY, kind), said, label, sign)
             return
         for segment, level in levels:
-            self.levels(cohort, segment).judge(level, served, label, sign, kind)
+            self.levels(cohort, segment).judge(level, said, label, sign, kind)
         mine, losses, against = 0.0, [], self.against.setdefault(cohort, {})
         for place in (into, self.quality):
-            mine = add(_sums(place, SERVED, kind), served, label, sign)
-            losses = [(version, add(_sums(place, version, kind), said, label, sign)) for version, said in sorted(each.items())]
+            mine = add(_sums(place, SERVED, kind), said, label, sign)
+            asked = sorted(version for version in each if version != MIXED)
+            losses = [(version, add(_sums(place, version, kind), each[version], label, sign)) for version in asked]
         for (one, loss), (other, others) in combinations(losses, 2):
             known = self.paired.setdefault(one, {})
             known[other] = kind.pair(known.get(other, _NONE), loss - others, sign)
@@ -172,7 +173,7 @@ class Tallied(msgspec.Struct):
 
 def _said(answer: Answer, kind: Kind) -> float | dict[str, float]:
     """What was served."""
-    return answer.probabilities.get(answer.version, {}) if kind.many else answer.score
+    return served(answer.probabilities, answer.version) if kind.many else answer.score
 
 
 def _sums(place: dict[str, Sums], version: str, kind: Kind) -> Sums:

@@ -158,8 +158,9 @@ def _not_finite(candidate: Candidate) -> str:
 
 def _jumped(candidate: Candidate, before: Decision | None) -> str:
     """Compared with the snapshot offered before, served or not: after a real change the second one passes."""
-    loss = candidate.metrics.get("recent_log_loss")
-    was = before.candidate.metrics.get("recent_log_loss") if before and before.candidate else None
+    name = next((each for each in candidate.metrics if each.startswith("recent_")), "")
+    loss = candidate.metrics.get(name)
+    was = before.candidate.metrics.get(name) if before and before.candidate else None
     if loss is None or was is None or loss <= JUMP * was:
         return ""
-    return f"its recent log loss {loss:.4f} is more than {JUMP} times the {was:.4f} of the snapshot before"
+    return f"its {name.replace('_', ' ')} {loss:.4f} is more than {JUMP} times the {was:.4f} of the snapshot before"

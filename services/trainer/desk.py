@@ -32,6 +32,7 @@ from penstock.quarantine import automatic, known, standing
 from penstock.records import Alarm, Artefact, Candidate, Code, Compressed, Profile, Quarantine, Run
 from penstock.scoring.around import Around, Functions, Plan
 from penstock.snapshot import dump_river
+from penstock.statistics.kinds import kind_of
 from penstock.statistics.novelty import profile_of
 from penstock.statistics.reference import Numbers as Bins
 from penstock.topics import Topics
@@ -41,12 +42,15 @@ from .examples import Examples, Rows
 from .explainer import explainer
 from .fitting import Unfit, answering, fit
 from .forgetting import Forgetting
+from .pipeline import Lines, tame
 from .reference import by_level, reference
 from .school import School
 from .triggers import Job, Triggers
 
 __all__ = ["Desk", "Made", "Numbers"]
 
+PROVEN = 1_000
+"""Rows, the newest, on which an exported learner is proven to answer as it does itself."""
 PREFIX = {"full": "v", "incremental": "online-"}
 
 
@@ -116,7 +120,6 @@ class Desk:
         """About the sources of labels, by id."""
         learner = model.build()
         self._functions = Functions(Plan.of(model))
-        self._unlearned = learner.online is not None and label.task != "binary"
         self._batch = learner.batch is not None
         self._begin()
 
@@ -156,8 +159,8 @@ class Desk:
     def _begin(self) -> None:
         learner = self.model.build()
         bare = self.model.before is None and self.model.after is None
-        online = None if self._unlearned or not bare else learner.online
-        self.school = School(online, self.model.inputs, learner.sharpness, learner.half_life)
+        online = learner.online if bare else None
+        self.school = School(online, self.model.inputs, learner.sharpness, learner.half_life, self.model.label)
         self._free = np.empty(0, np.bool_)
 
     def _held(self, job: Job) -> list[Quarantine]:
@@ -236,16 +239,14 @@ class Desk:
         return partial(around.score, self.model.inputs, model=answers) if around.codes else answers
 
     def _incremental(self, before: Triggers, work: _Work, held: Sequence[Quarantine]) -> None:
-        school = self.school
+        school, label = self.school, self.model.label
         if self.model.before is not None or self.model.after is not None:
             raise Unfit("online= learns inputs as they are; give batch= beside before= and after=, and leave ps.incremental out")
-        if self._unlearned:
-            raise Unfit("online= learns labels of yes and no alone so far; give batch=, and leave ps.incremental out of retrain=")
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")
         since = self.examples.known(before.fired.get("increment", 0)).stop
         work.data |= self._described(self.examples.rows(slice(since, max(since, len(self._free))), held))
-        if school.recent_log_loss is None:
+        if school.recent_loss is None:
             raise Unfit("no outcome is known yet")
         mixture = school.mixture
         work.parameters |= {
@@ -253,14 +254,37 @@ class Desk:
             "sharpness": mixture.sharpness,
             "half_life": mixture.half_life,
         }
-        work.metrics = {"rows": float(school.taught), "recent_log_loss": school.recent_log_loss}
+        named = f"recent_{kind_of(label).loss.replace(' ', '_')}"
+        work.metrics = {"rows": float(school.taught), named: school.recent_loss}
         if mixture.weight:
             work.metrics |= {
                 "faded_batch": mixture.batch / mixture.weight,
                 "faded_online": mixture.online / mixture.weight,
             }
-        self._ask(school.answers, work)
-        work.artefact = self._artefacts.put(dump_river(school.learner), "river")
+        if label.task == "binary":
+            self._ask(school.answers, work)
+            work.artefact = self._artefacts.put(dump_river(school.learner), "river")
+        else:
+            self._export(work, held)
+
+    def _export(self, work: _Work, held: Sequence[Quarantine]) -> None:
+        """The online learner of numbers or classes, as ONNX, and what explains it."""
+        label, stop = self.model.label, len(self._free)
+        known = self.examples.rows(slice(max(0, stop - PROVEN), stop), held)
+        lines = Lines.of_river(self.school.learner, self.model.inputs, label)
+        onnx = lines.onnx(self.model.name)
+        own = self.school.answers(known.X, lines.classes)
+        if label.task == "regression":
+            tame(label, own, known.label)
+        work.metrics["parity_max"] = lines.proven(onnx, own, known.X)
+        work.metrics["parity_rows"] = float(len(known))
+        score = answering(onnx, label.task)
+        self._ask(score, work, lines.classes)
+        found = lines.explainer(score, known.X, self._seed)
+        work.data["explained"] = {"kind": found.kind, "scale": found.scale}
+        work.explainer = self._artefacts.put(dumped(found), "npz")
+        work.classes = list(lines.classes)
+        work.artefact = self._artefacts.put(onnx, "onnx")
 
     def _ask(self, answers: Callable[[Matrix], Floats], work: _Work, classes: Sequence[str] = ()) -> None:
         """Ask what is known; Unfit where it is answered otherwise."""

@@ -63,6 +63,7 @@ class _Read(msgspec.Struct):
     truth: float | str | None = None
     key: str = ""
     segments: dict[str, str] = {}
+    probabilities: dict[str, dict[str, float]] = {}
 
 
 _DECODE = msgspec.json.Decoder(list[_Read]).decode
@@ -73,7 +74,7 @@ LABELS: Final[dict[str, Any]] = {"binary": np.bool_, "regression": np.float64, "
 
 
 def _layout(width: int, task: str, segments: int) -> np.dtype[np.void]:
-    """An example: its inputs and label, when it counts, the row of its id before it (-1: none), both members' scores, where its
+    """An example: its inputs and label, when it counts, the row of its id before it (-1: none), both members' answers, where its
     outcome lies, whose it is, and its levels where there are `segments`."""
     what = [("X", np.float32, (width,)), ("label", LABELS[task])]
     when = [("time", np.int64), ("labelled", np.int64), ("replaced", np.int64), ("before", np.int64)]
@@ -88,10 +89,11 @@ _COLUMNS: Final = ("label", "time", "batch", "online", "partition", "offset")
 @dataclass(frozen=True)
 class Rows:
     """Some examples: `X` float32 (rows, inputs), the others (rows,); `label` is bool, float64, or int64 (a class).
-    `batch` and `online` are the scores that both members gave at the time, NaN where one did not. `partition` and `offset` are
-    where the outcome lies. `quarantined` says how many labels are not here, by the id of the quarantine that holds them, and
-    `beyond` how many because their source would have more than its share of what is left. `levels` (rows, segments) are codes of
-    levels, see `Examples.levels`; None where no segment is declared."""
+    `batch` and `online` are the answers that both members gave at the time, NaN where one did not: probabilities or numbers, of
+    classes the probability of the one that came true. `partition` and `offset` are where the outcome lies. `quarantined` says how
+    many labels are not here, by the id of the quarantine that holds them, and `beyond` how many because their source would have
+    more than its share of what is left. `levels` (rows, segments) are codes of levels, see `Examples.levels`; None where no
+    segment is declared."""
 
     X: Matrix
     label: npt.NDArray[Any]
@@ -321,7 +323,10 @@ def _hashed(key: str) -> np.uint64:
 
 
 def _members(row: _Read) -> tuple[float, float]:
-    """The scores of the batch version in charge and of the online snapshot."""
-    batch = math.nan if row.version.startswith("online-") else row.scores.get(row.version, math.nan)
-    online = next((score for version, score in row.scores.items() if version.startswith("online-")), math.nan)
+    """The answers of the batch version in charge and of the online snapshot."""
+    said: dict[str, float] = row.scores
+    if row.probabilities:
+        said = {version: shares.get(str(row.truth), 0.0) for version, shares in row.probabilities.items()}
+    batch = math.nan if row.version.startswith("online-") else said.get(row.version, math.nan)
+    online = next((answer for version, answer in said.items() if version.startswith("online-")), math.nan)
     return batch, online

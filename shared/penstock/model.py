@@ -46,12 +46,15 @@ class BatchLearner(Protocol):
 
 
 class OnlineLearner(Protocol):
-    """River's classifier protocol. x maps input names to sign(v) log(1 + |v|), missing as 0, so that heavy tails do not
-    throw a linear model off; y is bool."""
+    """River's protocol of classifiers and regressors: `predict_proba_one` where the label is yes or no, or a class, `predict_one`
+    where it is a number. x maps input names to sign(v) log(1 + |v|), missing as 0, so that heavy tails do not throw a linear
+    model off; y is bool, the name of a class, or float.
 
-    def learn_one(self, x: dict[str, float], y: bool) -> Any: ...
+    What is served are linear pipelines, with at most one StandardScaler: LogisticRegression of yes and no; LinearRegression of
+    numbers, with `loss=optim.losses.Quantile(0.9)` of a quantile; SoftmaxRegression or OneVsRestClassifier of LogisticRegression
+    of classes."""
 
-    def predict_proba_one(self, x: dict[str, float]) -> dict[bool, float]: ...
+    def learn_one(self, x: dict[str, float], y: Any) -> Any: ...
 
 
 @dataclass(frozen=True)

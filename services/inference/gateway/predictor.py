@@ -33,6 +33,7 @@ from penstock.event import Event
 from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
+from penstock.records import served
 from penstock.runtime.outbox import FROM, SEQUENCE
 from penstock.runtime.refusals import Failed, refusal
 from penstock.scoring.answers import NOBODY, Scored, Serving, score
@@ -316,7 +317,7 @@ class Predictor:
         )
         if not scored.named:
             return told
-        shares = scored.probabilities[at][answer.version]
+        shares = served(scored.probabilities[at], answer.version)
         return msgspec.structs.replace(told, answer=scored.named[at], probabilities=shares)
 
     def _explained(self, _: asyncio.Future[Told]) -> None:

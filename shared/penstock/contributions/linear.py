@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from ..inputs import Floats, Matrix, squashed
+from ..inputs import Floats, Matrix
 from ..scoring.scorers import Logits
 from .seen import Seen
 
@@ -63,12 +63,4 @@ class Squashed(Linear):
 
     def __init__(self, model: Any, names: Sequence[str]) -> None:
         means, factors, intercept = Logits.of_river(model, names)
-        super().__init__(factors, intercept - float(factors @ means), means, _SQUASHED)
-
-
-class _Squash(Seen):
-    def __call__(self, X: Matrix) -> Floats:  # noqa: N803
-        return squashed(X)
-
-
-_SQUASHED: Final = _Squash.plain(0)
+        super().__init__(factors, intercept - float(factors @ means), means, Seen.squashed(len(names)))

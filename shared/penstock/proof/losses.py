@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..duration import DAY
 from ..event import to_micros
 from ..label import Label
-from ..records import Decision, Outcome
+from ..records import Decision, Outcome, served
 from ..statistics.loss import CLIP
 
 __all__ = ["losses"]
@@ -55,7 +55,7 @@ def _truths(label: Label, outcomes: Sequence[Outcome]) -> npt.NDArray[Any]:
 def _served(label: Label, judged: Sequence[Outcome]) -> Floats:
     if not label.classes:
         return np.array([o.score for o in judged], np.float64)
-    said = [o.probabilities.get(o.version, {}) if isinstance(o.probabilities, dict) else {} for o in judged]
+    said = [served(o.probabilities, o.version) if isinstance(o.probabilities, dict) else {} for o in judged]
     return np.array([[shares.get(name, 0.0) for name in label.classes] for shares in said], np.float64)
 
 

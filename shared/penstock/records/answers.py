@@ -7,7 +7,15 @@ from datetime import datetime
 import msgspec
 from msgspec import UNSET, UnsetType
 
-__all__ = ["Inference", "Outcome", "Prediction", "Tensor"]
+__all__ = ["MIXED", "Inference", "Outcome", "Prediction", "Tensor", "served"]
+
+MIXED = "served"
+"""Among the versions of `probabilities`: what was answered, where that is the mixture of several."""
+
+
+def served(probabilities: dict[str, dict[str, float]], version: str) -> dict[str, float]:
+    """The probabilities of the classes that were answered, of those by version; empty where nobody answered."""
+    return probabilities.get(MIXED) or probabilities.get(version, {})
 
 
 class Prediction(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +42,7 @@ class Prediction(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | UnsetType = UNSET
     """The class that was answered, where the label is one of several; else absent."""
     probabilities: dict[str, dict[str, float]] | UnsetType = UNSET
-    """Then also: by version the probability of each class."""
+    """Then also: by version the probability of each class; where several were mixed, the mixture as `served`."""
     segments: dict[str, str] | UnsetType = UNSET
     """Segment -> level of the event, where the model declares segments."""
 

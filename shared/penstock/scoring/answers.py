@@ -5,8 +5,8 @@ weights that came with the newest snapshot. A canary answers the buckets below i
 version that gives no probability for a row (an error, NaN) has no say in it: the next on duty answers. Before the first
 version there is no model: version "none", variant "none", score 0.5, no weights.
 
-A number is answered in the same way. Of classes every version gives a probability to each; the class with the greatest is the
-answer, and its probability the score.
+A number is answered in the same way, and of classes the probability of each; the class with the greatest is the answer, and its
+probability the score.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix
 from penstock.label import GREATEST, Label
+from penstock.records import MIXED, served
 
 from .around import Unanswered
 from .roster import BUCKETS, bucket
@@ -110,15 +111,15 @@ def score(model: str, X: Matrix, entities: Sequence[str], serving: Serving) -> S
         return _named(X, scored, serving, lead)
     columns = {version: _ask(member, X, scored) for version, member in members.items()}
     champion = _answer(lead, "champion", serving)
-    served = _mixture(champion, columns)
+    whole = _mixture(champion, columns)
     limit = round(serving.share * BUCKETS)
     scored.answers = [champion] * len(X)
     if limit and serving.challenger is not None:
         canary = _answer(serving.challenger, "canary", serving)
         mine = np.array(buckets) < limit
-        served = np.where(mine, _mixture(canary, columns), served)
+        whole = np.where(mine, _mixture(canary, columns), whole)
         scored.answers = [canary if yes else champion for yes in mine.tolist()]
-    scored.score = served.tolist()
+    scored.score = whole.tolist()
     versions = tuple(columns)
     lists = [column.tolist() for column in columns.values()]
     if len(versions) == 1:  # as mostly; a third of the time
@@ -138,7 +139,7 @@ def answers(label: Label, scored: Scored) -> Floats:
     if label.classes:
         found = np.full((len(scored.score), len(label.classes)), np.nan)
         for row, each in enumerate(scored.probabilities):
-            shares = each.get(scored.answers[row].version, {})
+            shares = served(each, scored.answers[row].version)
             found[row] = [shares.get(name, 0.0) for name in label.classes]
     else:
         found = np.array(scored.score, np.float64)
@@ -177,26 +178,33 @@ def _heard(member: Member, X: Matrix, scored: Scored) -> Floats:  # noqa: N803
 
 
 def _named(X: Matrix, scored: Scored, serving: Serving, lead: Member) -> Scored:  # noqa: N803
-    """Answer rows with a class. Nothing is mixed: an online learner has no say in classes."""
+    """Answer rows with a class. A version that knows a class less gives it 0; where one of a mixture says nothing of a row, the
+    next on duty answers alone, as of numbers."""
     members, challenger = serving.members, serving.challenger
     columns = {v: (member.classes, _shares(member, X, scored)) for v, member in members.items() if member.task == "multiclass"}
-    champion = canary = Answer(lead.version, "champion", lead.digest, {lead.version: 1.0})
+    champion = canary = _answer(lead, "champion", serving)
     if challenger is not None:
-        canary = Answer(challenger.version, "canary", challenger.digest, {challenger.version: 1.0})
+        canary = _answer(challenger, "canary", serving)
     limit = round(serving.share * BUCKETS)
     for row, at in enumerate(scored.buckets):
         said = {v: dict(zip(names, rows[row], strict=True)) for v, (names, rows) in columns.items() if rows[row]}
         answer = canary if at < limit else champion
-        if said and answer.version not in said:
-            first = members[next(iter(said))]
-            answer = Answer(first.version, "champion", first.digest, {first.version: 1.0})
+        if said and any(version not in said for version in answer.weights):
+            first = members[answer.version if answer.version in said else next(iter(said))]
+            variant = answer.variant if first.version == answer.version else "champion"
+            answer = Answer(first.version, variant, first.digest, {first.version: 1.0})
         mine = said.get(answer.version, {})
+        asked = dict(said)
+        if said and len(answer.weights) > 1:
+            parts = [(weight, said[version]) for version, weight in answer.weights.items()]
+            known = dict.fromkeys(name for _, each in parts for name in each)
+            mine = said[MIXED] = {name: sum(weight * each.get(name, 0.0) for weight, each in parts) for name in known}
         name = max(mine, key=mine.__getitem__, default="")
         scored.answers.append(answer if said else NOBODY)
         scored.named.append(name)
         scored.probabilities.append(said)
         scored.score.append(mine.get(name, _UNKNOWN))
-        scored.scores.append({v: each.get(name, 0.0) for v, each in said.items()})
+        scored.scores.append({v: each.get(name, 0.0) for v, each in asked.items()})
     return scored
 
 

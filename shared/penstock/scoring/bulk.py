@@ -27,7 +27,7 @@ import numpy as np
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError
 from penstock.project import Project
-from penstock.records import Decision
+from penstock.records import Decision, served
 
 from .answers import NOBODY, Scored, Serving, score
 from .sinks import Sink
@@ -195,7 +195,7 @@ def _table(chunk: Chunk, scored: Scored) -> pa.Table:
     table = table.append_column("score", pa.array(found, pa.float64(), mask=without))
     if scored.named:
         each = zip(scored.probabilities, scored.answers, strict=True)
-        shares = [json.dumps(said.get(answer.version, {})) for said, answer in each]
+        shares = [json.dumps(served(said, answer.version)) for said, answer in each]
         table = table.append_column("answer", pa.array(scored.named, pa.string(), mask=without))
         table = table.append_column("probabilities", pa.array(shares, pa.string(), mask=without))
     return table.append_column("error", pa.array(errors, pa.string()))

@@ -5,6 +5,7 @@ Probabilities are kept within [1e-6, 1 - 1e-6] first, so that one confident erro
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import log
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["CLIP", "clipped", "log_loss", "log_losses"]
+    from ..label import Label
+
+__all__ = ["CLIP", "clipped", "log_loss", "log_losses", "loss_of"]
 
 CLIP = 1e-6
 
@@ -38,3 +41,17 @@ def log_losses(label: npt.NDArray[np.bool_], score: npt.NDArray[np.float64]) -> 
 
     p = np.clip(score, CLIP, 1 - CLIP)
     return -np.where(label, np.log(p), np.log1p(-p))
+
+
+def loss_of(label: Label) -> Callable[[float, Any], float]:
+    """What an answer costs when the truth comes, in the loss of its label: of a probability its log loss (of classes it is the
+    probability of the class that came true), of a number its squared error, or the pinball loss of the declared quantile."""
+    if label.task == "binary":
+        return log_loss
+    if label.task == "multiclass":
+        return lambda said, truth: log_loss(said, True)
+    if (quantile := label.quantile) is None:
+        return lambda said, truth: (said - truth) * (said - truth)
+    from .errors import pinball
+
+    return lambda said, truth: pinball(truth, said, quantile)
