@@ -59,7 +59,7 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     screen.note("  prior: answering all with what labels were before; the first model, unchanged: judged by penstock simulate")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
-        screen.note("  expected from what was answered alone, with what held 9 in 10 before -> what came true; blind to concept drift")
+        screen.note("  expected from the answers alone, with what held 9 in 10 before -> what came true; blind to concept drift")
 
 
 def unjudged(settings: Settings, model: Model, known: datetime | None) -> str:

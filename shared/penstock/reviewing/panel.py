@@ -103,8 +103,8 @@ class Panel:
             del self._known[next(iter(self._known))]
         self.ends[said.model][said.state] += 1
         self.newest.append(said)
-        if said.state == "contradicted" or (said.state == "labelled" and said.paired and len(said.said) == 2):
-            first, second = zip(said.reviewers, said.said, strict=True)
+        if said.state == "contradicted" or (said.state == "labelled" and said.paired and len(said.words) == 2):
+            first, second = zip(said.reviewers, said.words, strict=True)
             self._pairs[said.model].append((first, second))
 
     def waiting(self, model: str = "", by: str = "") -> list[Queued]:
@@ -126,7 +126,8 @@ class Panel:
     def agreement(self, model: str) -> Agreement:
         """How far reviewers agree on the answers of a model that were given to two on purpose. Those on which they differ count
         at once, though a third is still to decide, or agreement would look better than it is; what the third says does not."""
-        return agreement(self._pairs[model])
+        label, review = (found := self._topics.project.model(model)).label, found.review
+        return agreement(self._pairs[model], review.within if review and label.task == "regression" else None)
 
     def heard(self, model: str, prediction: str) -> Sequence[Reviewed]:
         """What came of reviews of an answer, of the newest."""

@@ -115,10 +115,10 @@ def test_how_far_reviewers_agree_and_how_reviews_ended(cli: Cli, ward: Ward) -> 
     ward.work(*asked, *(review(a.id, "ada", i % 2 == 0) for i, a in enumerate(asked)))
     ward.work(*(review(a.id, "bob", i % 2 == 0 and i % 5 > 0) for i, a in enumerate(asked)))
     said = cli.json("review", "agreement")["readmission"]
-    assert said["agreement"]["method"] == "Cohen 1960" and 0.4 < said["agreement"]["kappa"] < 1
+    assert said["agreement"]["metric"] == "nominal" and 0.4 < said["agreement"]["alpha"] < 1
     assert said["ended"]["labelled"] + len(cli.json("review", "list", "--first", "100")) == 80
     shown = cli("review", "agreement").output
-    assert "kappa 0." in shown and "answers that two decided" in shown and "labelled" in shown
+    assert "alpha 0." in shown and "answers that two decided" in shown and "labelled" in shown
     third = cli.json("review", "list")[0]
     assert (third["want"], third["have"], third["not_for"]) == (3, 2, ["ada", "bob"])
     assert "contradicted" in cli("review", "list").output
