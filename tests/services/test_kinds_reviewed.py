@@ -18,6 +18,7 @@ from tests.services.depot import answer, apart, project, said, sent
 from tests.services.opened import opened
 from tests.services.parcels import Sent, history, records
 
+import penstock as ps
 from penstock import known
 from penstock.artefact import Artefacts
 from penstock.cli.cohorts import expected
@@ -126,9 +127,13 @@ def test_whoever_opens_a_version_asks_it_what_is_known(run: tuple[Embedded, Path
     duty = Duty(declared, sessions)
     duty.follow(Roster(champion=champion), 0.0)
     assert duty.serving.champion is not None
-    strict = Duty(dataclasses.replace(declared, canaries=(OTHER[model],)), sessions)
+    odd = dataclasses.replace(declared, canaries=(OTHER[model],))
+    strict = Duty(odd, sessions)
     strict.follow(Roster(champion=champion), 0.0)
     assert strict.serving.champion is None
+    assert ps.load_model(model, project=project, data=folder).version == champion.version
+    with pytest.raises(ps.PenstockError, match="answers canaries otherwise"):
+        ps.load_model(model, project=ps.Project("depot", [odd]), data=folder)
 
 
 class Office:
