@@ -8,7 +8,7 @@ along in a header, never by itself (the door takes what a browser remembers for 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
@@ -42,6 +42,9 @@ class Waiting(msgspec.Struct, frozen=True):
     name: str
     column: str
     """The label that is asked for."""
+    task: str
+    """binary, regression or multiclass."""
+    classes: Sequence[str]
     waiting: int
     shown: list[Queued]
     ends: Mapping[str, int]
@@ -98,8 +101,9 @@ def routes(topics: Topics, log: Log, panel: Panel) -> APIRouter:
 
 
 def _waiting(topics: Topics, panel: Panel, name: str, by: str) -> Waiting:
-    found, column = panel.waiting(name, by), topics.project.model(name).label.column
-    return Waiting(name, column.name, len(found), found[:SHOWN], panel.ends[name], panel.agreement(name))
+    found, label = panel.waiting(name, by), topics.project.model(name).label
+    shown, ends = found[:SHOWN], panel.ends[name]
+    return Waiting(name, label.column.name, label.task, label.classes, len(found), shown, ends, panel.agreement(name))
 
 
 def _speaker(request: Request) -> str:

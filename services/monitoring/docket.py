@@ -8,7 +8,8 @@ the order in which reviewers spoke; not from which of these was read first, as t
     the word of who flagged the answer       does not decide on it (own flag)
     a second word of the same person         does not count (repeated); nor does one after the decision (decided)
 
-One reviewer decides; of the answers drawn for it two do, and where these contradict each other a third. Everything of an answer
+One reviewer decides; of the answers drawn for it two do, and where these contradict each other a third (of classes the first that
+two have named, of numbers the median). Everything of an answer
 is forgotten when the horizon of its label has passed: then no label could count.
 """
 
@@ -16,18 +17,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from statistics import median
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from penstock.codec import EventDecoder
 from penstock.errors import Refused
 from penstock.event import from_micros
+from penstock.label import Truth
 from penstock.log import Send
 from penstock.model import Model
 from penstock.records import Flag, Queued, Review, Reviewed
 from penstock.review import drawn
 from penstock.reviewing.panel import key_of, usefulness
+from penstock.reviewing.word import alike, spelled
 from penstock.runtime.merge import NEVER
 from penstock.topics import Topics
 
@@ -47,6 +52,9 @@ DECIDED: Final = "decided already"
 ANSWERED, UNKNOWN = 0, 1
 """What waits for a deadline: an answer, and words without one."""
 
+_Word = tuple[str, Truth]
+"""Who said it, and what."""
+
 _encode = msgspec.json.Encoder().encode
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -61,6 +69,8 @@ class Asked(msgspec.Struct, frozen=True, gc=False):
     score: float
     version: str
     digest: str = ""
+    answer: str = ""
+    probabilities: dict[str, dict[str, float]] = {}
 
 
 class _Entry(msgspec.Struct, array_like=True, omit_defaults=True):
@@ -76,18 +86,20 @@ class _Entry(msgspec.Struct, array_like=True, omit_defaults=True):
     sampled: bool = False
     unfamiliar: bool = False
     inputs: str = ""
-    flags: dict[str, tuple[bool | None, str]] = {}
+    flags: dict[str, tuple[Truth | None, str]] = {}
     """By who flagged it: what would be right, and why."""
-    reviews: dict[str, bool] = {}
+    reviews: dict[str, Truth] = {}
     done: bool = False
     contradicted: bool = False
+    named: tuple[str, float] | None = None
+    """The class that was answered, and half of how much more probable it was than the next."""
 
     @property
     def known(self) -> bool:
         return self.time > NEVER
 
     @property
-    def words(self) -> list[tuple[str, bool]]:
+    def words(self) -> list[_Word]:
         """What those said who may decide, in that order."""
         return [(by, says) for by, says in self.reviews.items() if by not in self.flags]
 
@@ -95,17 +107,30 @@ class _Entry(msgspec.Struct, array_like=True, omit_defaults=True):
 _unpack = msgspec.msgpack.Decoder(_Entry).decode
 
 
-def decided(words: Sequence[tuple[str, bool]], want: int) -> tuple[bool | None, Sequence[tuple[str, bool]]]:
-    """What reviewers have found, of whom `want` are asked first, and whose words decided; None while they have not.
+def decided(words: Sequence[_Word], want: int, within: float = 0.0) -> tuple[Truth | None, Sequence[_Word]]:
+    """What reviewers have found, of whom `want` are asked first, and whose words decided; None while they have not. Numbers that
+    are at most `within` apart are the same.
 
     >>> yes, no = ("ada", True), ("bob", False)
     >>> [decided(words, 2)[0] for words in ([yes], [yes, no], [yes, no, ("cyd", False)])], decided([yes, no], 1)
     ([None, None, False], (True, [('ada', True)]))
+    >>> hours = [("ada", 10.0), ("bob", 12.0), ("cyd", 30.0)]
+    >>> decided(hours[:2], 2, within=2.0)[0], decided(hours[:2], 2)[0], decided(hours, 2)[0]
+    (11.0, None, 12.0)
     """
     said = [says for _, says in words]
-    if len(said) >= want and len(set(said[:want])) == 1:
-        return said[0], words[:want]
-    return (sum(said[:3]) >= 2, words[:3]) if len(said) >= 3 else (None, words)
+    if len(said) >= want and all(alike(said[0], each, within) for each in said[1:want]):
+        return _middle(said[:want]), words[:want]
+    if len(said) >= 3 and isinstance(said[0], float):
+        return _middle(said[:3]), words[:3]
+    for n in range(3, len(said) + 1):
+        if twice := [each for each in said[:n] if said[:n].count(each) > 1]:
+            return twice[0], words[:n]
+    return None, words
+
+
+def _middle(said: Sequence[Truth]) -> Truth:
+    return float(median(each for each in said if isinstance(each, float))) if isinstance(said[0], float) else said[0]
 
 
 class Docket:
@@ -119,7 +144,7 @@ class Docket:
             model.value.above if model.value else 0.5,
             len(model.inputs),
         )
-        self._label, self._decoder = model.label, EventDecoder(model.label.event)
+        self.label, self._decoder = model.label, EventDecoder(model.label.event)
         self._topics, self._sends = topics, sends
         self._entries: dict[str, bytes] = {}
         self._unknown: dict[str, None] = {}
@@ -144,7 +169,11 @@ class Docket:
         if answer.digest:
             missing = bytes(answer.inputs).count(b":null")
             entry.unfamiliar = missing >= SPARSE * self._inputs and missing > 0
-            uncertain = entry.unfamiliar or abs(answer.score - self._threshold) <= self.review.near + 1e-9
+            if self.label.classes:
+                first, second, *_ = sorted([*answer.probabilities.get(answer.version, {}).values(), 0.0, 0.0], reverse=True)
+                entry.named = answer.answer, (first - second) / 2
+            near = self.label.task != "regression" and self._distance(entry) <= self.review.near + 1e-9
+            uncertain = entry.unfamiliar or near
             entry.sampled = uncertain and drawn("review", self.name, answer.id) < self.review.sample
         self._agenda.add(entry.deadline, answer.id, ANSWERED)
         if entry.sampled:
@@ -161,7 +190,7 @@ class Docket:
         if reason := _uncounted(entry, flag.by, entry.flags, "flagged"):
             self._end(flag.prediction, entry, "refused", reason, by=flag.by, what="flag")
             return
-        entry.flags[flag.by] = flag.says, flag.why
+        entry.flags[flag.by] = flag.word, flag.why
         self._spoken(flag.prediction, entry, flag.by)
 
     def hear(self, review: Review, at: int) -> None:
@@ -170,7 +199,7 @@ class Docket:
         if reason := _uncounted(entry, review.by, entry.reviews, "reviewed"):
             self._end(review.prediction, entry, "refused", reason, by=review.by, what="review")
             return
-        entry.reviews[review.by] = review.says
+        entry.reviews[review.by] = review.word
         self._spoken(review.prediction, entry, review.by)
 
     def elapse(self, time: int) -> None:
@@ -207,9 +236,10 @@ class Docket:
         """See what an answer and the words about it come to."""
         asked = entry.known and not entry.done and (entry.sampled or bool(entry.flags))
         paired = self._paired(name)
-        label, words = decided(entry.words, 2 if paired else 1) if asked else (None, ())
+        label, words = decided(entry.words, 2 if paired else 1, self.review.within) if asked else (None, ())
         entry.done |= label is not None
-        if asked and paired and not entry.contradicted and len({says for _, says in words[:2]}) == 2:
+        differ = len(words) > 1 and not alike(words[0][1], words[1][1], self.review.within)
+        if asked and paired and differ and not entry.contradicted:
             entry.contradicted = True
             self._end(name, entry, "contradicted", "two were asked on purpose; a third decides", None, words[:2], paired)
         self._save(name, entry)
@@ -219,11 +249,17 @@ class Docket:
         elif asked:
             self._ask(self._queued(name, entry, paired, words))
 
-    def _conclude(self, name: str, entry: _Entry, label: bool, words: Sequence[tuple[str, bool]], paired: bool) -> None:
+    def _distance(self, entry: _Entry) -> float:
+        """How far an answer is from being another; of numbers, of which nobody knows, 0."""
+        if self.label.task == "regression":
+            return 0.0
+        return abs(entry.score - self._threshold) if entry.named is None else entry.named[1]
+
+    def _conclude(self, name: str, entry: _Entry, label: Truth, words: Sequence[_Word], paired: bool) -> None:
         try:
             self._publish(name, entry, label)
         except Refused as refused:
-            reason = f"the label would be no {self._label.event!r}: {refused}"
+            reason = f"the label would be no {self.label.event!r}: {refused}"
             self._end(name, entry, "refused", reason, label, words, paired, what="label")
         else:
             self._end(name, entry, "labelled", "", label, words, paired)
@@ -234,10 +270,11 @@ class Docket:
         """Whether two reviewers are asked, on purpose."""
         return drawn("pair", self.name, name) < self.review.pairs
 
-    def _queued(self, name: str, entry: _Entry, paired: bool, words: Sequence[tuple[str, bool]]) -> Queued:
+    def _queued(self, name: str, entry: _Entry, paired: bool, words: Sequence[_Word]) -> Queued:
         return Queued(
             prediction=name, model=self.name, key=entry.key, time=from_micros(entry.time), score=entry.score,
-            version=entry.version, distance=abs(entry.score - self._threshold), flags=len(entry.flags),
+            version=entry.version, distance=self._distance(entry), flags=len(entry.flags),
+            answer=UNSET if entry.named is None else entry.named[0],
             notes=[f"{by}: {_noted(*said)}" for by, said in list(entry.flags.items())[:NOTES]],
             not_for=sorted({*entry.flags, *entry.reviews}), have=len(words), want=max(1 + paired, 1 + len(words)),
             unfamiliar=entry.unfamiliar, inputs=msgspec.Raw((entry.inputs or "null").encode()),
@@ -258,10 +295,12 @@ class Docket:
         self._queue.pop(name, None)
         self._sends.append(Send(self._topics.queue, key_of(self.name, name), None))
 
-    def _publish(self, name: str, entry: _Entry, label: bool) -> None:
+    def _publish(self, name: str, entry: _Entry, label: Truth) -> None:
         """The decision as a label event, as anybody would publish it. Raises Refused where the event cannot be taken."""
-        event, at = self._label.event, from_micros(max(self.now, entry.time))
-        said: dict[str, Any] = {event.key.name: name, self._label.column.name: label, event.time.name: at}
+        event, column, at = self.label.event, self.label.column, from_micros(max(self.now, entry.time))
+        said: dict[str, Any] = {event.key.name: name, column.name: label, event.time.name: at}
+        if column.type is int and isinstance(label, float):  # the mean of two may lie between
+            said[column.name] = round(label)
         if event.key.type is int:
             try:
                 said[event.key.name] = int(name)
@@ -269,8 +308,8 @@ class Docket:
                 raise Refused("schema", f"{event.key!r} is a number, and {name!r} is none") from None
         if event.id is not None and event.id is not event.key:
             said[event.id.name] = f"{self._topics.prefix}/review/{self.name}/{name}"
-        if self._label.sources is not None:
-            said[self._label.sources.column.name] = self.review.source
+        if self.label.sources is not None:
+            said[self.label.sources.column.name] = self.review.source
         value = _encode(said)
         self._decoder.decode(value, at.timestamp())
         self._sends.append(Send(event.topic, name.encode(), value, (("content-type", b"application/json"),)))
@@ -292,14 +331,14 @@ class Docket:
                 self._end(name, entry, "refused", "nobody asked for a review", by=by, what="review")
 
     def _end(
-        self, name: str, entry: _Entry, state: str, reason: str, label: bool | None = None,
-        words: Iterable[tuple[str, bool]] = (), paired: bool = False, by: str = "", what: str = "",
+        self, name: str, entry: _Entry, state: str, reason: str, label: Truth | None = None,
+        words: Iterable[_Word] = (), paired: bool = False, by: str = "", what: str = "",
     ) -> None:  # fmt: skip
         words = list(words)
         told = Reviewed(
             id="/".join(filter(None, (self.name, name, state, what, by))), prediction=name, model=self.name, state=state,
-            at=from_micros(max(self.now, entry.time, 0)), label=label, reason=reason,
-            reviewers=[each for each, _ in words] or ([by] if by else []), said=[says for _, says in words],
+            at=from_micros(max(self.now, entry.time, 0)), reason=reason,
+            reviewers=[each for each, _ in words] or ([by] if by else []), **_carried(label, [says for _, says in words]),
             flags=len(entry.flags), paired=paired, score=entry.score if entry.known else None,
         )  # fmt: skip
         self._sends.append(Send(self._topics.reviewed, name.encode(), _encode(told)))
@@ -342,6 +381,13 @@ def _uncounted(entry: _Entry, by: str, said: Mapping[str, object], what: str) ->
     return f"{what} by {WORDS} others already" if len(said) >= WORDS else ""
 
 
-def _noted(says: bool | None, why: str) -> str:
-    right = "" if says is None else f"{'yes' if says else 'no'} would be right"
+def _carried(label: Truth | None, said: Sequence[Truth]) -> dict[str, Any]:
+    """The fields of a record that has them: what is no yes or no has fields of its own."""
+    if all(isinstance(each, bool) for each in (*said, *(() if label is None else (label,)))):
+        return {"label": label, "said": said}
+    return {"truth": UNSET if label is None else label, "truths": said}
+
+
+def _noted(says: Truth | None, why: str) -> str:
+    right = "" if says is None else f"{spelled(says)} would be right"
     return " - ".join(filter(None, (right, why))) or "wrong"

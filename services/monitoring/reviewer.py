@@ -16,6 +16,7 @@ from penstock.errors import Refused
 from penstock.event import to_micros
 from penstock.log import Batch, Partition, Send, partition_of
 from penstock.records import Flag, Review
+from penstock.reviewing.word import meant
 from penstock.runtime.deadletter import dead_letter
 from penstock.runtime.lane import Effects
 from penstock.runtime.outbox import Said
@@ -129,6 +130,8 @@ class ReviewShard:
             raise Refused("schema", str(error)) from None
         if said.model not in self._dockets:
             raise Refused("unknown", f"no answers of a model {said.model!r} are reviewed")
+        if said.word is not None:
+            meant(self._dockets[said.model].label, said.word)
         if partition_of(said.prediction.encode(), self._topics.partitions) != self._number:
             raise Refused("misplaced", f"what is said of {said.prediction!r} is keyed by it, and belongs to another partition")
         return said

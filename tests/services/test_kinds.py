@@ -33,6 +33,7 @@ from penstock.proof.audit import lines as audit_lines
 from penstock.publish import FOREVER
 from penstock.records import Cohort, Confusion, Contributed, Decision, Outcome, Prediction, Run, Statistic
 from penstock.report.records import as_known
+from penstock.scoring.around import Plan
 from penstock.scoring.bulk import Job
 from penstock.scoring.bulk import run as bulk
 from penstock.scoring.columnar import table_of
@@ -231,7 +232,7 @@ def test_what_moves_numbers_and_classes_is_published_and_told_of_one_answer(run:
         assert archived is not None
         assert (archived.scores, archived.probabilities) == (answer.scores, answer.probabilities)
         known = {d.version: d.candidate for d in records(embedded, embedded.topics.models, Decision) if d.model == model.name}
-        (explanation,), unexplained = _explained(embedded.artefacts, answer, known)
+        (explanation,), unexplained = _explained(embedded.artefacts, answer, known, Plan.of(model))
         assert not unexplained
         assert explanation.answer == (answer.answer if model is door else "")
         assert explanation.probability == pytest.approx(answer.score, rel=1e-5)

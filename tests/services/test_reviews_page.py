@@ -55,6 +55,9 @@ def test_people_decide_in_a_browser_and_the_label_is_published(tmp_path: Path) -
         await tab.open(f"{url}/reviews")
         await tab.until("document.querySelectorAll('.case').length > 3")
         first = "document.querySelector('.case')"
+        assert "1 of 2 have decided" not in await tab.run(f"{first}.textContent")
+        pair = "[...document.querySelectorAll('.case')].find((node) => node.textContent.includes('0 of 2 have decided'))"
+        await tab.until(f"{pair} !== undefined")
         assert HOSTILE in await tab.run(f"{first}.textContent"), "flagged ones are first; what people wrote is text"
         if picture := os.environ.get("PICTURE"):
             await tab.picture(Path(picture))

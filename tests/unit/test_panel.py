@@ -73,7 +73,7 @@ def test_agreement_is_that_of_pairs_each_counted_once_without_the_third() -> Non
         Send(TOPICS.reviewed, b"g", b"not json"),
     ]  # fmt: skip
     found = shown(*records, ask=lambda panel: (panel.agreement("readmission"), panel.ends["readmission"], panel.unreadable))
-    assert (found[0].answers, found[0].reviewers, found[0].method) == (3, 2, "Cohen 1960")
+    assert (found[0].answers, found[0].reviewers, found[0].metric) == (3, 2, "nominal")
     assert found[0].observed == pytest.approx(2 / 3)
     assert found[1:] == ({"labelled": 4, "contradicted": 1, "refused": 1, "orphan": 1}, 1)
 

@@ -68,9 +68,7 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
         screen.note(f"  {line}")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
-        screen.note(
-            "  expected from what was answered alone, with what held 9 in 10 before -> what came true; blind to concept drift"
-        )
+        screen.note("  expected from the answers alone, with what held 9 in 10 before -> what came true; blind to concept drift")
 
 
 def unjudged(settings: Settings, topics: Topics, model: Model, known: datetime | None) -> str:

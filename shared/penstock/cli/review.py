@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,7 +11,9 @@ from . import broker, screen
 from .options import command, project_settings, topics_of
 
 if TYPE_CHECKING:
+    from ..label import Label, Truth
     from ..log import Log, Readable
+    from ..records import Prediction as Answer
     from ..records import Queued
     from ..reviewing.feedback import Kind
     from ..reviewing.panel import Panel
@@ -23,7 +25,7 @@ __all__ = ["app", "flag"]
 
 app = typer.Typer(help="Answers that wait for people's judgement.", no_args_is_help=True)
 
-WORDS: Final = {"yes": True, "no": False}
+SAYS = "yes|no|NUMBER|CLASS"
 
 Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="The id of the event that was answered.")]
 ModelName = Annotated[str, typer.Option("--model", help="The model; needed where several are reviewed.", show_default=False)]
@@ -39,7 +41,7 @@ def _group() -> None:
 def flag(
     prediction: Prediction,
     model: ModelName = "",
-    says: Annotated[str, typer.Option("--says", metavar="yes|no", help="What would be right.", show_default=False)] = "",
+    says: Annotated[str, typer.Option("--says", metavar=SAYS, help="What would be right.", show_default=False)] = "",
     why: Why = "",
     by: By = "",
 ) -> None:
@@ -51,7 +53,7 @@ def flag(
     from .explain import answer_to
 
     settings, topics, name = _asked(model)
-    truth = _yes_or_no(says) if says else None
+    truth = _word(topics, name, says) if says else None
 
     async def work(log: Log) -> bool:
         return await answer_to(log, topics, name, prediction) is not None
@@ -79,8 +81,8 @@ def listed(
     settings, topics, name = _asked(model, many=True)
     panel = _panel(settings, topics)
     found = panel.waiting(name, by)[:newest]
-    table = [(q.prediction, q.model, f"{q.score:.3f}", _why_asked(q), f"{q.have} of {q.want}", *q.notes[:1]) for q in found]
-    lines = screen.rows([("prediction", "model", "score", "because", "decided", "said"), *(_six(row) for row in table)])
+    table = [(q.prediction, q.model, _answered(topics, q), _why_asked(q), f"{q.have} of {q.want}", *q.notes[:1]) for q in found]
+    lines = screen.rows([("prediction", "model", "answer", "because", "decided", "said"), *(_six(row) for row in table)])
     screen.answer(found, lines if table else [])
     if not table:
         screen.note("nothing waits for reviewers")
@@ -91,6 +93,7 @@ def show(prediction: Prediction, model: ModelName = "") -> None:
     """Show an answer that waits, or what came of it."""
     import msgspec
 
+    from ..reviewing.word import spelled
     from .explain import answer_to
 
     settings, topics, name = _asked(model)
@@ -106,13 +109,15 @@ def show(prediction: Prediction, model: ModelName = "") -> None:
         raise PenstockError(f"{name} has no answer {prediction!r} on its topic", "penstock review list")
     lines = []
     if answer is not None:
-        lines = [f"{answer.id}  {answer.time:%Y-%m-%d %H:%M}  of {answer.key}  {answer.score:.3f} by version {answer.version}"]
+        lines = [
+            f"{answer.id}  {answer.time:%Y-%m-%d %H:%M}  of {answer.key}  {_answered(topics, answer)} by version {answer.version}"
+        ]
         lines += [f"  {given} {value}" for given, value in msgspec.json.decode(answer.inputs).items()]
     if queued is not None:
         lines += [f"waits: {_why_asked(queued)}, {queued.have} of {queued.want} have decided", *(f"  {n}" for n in queued.notes)]
     for end in ended:
-        said = ", ".join(f"{who} {_word(says)}" for who, says in zip(end.reviewers, end.said, strict=False))
-        label = "" if end.label is None else f" {_word(end.label)}"
+        said = ", ".join(f"{who} {spelled(says)}" for who, says in zip(end.reviewers, end.words, strict=False))
+        label = "" if end.decided is None else f" {spelled(end.decided)}"
         lines.append(f"{end.state}{label}  {said or ', '.join(end.reviewers)}  {end.reason}".rstrip())
     screen.answer({"answer": answer, "waits": queued, "ended": ended}, lines)
 
@@ -120,19 +125,22 @@ def show(prediction: Prediction, model: ModelName = "") -> None:
 @command(app)
 def decide(
     prediction: Prediction,
-    says: Annotated[str, typer.Option("--says", metavar="yes|no", help="What is true.", show_default=False)],
+    says: Annotated[str, typer.Option("--says", metavar=SAYS, help="What is true.", show_default=False)],
     model: ModelName = "",
     why: Why = "",
     by: By = "",
 ) -> None:
     """Say what is true of an answer that waits: a label.
 
-    Where two are asked on purpose, the label comes with the second; where these contradict each other, with a third.
+    Where two are asked on purpose, the label comes with the second; where these contradict each other, with a third: of numbers
+    the median, of classes the one that two have named.
     """
     from getpass import getuser
 
+    from ..reviewing.word import alike, spelled
+
     settings, topics, name = _asked(model)
-    truth, who, panel = _yes_or_no(says), by or getuser(), _panel(settings, topics)
+    truth, who, panel = _word(topics, name, says), by or getuser(), _panel(settings, topics)
     queued = panel.find(name, prediction)
     if queued is None:
         ended = [end for end in panel.heard(name, prediction) if end.state == "labelled"]
@@ -142,11 +150,14 @@ def decide(
     if who in queued.not_for:
         raise PenstockError(f"{who} has flagged or decided {prediction} already", "another person decides:  --by NAME")
     have, want = queued.have + 1, queued.want
-    differ = have == want == 2 and _earlier(settings, topics, queued) == (not truth)
+    reviewing, earlier = topics.project.model(name).review, _earlier(settings, topics, queued) if have == want == 2 else None
+    differ = earlier is not None and not alike(earlier, truth, reviewing.within if reviewing else 0.0)
     more = {"have": have, "want": want + differ}
-    _said(settings, topics, "reviews", name, prediction, truth, why, who, f"decided: {_word(truth)}", more)
+    _said(settings, topics, "reviews", name, prediction, truth, why, who, f"decided: {spelled(truth)}", more)
     if differ:
         screen.note("2 of 2, and they differ: a third is asked")
+    elif isinstance(truth, str) and have == want > 2:
+        screen.note(f"{have} of {want}: the class that two have named is the label, else another reviewer is asked")
     elif want > 1:
         screen.note(f"{have} of {want}" + (", another reviewer is asked" if have < want else ", that decides it"))
 
@@ -157,8 +168,8 @@ def agreement(
 ) -> None:
     """Show how far reviewers agree, beyond chance.
 
-    Of the answers that were given to two on purpose: Cohen's kappa where there are two reviewers, else Fleiss', with its 95 %
-    interval; and how reviews ended.
+    Of the answers that were given to two on purpose: Krippendorff's alpha (1: perfect, 0: as by chance) with its 95 % interval,
+    of yes and no and classes by whether words are the same, of numbers by how far they are apart; and how reviews ended.
     """
     settings, topics, name = _asked(model, many=True)
     panel = _panel(settings, topics)
@@ -169,11 +180,11 @@ def agreement(
 
 
 def _agreed(said: Agreement) -> str:
-    if said.kappa is None:
-        return f"no kappa: {said.missing}"
-    who = f"{said.method}, {said.reviewers} reviewers"
+    if said.alpha is None:
+        return f"no alpha: {said.missing}"
+    who = f"Krippendorff, {said.metric}, {said.reviewers} reviewers"
     same = f"the same on {said.observed:.0%} of {said.answers} answers that two decided"
-    return f"kappa {said.kappa:.2f} ({said.low:.2f} to {said.high:.2f}; {who}), {same}"
+    return f"alpha {said.alpha:.2f} ({said.low:.2f} to {said.high:.2f}; {who}), {same}"
 
 
 def _ended(panel: Panel, model: str) -> str:
@@ -193,14 +204,24 @@ def _six(row: tuple[str, ...]) -> tuple[str, ...]:
     return (*row, "")[:6]
 
 
-def _word(says: bool) -> str:
-    return "yes" if says else "no"
+def _answered(topics: Topics, said: Queued | Answer) -> str:
+    """What was answered: a probability, a number, or a class with its probability."""
+    if isinstance(said.answer, str):
+        return f"{said.answer} {said.score:.3f}"
+    number = topics.project.model(said.model).label.task == "regression"
+    return f"{said.score:.6g}" if number else f"{said.score:.3f}"
 
 
-def _yes_or_no(said: str) -> bool:
-    if said not in WORDS:
-        raise typer.BadParameter(f"{said!r} is neither yes nor no", param_hint="--says")
-    return WORDS[said]
+def _word(topics: Topics, model: str, text: str) -> Truth:
+    """What somebody typed, as the label of the model has it."""
+    from ..errors import Refused
+    from ..reviewing.word import asked, typed
+
+    label: Label = topics.project.model(model).label
+    try:
+        return typed(label, text)
+    except Refused as refused:
+        raise typer.BadParameter(f"{refused}; type --says {asked(label)}", param_hint="--says") from None
 
 
 def _asked(model: str, many: bool = False) -> tuple[Settings, Topics, str]:
@@ -235,23 +256,23 @@ def _panel(settings: Settings, topics: Topics) -> Panel:
     return broker.read(settings, topics, work, f"reading {topics.queue}")
 
 
-def _earlier(settings: Settings, topics: Topics, queued: Queued) -> bool | None:
+def _earlier(settings: Settings, topics: Topics, queued: Queued) -> Truth | None:
     """What the only one said who has decided so far; None where his word is not on the topic."""
     import msgspec
 
     from ..log import Partition, partition_of
     from ..records import Review
 
-    async def work(log: Log) -> dict[str, bool]:
+    async def work(log: Log) -> dict[str, Truth]:
         counts, key = await log.describe(), queued.prediction.encode()
         place = Partition(topics.reviews, partition_of(key, counts[broker.known(topics.reviews, counts)]))
         begins, ends = await log.begins([topics.reviews]), await log.ends([topics.reviews])
-        said: dict[str, bool] = {}
+        said: dict[str, Truth] = {}
         async for found in broker.records(log, {place: begins[place]}, {place: ends[place]}):
             if found.key == key and found.value:
                 review = msgspec.json.decode(found.value, type=Review)
                 if review.model == queued.model and review.by in queued.not_for:
-                    said.setdefault(review.by, review.says)
+                    said.setdefault(review.by, review.word)
         return said
 
     said = broker.use(settings, work, f"reading {topics.reviews}")
@@ -259,7 +280,7 @@ def _earlier(settings: Settings, topics: Topics, queued: Queued) -> bool | None:
 
 
 def _said(
-    settings: Settings, topics: Topics, kind: Kind, model: str, prediction: str, says: bool | None, why: str, by: str,
+    settings: Settings, topics: Topics, kind: Kind, model: str, prediction: str, says: Truth | None, why: str, by: str,
     words: str, more: dict[str, Any],
 ) -> None:  # fmt: skip
     """Send what somebody says, as of the stream's time, and tell him so in `words`; `more`: what programs are told beside."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+from msgspec import UNSET, UnsetType
+
+if TYPE_CHECKING:
+    from ..label import Truth
 
 __all__ = ["NAMED", "WHY", "Flag", "Queued", "Review", "Reviewed"]
 
@@ -29,6 +34,13 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     says: bool | None = None
     """What would be right; null where it was not said."""
     why: _Why = ""
+    truth: float | str | UnsetType = UNSET
+    """What would be right, of labels that are numbers or classes; `says` is false then."""
+
+    @property
+    def word(self) -> Truth | None:
+        """What would be right; None where it was not said."""
+        return self.says if self.truth is UNSET else self.truth
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +53,13 @@ class Review(msgspec.Struct, frozen=True, kw_only=True):
     """When it was said, by the clock of who took it down."""
     says: bool
     why: _Why = ""
+    truth: float | str | UnsetType = UNSET
+    """What is true, of labels that are numbers or classes; `says` is false then."""
+
+    @property
+    def word(self) -> Truth:
+        """What is true."""
+        return self.says if self.truth is UNSET else self.truth
 
 
 class Queued(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +72,7 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     version: str
     distance: float
-    """Of the score from the threshold of decision."""
+    """Of the score from the threshold of decision; of classes half of that between the two most probable; of numbers 0."""
     flags: int
     """How many people have flagged it."""
     notes: list[str]
@@ -63,11 +82,13 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     have: int
     """Reviewers who have decided."""
     want: int
-    """Reviewers who are to: 1, or 2 where agreement is measured, or 3 where those two contradict each other."""
+    """Reviewers who are to: 1, or 2 where agreement is measured, or one more than have while these contradict each other."""
     unfamiliar: bool = False
     """Whether the model knew little: half of the inputs or more were missing."""
     inputs: msgspec.Raw
     """As used; null where only a flag brought it here (`penstock review show` finds them)."""
+    answer: str | UnsetType = UNSET
+    """The class that was answered, where the label is one of several; `score` is its probability."""
 
 
 class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,3 +118,17 @@ class Reviewed(msgspec.Struct, frozen=True, kw_only=True):
     paired: bool = False
     """Whether it was given to two on purpose, so that their agreement can be measured."""
     score: float | None = None
+    truth: float | str | UnsetType = UNSET
+    """The label, where it is a number or a class; `label` is null then."""
+    truths: list[float | str] | UnsetType = UNSET
+    """Then also: what each of them said; `said` is empty."""
+
+    @property
+    def decided(self) -> Truth | None:
+        """The label; None where there is none."""
+        return self.label if self.truth is UNSET else self.truth
+
+    @property
+    def words(self) -> Sequence[Truth]:
+        """What each of those said who decided."""
+        return self.said if self.truths is UNSET else self.truths

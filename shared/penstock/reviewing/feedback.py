@@ -11,6 +11,7 @@ from ..errors import Refused
 from ..log import Send
 from ..records import Flag, Review
 from ..topics import Topics
+from .word import asked, carried, meant
 
 __all__ = ["LONGEST", "Kind", "Said", "feedback", "said_of"]
 
@@ -24,8 +25,8 @@ class Said(msgspec.Struct, frozen=True):
     """What a person says, as JSON over HTTP."""
 
     prediction: str
-    says: bool | None = None
-    """A flag: what would be right (may be left out); a review: what is true."""
+    says: bool | float | str | None = None
+    """A flag: what would be right (may be left out); a review: what is true. Yes or no, a number, or the name of a class."""
     why: str = ""
     by: str = ""
     """Who says so; not asked for where a key says it."""
@@ -56,9 +57,10 @@ def feedback(topics: Topics, kind: Kind, model: str, said: Said, at: datetime) -
     if not said.by:
         raise Refused("schema", "who says so? give a name as `by`")
     if kind == "reviews" and said.says is None:
-        raise Refused("schema", "a review says what is true: give `says`, true or false")
+        raise Refused("schema", f"a review says what is true: give `says`, {asked(topics.project.model(model).label)}")
+    word = {} if said.says is None else carried(meant(topics.project.model(model).label, said.says))
     record = Flag if kind == "flags" else Review
-    made = record(prediction=said.prediction, model=model, by=said.by, at=at, says=said.says, why=said.why)  # type: ignore[arg-type]
+    made = record(prediction=said.prediction, model=model, by=said.by, at=at, why=said.why, **word)
     value = _encode(made)
     try:
         msgspec.json.decode(value, type=record)  # its bounds

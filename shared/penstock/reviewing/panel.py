@@ -39,9 +39,9 @@ def key_of(model: str, prediction: str) -> bytes:
 
 def pair_of(said: Reviewed) -> Pair | None:
     """What two said who were asked on purpose; None of any other end of a review."""
-    if said.state != "contradicted" and not (said.state == "labelled" and said.paired and len(said.said) == 2):
+    if said.state != "contradicted" and not (said.state == "labelled" and said.paired and len(said.words) == 2):
         return None
-    first, second = zip(said.reviewers, said.said, strict=True)
+    first, second = zip(said.reviewers, said.words, strict=True)
     return first, second
 
 
@@ -133,7 +133,8 @@ class Panel:
     def agreement(self, model: str) -> Agreement:
         """How far reviewers agree on the answers of a model that were given to two on purpose. Those on which they differ count
         at once, though a third is still to decide, or agreement would look better than it is; what the third says does not."""
-        return agreement(self._pairs[model])
+        label, review = (found := self._topics.project.model(model)).label, found.review
+        return agreement(self._pairs[model], review.within if review and label.task == "regression" else None)
 
     def heard(self, model: str, prediction: str) -> Sequence[Reviewed]:
         """What came of reviews of an answer, of the newest."""

@@ -1,11 +1,14 @@
 """Agreement of reviewers beyond that of chance, on answers that were given to two of them. Pure.
 
-    two reviewers in all    Cohen's kappa (1960); variance of Fleiss, Cohen and Everitt (1969)
-    more                    Fleiss' kappa (1971), for which it does not matter who judged what; variance by the jackknife over
-                            answers (Fleiss and Davies 1982)
+Krippendorff's alpha ("Computing Krippendorff's alpha-reliability", 2011): 1 - observed / expected disagreement, whoever judged
+what, and whatever is judged. Two words disagree by 0 or 1 (yes and no, classes: the nominal metric), or by the square of their
+distance (numbers: the interval metric). Of yes and no it is Scott's pi (1955), corrected for few answers; 1 is perfect agreement,
+0 that of chance.
 
-These variances see no spread in a few answers on which all agree, so the interval is that or the one that follows from Wilson's
-(1927) of the observed agreement with chance held fixed, whichever end is wider.
+The interval is the jackknife over answers (Efron and Tibshirani 1993). It sees no spread in a few answers on which all agree, so
+each end is that or the one that follows from the observed disagreement with the expected held fixed, whichever is wider: of a
+share Wilson's interval (1927), of squares that of a variance, by the chi-square distribution (approximated as by Wilson and
+Hilferty 1931).
 """
 
 from __future__ import annotations
@@ -17,11 +20,13 @@ from typing import Final
 
 import msgspec
 
+from ..label import Truth
+
 __all__ = ["Agreement", "Pair", "agreement"]
 
 Z: Final = 1.959963984540054
 
-Pair = tuple[tuple[str, bool], tuple[str, bool]]
+Pair = tuple[tuple[str, Truth], tuple[str, Truth]]
 """What the two reviewers of an answer said, in the order in which they did."""
 
 
@@ -30,47 +35,98 @@ class Agreement(msgspec.Struct, frozen=True):
 
     answers: int
     reviewers: int
-    method: str = ""
+    metric: str = "nominal"
+    """nominal: words are the same, or not; interval: numbers, by the square of their distance."""
     observed: float | None = None
-    """Share of the answers on which both said the same."""
-    chance: float | None = None
-    """The share on which they would if each said yes as often as they did, and at random."""
-    kappa: float | None = None
+    """Share of the answers on which both said the same; of numbers, those no further apart than declared."""
+    alpha: float | None = None
     low: float | None = None
     high: float | None = None
     missing: str = ""
 
 
-def agreement(pairs: Sequence[Pair]) -> Agreement:
-    """The agreement of pairs of reviewers.
+def agreement(pairs: Sequence[Pair], within: float | None = None) -> Agreement:
+    """The agreement of pairs of reviewers. `within`: how far apart numbers may lie to be the same; None where words are none.
 
     >>> both = [(("ada", True), ("bob", True))] * 20 + [(("bob", False), ("ada", False))] * 15
     >>> split = [(("ada", True), ("bob", False))] * 5 + [(("bob", True), ("ada", False))] * 10
     >>> found = agreement([*both, *split])
-    >>> found.method, found.observed, round(found.kappa, 2), round(found.low, 2), round(found.high, 2)
-    ('Cohen 1960', 0.7, 0.4, 0.12, 0.65)
+    >>> found.observed, round(found.alpha, 2), round(found.low, 2), round(found.high, 2)
+    (0.7, 0.4, 0.12, 0.66)
+    >>> hours = [(("ada", 10.0 + n), ("bob", 10.5 + n)) for n in range(20)]
+    >>> round(agreement(hours, within=1.0).alpha, 3)
+    0.996
     """
-    names = sorted({name for pair in pairs for name, _ in pair})
-    n = len(pairs)
+    n, who = len(pairs), len({name for pair in pairs for name, _ in pair})
+    metric = "nominal" if within is None else "interval"
     if not n:
-        return Agreement(0, 0, missing="no answer was decided by two reviewers yet")
-    observed = sum(a == b for (_, a), (_, b) in pairs) / n
-    if len(names) == 2:
-        method, (chance, error) = "Cohen 1960", _cohen(pairs, names[0])
+        return Agreement(0, 0, metric, missing="no answer was decided by two reviewers yet")
+    words = [(a, b) for (_, a), (_, b) in pairs]
+    if within is None:
+        same, (alpha, error, expected) = sum(a == b for a, b in words) / n, _nominal(words)
+        low, high = _wilson(same, n)
+        ends = 1 - low, 1 - high
     else:
-        method, (chance, error) = "Fleiss 1971", _fleiss(pairs)
-    if chance == 1.0:
-        return Agreement(n, len(names), method, observed, missing="all said the same of all: there is no chance to compare with")
-    kappa = _beyond(observed, chance)
-    low, high = (_beyond(end, chance) for end in _wilson(observed, n))
-    return Agreement(
-        n, len(names), method, observed, chance, kappa,
-        max(min(low, kappa - Z * error), -1.0), min(max(high, kappa + Z * error), 1.0),
-    )  # fmt: skip
+        numbers = [(float(a), float(b)) for a, b in words]
+        same, (alpha, error, expected) = sum(abs(a - b) <= within for a, b in numbers) / n, _interval(numbers)
+        squares = sum((a - b) ** 2 for a, b in numbers)
+        ends = squares / _chi_square(n, -Z), squares / _chi_square(n, Z)
+    if alpha is None:
+        return Agreement(n, who, metric, same, missing="all said the same of all: there is no chance to compare with")
+    low, high = (1 - end / expected for end in ends)
+    return Agreement(n, who, metric, same, alpha, max(min(low, alpha - Z * error), -1.0), min(max(high, alpha + Z * error), 1.0))
 
 
-def _beyond(observed: float, chance: float) -> float:
-    return (observed - chance) / (1.0 - chance)
+Found = tuple[float | None, float, float]
+"""Alpha (None where all words are the same), its standard error, and the expected disagreement."""
+
+
+def _nominal(words: Sequence[tuple[Truth, Truth]]) -> Found:
+    """Answers on which the same two words were said are alike, so that leaving one of them out has the same result."""
+    n, apart = len(words), sum(a != b for a, b in words)
+    said = Counter(word for pair in words for word in pair)
+    squares = sum(count * count for count in said.values())
+    whole, expected = _alpha(apart, n, (4 * n * n - squares) / (2 * n * (2 * n - 1)))
+    if whole is None:
+        return None, 0.0, 0.0
+    left_out = []
+    for (a, b), times in Counter(words).items() if n > 1 else ():
+        fewer = squares - (4 * said[a] - 4 if a == b else 2 * said[a] + 2 * said[b] - 2)
+        rest, _ = _alpha(apart - (a != b), n - 1, (4 * (n - 1) ** 2 - fewer) / ((2 * n - 2) * (2 * n - 3)))
+        left_out.append((1.0 if rest is None else rest, times))
+    return whole, _jackknife(left_out, n), expected
+
+
+def _interval(words: Sequence[tuple[float, float]]) -> Found:
+    n, mean = len(words), sum(a + b for a, b in words) / (2 * len(words))
+    pairs = [(a - mean, b - mean) for a, b in words]
+    apart, total, squares = (
+        sum((a - b) ** 2 for a, b in pairs),
+        sum(a + b for a, b in pairs),
+        sum(a * a + b * b for a, b in pairs),
+    )
+    whole, expected = _alpha(apart, n, _spread(total, squares, 2 * n))
+    if whole is None:
+        return None, 0.0, 0.0
+    left_out = []
+    for a, b in pairs if n > 1 else ():
+        rest, _ = _alpha(apart - (a - b) ** 2, n - 1, _spread(total - a - b, squares - a * a - b * b, 2 * n - 2))
+        left_out.append((1.0 if rest is None else rest, 1))
+    return whole, _jackknife(left_out, n), expected
+
+
+def _alpha(apart: float, n: int, expected: float) -> tuple[float | None, float]:
+    return (1 - apart / n / expected, expected) if expected > 0 else (None, 0.0)
+
+
+def _spread(total: float, squares: float, words: int) -> float:
+    """The mean square of the distance of two different words: twice their variance."""
+    return 2 * max(squares - total * total / words, 0.0) / (words - 1)
+
+
+def _jackknife(left_out: Sequence[tuple[float, int]], n: int) -> float:
+    mean = sum(alpha * times for alpha, times in left_out) / n
+    return sqrt((n - 1) / n * sum(times * (alpha - mean) ** 2 for alpha, times in left_out))
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:
@@ -78,36 +134,6 @@ def _wilson(share: float, n: int) -> tuple[float, float]:
     return (middle - spread) / (1 + Z * Z / n), (middle + spread) / (1 + Z * Z / n)
 
 
-def _cohen(pairs: Sequence[Pair], first: str) -> tuple[float, float]:
-    """Agreement by chance, and the standard error of kappa, of two reviewers."""
-    n = len(pairs)
-    said = Counter((a, b) if name == first else (b, a) for (name, a), (_, b) in pairs)
-    p = {(i, j): said[i, j] / n for i in (True, False) for j in (True, False)}
-    rows = {i: p[i, True] + p[i, False] for i in (True, False)}
-    columns = {j: p[True, j] + p[False, j] for j in (True, False)}
-    chance = sum(rows[i] * columns[i] for i in rows)
-    if chance == 1.0:
-        return chance, 0.0
-    kappa = _beyond(p[True, True] + p[False, False], chance)
-    same = sum(p[i, i] * (1 - (rows[i] + columns[i]) * (1 - kappa)) ** 2 for i in rows)
-    other = (1 - kappa) ** 2 * sum(p[i, not i] * (columns[i] + rows[not i]) ** 2 for i in rows)
-    variance = (same + other - (kappa - chance * (1 - kappa)) ** 2) / ((1 - chance) ** 2 * n)
-    return chance, sqrt(max(variance, 0.0))
-
-
-def _fleiss(pairs: Sequence[Pair]) -> tuple[float, float]:
-    """As `_cohen`, of any number of reviewers. An answer has 0, 1 or 2 yes, so that leaving one out has three results."""
-    n, counts = len(pairs), Counter(a + b for (_, a), (_, b) in pairs)
-    chance = _by_chance(counts, n)
-    left_out = {}
-    for kind in counts if n > 1 else ():
-        rest = counts - Counter([kind])
-        by_chance = _by_chance(rest, n - 1)
-        left_out[kind] = 1.0 if by_chance == 1.0 else _beyond((rest[0] + rest[2]) / (n - 1), by_chance)
-    mean = sum(counts[kind] * kappa for kind, kappa in left_out.items()) / n
-    return chance, sqrt((n - 1) / n * sum(counts[kind] * (kappa - mean) ** 2 for kind, kappa in left_out.items()))
-
-
-def _by_chance(counts: Counter[int], n: int) -> float:
-    yes = (counts[1] + 2 * counts[2]) / (2 * n)
-    return yes * yes + (1 - yes) * (1 - yes)
+def _chi_square(n: int, z: float) -> float:
+    """The quantile of n degrees of freedom at that of the normal distribution."""
+    return float(n * max(1 - 2 / (9 * n) + z * sqrt(2 / (9 * n)), 1e-3) ** 3)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+from tests.services import depot
 from tests.services.clinic import answer, clinic, labels, review, sent, values
 
 from penstock.log.memory import MemoryLog
@@ -15,6 +17,7 @@ from penstock.records import Flag
 from penstock.review import drawn
 from penstock.services.monitoring.service import lanes
 from penstock.store.memory import MemoryStore
+from penstock.topics import Topics
 
 from .conftest import told
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from tests.services.cli.conftest import Cli
 
 PROJECT = """
+from tests.services import depot
 from tests.services.clinic import clinic
 project = clinic(4, pairs=0.5).project
 """
@@ -130,10 +134,10 @@ def test_how_far_reviewers_agree_and_how_reviews_ended(cli: Cli, ward: Ward) -> 
     ward.work(*asked, *(review(a.id, "ada", i % 2 == 0) for i, a in enumerate(asked)))
     ward.work(*(review(a.id, "bob", i % 2 == 0 and i % 5 > 0) for i, a in enumerate(asked)))
     said = cli.json("review", "agreement")["readmission"]
-    assert said["agreement"]["method"] == "Cohen 1960" and 0.4 < said["agreement"]["kappa"] < 1
+    assert said["agreement"]["metric"] == "nominal" and 0.4 < said["agreement"]["alpha"] < 1
     assert said["ended"]["labelled"] + len(cli.json("review", "list", "--first", "100")) == 80
     shown = cli("review", "agreement").output
-    assert "kappa 0." in shown and "answers that two decided" in shown and "labelled" in shown
+    assert "alpha 0." in shown and "answers that two decided" in shown and "labelled" in shown
     third = cli.json("review", "list")[0]
     assert (third["want"], third["have"], third["not_for"]) == (3, 2, ["ada", "bob"])
     assert "contradicted" in cli("review", "list").output
@@ -158,3 +162,76 @@ def test_what_cannot_be_is_told_with_what_to_type(cli: Cli, ward: Ward, words: l
 def test_a_project_without_reviews_is_told_how_to_declare_them(cli: Cli, made: MemoryLog) -> None:
     found = cli("review", "list")
     assert found.exit_code == 1 and "review=ps.review()" in found.output
+
+
+@pytest.fixture
+def depot_(log: MemoryLog, here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Answers that are numbers and classes, before reviewers; what is called lets monitoring work."""
+    (here / "project.py").write_text("from tests.services.depot import project\n")
+    monkeypatch.setenv("PENSTOCK_PROJECT", "project.py")
+    monkeypatch.setenv("PENSTOCK_PARTITIONS", "1")
+    topics, lane = Topics(depot.project), list[Any]()
+
+    def work(*words: Any) -> None:
+        async def go() -> None:
+            if not lane:
+                await log.create(topics.all())
+                lane.extend(each for each in lanes(topics.project, topics, log, MemoryStore()) if each.name == "review")
+            await log.send([depot.sent(topics, each) for each in words])
+            while await lane[0].turn(0):
+                pass
+
+        asyncio.run(go())
+
+    doors = [depot.answer("door", f"d{n}", 0.4, {"front": 0.4, "back": 0.38, "gate": 0.22}) for n in range(30)]
+    work(*(depot.answer("hours", f"h{n}", 12.0 + n) for n in range(30)), *doors)
+    return work
+
+
+def test_numbers_and_classes_are_said_and_shown_as_they_are(cli: Cli, depot_: Any, log: MemoryLog) -> None:
+    hours = next(f"h{n}" for n in range(30) if drawn("pair", "hours", f"h{n}") < 0.5)
+    door = next(f"d{n}" for n in range(30) if drawn("pair", "door", f"d{n}") >= 0.5)
+    said = cli.json("flag", hours, "--model", "hours", "--says", "40", "--by", "ann")
+    assert said["says"] == 40.0
+    depot_()
+    assert "ann: 40 would be right" in cli("review", "show", hours, "--model", "hours").output
+    shown = cli("review", "list", "--model", "door").output
+    assert "front 0.400" in shown and "0 of 2" in shown
+    assert "decided: gate" in cli("review", "decide", door, "--model", "door", "--says", "gate", "--by", "ada").output
+    decide = ("review", "decide", hours, "--model", "hours", "--says")
+    assert "1 of 2, another reviewer is asked" in cli(*decide, "40.5", "--by", "ada").output
+    depot_()
+    assert "2 of 2, that decides it" in cli(*decide, "42.5", "--by", "bob").output, "two hours apart is the same"
+    depot_()
+    assert "labelled 41.5  ada 40.5, bob 42.5" in cli("review", "show", hours, "--model", "hours").output
+    assert "labelled gate" in cli("review", "show", door, "--model", "door").output
+    assert [json.loads(value or b"")["hours"] for value in values(log, "took")] == [41.5]
+    found = cli.json("review", "agreement")
+    assert (found["hours"]["agreement"]["metric"], found["hours"]["agreement"]["answers"]) == ("interval", 1)
+
+
+def test_numbers_that_differ_are_given_to_a_third(cli: Cli, depot_: Any) -> None:
+    hours = next(f"h{n}" for n in range(30) if drawn("pair", "hours", f"h{n}") < 0.5)
+    cli.json("flag", hours, "--model", "hours", "--by", "ann")
+    depot_()
+    decide = ("review", "decide", hours, "--model", "hours", "--says")
+    cli(*decide, "10", "--by", "ada")
+    depot_()
+    assert "they differ: a third is asked" in cli(*decide, "20", "--by", "bob").output
+    depot_()
+    assert "3 of 3, that decides it" in cli(*decide, "13", "--by", "cyd").output
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["d1", "--model", "door", "--says", "gat"], "did you mean gate"),
+        (["d1", "--model", "door", "--says", "yes"], "front|back|gate"),
+        (["h1", "--model", "hours", "--says", "yes"], "is a number, and 'yes' is none"),
+        (["h1", "--model", "hours", "--says", "nan"], "NUMBER"),
+    ],
+)
+def test_a_word_of_another_kind_is_told_with_what_to_type(cli: Cli, depot_: Any, words: list[str], said: str) -> None:
+    for command in (("flag",), ("review", "decide")):
+        found = cli(*command, *words)
+        assert found.exit_code == 2 and said in " ".join(found.output.split()), found.output
