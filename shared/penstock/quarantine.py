@@ -28,11 +28,10 @@ from .records import Alarm, Quarantine
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pandas as pd
 
     Ints = npt.NDArray[np.int64]
 
-__all__ = ["automatic", "covered", "covers", "identified", "known", "learned", "standing"]
+__all__ = ["automatic", "covered", "covers", "identified", "known", "standing"]
 
 
 def identified(said: Quarantine) -> Quarantine:
@@ -92,21 +91,6 @@ def standing(found: Iterable[Quarantine], at: int) -> list[Quarantine]:
     """
     now = from_micros(at)
     return [one for one in found if one.at <= now and (one.lifted is None or now < one.lifted)]
-
-
-def learned(frame: pd.DataFrame, said: Iterable[Quarantine], known_before: int | None = None) -> pd.DataFrame:
-    """The rows of a training set (`ps.training_set`) without those that quarantines hold at `known_before`, microseconds; without
-    one, those that no quarantine holds now."""
-    import numpy as np
-
-    newest = known(said)
-    held = [one for one in newest if one.lifted is None] if known_before is None else standing(newest, known_before)
-    if not held:
-        return frame
-    times = frame["time"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy("datetime64[us]").view(np.int64)
-    sources = frame["source"].to_numpy(object) if "source" in frame else np.full(len(frame), "", object)
-    free = covered(held, times, frame["key"].to_numpy(object), sources) < 0
-    return frame[free].reset_index(drop=True)
 
 
 def covered(

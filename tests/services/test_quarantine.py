@@ -17,8 +17,9 @@ from tests.rides import DAY, START, command
 from tests.services.test_trainer import Stage, outcomes
 
 from penstock.event import to_micros
+from penstock.frames.learned import learned
 from penstock.log import Send
-from penstock.quarantine import covered, identified, learned, standing
+from penstock.quarantine import covered, identified, standing
 from penstock.records import Candidate, Outcome, Quarantine, Run
 
 DAYS = 6

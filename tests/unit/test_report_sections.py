@@ -170,7 +170,17 @@ def test_a_rollout_with_too_few_labels_to_end_in_time_is_said_to_starve() -> Non
         since = heard - timedelta(hours=hours)
         evidence = {"n": n, "stage": 0, "since": since.isoformat()}
         one = Decision(
-            id="s3", model="late", kind="shadow", version="v3", at=since, actor="registry", reason="", evidence=evidence
+            id="s3",
+            model="late",
+            kind="shadow",
+            version="v3",
+            at=since,
+            actor="registry",
+            reason="",
+            share=0.0,
+            expected="v2",
+            candidate=None,
+            evidence=evidence,
         )
         return starving(replace(records(found(decisions=[*found().decisions, one])), model=model))
 

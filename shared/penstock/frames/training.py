@@ -25,11 +25,11 @@ from ..label import GREATEST, Label
 from ..model import Model
 from ..offline import Table, Tables
 from ..place import PLACE, spelled
-from ..quarantine import learned
 from ..records import Quarantine
 from ..topology import Topology
 from . import columns as frames
 from .compute import compute
+from .learned import learned
 from .truth import Asked, Said, Truths, capped, truths
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from penstock.cli import app, broker, screen
 from penstock.log import Log
 from penstock.log.memory import MemoryLog
 from penstock.services.feature_store.archive import Archive
-from penstock.settings import Settings
+from penstock.settings import load
 from penstock.topics import Topics
 
 
@@ -71,7 +71,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> MemoryLog:
 
 def told(cli: Cli, log: MemoryLog, topics: Topics, words: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[str], list[str]]:
     """What a command prints, for people and for programs, from the log as from a broker; and from tables archived of that log."""
-    settings = Settings()
+    settings = load()
 
     async def archive() -> None:
         for whole in (False, True):

@@ -117,6 +117,7 @@ class Path:
     scores=Scheduled,
     features=[Scheduled.distance, Scheduled.hour, Scheduled.weekday, Origin, Carrier, Destination, Aircraft, Path],
     label=ps.label(Arrived.late, within="48h"),
+    segments=[Scheduled.origin],
     monitors=[
         ps.drift(Origin, Carrier, every="1d", false_alarms_per_month=1.0),
         ps.skill(floor=0.02, over="7d", every="1d"),
