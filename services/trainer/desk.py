@@ -185,6 +185,8 @@ class Desk:
         fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label)
         if left_out := Counter(self.examples.left_out(job.at)) + Counter(rows.beyond):
             work.data["left_out"] = dict(sorted(left_out.items()))
+        if unlike := self.examples.unlike(job.at):
+            work.data["of_another_label"] = unlike
         if fitted.empty:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}

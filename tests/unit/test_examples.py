@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import penstock as ps
 from penstock.event import to_micros
 from penstock.log import Batch, Partition
 from penstock.records import Outcome, Quarantine
@@ -94,6 +95,31 @@ def test_what_is_no_outcome_is_refused_and_the_others_stay() -> None:
     assert [at for at, _ in refused] == [1, 3]
     assert {refusal.reason for _, refusal in refused} == {"schema"}
     assert len(examples.window(moment(99), 0)) == 2
+
+
+@ps.event("ends")
+class Ended:
+    ride: ps.Key[str]
+    delay: float
+    how: str
+    at: ps.EventTime
+
+
+@pytest.mark.parametrize("task", ["binary", "regression", "multiclass"])
+def test_outcomes_of_another_kind_of_label_are_counted_and_neither_learned_nor_refused(task: str) -> None:
+    label = {"binary": None, "regression": ps.label(Ended.delay, within="1h")}.get(
+        task, ps.label(Ended.how, within="1h", classes=["in time", "late"])
+    )
+    examples = Examples(NAMES, label=label)
+    told = [
+        outcome(1, 2, True),
+        outcome(2, 3, False, truth=2.5),
+        outcome(3, 4, False, truth="late"),
+        outcome(4, 5, False, truth="a class of then"),
+    ]
+    assert examples.add(batch(0, told)) == []
+    assert examples.window(moment(9), 0).offset.tolist() == [{"binary": 0, "regression": 1, "multiclass": 2}[task]]
+    assert [examples.unlike(moment(hours)) for hours in (0, 2.5, 9)] == [0, int(task != "binary"), 3]
 
 
 @pytest.mark.parametrize("seed", range(20))
