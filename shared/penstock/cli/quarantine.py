@@ -42,7 +42,7 @@ def add(
     """Leave outcomes out of all fits to come, until lifted.
 
     Of a source, a key, a span of time, or what they have in common. Fits of windows that are closed already stay as they are; the
-    next one leaves the outcomes out, also those learned before, and its run says how many. Answers go on as they are, and quality,
+    next one leaves the outcomes out, also those learned before, and its run says how many. Answers go on as they are; quality,
     alarms and gates count these labels on, within the caps of their sources.
 
     penstock quarantine add fraud --source merchant --since 2026-02-01T00:00Z --reason "a shop was taken over"
