@@ -189,7 +189,8 @@ class _Inputs:
         self.floor = np.minimum(least / self.influence, (1 + monitor.material) / 2)
 
     def spread(self, periods: int) -> Floats | None:
-        """By input, of the longest span up to this one of which a custom is known; None where only longer ones are."""
+        """By input, of the longest span up to this one of which a custom is known; None where only longer ones are. Where the
+        training rows were too few to know of any, chance and the floor decide alone, until it has a custom of its own."""
         known = [length for length in self._customs if length <= periods * self._every]
         if self._customs and not known:
             return None
@@ -256,7 +257,7 @@ def drift(monitor: Drift, period: Period, habits: Habits, active: bool = False) 
     version = period.reference
     if version and version != habits.reference:
         habits.reference, habits.earlier, habits.longer = version, {}, {}
-        habits.contributed, habits.debuts = Contributed(), {}
+        habits.contributed, habits.debuts, habits.seen = Contributed(), {}, 0
         habits.forget()
     newest = period.counts.get(version, Counts())
     habits.contributed = added(habits.contributed, newest.contributed)
