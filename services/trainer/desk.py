@@ -26,7 +26,7 @@ from penstock.errors import PenstockError
 from penstock.event import from_micros
 from penstock.inputs import Floats, Matrix
 from penstock.model import Model
-from penstock.policy import SCORE, Drift
+from penstock.policy import SCORE, Drift, Incremental
 from penstock.project import Project
 from penstock.quarantine import automatic, known, standing
 from penstock.records import Alarm, Artefact, Candidate, Compressed, Profile, Quarantine, Run
@@ -114,6 +114,9 @@ class Desk:
         learner = model.build()
         self._unlearned = learner.online is not None and label.task != "binary"
         self._batch = learner.batch is not None
+        windows = [trigger.window for trigger in model.retrain.triggers if not isinstance(trigger, Incremental)]
+        self._longest = max(windows) if windows and all(windows) and learner.online is None else 0
+        """How far back any fit looks, where none looks at all; a person may ask for one as of a time that is past."""
         self._begin()
 
     def work(self, job: Job, before: Triggers, numbers: Numbers) -> Made:
@@ -121,7 +124,10 @@ class Desk:
         started."""
         began = self._clock() if self._clock else 0.0
         span, held = self.examples.known(job.at), self._held(job)
-        self._teach(span.stop, held)
+        if self._longest:
+            self.examples.trim(job.at - 2 * self._longest)
+        else:
+            self._teach(span.stop, held)
         work = _Work()
         try:
             if job.kind == "full":

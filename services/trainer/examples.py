@@ -232,6 +232,18 @@ class Examples:
             at = at[~free[at]]
         return self._picked(span, by, here, wanted, held)
 
+    def trim(self, before: int) -> None:
+        """Forget events before a time, which no fit asks for any more; worth it once they are half of all. Not where sources have
+        caps: what these leave depends on all rows."""
+        table = self._table[: self._size]
+        keep = table["time"] >= before
+        if self._caps or 2 * keep.sum() > self._size:
+            return
+        places, kept = np.cumsum(keep) - 1, table[keep]
+        kept["before"] = np.where(kept["before"] < 0, -1, places[kept["before"]])  # the rows of an id are of one event
+        self._newest = {name: int(places[at]) for name, at in self._newest.items() if keep[at]}
+        self._table, self._size = kept, len(kept)
+
     def free(self, stop: int, held: Sequence[Quarantine]) -> npt.NDArray[np.bool_]:
         """Which of the first rows are learned one by one."""
         return self._standing(stop, held)[1]

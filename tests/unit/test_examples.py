@@ -178,6 +178,28 @@ def test_what_is_left_out_is_counted_as_of_any_time_and_takes_bytes() -> None:
     assert {len(times.tobytes()) / len(times) for times in examples._left_out.values()} == {8.0}
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_what_no_fit_asks_for_is_forgotten_and_changes_none(seed: int) -> None:
+    rng = random.Random(seed)
+    told = [outcome(n, n + rng.uniform(0.5, 30), rng.random() < 0.5, source=rng.choice("ab")) for n in range(600)]
+    told += [
+        msgspec.structs.replace(o, labelled=o.labelled + timedelta(hours=5), label=not o.label) for o in rng.sample(told, 60)
+    ]
+    told.sort(key=lambda o: o.labelled)
+    whole, trimmed, length = Examples(NAMES), Examples(NAMES), moment(48) - moment(0)
+    for each in (whole, trimmed):
+        each.add(batch(0, told))
+    sizes, said = [], [held(source="b")]
+    for hours in range(20, 640, 20):
+        trimmed.known(moment(hours))
+        trimmed.trim(moment(hours) - 2 * length)
+        for quarantines in ([], said):
+            one, other = (each.window(moment(hours), length, quarantines) for each in (whole, trimmed))
+            assert same(one, other) and one.quarantined == other.quarantined
+        sizes.append(len(trimmed))
+    assert max(sizes) < 300 < len(whole)
+
+
 # --- quarantines ---------------------------------------------------------------------------------------------------------
 
 
