@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from penstock.inputs import InputsDecoder
+from penstock.inputs import InputsDecoder, Matrix
 from penstock.policy import SCORE
 from penstock.records import Summed
 from penstock.statistics.hours import Hours, Ints, hour_of_week
@@ -64,6 +64,8 @@ class Binner:
         self._hours = hours
         self._shares: dict[str, Ints] = {name: hours.shares(name) for name in fit} if hours is not None else {}
         self._decoder = InputsDecoder(fit)
+        self.read: tuple[Matrix, list[int]] = self._decoder.readable([])
+        """What was counted last, in the order of `reference`: the rows that could be read, and their places."""
 
     def _bins(self, name: str, edges: Sequence[float]) -> Numbers:
         centre, unit = self._grid.get(name, (0.0, 1.0))
@@ -71,7 +73,7 @@ class Binner:
 
     def count(self, rows: Sequence[Any], times: Sequence[int], scores: Sequence[float | None] = ()) -> Binned:
         """Of rows with the times of their events and the version's own scores."""
-        matrix, readable = self._decoder.readable(rows)
+        matrix, readable = self.read = self._decoder.readable(rows)
         columns = [(name, numbers, matrix[:, at]) for at, (name, numbers) in enumerate(self._numbers.items())]
         if self._scores is not None and len(scores):
             columns.append((SCORE, self._scores, np.array(scores, np.float64)))

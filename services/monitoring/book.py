@@ -132,7 +132,7 @@ class Book:
         self._unbinned.clear()
         for version, answers in self._fresh.items():
             if found := self.profiles.get(version):
-                window.unseen = added_unseen(window.unseen, {version: found.count(answers)})
+                window.unseen = added_unseen(window.unseen, {version: found.count(answers, self.references.get(version))})
         self._fresh.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)
