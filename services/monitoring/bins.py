@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from penstock.inputs import InputsDecoder
+from penstock.inputs import InputsDecoder, Matrix
 from penstock.policy import SCORE
 from penstock.records import Summed
 from penstock.statistics.hours import Hours, Ints, hour_of_week
@@ -68,6 +68,8 @@ class Binner:
         self._shares: dict[str, Ints] = {name: hours.shares(name) for name in fit} if hours is not None else {}
         self._decoder = InputsDecoder(fit)
         self._aside = aside
+        self.read: tuple[Matrix, list[int]] = self._decoder.readable([])
+        """What was counted last, in the order of `reference`: the rows that could be read, and their places."""
 
     def _bins(self, name: str, edges: Sequence[float]) -> Numbers:
         centre, unit = self._grid.get(name, (0.0, 1.0))
@@ -81,7 +83,7 @@ class Binner:
         levels: Sequence[Mapping[str, str]] = (),
     ) -> Binned:
         """Of rows with the times of their events, the version's own scores, and their levels by segment."""
-        matrix, readable = self._decoder.readable(rows)
+        matrix, readable = self.read = self._decoder.readable(rows)
         columns = [Column(name, of, matrix[:, at], name in self._grid) for at, (name, of) in enumerate(self._numbers.items())]
         apart = columns
         if self._scores is not None and len(scores):

@@ -6,6 +6,7 @@ those are reported that follow something within QUIET, so which ones are does no
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -26,7 +27,7 @@ from .explaining import Explaining, drawn
 from .intake import Item
 from .ledger import Answer, Ledger, Settled
 from .novelty import Counted
-from .window import Counting, Window, length_of
+from .window import Counting, Tallied, Window, length_of
 
 __all__ = ["MOST_EMPTY", "QUIET", "Book"]
 
@@ -46,6 +47,7 @@ class Book:
         self.name, self.length, self.segments = model.name, length_of(model), model.segments
         self.most_empty = max(1, min(QUIET // self.length, MOST_EMPTY))
         self._counting = Counting.of(model, self.length)
+        self.declared: tuple[str, int, bool] = model.label.task, model.label.within, model.label.waits
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits, Coding(model.label))
         self._binary = model.label.task == "binary"
         self.window: Window | None = None
@@ -58,6 +60,13 @@ class Book:
         """Of versions, where novelty is watched."""
         self.watched = any(isinstance(monitor, Novelty) for monitor in model.monitors)
         self._fresh: dict[str, list[Answer]] = {}
+
+    def restore(self, table: Iterable[tuple[bytes, bytes]], window: Window | None, declared: tuple[str, int, bool]) -> None:
+        """Go on as saved under what was `declared` then: of the window under way sums of labels of another kind are dropped."""
+        self.ledger.restore(table, None if declared == self.declared else (Coding(task=declared[0]), *declared[1:]))
+        if window is not None and declared[0] != self.declared[0]:
+            window = msgspec.structs.replace(window, tallied=Tallied(), sources={}, capped={})
+        self.window = window
 
     def answer(self, now: int, item: Item) -> None:
         answer = item.record
@@ -127,7 +136,7 @@ class Book:
         window.bound()
         for version, answers in self._fresh.items():
             if found := self.profiles.get(version):
-                window.unseen = added_unseen(window.unseen, {version: found.count(answers)})
+                window.unseen = added_unseen(window.unseen, {version: found.count(answers, self.references.get(version))})
         self._fresh.clear()
         for version, rows in self._drawn.items():
             explaining = self.explaining.get(version)

@@ -30,26 +30,27 @@ _NUMBER, _BITS = struct.Struct(">d"), struct.Struct(">Q")
 class Coding:
     """How the labels of a model are coded.
 
-    `head` and `parked` put a number together with its times, `unhead` and `unparked` take it apart; `size` is that of a head.
+    `head` and `parked` put a number together with its times, `unhead` and `unparked` take it apart; `size` is that of a head,
+    `task` the kind of label.
     """
 
-    def __init__(self, label: Label | None = None) -> None:
+    def __init__(self, label: Label | None = None, task: str = "binary") -> None:
         self._classes = {crc32(name.encode()): name for name in label.classes} if label else {}
-        self._task = label.task if label else "binary"
+        self.task = label.task if label else task
         self.head: Callable[[int, int], bytes] = _HEAD.pack
         self.unhead: Callable[[bytes], tuple[int, int]] = _HEAD.unpack_from
         self.parked: Callable[[int, int, int], bytes] = _PARKED.pack
         self.unparked: Callable[[bytes], tuple[int, int, int]] = _PARKED.unpack
         self.size = _HEAD.size
-        if self._task != "binary":
+        if self.task != "binary":
             self.head, self.unhead, self.size = _packed, _unpacked, _LONG.size
             self.parked, self.unparked = _packed_parked, _unpacked_parked
 
     def code(self, label: Truth, rank: int = 0) -> int | None:
         """A label of a source of `rank`; None for what is no label of this model."""
-        if self._task == "binary":
+        if self.task == "binary":
             return int(bool(label)) | rank << RANK
-        if self._task == "multiclass":
+        if self.task == "multiclass":
             code = crc32(str(label).encode())
             return code << 8 | rank << RANK if self._classes.get(code) == label else None
         number = float(label) + 0.0  # one zero, not two
@@ -59,9 +60,9 @@ class Coding:
 
     def label(self, code: int) -> Truth | None:
         """The label that was coded; None for a class that is no longer declared."""
-        if self._task == "binary":
+        if self.task == "binary":
             return bool(code & STATE)
-        if self._task == "multiclass":
+        if self.task == "multiclass":
             return self._classes.get(code >> 8)
         return float(_NUMBER.unpack(_BITS.pack(code >> 8))[0])
 

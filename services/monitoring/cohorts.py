@@ -5,7 +5,8 @@ cohort in which something became known of it, and when it is complete: at most M
 
     deltas of each closed window, over all shards -> Cohorts -> Cohort records; punctuality of labels (ps.labels)
 
-An answer that was processed long after its event belongs to the cohort whose horizon passes with its own.
+An answer that was processed long after its event belongs to the cohort whose horizon passes with its own. Cohorts under way when
+another label, horizon or length of windows is declared stay as they were said last, incomplete.
 """
 
 from __future__ import annotations
@@ -81,9 +82,11 @@ class Known(msgspec.Struct):
 
 
 class Cohorts:
-    """The cohorts of one model whose horizon has not passed, by start; `known` is all of its state."""
+    """The cohorts of one model whose horizon has not passed, by start; `known` is all of its state. Those that begin before
+    `since` are not followed."""
 
-    def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known], estimator: Estimator) -> None:
+    def __init__(self, model: Model, cohorting: Cohorting, known: dict[int, Known], estimator: Estimator, since: int = 0) -> None:
+        self._since = since
         self._model, self._cohorting, self.known, self._kind = model, cohorting, known, kind_of(model.label)
         self._estimator, self._way = estimator, way_of(model)
 
@@ -97,7 +100,7 @@ class Cohorts:
         against: Mapping[int, dict[str, Paired]] = MappingProxyType({}),
     ) -> None:
         """Add what a closed window says. `prior` and `last` are the baselines of cohorts that begin with it."""
-        for start in sorted(quality.keys() | scored.keys()):
+        for start in sorted(start for start in quality.keys() | scored.keys() if start >= self._since):
             known = self.known.get(start)
             if known is None:
                 known = self.known[start] = Known(prior=prior, last=last)

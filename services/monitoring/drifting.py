@@ -113,7 +113,7 @@ def drift(
     if version and version != habits.reference:
         habits.reference, habits.earlier, habits.longer = version, {}, {}
         habits.contributed, habits.debuts = Contributed(), {}
-        habits.firsts, habits.inside = {}, {}
+        habits.firsts, habits.inside, habits.seen = {}, {}, 0
         habits.forget()
     newest = period.counts.get(version, Counts())
     habits.contributed = added(habits.contributed, newest.contributed)

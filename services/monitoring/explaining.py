@@ -20,7 +20,7 @@ from penstock.artefact import Artefacts
 from penstock.contributions.classes import Classes
 from penstock.contributions.explainer import Explainer
 from penstock.contributions.version import explainer_of
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, Unreachable
 from penstock.inputs import InputsDecoder
 from penstock.records import Candidate, Contributed
 from penstock.scoring.around import NOTHING, Plan
@@ -40,13 +40,14 @@ def drawn(model: str, id_: str, share: float) -> bool:
 
 
 class Explaining:
-    """One version. Its explainer is opened when a first answer is to be explained; where that fails it is said once."""
+    """One version. Its explainer is opened when a first answer is to be explained; where that fails it is said once. A file that
+    is away is asked for again with the next answers: what is explained does not hang on when monitoring was started."""
 
     def __init__(self, artefacts: Artefacts, candidate: Candidate, plan: Plan = NOTHING) -> None:
         self._plan, self._artefacts, self._candidate = plan, artefacts, msgspec.structs.replace(candidate, edges={}, reference={})
         self._decoder = InputsDecoder(candidate.inputs)
         self._explainer: Explainer | Classes | None = None
-        self._failed = False
+        self._failed, self._said = False, ""
 
     def sums(self, rows: Sequence[Any]) -> Contributed | None:
         """Of answers, by their inputs still as JSON; without those that have no finite contributions (a linear model of a missing
@@ -61,9 +62,11 @@ class Explaining:
                 return None
             found = self._explainer.contributions(matrix)
         except (PenstockError, ImportError) as error:
-            self._failed = True
-            about = {"model": self._candidate.model, "version": self._candidate.version}
-            structlog.get_logger(service="monitoring").warning("answers not explained", **about, cause=str(error))
+            self._failed = not isinstance(error, Unreachable)
+            if self._said != str(error):
+                self._said = str(error)
+                about = {"model": self._candidate.model, "version": self._candidate.version}
+                structlog.get_logger(service="monitoring").warning("answers not explained", **about, cause=self._said)
             return None
         grains = np.rint(found[np.isfinite(found).all(axis=1)] * GRAIN)
         absolute, signed = np.abs(grains).sum(axis=0) / GRAIN, grains.sum(axis=0) / GRAIN

@@ -129,6 +129,14 @@ class _Open(msgspec.Struct):
         return left
 
 
+class Declared(msgspec.Struct, frozen=True, array_like=True):
+    """What labels and cohorts are counted by."""
+
+    task: str
+    waits: bool
+    cohorting: Cohorting
+
+
 class _State(msgspec.Struct):
     """All that is remembered of one model."""
 
@@ -149,6 +157,21 @@ class _State(msgspec.Struct):
     """What the sources of labels said in the newest windows without an alarm about them."""
     first: str = ""
     """The version that was first in charge, once an outcome of it is known."""
+    declared: Declared | None = None
+    since: int = 0
+    """Cohorts that begin before are of another declaration."""
+
+    def fit(self, declared: Declared, window: int) -> None:
+        """Drop what does not fit what is declared now, where it was another."""
+        before, self.declared = self.declared, declared
+        if before is None or before == declared:
+            return
+        self.cohorts, self.since = {}, max(self.reported.values(), default=0) + window  # the one under way is of both
+        if before.task != declared.task:
+            self.past, self.mixes, self.standings, self.estimator = [], [], {}, Estimator()
+            for each in self.open.values():
+                each.quality, each.paired, each.groups, each.sources, each.capped = {}, {}, {}, {}, {}
+                each.against = {}
 
 
 class _Heard(NamedTuple):
@@ -188,7 +211,9 @@ class Case:
         self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
         self._segments = model.segments
         self._threshold = model.value.above if model.value else 0.5
-        self._cohorts = Cohorts(model, Cohorting.of(model, self.length), self.state.cohorts, self.state.estimator)
+        cohorting = Cohorting.of(model, self.length)
+        self.state.fit(Declared(model.label.task, model.label.waits, cohorting), self.length)
+        self._cohorts = Cohorts(model, cohorting, self.state.cohorts, self.state.estimator, self.state.since)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[UNWATCHED] = Drift((), self.length, 0.1, 1.0)
         self._judges: dict[type, Callable[[int, Any, _Heard], Verdict | None]] = {

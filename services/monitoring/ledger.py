@@ -203,19 +203,31 @@ class Ledger:
             if label is not None:
                 self.due.append(Settled(answer, label, deadline, True, None, scored, _rank(state)))
 
-    def restore(self, table: Iterable[tuple[bytes, bytes]]) -> None:
-        """Take over what was saved; fields of other models are passed by."""
-        mark = len(self._prefix)
+    def restore(self, table: Iterable[tuple[bytes, bytes]], was: tuple[Coding, int, bool] | None = None) -> None:
+        """Take over what was saved; fields of other models are passed by. `was`: how labels were coded then, the horizon, and
+        whether they waited for it, where that is declared otherwise now. Answers under way have the horizon that is declared now;
+        labels of another kind are dropped, and an answer that met one, or one that waited otherwise, is spent."""
+        mark, (coding, within, waits) = len(self._prefix), was or (self._coding, self.within, self._waits)
+        other = coding.task != self._coding.task
         agenda: list[tuple[int, str, int]] = []
         for field, value in table:
             if not field.startswith(self._prefix):
                 continue
             name = field[mark + 1 :].decode()
             if field[mark : mark + 1] == b"a":
-                state, deadline = self._coding.unhead(value)
-                kept = value[self._coding.size :]
-                self._answers[name] = value[: self._coding.size] + (self._packing.packed(kept) if kept else b"")
+                state, deadline = coding.unhead(value)
+                kept = value[coding.size :]
+                if (other or waits != self._waits) and state & STATE not in (PENDING, SPENT):
+                    state, deadline, kept = SPENT, deadline + within, b""
+                elif state & STATE != SPENT:
+                    deadline += self.within - within
+                head = self._coding.head(state, deadline)
+                if was is not None:
+                    self.table[field] = head + kept
+                self._answers[name] = head + (self._packing.packed(kept) if kept else b"")
                 agenda.append((deadline, name, SPENT if state & STATE == SPENT else NEW))
+            elif other:
+                self.table[field] = None
             else:
                 said, time, expiry = self._coding.unparked(value)
                 self._parked[name] = (said, time, expiry)

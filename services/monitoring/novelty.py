@@ -20,6 +20,7 @@ from penstock.statistics.novelty import NOVEL, Novelty, added_unseen, novel
 from penstock.statistics.shift import budget_of
 from penstock.statistics.tests import rate_test
 
+from .bins import Binner
 from .ledger import Answer
 from .verdict import Verdict
 
@@ -44,9 +45,15 @@ class Counted:
         self._novelty = Novelty(profile)
         self._decoder = InputsDecoder(self._novelty.names)
 
-    def count(self, answers: Sequence[Answer]) -> Unseen:
-        """Those that cannot be read are counted elsewhere (`unread`)."""
-        matrix, readable = self._decoder.readable([answer.inputs for answer in answers])
+    def count(self, answers: Sequence[Answer], binner: Binner | None = None) -> Unseen:
+        """Those that cannot be read are counted elsewhere (`unread`). Where a `binner` of the same inputs has just counted these
+        answers, they are not decoded again."""
+        names = list(binner.reference) if binner is not None else []
+        if binner is not None and set(names) == set(self._novelty.names):
+            matrix, readable = binner.read
+            matrix = matrix[:, [names.index(name) for name in self._novelty.names]]
+        else:
+            matrix, readable = self._decoder.readable([answer.inputs for answer in answers])
         return self._novelty.unseen([answers[at].id for at in readable], matrix)
 
 

@@ -46,6 +46,8 @@ PATIENCE = 5.0
 class _Position(msgspec.Struct):
     intake: SavedIntake
     windows: dict[str, Window]
+    declared: dict[str, tuple[str, int, bool]] = {}
+    """As of the books, when this was saved."""
 
 
 class PairingShard:
@@ -82,8 +84,7 @@ class PairingShard:
             return self._intake.positions()
         position = msgspec.msgpack.decode(saved.position, type=_Position)
         for name, book in self._books.items():
-            book.ledger.restore(saved.table.items())
-            book.window = position.windows.get(name)
+            book.restore(saved.table.items(), position.windows.get(name), position.declared.get(name, book.declared))
         return self._intake.restore(position.intake)
 
     def recall(self, batch: Batch) -> None:
@@ -127,7 +128,8 @@ class PairingShard:
         if not (begun or len(released) or self._sends or table):
             return None
         windows = {name: book.window for name, book in self._books.items() if book.window is not None}
-        position = msgspec.msgpack.encode(_Position(self._intake.saved(), windows))
+        declared = {name: book.declared for name, book in self._books.items()}
+        position = msgspec.msgpack.encode(_Position(self._intake.saved(), windows, declared))
         sends = self._said.unsaid(self._sends.copy())
         self._sends.clear()
         return Effects(Change(position, table=table), sends, positions=self._intake.positions())

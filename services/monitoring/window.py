@@ -233,7 +233,7 @@ class Window(msgspec.Struct):
             mix.positives += settled.label is True
             if isinstance(settled.label, bool) and settled.answer.version != NOBODY:
                 mix.judged += 1
-                mix.missed += settled.label != (settled.answer.score >= 0.5)
+                mix.missed += settled.label != (place_of(settled.answer.score) >= counting.cut)
 
     def cohort(self, scored: int, counting: Counting) -> Scoring:
         """The counts of an answer's cohort."""

@@ -26,7 +26,7 @@ from penstock.errors import PenstockError, Refused
 from penstock.event import from_micros
 from penstock.inputs import Floats, Matrix
 from penstock.model import Model
-from penstock.policy import SCORE, Drift
+from penstock.policy import SCORE, Drift, Incremental
 from penstock.project import Project
 from penstock.quarantine import automatic, known, standing
 from penstock.records import Alarm, Artefact, Candidate, Code, Compressed, Profile, Quarantine, Run
@@ -121,6 +121,9 @@ class Desk:
         learner = model.build()
         self._functions = Functions(Plan.of(model))
         self._batch = learner.batch is not None
+        windows = [trigger.window for trigger in model.retrain.triggers if not isinstance(trigger, Incremental)]
+        self._longest = max(windows) if windows and all(windows) and learner.online is None else 0
+        """How far back any fit looks, where none looks at all; a person may ask for one as of a time that is past."""
         self._begin()
 
     def work(self, job: Job, before: Triggers, numbers: Numbers) -> Made:
@@ -128,7 +131,10 @@ class Desk:
         started."""
         began = self._clock() if self._clock else 0.0
         span, held = self.examples.known(job.at), self._held(job)
-        self._teach(span.stop, held)
+        if self._longest:
+            self.examples.trim(job.at - 2 * self._longest)
+        else:
+            self._teach(span.stop, held)
         work = _Work()
         try:
             if job.kind == "full":
@@ -193,6 +199,8 @@ class Desk:
         fitted = fit(learner.batch, *names, rows.X, rows.label, self._threads, self._seed, label, around)
         if left_out := Counter(self.examples.left_out(job.at)) + Counter(rows.beyond):
             work.data["left_out"] = dict(sorted(left_out.items()))
+        if unlike := self.examples.unlike(job.at):
+            work.data["of_another_label"] = unlike
         if fitted.empty:
             work.data["inputs_without_values"] = list(fitted.empty)
         work.parameters["batch"] = {"learner": type(learner.batch).__name__, **_settings(learner.batch)}

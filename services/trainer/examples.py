@@ -149,6 +149,8 @@ class Examples:
         self._classes = {name: at for at, name in enumerate(label.classes)} if label else {}
         self._left_out: dict[str, array[int]] = defaultdict(lambda: array("q"))
         """Source -> when its labels would have counted, ascending: eight bytes for each, as who floods sends millions."""
+        self._unlike: list[int] = []
+        """When outcomes of another kind of label would have counted."""
         self._inputs = InputsDecoder(inputs)
         self._table = np.empty(0, _layout(self._inputs.width, self._task, len(segments)))
         self._coders = [LevelCoder(segment) for segment in segments]
@@ -187,6 +189,9 @@ class Examples:
         for at, row, vector, label in zip(which, read, inputs, labels, strict=True):
             time, labelled = to_micros(row.time), to_micros(row.labelled)
             counts = max(labelled, time + (self._horizon or 0))
+            if label is None:
+                self._unlike.append(counts)
+                continue
             order = counts, row.id, batch.offsets[at]
             source = self._sources.setdefault(row.source, len(self._sources))
             place = batch.partition.number, batch.offsets[at], _hashed(row.key), source
@@ -194,14 +199,13 @@ class Examples:
             values = (vector, label, time, counts, FOREVER, -1, *_members(row), *place, *levels)
             self._pending.append((order, row.source, values))
 
-    def _label(self, row: _Read) -> bool | float | int:
+    def _label(self, row: _Read) -> bool | float | int | None:
+        """None: it is of before another kind of label, or other classes, were declared."""
         if self._task == "binary":
-            return row.label
-        if self._task == "multiclass" and row.truth in self._classes:
-            return self._classes[str(row.truth)]
-        if self._task == "regression" and isinstance(row.truth, float):
-            return row.truth
-        raise msgspec.ValidationError(f"the label {row.truth!r} is none of this model")
+            return row.label if row.truth is None else None
+        if self._task == "multiclass":
+            return self._classes.get(row.truth) if isinstance(row.truth, str) else None
+        return row.truth if isinstance(row.truth, float) else None
 
     def known(self, before: int) -> slice:
         """The rows whose label was known before a time, as a slice of everything sorted in so far."""
@@ -232,6 +236,10 @@ class Examples:
         found = {source: bisect_left(times, before) for source, times in sorted(self._left_out.items())}
         return {source: count for source, count in found.items() if count}
 
+    def unlike(self, before: int) -> int:
+        """How many outcomes up to a time are of another kind of label than is declared now, or of other classes."""
+        return sum(counts < before for counts in self._unlike)
+
     def rows(self, span: slice, held: Sequence[Quarantine] = ()) -> Rows:
         """Rows of a span that no quarantine holds, corrected ones twice: for what learns one by one."""
         by, free = self._standing(span.stop, held)
@@ -251,6 +259,18 @@ class Examples:
             here[at[free[at]]] = True
             at = at[~free[at]]
         return self._picked(span, by, here, wanted, held)
+
+    def trim(self, before: int) -> None:
+        """Forget events before a time, which no fit asks for any more; worth it once they are half of all. Not where sources have
+        caps: what these leave depends on all rows."""
+        table = self._table[: self._size]
+        keep = table["time"] >= before
+        if self._caps or 2 * keep.sum() > self._size:
+            return
+        places, kept = np.cumsum(keep) - 1, table[keep]
+        kept["before"] = np.where(kept["before"] < 0, -1, places[kept["before"]])  # the rows of an id are of one event
+        self._newest = {name: int(places[at]) for name, at in self._newest.items() if keep[at]}
+        self._table, self._size = kept, len(kept)
 
     def free(self, stop: int, held: Sequence[Quarantine]) -> npt.NDArray[np.bool_]:
         """Which of the first rows are learned one by one."""

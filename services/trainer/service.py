@@ -32,7 +32,7 @@ from penstock.label import Sources
 from penstock.log import Batch, Log, LogError, Send
 from penstock.records import Alarm, Command, Quarantine, Run, Statistic
 from penstock.runtime.control import Tail
-from penstock.runtime.deadletter import dead_letter
+from penstock.runtime.deadletter import cause_of, dead_letter
 from penstock.topics import Topics
 
 from .desk import Desk, Made, Numbers
@@ -168,12 +168,22 @@ class Trainer:
 
 class Source:
     """A topic that is read up to its present end when it is needed. `take` returns what it refuses, by index in the batch;
-    it goes `aside` as dead letters to send."""
+    it goes `aside` as dead letters to send, once: a trainer that begins anew looks for those sent before."""
 
     def __init__(self, log: Log, topic: str, take: Callable[[Batch], list[tuple[int, Refused]]], aside: list[Send]) -> None:
         self._tail, self._take, self._aside = Tail(log, [topic]), take, aside
+        self._dead, self._refused = Tail(log, [Topics.dead_letters(topic)]), dict[tuple[str, str], Send]()
 
     async def read(self) -> None:
         async for batch in self._tail.news():
             for at, refusal in self._take(batch):
-                self._aside.append(dead_letter(batch.partition, *batch.record(at), refusal, "trainer"))
+                place = str(batch.partition.number), str(batch.offsets[at])
+                self._refused[place] = dead_letter(batch.partition, *batch.record(at), refusal, "trainer")
+        if self._refused:  # whoever begins anew reads them again
+            async for batch in self._dead.news():
+                for headers in batch.headers:
+                    cause = cause_of(headers)
+                    if cause.get("dlq.service") == "trainer":
+                        self._refused.pop((cause["dlq.partition"], cause["dlq.offset"]), None)
+            self._aside += self._refused.values()
+            self._refused.clear()

@@ -103,6 +103,21 @@ def test_an_answer_that_cannot_be_read_costs_no_other_its_explanation(explained:
     assert none is None or none.n == 0
 
 
+def test_answers_are_explained_again_once_a_file_that_was_away_is_there(explained: dict[str, Any]) -> None:
+    candidate = msgspec.json.decode(explained["explained"]["v2"], type=Decision).candidate
+    assert candidate is not None and candidate.explainer is not None
+    explaining, rows = Explaining(explained["artefacts"], candidate), [msgspec.Raw(b'{"Order.amount":30.0,"Order.weight":1.0}')]
+    path = explained["artefacts"].root / candidate.explainer.uri
+    path.rename(path.with_suffix(".away"))
+    assert explaining.sums(rows) is None
+    path.with_suffix(".away").rename(path)
+    found = explaining.sums(rows)
+    assert found is not None and found.n == 1
+    path.write_bytes(b"spoilt")
+    spoilt = Explaining(explained["artefacts"], candidate)
+    assert spoilt.sums(rows) is None is spoilt.sums(rows)
+
+
 def test_what_cannot_be_explained_is_counted_and_statistics_go_on(explained: dict[str, Any]) -> None:
     lost = run(WORLD, explain=1.0, artefacts=explained["artefacts"])  # decisions without explainers
     answers = {p.id for p in WORLD.predictions if p.version != "none"}

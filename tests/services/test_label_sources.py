@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from penstock.records import Alarm, Clock, Cohort, Mix, Outcome, Statistic
 from penstock.services.monitoring.ledger import Answer, Settled
 from penstock.services.monitoring.service import lanes
 from penstock.services.monitoring.sources import LEAST, excess
-from penstock.services.monitoring.window import Tallied, Window
+from penstock.services.monitoring.window import Counting, Tallied, Window
 from penstock.statistics.binary import measured
 from penstock.statistics.quality import Sums
 from penstock.statistics.quota import LEVELS
@@ -242,6 +243,19 @@ def test_the_report_of_a_window_with_all_the_sources_that_may_be_named_fits_into
     window = Window(0, capped={f"source {rank}": dict.fromkeys(range(LEVELS), full) for rank in range(MOST)})
     [partial] = window.partials("late", DAY, 0, 1, {})
     assert 2 * len(msgspec.json.encode(partial)) < limit, "counts of four digits take more, but not twice as much"
+
+
+@pytest.mark.parametrize(("above", "missed"), [(None, 2), (0.2, 1), (0.9, 3)])
+def test_a_label_contradicts_an_answer_by_the_threshold_that_the_model_declares(above: float | None, missed: int) -> None:
+    (model,) = topics_of(None, 1, sources=SOURCES).project.models
+    if above is not None:
+        model = replace(model, value=ps.value(true_positive=1, false_positive=-1, above=above))
+    window, counting = Window(0), Counting.of(model, LENGTH)
+    for score, label in ((0.1, True), (0.3, True), (0.8, True), (0.1, False)):
+        ask = Answer("o", "s", from_micros(0), msgspec.Raw(b"{}"), score, {"v1": score}, "v1", "champion")
+        window.meet(Settled(ask, label, 0, True, None, 0, 1), counting)
+    mix = window.sources["bank"]
+    assert (mix.judged, mix.missed) == (4, missed)
 
 
 def test_what_is_known_before_the_horizon_is_not_taken_for_the_whole() -> None:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+import penstock as ps
 from penstock.event import to_micros
 from penstock.log import Batch, Partition
 from penstock.records import Outcome, Quarantine
@@ -96,6 +97,31 @@ def test_what_is_no_outcome_is_refused_and_the_others_stay() -> None:
     assert len(examples.window(moment(99), 0)) == 2
 
 
+@ps.event("ends")
+class Ended:
+    ride: ps.Key[str]
+    delay: float
+    how: str
+    at: ps.EventTime
+
+
+@pytest.mark.parametrize("task", ["binary", "regression", "multiclass"])
+def test_outcomes_of_another_kind_of_label_are_counted_and_neither_learned_nor_refused(task: str) -> None:
+    label = {"binary": None, "regression": ps.label(Ended.delay, within="1h")}.get(
+        task, ps.label(Ended.how, within="1h", classes=["in time", "late"])
+    )
+    examples = Examples(NAMES, label=label)
+    told = [
+        outcome(1, 2, True),
+        outcome(2, 3, False, truth=2.5),
+        outcome(3, 4, False, truth="late"),
+        outcome(4, 5, False, truth="a class of then"),
+    ]
+    assert examples.add(batch(0, told)) == []
+    assert examples.window(moment(9), 0).offset.tolist() == [{"binary": 0, "regression": 1, "multiclass": 2}[task]]
+    assert [examples.unlike(moment(hours)) for hours in (0, 2.5, 9)] == [0, int(task != "binary"), 3]
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_neither_interleaving_nor_reading_ahead_changes_what_a_job_learns(seed: int) -> None:
     rng = random.Random(seed)
@@ -150,6 +176,28 @@ def test_what_is_left_out_is_counted_as_of_any_time_and_takes_bytes() -> None:
         naive = Counter(o.source for o in gone if to_micros(o.labelled) < moment(hours))
         assert examples.left_out(moment(hours)) == dict(sorted(naive.items()))
     assert {len(times.tobytes()) / len(times) for times in examples._left_out.values()} == {8.0}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_no_fit_asks_for_is_forgotten_and_changes_none(seed: int) -> None:
+    rng = random.Random(seed)
+    told = [outcome(n, n + rng.uniform(0.5, 30), rng.random() < 0.5, source=rng.choice("ab")) for n in range(600)]
+    told += [
+        msgspec.structs.replace(o, labelled=o.labelled + timedelta(hours=5), label=not o.label) for o in rng.sample(told, 60)
+    ]
+    told.sort(key=lambda o: o.labelled)
+    whole, trimmed, length = Examples(NAMES), Examples(NAMES), moment(48) - moment(0)
+    for each in (whole, trimmed):
+        each.add(batch(0, told))
+    sizes, said = [], [held(source="b")]
+    for hours in range(20, 640, 20):
+        trimmed.known(moment(hours))
+        trimmed.trim(moment(hours) - 2 * length)
+        for quarantines in ([], said):
+            one, other = (each.window(moment(hours), length, quarantines) for each in (whole, trimmed))
+            assert same(one, other) and one.quarantined == other.quarantined
+        sizes.append(len(trimmed))
+    assert max(sizes) < 300 < len(whole)
 
 
 # --- quarantines ---------------------------------------------------------------------------------------------------------

@@ -388,6 +388,21 @@ def test_what_is_not_a_partial_is_passed_by() -> None:
     assert [s.topic for s in effects.sends] == [topics.statistics("good")]
 
 
+def test_another_reference_is_looked_at_as_if_there_had_been_none_before_it() -> None:
+    rng = random.Random(3)
+    days = [shifted(day, rng.gauss(0.5, 0.02), version="v2") for day in range(5, 60)]
+    bench, fresh = Bench(topics_of(ps.drift(every="1d"))), Bench(topics_of(ps.drift(every="1d")))
+    bench.hear(*(shifted(day, 0.5) for day in range(5)))
+    bench.hear(*days)
+    fresh.hear(*days)
+    assert [s.drift for s in bench.statistics[5:]] == [s.drift for s in fresh.statistics]
+    assert [(a.signal, a.state, a.at, a.evidence) for a in bench.alarms] == [
+        (a.signal, a.state, a.at, a.evidence) for a in fresh.alarms
+    ]
+    habits = [msgspec.msgpack.decode(each.saved.position, type=_Position).states["good"].habits for each in (bench, fresh)]
+    assert habits[0] == habits[1]
+
+
 def test_what_the_judge_remembers_is_bounded() -> None:
     bench = Bench(topics_of(ps.drift(every="1d"), ps.skill(0.0, over="14d", least=10)))
     sizes = []

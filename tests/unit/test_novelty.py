@@ -4,8 +4,10 @@ size; and one value, however great, is one value."""
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -16,8 +18,11 @@ from penstock.duration import DAY
 from penstock.inputs import Matrix
 from penstock.policy import Novelty as Monitor
 from penstock.records import Unseen
-from penstock.services.monitoring.novelty import Noticed, noticed
+from penstock.services.monitoring.bins import Binner
+from penstock.services.monitoring.ledger import Answer
+from penstock.services.monitoring.novelty import Counted, Noticed, noticed
 from penstock.statistics.novelty import HALVINGS, MOST_ODD, NOVEL, Novelty, added_unseen, novel, profile_of
+from penstock.statistics.reference import Numbers
 
 NAMES = ["a", "b", "c"]
 MONITOR = Monitor(every=DAY, material=0.05, false_alarms_per_month=1.0)
@@ -149,3 +154,25 @@ def test_a_reference_that_says_little_gives_a_stated_result(reference: Matrix) -
     assert noticed(MONITOR, memory).bad is (None if len(reference) < 50 else False)
     memory.add(1, {"v1": counted(novelty, like(rng, 100))})
     assert noticed(MONITOR, memory).bad is (None if len(reference) < 50 else True)
+
+
+def test_answers_that_were_counted_in_bins_are_the_same_without_being_decoded_again() -> None:
+    rng, names = np.random.default_rng(3), ["V.b", "V.a", "V.c"]
+    rows = rng.normal(size=(500, 3)).astype(np.float32)
+    columns = {name: Numbers.of(rows[:, at]) for at, name in enumerate(names)}
+    edges = {name: list(column.edges) for name, column in columns.items()}
+    counts = {name: list(column.counts[: column.missing_cell + 1]) for name, column in columns.items()}
+    asked = [msgspec.json.encode(dict(zip(names, row.tolist(), strict=True))) for row in 3 * rng.normal(size=(200, 3))]
+    asked[7] = b'{"V.a":"x"}'
+    answers = [
+        Answer(f"i{at}", "k", datetime(2026, 1, 1, tzinfo=UTC), msgspec.Raw(row), 0.5, {}, "v", "champion")
+        for at, row in enumerate(asked)
+    ]
+    counted, binner = Counted(profile_of(names, rows)), Binner(edges, counts)
+    alone = counted.count(answers)
+    assert binner.count(asked, [0] * len(asked)).unread == 1
+    assert counted.count(answers, binner) == alone
+    assert alone.answers == 199 and novel(alone.levels)
+    fewer = Binner({"V.a": edges["V.a"]}, counts)
+    fewer.count(asked, [0] * len(asked))
+    assert counted.count(answers, fewer) == alone, "of other inputs, it is of no use"

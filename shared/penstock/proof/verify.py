@@ -374,8 +374,8 @@ class _Row:
     def _moved(self, missing: int) -> Ints | None:
         """The events of its entity that were on the other side of the row than the log alone says, where its cursor counts
         `missing` more (0: as many, of others). What a row knows is all of each source up to some place, and of its own source all
-        that is before it. So up to two others are moved on or back until as many are counted and give all values of the row. None
-        where none do."""
+        that is before it: in the line, or in its topic, as events of one effective time may have been released apart. So up to
+        two others are moved on or back until as many are counted and give all values of the row. None where none do."""
         past, history, event = self.judge.past, self.judge.past.history(self.key), self.event
         line, at, preceding = history.line(event), history.count(event), history.preceding(event)
         own = history.of(int(history.entities[event]))
@@ -384,17 +384,22 @@ class _Row:
         back = {source: line[:at][sources[:at] == source][::-1] for source in others}
         on = {source: line[at + 1 :][sources[at + 1 :] == source] for source in others}
         told = np.array([self.served.columns.get(n, np.full(len(self.served), np.nan))[self.row] for n in self.view.columns])
+        mine = line[sources == sources[at]]  # events are numbered in the order of their source
+        ahead, behind = np.setdiff1d(mine[mine > event], line[at:]), np.setdiff1d(mine[mine < event], line[:at])
         steps = sorted(range(-FARTHEST, FARTHEST + 1), key=abs)
-        tried: set[tuple[int, ...]] = set()
-        for one, other in itertools.combinations_with_replacement(others, 2):
+        asides = [(line[:0], line[:0])] + [(ahead, behind)] * bool(len(ahead) or len(behind))
+        tried: list[set[tuple[int, ...]]] = [set() for _ in asides]
+        for (seen, (first, last)), (one, other) in itertools.product(
+            zip(tried, asides, strict=True), itertools.combinations_with_replacement(others, 2)
+        ):
             for step in steps if one != other else [0]:
-                moves = [(one, step), (other, missing - step)]
-                gone = np.concatenate([back[source][:-by] if by < 0 else line[:0] for source, by in moves])
-                come = np.concatenate([on[source][:by] if by > 0 else line[:0] for source, by in moves])
+                moves = [(one, step), (other, missing + len(first) - len(last) - step)]
+                gone = np.concatenate([first, *(back[source][:-by] if by < 0 else line[:0] for source, by in moves)])
+                come = np.concatenate([last, *(on[source][:by] if by > 0 else line[:0] for source, by in moves)])
                 moved = np.intersect1d(np.append(gone, come), own)
-                if len(gone) - len(come) != -missing or tuple(moved.tolist()) in tried or len(tried) >= TRIED:
+                if len(gone) - len(come) != -missing or tuple(moved.tolist()) in seen or len(seen) >= TRIED:
                     continue
-                tried.add(tuple(moved.tolist()))
+                seen.add(tuple(moved.tolist()))
                 events = np.setxor1d(preceding, moved)
                 beside = gives(past, self.view, events[np.argsort(past.by_position[events])], event, told)
                 if (beside != OFF).all():

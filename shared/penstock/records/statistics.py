@@ -40,7 +40,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     judged: int = 0
     """Of `labels`, those of answers that a model gave."""
     missed: int = 0
-    """Of these, those that contradict the answer, taken as a yes from 0.5 on."""
+    """Of these, those that contradict the answer, taken as a yes from the threshold of `ps.value` on, else from 0.5 on."""
 
 
 class Scored(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ ENDS = {
     "orphan": "of an answer that nobody gave",
 }
 LOW = 0.4
-"""A kappa below which reviewers hardly agree (fair at best, in the words of Landis and Koch 1977)."""
+"""An alpha below which reviewers hardly agree (fair at best, in the words of Landis and Koch 1977)."""
 
 
 def judged(records: Records) -> Section:
@@ -44,15 +44,18 @@ def _reviews(records: Records, blocks: list[Block]) -> tuple[str, Tone]:
         Table(("reviews that", "came in the period", "that is"), [(e, f"{n:,}", ENDS[e]) for e, n in ends.most_common()], 9)
     )
     told = f"{ends['labelled']:,} answers were labelled by reviewers"
-    found = agreement([pair for one in ended if (pair := pair_of(one))])
-    if found.kappa is None:
+    numbers = records.model.label.task == "regression"
+    found = agreement([pair for one in ended if (pair := pair_of(one))], records.model.review.within if numbers else None)
+    if found.alpha is None:
         blocks.append(Note(f"How far reviewers agree is not known: {found.missing}."))
         return f"{told}.", ""
-    within = f"{found.kappa:.2f} ({found.low:.2f} to {found.high:.2f}; {found.method}, {found.reviewers} reviewers)"
+    within = f"{found.alpha:.2f} ({found.low:.2f} to {found.high:.2f}; {found.reviewers} reviewers)"
     blocks.append(
-        Note(f"Of {found.answers:,} answers that two decided, {found.observed:.0%} were decided alike; kappa {within}.")
+        Note(
+            f"Of {found.answers:,} answers that two decided, {found.observed:.0%} were decided alike; Krippendorff's alpha {within}."
+        )
     )
-    return f"{told}; agreement beyond chance is {found.kappa:.2f}.", "warn" if found.kappa < LOW else ""
+    return f"{told}; agreement beyond chance is {found.alpha:.2f}.", "warn" if found.alpha < LOW else ""
 
 
 def _quarantines(records: Records, blocks: list[Block]) -> str:

@@ -4,6 +4,9 @@ Monday at 8 is compared with Mondays at 8, where the reference has enough of the
 hour, else with all of it. The times are UTC. Each answer expects the distribution of its own hours, and what the answers of a
 window expect adds up, in whole numbers (shares in units of 1 / SHARE), over partitions and windows.
 
+Who lives by local clocks is an hour early or late from the day on which these change: an input with a strong custom of single
+hours may drift then, until a version is fitted on rows of that half of the year. (A zone would be part of the reference.)
+
 An hour is thin with fewer than LEAST_DAYS days of it: rows of one day are too much alike to stand for all days of their kind.
 """
 

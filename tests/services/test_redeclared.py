@@ -1,0 +1,149 @@
+"""A label is declared otherwise while answers wait for theirs: monitoring goes on, and never adds up what does not fit."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from tests.services.shop import decision, prediction
+
+import penstock as ps
+from penstock.duration import DAY, HOUR, MINUTE
+from penstock.event import from_micros, to_micros
+from penstock.log import Partition, Send
+from penstock.log.memory import MemoryLog
+from penstock.records import Clock, Cohort, Outcome, Statistic
+from penstock.services.monitoring.service import lanes
+from penstock.store.memory import MemoryStore
+from penstock.topics import Topics
+
+
+@ps.event("orders")
+class Order:
+    order_id: ps.Id[str]
+    shop: ps.Key[str]
+    amount: float
+    at: ps.EventTime
+
+
+@ps.event("paid")
+class Paid:
+    order_id: ps.Key[str]
+    late: bool
+    days: float
+    how: str
+    at: ps.EventTime
+
+
+START, CHANGED, END = (to_micros(from_micros(0)) + day * DAY for day in (20_000, 20_005, 20_012))
+EVERY, DELAY = HOUR, 30 * HOUR - MINUTE
+"""Each answer has its label after DELAY."""
+
+LABELS = {
+    "yes or no": ps.label(Paid.late, within="2d"),
+    "a number": ps.label(Paid.days, within="2d"),
+    "a class": ps.label(Paid.how, within="2d", classes=["early", "late"]),
+    "by the horizon": ps.label(Paid.late, within="2d", otherwise=False),
+    "of a longer horizon": ps.label(Paid.late, within="3d"),
+    "of a shorter horizon": ps.label(Paid.late, within="32h"),
+}
+LOSSES = {"a number": "squared error"}
+
+
+class Said(NamedTuple):
+    outcomes: list[Outcome]
+    windows: list[Statistic]
+    cohorts: list[Cohort]
+
+
+def topics_of(label: Any) -> Topics:
+    monitors: list[Any] = [ps.skill(0.0, over="2d", every="12h", least=20), ps.labels()]
+
+    @ps.model(scores=Order, features=[Order.amount], label=label, monitors=monitors)
+    def late() -> ps.Learner:
+        raise NotImplementedError
+
+    return Topics(ps.Project("shop", [late]), 1)
+
+
+@cache
+def told(*labels: str) -> Said:
+    """A history under each of the labels in turn, a change at CHANGED."""
+
+    async def run() -> Said:
+        log, store, low = MemoryLog(), MemoryStore(), 0
+        topics = topics_of(LABELS[labels[0]])
+        await log.create(topics.all())
+        found = decision("v1", {"Order.amount": [10.0]}, {"Order.amount": [100, 100, 0]})
+        history = list[tuple[int, Send]]()
+        for n in range((END - START) // EVERY):
+            time, name, come = START + n * EVERY, f"o{n}", START + n * EVERY + DELAY
+            answer = prediction(name, "s", time, {"v1": 0.7}, "v1", {"Order.amount": float(n % 20)})
+            if "a class" in labels:
+                answer = msgspec.structs.replace(answer, answer="late", probabilities={"v1": {"early": 0.3, "late": 0.7}})
+            value = {"order_id": name, "late": n % 3 == 0, "days": n % 7 + 0.5, "how": "early", "at": from_micros(come)}
+            history.append((time, Send(topics.predictions("late"), name.encode(), msgspec.json.encode(answer))))
+            history.append((come, Send("paid", name.encode(), msgspec.json.encode(value))))
+        history.sort(key=lambda each: each[0])
+        await log.send([Send(topics.models, b"late/v1", found)])
+        for label, high in zip(labels, [CHANGED, END][-len(labels) :], strict=True):
+            await log.send([send for time, send in history if low <= time < high])
+            clocks = []
+            for topic, publisher in (("paid", "users"), (topics.predictions("late"), "inference.0")):
+                ends = {topic: {p.number: at for p, at in (await log.ends([topic])).items()}}
+                clocks.append(Clock(publisher=publisher, before=high, ends=ends))
+            await log.send([Send(topics.clock, c.publisher.encode(), msgspec.json.encode(c)) for c in clocks])
+            for _ in range(2):  # the second time from what was saved
+                log._groups.clear()
+                topics = topics_of(LABELS[label])
+                running = lanes(topics.project, topics, log, store)
+                while any([await lane.turn(0) for lane in running]):
+                    pass
+            low = high
+
+        def all_of(topic: str, kind: Any) -> list[Any]:
+            return [msgspec.json.decode(v or b"", type=kind) for v in log._stores[Partition(topic, 0)].values]
+
+        return Said(
+            all_of(topics.outcomes("late"), Outcome),
+            all_of(topics.statistics("late"), Statistic),
+            all_of(topics.cohorts("late"), Cohort),
+        )
+
+    return asyncio.run(run())
+
+
+def after(found: Said) -> list[Any]:
+    cohorts = [cohort for cohort in found.cohorts if cohort.complete and to_micros(cohort.start) >= CHANGED + DAY]
+    return [(c.start, c.known_until, c.answers, c.labels, c.silent, c.delays, c.edges, c.quality) for c in cohorts]
+
+
+KINDS = ("yes or no", "a number", "a class", "by the horizon")
+
+
+@pytest.mark.parametrize(("first", "then"), [(a, b) for a in KINDS for b in KINDS if a != b])
+def test_a_label_of_another_kind_is_counted_from_the_change_on(first: str, then: str) -> None:
+    found, plain = told(first, then), told(then)
+    for window in found.windows:
+        at = to_micros(window.end)
+        assert window.loss == LOSSES.get(first if at <= CHANGED else then, "log loss")
+    assert len({o.id for o in found.outcomes}) == len(found.outcomes) == len(plain.outcomes), "each is answered once"
+    settled = to_micros(found.windows[0].start) + 8 * DAY
+    late = [w for w in found.windows if to_micros(w.start) >= settled]
+    same = [w for w in plain.windows if to_micros(w.start) >= settled]
+    assert [(w.start, w.quality, w.counts) for w in late] == [(w.start, w.quality, w.counts) for w in same] != []
+    assert after(found) == after(plain) != []
+
+
+@pytest.mark.parametrize("then", ["of a longer horizon", "of a shorter horizon"])
+def test_answers_under_way_have_the_new_horizon_and_cohorts_begin_anew(then: str) -> None:
+    found, plain = told("yes or no", then), told(then)
+    assert [o.id for o in found.outcomes] == [o.id for o in plain.outcomes]
+    assert after(found) == after(plain) != []
+    for cohort in found.cohorts:
+        assert cohort.labels <= cohort.answers <= 12
+    lasts = {cohort.edges[-1] for cohort in found.cohorts if to_micros(cohort.known_until) > CHANGED}
+    assert lasts == {cohort.edges[-1] for cohort in plain.cohorts}
