@@ -150,7 +150,7 @@ class Topics:
         ]
         if self.project.models:
             found += [
-                _contract(self.inferences, n, "request id", records.Inference, "inference", "you"),
+                _contract(self.inferences, n, "request id", records.Inference, "inference", "feature_store you"),
                 _contract(self.partials, 1, "model", records.Partial, "monitoring", "monitoring", max_bytes=16 << 20),
                 _contract(self.runs, 1, "run id", records.Run, "trainer", "trainer dashboard"),
                 _contract(self.candidates, 1, "model", records.Candidate, "trainer", "registry", max_bytes=4 << 20),
