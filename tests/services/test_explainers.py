@@ -14,6 +14,7 @@ from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.label import Label
 from penstock.records import Decision
+from penstock.scoring.around import NOTHING, Plan
 from penstock.scoring.roster import Roster
 from penstock.services.inference.duty import Duty
 from penstock.services.inference.explainers import Explainers
@@ -74,10 +75,15 @@ def test_while_a_version_is_opened_those_before_it_are_explained(world: World) -
 
     class Opening(Sessions):  # type: ignore[misc]  # of the wheel, which mypy does not look into here
         def member(
-            self, decision: Decision, inputs: Sequence[str], label: Label | None = None, canaries: Sequence[Canary] = ()
+            self,
+            decision: Decision,
+            inputs: Sequence[str],
+            label: Label | None = None,
+            canaries: Sequence[Canary] = (),
+            plan: Plan = NOTHING,
         ) -> Member | None:
             asked.append(Explainers.missing(found) if found.serving.members else "")
-            return super().member(decision, inputs, label, canaries)
+            return super().member(decision, inputs, label, canaries, plan)
 
     found = Duty(late, Opening(world.artefacts, Meters()))
     found.follow(Roster(champion=first), 0.0)

@@ -122,7 +122,7 @@ def test_compression_is_judged_behind_the_function(tmp_path: Path) -> None:
     from sklearn.preprocessing import StandardScaler
 
     def network() -> ps.Learner:
-        net = make_pipeline(StandardScaler(), MLPClassifier((32,), max_iter=30))
+        net = make_pipeline(StandardScaler(), MLPClassifier((64, 64), max_iter=10))
         return ps.Learner(batch=net, compress=ps.float16(within=0.5))
 
     model = a_model(network, retrain=ps.every("30d", first="4d"), before=seams.weigh)
