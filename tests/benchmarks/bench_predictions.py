@@ -203,9 +203,10 @@ def run(quick: bool) -> Iterator[Figure]:
         found = {name: statistics.median(values[1:]) for name, values in rates.items()}
         found["around"] = 1 / (1 / found["around"] + max(elsewhere, 0.0))
         both = 1 / (1 / found["bare"] + 1 / found["model"])
+        detail = {"bare": found["bare"], "model": found["model"], "batch": BATCH, "rows": len(given) * BATCH}
         yield Figure(
             name="rows to predictions, 100 trees of 20 features", unit="/s of CPU", better="higher", ours=found["ours"],
-            beside={"bare + model": both}, goal=50_000, detail={**{side: found[side] for side in ("bare", "model")}, "batch": BATCH, "rows": len(given) * BATCH},
+            beside={"bare + model": both}, goal=50_000, detail=detail,
         )  # fmt: skip
         yield Figure(
             name="the same through two Python functions", unit="/s of CPU", better="higher", ours=found["around"],
