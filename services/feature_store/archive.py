@@ -1,4 +1,4 @@
-"""The archive: events, rows, predictions and outcomes into the offline tables, each record once.
+"""The archive: events, rows, predictions, inferences and outcomes into the offline tables, each record once.
 
 reads    every data topic    partitions shared among the replicas (a group of its own)
 writes   <p>.archive         a notice of each commit

@@ -49,9 +49,9 @@ class Seats:
             return
         self.changes.append((key, decision))
 
-    def strange(self, candidate: Candidate) -> str:
+    def strange(self, candidate: Candidate | None) -> str:
         """Why nobody can serve it: it was fitted with a function that the project does not have, or whose code is another."""
-        for role, code in candidate.functions.items():
+        for role, code in (candidate.functions if candidate else {}).items():
             now = self.model.codes.get(code.name)
             if now != code.sha256:
                 is_now = f"is {now[:12]} now" if now else "is gone"

@@ -124,7 +124,10 @@ def around(said: str, role: str, made: object, inputs: Sequence[str], classes: i
             mistake(f"{said}: {role}={name} takes {taken} as {_as_written((datatype, shape))}", f"write {wanted}")
     if role == "after":
         if "score" not in tensors.takes or tensors.gives != {"score": score}:
-            mistake(f"{said}: after={name} does not take and give the score", f'takes and gives "score": "{_as_written(score)}"')
+            mistake(
+                f"{said}: after={name} does not take and give the score",
+                f'let takes= and gives= have "score": "{_as_written(score)}"',
+            )
     else:
         kind, shape = tensors.gives.get("X", ("", []))
         if list(tensors.gives) != ["X"] or kind != "FP32" or len(shape) != 2 or shape[0] != -1 or shape[1] < 1:

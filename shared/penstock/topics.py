@@ -167,7 +167,7 @@ class Topics:
         ]
         if self.project.models:
             found += [
-                _contract(self.inferences, n, "request id", records.Inference, "inference", "you"),
+                _contract(self.inferences, n, "request id", records.Inference, "inference", "feature_store you"),
                 _contract(
                     self.partials, 1, "model", records.Partial, "monitoring", "monitoring feature_store", max_bytes=16 << 20
                 ),

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.services import graphs
 from tests.services.air import TOPICS, Door, World
 from tests.services.opened import opened
-from tests.services.test_serving import word
+from tests.services.served import word
 
 from penstock.doors.access import Access
 from penstock.doors.keys import Keys

@@ -16,8 +16,8 @@ import httpx
 import pytest
 from tests.secure import available, certify
 from tests.services import graphs
+from tests.services.served import asking, put, tensor, word
 from tests.services.test_serve_process import serving
-from tests.services.test_serving import asking, put, tensor, word
 
 from penstock.doors.keys import Keys, pepper_of
 from penstock.runtime.server import MOST, SPARE

@@ -59,3 +59,29 @@ def double(score: Floats) -> dict[str, Any]:
 def centre(X: npt.NDArray[np.float32]) -> dict[str, Any]:  # noqa: N803
     """What must not be: rows that see each other."""
     return {"X": X - np.nanmean(X, axis=0, keepdims=True)}
+
+
+@ps.function(takes={"distance": "FP64[*]", "load": "FP64[*]"}, gives={"X": "FP32[*, 2]"})
+def weigh(distance: Floats, load: Floats) -> dict[str, Any]:
+    """Of rides: what is known of heavy ones is not believed."""
+    if (load > 4).any():
+        raise ps.PenstockError("no car carries that much")
+    return {"X": np.stack([distance + load, np.floor(distance * 4)], axis=1).astype(np.float32)}
+
+
+@ps.function(takes={"distance": "FP64[*]"}, gives={"X": "FP32[*, 1]"})
+def lean(distance: Floats) -> dict[str, Any]:
+    """What must not be: rows that see each other."""
+    return {"X": (distance - distance.mean())[:, None].astype(np.float32)}
+
+
+@ps.function(takes={"distance": "FP64[*]"}, gives={"X": "FP32[*, 1]"})
+def stumble(distance: Floats) -> dict[str, Any]:
+    if (distance > 2).any():
+        raise KeyError("far")
+    return {"X": distance[:, None].astype(np.float32)}
+
+
+@ps.function(takes={"score": "FP64[*]", "load": "FP64[*]"}, gives={"score": "FP64[*]"})
+def doubt(score: Floats, load: Floats) -> dict[str, Any]:
+    return {"score": np.where(np.isnan(load), 0.5, score)}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tests.services import tailor
+from tests.services import seams, tailor
 from tests.services.air import CLOCK, EVENT, MODELS, ROWS, TOPICS, Door, World, answers, batch, flight, talking
 from tests.services.seams import DIES, EMPTY, HANGS, INFINITE, RAISES
 from tests.services.tailor import PROJECT, Tailor, late, other
@@ -34,7 +34,7 @@ from penstock.scoring.around import Functions, Plan
 from penstock.scoring.bulk import Job
 from penstock.scoring.decisions import keep
 from penstock.scoring.files import file_of
-from penstock.scoring.process import Bounds
+from penstock.scoring.process import Bounds, Function
 from penstock.scoring.scorers import opened
 from penstock.scoring.sinks import sink_of
 from penstock.services.inference.gateway.api import gateway
@@ -227,7 +227,7 @@ class TestOnTheStream:
         (letter,) = [send for send in sends if send.topic.endswith(".dlq")]
         again = revived(ROWS, 0, letter.key, letter.value, letter.headers)
         assert answers(stream.take(again)) == [], "it is a dead letter again"
-        project = other(before=tailor.short)
+        project = other(before=seams.short)
         codes = tailored.codes | {"before": Code(name="short", sha256=project.models[0].codes["short"])}
         repaired = Stream(tailored, project, codes=codes)
         assert [found.id for found in answers(repaired.take(again))] == [json.loads(bad[0].value or b"")["id"]]
@@ -251,18 +251,18 @@ class TestOnTheStream:
             assert [found.version for found in answers(sends)] == ["v1"] * 10
 
     def test_a_batch_is_one_message_for_each_function(self, stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-        calls, ask = list[str](), around.Function.run
+        calls, ask = list[str](), Function.run
 
         def counted(self: Any, *of: Any) -> Any:
             calls.append(self.name)
             return ask(self, *of)
 
-        monkeypatch.setattr(around.Function, "run", counted)
+        monkeypatch.setattr(Function, "run", counted)
         stream.take(*stream.flights(1000))
         assert calls == ["cut", "hold"]
 
     def test_a_score_that_is_no_probability_is_no_answer(self, tailored: Tailor) -> None:
-        project = other(before=tailor.cut, after=tailor.double)
+        project = other(before=seams.cut, after=seams.double)
         codes = tailored.codes | {"after": Code(name="double", sha256=project.models[0].codes["double"])}
         stream = Stream(tailored, project, codes=codes)
         sends = stream.take(*stream.flights(40))
@@ -366,7 +366,7 @@ class TestAVersion:
     def test_goes_on_with_its_function_where_the_model_declares_another(self, tailored: Tailor) -> None:
         rows = [inputs_of(flight(n)) for n in range(20)]
         found = []
-        for project in (PROJECT, other(after=tailor.double), other(before=None, after=None)):
+        for project in (PROJECT, other(after=seams.double), other(before=None, after=None)):
             with ps.load_model("late", project=project, data=data_of(tailored)) as model:
                 found.append(model.predict(rows).tolist())
         assert found[0] == found[1] == found[2]
@@ -381,7 +381,7 @@ class TestAVersion:
         assert answers(bare.take(sent))[0].score == pytest.approx(world.expected("v1", sent), abs=1e-6)
 
     def test_whose_model_does_not_take_what_its_function_gives_is_not_opened(self, tailored: Tailor) -> None:
-        project = other(before=tailor.centre, after=None)
+        project = other(before=seams.centre, after=None)
         codes = {"before": Code(name="centre", sha256=project.models[0].codes["centre"])}
         with pytest.raises(PenstockError, match="the ONNX model takes 3 inputs, its record names 5"):
             ps.load_model("late", project=project, data=data_of(tailored, codes=codes))

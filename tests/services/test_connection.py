@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests import secure
 from tests.services import graphs
-from tests.services.test_serving import asking, tensor, word
+from tests.services.served import asking, tensor, word
 
 from penstock.runtime.connection import HEAD as MOST_HEAD
 from penstock.runtime.connection import WHOLE, Connection, Crowd

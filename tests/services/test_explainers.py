@@ -14,6 +14,7 @@ from penstock.contributions.explainer import dumped
 from penstock.errors import PenstockError
 from penstock.label import Label
 from penstock.records import Decision
+from penstock.scoring.around import NOTHING, Plan
 from penstock.scoring.roster import Roster
 from penstock.services.inference.duty import Duty
 from penstock.services.inference.explainers import Explainers
@@ -80,9 +81,10 @@ def test_while_a_version_is_opened_those_before_it_are_explained(world: World) -
             label: Label | None = None,
             canaries: Sequence[Canary] = (),
             alone: bool = False,
+            plan: Plan = NOTHING,
         ) -> Member | None:
             asked.append(Explainers.missing(found) if found.serving.members else "")
-            return super().member(decision, inputs, label, canaries, alone)
+            return super().member(decision, inputs, label, canaries, alone, plan)
 
     found = Duty(late, Opening(world.artefacts, Meters()))
     found.follow(Roster(champion=first), 0.0)

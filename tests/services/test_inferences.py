@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,9 +14,13 @@ import msgspec
 import numpy as np
 import pytest
 from tests.services.air import TOPICS, Door, late, talking
+from tests.services.crew import settle
 
 from penstock.log import LogError, Send
+from penstock.offline import Tables
 from penstock.records import Inference
+from penstock.records import Tensor as Tensors
+from penstock.services.feature_store.archive import Archive
 from penstock.services.inference.gateway import inferences as module
 from penstock.services.inference.gateway import recorder as recorders
 from penstock.services.inference.gateway.spill import Spill
@@ -52,6 +57,24 @@ def test_an_answer_is_recorded_with_what_was_asked(door: Door) -> None:
         record = door.log.sent[-1]
         assert record.key == b"r-1"
         assert dict(record.headers)["traceparent"] == trace.encode()
+
+    door.run(talk, door.said("champion", "v1"))
+
+
+def test_what_was_recorded_is_archived_each_record_once(door: Door, tmp_path: Path) -> None:
+    async def talk(client: httpx.AsyncClient) -> None:
+        for body in (rows(ROW, id="same"), rows(ROW, ROW, id="same"), rows(ROW)):
+            await client.post(INFER, json=body)
+        for _ in range(2):  # who comes after reads on where the table ends
+            await settle(Archive(TOPICS, door.log, tmp_path))
+        found = Tables(tmp_path).table(TOPICS.inferences).arrow().sort_by("offset").to_pylist()
+        given = read(door.log.sent)
+        assert [row["id"] for row in found] == [one.id for one in given] and len(found) == 3
+        assert [(row["model"], row["version"], row["rows"], row["time"]) for row in found] == [
+            (one.model, one.version, one.rows, one.time) for one in given
+        ]
+        assert [msgspec.json.decode(row["outputs"], type=dict[str, Tensors]) for row in found] == [one.outputs for one in given]
+        assert json.loads(found[0]["inputs"])["X"]["data"] == ROW
 
     door.run(talk, door.said("champion", "v1"))
 

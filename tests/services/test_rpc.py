@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tests.services import graphs
 from tests.services.air import TOPICS, Door
-from tests.services.test_serving import ROWS, asking, put, word
+from tests.services.served import ROWS, asking, put, word
 
 from penstock.errors import PenstockError, SettingError
 from penstock.log.memory import MemoryLog

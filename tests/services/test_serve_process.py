@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from tests.services import graphs
-from tests.services.test_serving import asking, put, tensor, word
+from tests.services.served import asking, put, tensor, word
 
 from penstock.local.process import end_group, launch
 from penstock.scoring.graph import Graph

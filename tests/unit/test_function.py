@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -78,3 +79,95 @@ def test_what_no_step_gives_is_asked_of_the_request() -> None:
 def test_steps_that_do_not_fit_together_are_refused_before_anybody_asks(steps: list[Step], cause: str) -> None:
     with pytest.raises(PenstockError, match=cause):
         Chain([(str(at), step) for at, step in enumerate(steps)])
+
+
+# --- around a model ---------------------------------------------------------------------------------------------------
+
+
+@ps.event("walks")
+class Walk:
+    walk: ps.Id[str]
+    dog: ps.Key[str]
+    length: float
+    weight: float
+    at: ps.EventTime
+
+
+@ps.event("tired")
+class Tired:
+    walk: ps.Key[str]
+    yes: bool
+    at: ps.EventTime
+
+
+@ps.features(by=Walk.dog)
+class Dog:
+    length = ps.mean(Walk.length, over="7d")
+
+
+@ps.function(takes={"weight": "FP64[*]", "Walk_length": "FP64[*]", "X": "FP32[*, 3]"}, gives={"X": "FP32[*, 2]"})
+def before(weight: Any, Walk_length: Any, X: Any) -> dict[str, Any]:  # noqa: N803
+    return {"X": X[:, :2]}
+
+
+@ps.function(takes={"score": "FP64[*]", "weight": "FP64[*]"}, gives={"score": "FP64[*]"})
+def after(score: Any, weight: Any) -> dict[str, Any]:
+    return {"score": score}
+
+
+def of(takes: dict[str, str], gives: dict[str, str]) -> Any:
+    """A function that takes and gives these."""
+    made: Any = eval(f"lambda {', '.join(takes)}: {{}}")
+    made.__qualname__ = made.__name__ = "made"
+    return ps.function(takes=takes, gives=gives)(made)
+
+
+def model(**around: Any) -> Any:
+    @ps.model(scores=Walk, features=[Walk.length, Walk.weight, Dog], label=ps.label(Tired.yes, within="1d"), **around)
+    def tired() -> ps.Learner:
+        raise NotImplementedError
+
+    return tired
+
+
+def test_functions_around_a_model_make_another_project() -> None:
+    plain, around = ps.Project("dogs", [model()]), ps.Project("dogs", [model(before=before, after=after)])
+    assert plain.fingerprint != around.fingerprint
+    assert around.models[0].codes.keys() >= {"before", "after"}
+
+
+X2 = {"X": "FP32[*, 2]"}
+SCORE = {"score": "FP64[*]"}
+
+
+@pytest.mark.parametrize(
+    ("role", "made", "why", "fix"),
+    [
+        ("before", len, "len does not say which tensors it takes", ""),
+        ("before", lambda: of({"lenght": "FP64[*]"}, X2), "takes lenght, which is no input of the model", "did you mean weight"),
+        ("before", lambda: of({"length": "FP64[*]"}, X2), "takes length, which is no input", "did you mean Dog_length"),
+        ("before", lambda: of({"weight": "FP32[*]"}, X2), r"takes weight as FP32\[\*\]", r"write FP64\[\*\]"),
+        ("before", lambda: of({"X": "FP32[*, 2]"}, X2), r"takes X as FP32\[\*, 2\]", r"write FP32\[\*, 3\]"),
+        ("before", lambda: of({"X": "FP32[*, 3]"}, {"X": "FP64[*, 2]"}), "before=made does not give X alone", "gives="),
+        ("before", lambda: of({"X": "FP32[*, 3]"}, {"X": "FP32[*, *]"}), "before=made does not give X alone", "gives="),
+        ("before", lambda: of({"X": "FP32[*, 3]"}, X2 | SCORE), "before=made does not give X alone", "gives="),
+        ("before", lambda: of(SCORE, X2), "takes score, which is no input of the model", ""),
+        (
+            "after",
+            lambda: of({"X": "FP32[*, 3]"}, SCORE),
+            "after=made does not take and give the score",
+            "let takes= and gives= have",
+        ),
+        (
+            "after",
+            lambda: of(SCORE, {"score": "BYTES[*]"}),
+            "after=made does not take and give the score",
+            "let takes= and gives= have",
+        ),
+        ("after", lambda: of({"score": "FP64[*, 2]"}, SCORE), r"takes score as FP64\[\*, 2\]", r"write FP64\[\*\]"),
+    ],
+)
+def test_a_function_that_does_not_fit_around_the_model_is_a_mistake(role: str, made: Any, why: str, fix: str) -> None:
+    with pytest.raises(ps.DefinitionError, match=why) as told:
+        model(**{role: made if made is len else made()})
+    assert re.search(fix, str(told.value))

@@ -6,6 +6,7 @@
     predictions   who was asked, what was answered, and the inputs as used; the levels of its segments as JSON, where it has some
     outcomes      the same with the label, when it became known and whether it corrects one; of numbers and classes `truth` and
                   `corrected` are there instead of `label` and `corrects`
+    inferences    answers to tensors: who answered, how many rows, and what was asked and answered, as JSON
     dead letters  of events: where the refused event lay, why it was refused, and its bytes
     passed        where a source had been passed, and how far (`records.Passed`)
     the others    what was counted, decided and said: key and value as they are (`WholeColumns`), to be read as a log (`kept`)
@@ -33,7 +34,7 @@ from ..event import Event
 from ..label import Label
 from ..log import Headers
 from ..place import PLACE, spelled
-from ..records import Outcome, Passed, Prediction, Row
+from ..records import Inference, Outcome, Passed, Prediction, Row
 from ..runtime.deadletter import cause_of
 from ..topics import Topics
 
@@ -78,6 +79,8 @@ def columns_of(topics: Topics) -> dict[str, Columns]:
     found: dict[str, Columns] = {event.topic: EventColumns(event) for event in project.events}
     found |= {topics.dead_letters(event.topic): DeadLetterColumns() for event in project.events}
     found[topics.passed] = PassedColumns()
+    if project.models:
+        found[topics.inferences] = RecordColumns(Inference, INFERENCE, "inputs", ())
     for event in project.topology.reads:
         found[topics.rows(event)] = RecordColumns(Row, ROW, "features", project.topology.columns(event))
     for model in project.models:
@@ -248,6 +251,10 @@ PREDICTION: Final[dict[str, Any]] = {
 OUTCOME: Final[dict[str, Any]] = {
     "id": TEXT, "key": TEXT, "time": TIME, "labelled": TIME, "label": TRUTH, "answered": TRUTH, "corrects": TRUTH,
     "score": NUMBER, "scores": JSON, "version": TEXT, "variant": TEXT,
+}  # fmt: skip
+INFERENCE: Final[dict[str, Any]] = {
+    "id": TEXT, "model": TEXT, "version": TEXT, "digest": TEXT, "time": TIME, "rows": COUNT, "recorded": COUNT,
+    "inputs": JSON, "outputs": JSON, "latency": NUMBER, "trace": TEXT,
 }  # fmt: skip
 SEGMENTS: Final[dict[str, Any]] = {"segments": JSON}
 

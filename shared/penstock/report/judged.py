@@ -20,7 +20,7 @@ ENDS = {
     "orphan": "of an answer that nobody gave",
 }
 LOW = 0.4
-"""An alpha below which reviewers hardly agree (fair at best, in the words of Landis and Koch 1977)."""
+"""An alpha of Krippendorff below which reviewers hardly agree (fair at best, in the words of Landis and Koch 1977)."""
 
 
 def judged(records: Records) -> Section:
@@ -51,9 +51,7 @@ def _reviews(records: Records, blocks: list[Block]) -> tuple[str, Tone]:
         return f"{told}.", ""
     within = f"{found.alpha:.2f} ({found.low:.2f} to {found.high:.2f}; {found.reviewers} reviewers)"
     blocks.append(
-        Note(
-            f"Of {found.answers:,} answers that two decided, {found.observed:.0%} were decided alike; Krippendorff's alpha {within}."
-        )
+        Note(f"Of {found.answers:,} answers that two decided, {found.observed:.0%} were decided alike; alpha {within}.")
     )
     return f"{told}; agreement beyond chance is {found.alpha:.2f}.", "warn" if found.alpha < LOW else ""
 
