@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def test_slices_of_the_archive_go_by_the_error_of_the_kind(
     said = cli.json("slices", model, "--project", staged)
     outcomes, _ = told(embedded, model)
     assert (said["loss_is"], said["rows"]) == (loss, len(outcomes))
-    losses = {
+    losses: dict[str, Callable[[Any], float]] = {
         "absolute_error": lambda o: abs(o.truth - o.score),
         "pinball_loss": lambda o: max(0.9 * (o.truth - o.score), 0.1 * (o.score - o.truth)),
         "zero_one_loss": lambda o: float(o.truth != o.answer),
