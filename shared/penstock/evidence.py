@@ -31,7 +31,7 @@ def facts(evidence: Mapping[str, Any]) -> list[str]:
     >>> facts({"skill": 0.0123, "floor": 0.02, "n": 6057, "log_loss": 0.3788, "prior_loss": 0.386})
     ['skill 0.0123, below the floor of 0.02, on 6,057 outcomes', 'log loss 0.379, that of the prior 0.386']
     """
-    rest = {name: value for name, value in evidence.items() if name != "since" and value is not None and value != []}
+    rest = {name: value for name, value in evidence.items() if name != "since" and value not in (None, [], {})}
     if str(rest.get("influence", "")).startswith("not weighed"):  # what was not done is no evidence
         del rest["influence"]
     lines: list[str] = []

@@ -30,7 +30,7 @@ from .label import Label
 from .mistake import mistake, nearest, together
 from .policy import ANSWERS, LABEL, Coverage, Drift, Gate, Incremental, Labels, Monitor, Policy, Retrain, Stage
 from .review import Reviewing, fit
-from .segment import MOST_SEGMENTS, Segment, called
+from .segment import MOST_OF_CLASSES, MOST_SEGMENTS, Segment, called
 from .value import Value
 
 __all__ = ["BatchLearner", "Learner", "Model", "OnlineLearner", "model"]
@@ -227,6 +227,9 @@ def model(
                 _check(said, found, event)
             if len(apart) > MOST_SEGMENTS:
                 mistake(f"{said}: {len(apart)} segments", f"declare at most {MOST_SEGMENTS}")
+            if len(apart) * len(label.classes) > MOST_OF_CLASSES:
+                fix = f"declare fewer segments: times classes at most {MOST_OF_CLASSES}, as each is counted in each level"
+                mistake(f"{said}: {len(apart)} segments of {len(label.classes)} classes", fix)
             asked = tuple(each.of(label, said) if isinstance(each, Fairness) else each for each in monitors)
             for monitor in asked:
                 if isinstance(monitor, Fairness):

@@ -17,14 +17,17 @@ from typing import Any
 from .event import Column, column_of
 from .mistake import mistake
 
-__all__ = ["MISSING", "MOST", "MOST_SEGMENTS", "OTHERS", "Segment", "at_level", "called", "input_of", "segment"]
+__all__ = [
+    "MISSING", "MOST", "MOST_OF_CLASSES", "MOST_SEGMENTS", "OTHERS", "Segment", "at_level", "called", "input_of", "segment",
+]  # fmt: skip
 
 MISSING, OTHERS = "missing", "others"
 """The levels of events without a value, and of all values that are counted together. A value that is called so falls to them."""
 MOST = 64
 """Levels of a segment, beside those two; see `penstock.statistics.groups` for what becomes of more."""
-MOST_SEGMENTS = 6
-"""Segments of a model: the counts of a window stay below the 16 MB of a record, however many levels and cohorts there are."""
+MOST_SEGMENTS, MOST_OF_CLASSES = 6, 50
+"""Segments of a model, and segments times classes: the counts of a window stay below the 16 MB of a record, however many levels
+and cohorts there are."""
 LONGEST = 100
 """Characters of a level; a longer value names no group, and falls to OTHERS."""
 

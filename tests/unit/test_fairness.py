@@ -47,6 +47,7 @@ class Repaid:
     id: ps.Key[str]
     repaid: bool
     left: float
+    why: str
     at: ps.EventTime
 
 
@@ -63,6 +64,14 @@ def numbers(quantile: float | None = None, **said: Any) -> Any:
 
     label = ps.label(Repaid.left, within="1d", quantile=quantile)
     return ps.model(scores=Applicant, features=[Applicant.income], label=label, **said)(debt)
+
+
+def classes(n: int, **said: Any) -> Any:
+    def kind() -> ps.Learner:
+        raise NotImplementedError
+
+    label = ps.label(Repaid.why, within="1d", classes=[f"c{each}" for each in range(n)])
+    return ps.model(scores=Applicant, features=[Applicant.income], label=label, **said)(kind)
 
 
 # --- what is declared -------------------------------------------------------------------------------------------------
@@ -113,6 +122,7 @@ def test_a_monitor_declares_the_segment_that_it_asks_about_and_takes_one_that_is
             lambda: model(monitors=[ps.fairness(Applicant.sex, measures=["mae"])]),
             "mae, and the answers are yes and no.*precision",
         ),
+        (lambda: classes(50, segments=[Applicant.sex, Applicant.home]), "2 segments of 50 classes.*fewer segments"),
         (lambda: numbers(0.9, monitors=[ps.fairness(Applicant.sex, measures=["bias"])]), "bias.* a quantile of numbers.*pinball"),
         (lambda: model(segments=[ps.segment(Applicant.age, edges=(at,)) for at in (3, 4)]), "declared twice"),
     ],
@@ -126,7 +136,7 @@ def test_what_is_declared_wrongly_is_said_with_what_to_type(made: Any, said: str
 def test_a_monitor_watches_all_that_the_answers_have_unless_it_names_some() -> None:
     def asked(made: Any) -> tuple[str, ...]:
         (monitor,) = made.monitors
-        return monitor.measures  # type: ignore[no-any-return]
+        return tuple(monitor.measures)
 
     monitor = ps.fairness(Applicant.sex)
     assert asked(model(monitors=[monitor])) == MEASURES

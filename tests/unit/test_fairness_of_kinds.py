@@ -223,7 +223,7 @@ SHARES = [0.4, 0.3, 0.15, 0.1, 0.05]
 
 def day(rng: Any, n: int, label: Any, odd: str = "", worse: float = 1.0) -> dict[str, Group]:
     """Groups of a day, alike but for `odd`: its errors are `worse` times as great, or so much of its classes chance."""
-    rows = []
+    rows = list[Row]()
     for level in rng.choice(list("abcde"), n, p=SHARES).tolist():
         if label is CLASS:
             truth = KINDS[int(rng.integers(3))]

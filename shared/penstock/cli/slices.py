@@ -32,7 +32,8 @@ def slices(
 
     An error model looks for them in one half of the archived outcomes, and judges them on the other: a slice is named if its loss
     there is surely above that of the rest (95 % for all that were tried at once), and materially. The most harmful comes first:
-    rows times excess. "expected" is the loss that the model's own scores made expect: far below the loss, it was wrong without
+    rows times excess. Loss is log loss of yes and no, of classes whether the answer is wrong, of numbers the size of the error or
+    the pinball loss. "expected" is the loss that the model's own scores made expect: far below the loss, it was wrong without
     knowing (--surprising looks for that alone). That there is none is a result, too.
     """
     from ..frames.slices import archived

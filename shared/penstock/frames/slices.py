@@ -237,8 +237,8 @@ def _losses(
     try:
         said = score.to_numpy(np.float64)
         if answer is not None and infer_dtype(label) in ("string", "categorical"):
-            sure = bool(((said >= 0) & (said <= 1)).all())
-            return (label.astype(str) != answer.astype(str)).to_numpy(np.float64), 1 - said if sure else None, "zero_one_loss"
+            wrong = np.asarray(label.astype(str) != answer.astype(str), np.float64)
+            return wrong, np.asarray(1 - said) if ((said >= 0) & (said <= 1)).all() else None, "zero_one_loss"
         truths = label.to_numpy(np.float64)
     except (TypeError, ValueError):
         fix = "slices(outcomes, label=..., score=...), and of classes answer=..., the column of those that were named"

@@ -103,7 +103,7 @@ class Paired(msgspec.Struct, frozen=True, kw_only=True):
     exact_squares: dict[int, int] | UnsetType = UNSET
 
 
-class Classed(msgspec.Struct, frozen=True, array_like=True):
+class Classed(msgspec.Struct, frozen=True, omit_defaults=True):
     """How often one class was said to a group, and was true."""
 
     chosen: int = 0

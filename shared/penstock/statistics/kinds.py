@@ -260,6 +260,9 @@ def _errors(of: Quality | Sums) -> Errors:
     return of.errors if isinstance(of.errors, Errors) else Errors()
 
 
+_NEVER = Classed()
+
+
 class _Classes:
     loss, many, pairs = "log loss", True, True
     shown = ("log_loss", "accuracy", "macro_f1")
@@ -329,8 +332,9 @@ class _Classes:
         self._count(group, truth, true=sign)
         self._count(group, self._classes[at], said=sign, right=sign * (self._classes[at] == truth))
 
-    def _count(self, group: Grouped, name: str, **more: int) -> None:
-        group.classes[name] = added(group.classes.get(name, Classed()), Classed(**more))
+    def _count(self, group: Grouped, name: str, chosen: int = 0, true: int = 0, said: int = 0, right: int = 0) -> None:
+        known = group.classes.get(name, _NEVER)
+        group.classes[name] = Classed(known.chosen + chosen, known.true + true, known.said + said, known.right + right)
 
     def _truths(self, known: Quality) -> list[int]:
         return self._counting.truths(known, len(self._classes))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,24 @@ def test_the_depot_that_is_answered_worse_raises_the_alarm_and_is_named(embedded
     assert alarms and alarms[0].state == "raised"
     lines = [line for alarm in alarms for line in facts(alarm.evidence)]
     assert any(WORST[model] in line for line in lines), lines
+
+
+@pytest.mark.parametrize(("model", "loss"), [("hours", "absolute_error"), ("at_most", "pinball_loss"), ("door", "zero_one_loss")])
+def test_slices_of_the_archive_go_by_the_error_of_the_kind(
+    cli: Cli, parcels_delivered: tuple[Embedded, Path], staged: str, here: Path, model: str, loss: str
+) -> None:
+    embedded, folder = parcels_delivered
+    (here / ".penstock").mkdir()
+    (here / ".penstock" / "tables").symlink_to(folder / "tables")
+    said = cli.json("slices", model, "--project", staged)
+    outcomes, _ = told(embedded, model)
+    assert (said["loss_is"], said["rows"]) == (loss, len(outcomes))
+    losses: dict[str, Callable[[Any], float]] = {
+        "absolute_error": lambda o: abs(o.truth - o.score),
+        "pinball_loss": lambda o: max(0.9 * (o.truth - o.score), 0.1 * (o.score - o.truth)),
+        "zero_one_loss": lambda o: float(o.truth != o.answer),
+    }
+    assert said["loss"] == pytest.approx(np.mean([losses[loss](o) for o in outcomes]), rel=0.2), "the mean of one half"
 
 
 @pytest.fixture
