@@ -12,8 +12,9 @@ from tests.unit.test_report import MODEL, RAN, found, records
 import penstock as ps
 from penstock.model import Model
 from penstock.policy import Novelty
-from penstock.records import Estimate, Group, Measure, Oddity, Quality, Unseen
+from penstock.records import Estimate, Group, LevelStatistic, Measure, Oddity, Population, Quality, Shift, Unseen
 from penstock.report.calibration import calibration
+from penstock.report.drifting import drift
 from penstock.report.expected import expected
 from penstock.report.groups import groups
 from penstock.report.quality import over_time
@@ -23,6 +24,7 @@ from penstock.report.section import Table, words_of
 from penstock.report.unseen import unseen
 from penstock.report.verdict import verdict
 from penstock.segment import Segment
+from penstock.services.dashboard.heat import heat_of
 from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import BINS
 
@@ -139,3 +141,18 @@ def test_novel_inputs_are_counted_over_windows_and_the_oddest_named() -> None:
 
 def test_a_novelty_monitor_is_declared_in_one_word() -> None:
     assert isinstance(ps.novelty(), Novelty)
+
+
+def test_an_input_that_drifted_within_a_level_is_named_beside_the_whole_that_stood_still() -> None:
+    still = Shift(ks=0.02, psi=0.01, critical=0.05, n=900, floor=0.1)
+    moved = LevelStatistic(drift={"Order.amount": msgspec.structs.replace(still, ks=0.3, psi=0.7)})
+    mix = Population(stability=0.3, chance=0.02, n=900, m=9_000)
+    of = {"levels": {SEGMENT.name: {LOW: moved}}, "drift": {"Order.amount": still}, "mix": {SEGMENT.name: mix}}
+    statistics = [msgspec.structs.replace(each, **of) for each in RAN.windows]
+    section = drift(Records.of("shop", GROUPED, found(statistics=statistics)))
+    inside, shares = tables(section)[-2:]
+    assert inside.rows[0][0] == f"Order.amount where {SEGMENT.name} is {LOW}"
+    assert shares.rows[0][:2] == (SEGMENT.name, "the training rows of v2")
+    assert not tables(drift(Records.of("shop", MODEL, found(statistics=statistics))))[1:]
+    heat = heat_of(statistics, GROUPED)
+    assert [row.input for row in heat.rows] == ["Order.amount", f"Order.amount where {SEGMENT.name} is {LOW}"]

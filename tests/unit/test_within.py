@@ -179,7 +179,7 @@ def test_what_drifts_in_one_city_is_named_though_the_whole_stands_still() -> Non
 
 
 def test_what_moves_everywhere_is_one_cause_and_is_told_of_the_whole() -> None:
-    rng = RNG(5)
+    rng = RNG(7)
     version = Version(rng)
     for day in range(60, 80):
         times, cities, values = day_of(rng, day)
