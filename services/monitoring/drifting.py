@@ -136,7 +136,10 @@ def drift(
         return Verdict(None, {"reference": version, "tested": 0, "shifted": 0, "inputs": []}), {}
     habits.spans = [*habits.spans, msgspec.structs.replace(newest, contributed=Contributed())][-SPANS[-1] :]
     inputs = Inputs(monitor, names, habits.spans, habits.contributed, habits.past)
-    cells = Cells(monitor, comparable_cells, habits.spans, habits.contributed, habits.inside) if comparable_cells else None
+    cells = None
+    if comparable_cells:
+        customs = dict(zip(names, inputs.spread(1)[0].tolist(), strict=True))
+        cells = Cells(monitor, comparable_cells, habits.spans, habits.contributed, habits.inside, customs)
     level = level_of(monitor.false_alarms_per_month, monitor.every)
 
     def over(periods: int) -> Look:

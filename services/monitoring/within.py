@@ -4,7 +4,7 @@ values.
 A cell is an input, or the score, within a level. It is held against what it was there: of the training rows of the version, where
 those of the level are enough (see penstock.statistics.segmented), else of the version's own first week, of which the first
 FIRST_PERIODS with enough answers are added up. The score is always held against the first week, as that of the whole is (see
-debut.py). A custom is that of the training rows, or of the periods since; until one is known a cell is not judged. OTHERS, of
+debut.py). A custom is that of the training rows, else of the periods since; until one is known a cell is not judged. OTHERS, of
 which no reference tells what they were, are counted only.
 
 More hypotheses must not raise more alarms. The false discovery rate is held over the inputs of the whole and all cells at once,
@@ -16,6 +16,7 @@ whole: what moves everywhere is one cause.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Any, NamedTuple
 
 import msgspec
@@ -140,21 +141,29 @@ class Cells(Inputs):
         spans: Sequence[Counts],
         contributed: Contributed,
         earlier: Mapping[str, list[float]],
+        whole: Mapping[str, float],
     ) -> None:
+        """`earlier`: the spread that each period so far speaks for, by name; `whole`: the custom of each input as a whole."""
         self.cells, self._by_period = cells, spans
         super().__init__(
             monitor, [cell.name for cell in cells], [_flat(span, cells) for span in spans], Contributed(), lambda _: {}
         )
-        whole = {cell.input for cell in cells}
-        of = dict(zip(sorted(whole), influences(sorted(whole), contributed), strict=True))
+        inputs = sorted({cell.input for cell in cells})
+        of = dict(zip(inputs, influences(inputs, contributed), strict=True))
         self.influence = np.array([of[cell.input] for cell in cells])
         self.floor = np.minimum(monitor.material / self.influence, (1 + monitor.material) / 2)
-        self._own = np.array([spread_of(earlier.get(name, ())) for name in self.names])
         self._lived = np.array([len(earlier.get(name, ())) >= LEAST_WINDOWS for name in self.names])
+        own = {cell: spread_of(earlier[cell.name]) for cell in cells if len(earlier.get(cell.name, ())) >= LEAST_WINDOWS}
+        alike: dict[tuple[str, str], list[float]] = {}
+        for cell, spread in own.items():  # of few periods and rows a custom is known badly: see segmented.py
+            alike.setdefault((cell.segment, cell.input), []).append(spread)
+        usual = {key: sqrt(sum(each**2 for each in spreads) / len(spreads)) for key, spreads in alike.items()}
+        least = [max(usual.get((cell.segment, cell.input), 0.0), whole.get(cell.input, 0.0)) for cell in cells]
+        self._own = np.array([max(own.get(cell, 0.0), floor) for cell, floor in zip(cells, least, strict=True)])
         self._levels = sorted({(cell.segment, cell.level) for cell in cells})
 
     def spread(self, periods: int) -> tuple[Floats, Any]:
-        """Of the training rows, of windows as long as this span or shorter; and of the periods since."""
+        """Of the training rows, of windows as long as this span or shorter; else of single periods since, which is more."""
         of_level = {}
         for segment, level in self._levels:
             customs = self._by_period[-1].levels[segment][level].customs
@@ -163,7 +172,7 @@ class Cells(Inputs):
         of = [of_level[cell.segment, cell.level] for cell in self.cells]
         spread = np.array([found.get(cell.input, 0.0) if found else 0.0 for cell, found in zip(self.cells, of, strict=True)])
         trained = np.array([found is not None and cell.input != SCORE for cell, found in zip(self.cells, of, strict=True)])
-        return np.maximum(spread, self._own), trained | self._lived
+        return np.where(trained, spread, self._own), trained | self._lived
 
     def sampling(self, periods: int) -> Floats:
         found: dict[Cell, float] = {}

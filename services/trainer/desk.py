@@ -210,9 +210,9 @@ class Desk:
         work.spread = work.customs.get(periods[0], {})
         work.hours = self._artefacts.put(hours.dumped(), "npz")
         if self.model.segments:
-            work.segments = self._artefacts.put(
-                by_level(rows.X, rows.time, self.examples.levels(rows), fitted.reference, periods), "levels"
-            )
+            levels = self.examples.levels(rows)
+            apart = by_level(rows.X, rows.time, levels, fitted.reference, work.customs)
+            work.segments = self._artefacts.put(apart, "levels")
         work.profile = profile_of(self.model.inputs, rows.X)
         onnx = fitted.onnx
         if learner.compress is not None:  # judged by the model's own answers, before any function

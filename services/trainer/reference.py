@@ -35,11 +35,12 @@ def by_level(
     times: Ints,
     levels: Mapping[str, Sequence[str]],
     columns: Mapping[str, Numbers],
-    periods: Sequence[int],
+    customs: Mapping[int, Mapping[str, float]],
 ) -> bytes:
-    """The file of the same within each level of segments; `levels` says for each segment the level of each row."""
+    """The file of the same within each level of segments; `levels` says for each segment the level of each row, `customs` are
+    those of the whole."""
     places, widths = _placed(X, columns)
-    return segmented(times, places, widths, levels, periods).dumped()
+    return segmented(times, places, widths, levels, customs).dumped()
 
 
 def _placed(X: Matrix, columns: Mapping[str, Numbers]) -> tuple[dict[str, Ints], dict[str, int]]:  # noqa: N803

@@ -208,7 +208,7 @@ def decisions(artefacts: Artefacts) -> list[Send]:
         VARIETY.name: [["gala", "elstar", "missing", "v7"][place] for place in rng.choice(4, 3_000, p=[0.5, 0.4, 0.09, 0.01])],
         AGE.name: [AGE.level(age) for age in rng.uniform(0, 50, 3_000)],
     }
-    segments = artefacts.put(segmented(times, places, widths, levels, [HOUR * 12, DAY]).dumped(), "levels")
+    segments = artefacts.put(segmented(times, places, widths, levels, customs).dumped(), "levels")
     explainer = artefacts.put(dumped(Linear(np.array([0.3, -1.1]), 0.0, np.array([3.0, 0.5]))), "npz")
     found = []
     for model in project.models:

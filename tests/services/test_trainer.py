@@ -16,12 +16,16 @@ from tests.rides import DAY, HOUR, START, a_model, alarm, command, window
 
 import penstock as ps
 from penstock.artefact import Artefacts
+from penstock.event import to_micros
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Candidate, Outcome, Run
 from penstock.runtime.control import ControlLoop
 from penstock.services.trainer.service import Trainer
 from penstock.snapshot import load_river
+from penstock.statistics.hours import Hours, hours_of
+from penstock.statistics.reference import Numbers
+from penstock.statistics.segmented import Segmented
 from penstock.topics import Topics
 
 PARTITIONS = 3
@@ -179,6 +183,34 @@ def test_a_full_fit_offers_what_explains_its_answers(tmp_path: Path) -> None:
     assert said.probability == pytest.approx(score, abs=1e-6)
     assert said.contributions[0].input == "Ride.distance"
     assert explainer_of(stage.artefacts, snapshot).kind == "linear"
+
+
+def test_a_full_fit_offers_its_reference_by_level_of_the_segments_however_it_was_read(tmp_path: Path) -> None:
+    far = ps.segment(rides.Ride.distance, edges=(0.0,))
+    told = [
+        msgspec.structs.replace(o, segments={far.name: far.level(msgspec.json.decode(o.inputs)["Ride.distance"])})
+        for o in outcomes(6)
+    ]
+    model = a_model(lambda: ps.Learner(batch=both().batch), retrain=ps.every("7d", first="5d"), segments=[far])
+    stages = [Stage(tmp_path / name, rides.topics(model, partitions)) for name, partitions in (("few", 1), ("many", 8))]
+    (few,), (many,) = (played(stage, 5, told)[0] for stage in stages)
+    assert few.segments is not None and few.segments == many.segments
+    found = Segmented.opened(stages[0].artefacts.get(few.segments))
+    known = [o for o in told if o.labelled < START + 5 * DAY]
+    for level in far.declared:
+        mine = [o for o in known if o.segments and o.segments[far.name] == level]
+        of = found.levels[far.name][level]
+        assert of.rows == len(mine) and found.inputs == few.inputs
+        loads = np.array([msgspec.json.decode(o.inputs)["Ride.load"] for o in mine], np.float32)
+        column = Numbers(edges=tuple(few.edges["Ride.load"]), centre=0.0, unit=1.0, counts=())
+        alone = hours_of(
+            np.array([to_micros(o.time) for o in mine]),
+            {"Ride.load": column.cells(loads)},
+            {"Ride.load": column.missing_cell + 1},
+        )
+        hours = Hours.opened(of.hours)
+        assert hours.group.tolist() == alone.group.tolist()
+        assert hours.counts["Ride.load"].tolist() == alone.counts["Ride.load"].tolist()
 
 
 def test_a_compression_that_is_declared_is_made_and_told_by_the_run(tmp_path: Path) -> None:

@@ -13,8 +13,11 @@ from tests.unit.test_report import MODEL, RAN, found, records
 import penstock as ps
 from penstock.model import Model
 from penstock.policy import Novelty
-from penstock.records import Decision, Estimate, Group, Measure, Oddity, Quality, Quarantine, Reviewed, Unseen
+from penstock.records import (
+    Decision, Estimate, Group, LevelStatistic, Measure, Oddity, Population, Quality, Quarantine, Reviewed, Shift, Unseen,
+)  # fmt: skip
 from penstock.report.calibration import calibration
+from penstock.report.drifting import drift
 from penstock.report.expected import expected
 from penstock.report.groups import groups
 from penstock.report.judged import judged
@@ -27,6 +30,7 @@ from penstock.report.slices import slices
 from penstock.report.unseen import unseen
 from penstock.report.verdict import verdict
 from penstock.segment import Segment
+from penstock.services.dashboard.heat import heat_of
 from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import BINS
 
@@ -205,7 +209,7 @@ def test_people_and_their_agreement_are_told_where_answers_are_reviewed() -> Non
     said += [ended(40 + i, True, False) for i in range(5)] + [ended(50 + i, False, True) for i in range(10)]
     section = judged(replace(Records.of("shop", model, found(reviewed=said)), model=model))
     assert "35 answers were labelled by reviewers; agreement beyond chance is 0.40." in section.said
-    assert "Cohen 1960, 2 reviewers" in str(section.blocks)
+    assert "alpha 0.40 (0.12 to 0.66; 2 reviewers)" in str(section.blocks)
 
 
 def test_what_is_left_out_of_fits_is_told_until_it_is_lifted() -> None:
@@ -217,3 +221,18 @@ def test_what_is_left_out_of_fits_is_told_until_it_is_lifted() -> None:
     (table,) = tables(section)
     assert [words_of(cell) for cell in table.rows[0]][::2] == ["labels of shop", "stands", "flipped"]
     assert judged(records(found(quarantines=[lifted]))).said.endswith("No quarantine stands any more.")
+
+
+def test_an_input_that_drifted_within_a_level_is_named_beside_the_whole_that_stood_still() -> None:
+    still = Shift(ks=0.02, psi=0.01, critical=0.05, n=900, floor=0.1)
+    moved = LevelStatistic(drift={"Order.amount": msgspec.structs.replace(still, ks=0.3, psi=0.7)})
+    mix = Population(stability=0.3, chance=0.02, n=900, m=9_000)
+    of = {"levels": {SEGMENT.name: {LOW: moved}}, "drift": {"Order.amount": still}, "mix": {SEGMENT.name: mix}}
+    statistics = [msgspec.structs.replace(each, **of) for each in RAN.windows]
+    section = drift(Records.of("shop", GROUPED, found(statistics=statistics)))
+    inside, shares = tables(section)[-2:]
+    assert inside.rows[0][0] == f"Order.amount where {SEGMENT.name} is {LOW}"
+    assert shares.rows[0][:2] == (SEGMENT.name, "the training rows of v2")
+    assert not tables(drift(Records.of("shop", MODEL, found(statistics=statistics))))[1:]
+    heat = heat_of(statistics, GROUPED)
+    assert [row.input for row in heat.rows] == ["Order.amount", f"Order.amount where {SEGMENT.name} is {LOW}"]

@@ -215,6 +215,23 @@ def test_of_numbers_the_error_counts_and_of_classes_whether_the_answer_was_right
     assert "answer=" in str(caught.value.fix)
 
 
+def test_declared_segments_tell_slices_though_the_model_does_not_see_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    cities, x = rng.choice(["Rome", "Bari", "missing"], 4_000), rng.integers(0, 10, 4_000).astype(float)
+    right = rng.random(4_000) < np.where(cities == "Rome", 0.4, 0.9)
+    segments = [f'{{"Ask.city":"{city}","x":"< 5"}}' if city != "missing" else '{"x":"< 5"}' for city in cities]
+    frame = pd.DataFrame({"x": x, "score": 0.9, "truth": right, "segments": segments}).rename(columns={"truth": "label"})
+    from deltalake import write_deltalake
+
+    frame = frame.assign(id=[f"a{i}" for i in range(4_000)], version="v1", partition=0, offset=range(4_000))
+    write_deltalake(str(tmp_path / "p.outcomes.m"), pa.Table.from_pandas(frame))
+    read = archived(Tables(tmp_path), "p.outcomes.m", ["x"], segments=["Ask.city", "x"])
+    assert [*read.columns] == ["id", "label", "score", "version", "x", "Ask.city"], "of an input its own values say more"
+    assert read["Ask.city"].isna().sum() == (cities == "missing").sum()
+    assert [each.where for each in ps.slices(read).slices] == ["Ask.city is Rome"]
+    assert "Ask.city" not in archived(Tables(tmp_path), "p.outcomes.m", ["x"])
+
+
 def test_a_quantile_is_judged_by_its_pinball_loss() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, 10, 4_000).astype(float)

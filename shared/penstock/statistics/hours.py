@@ -26,7 +26,7 @@ from ..duration import DAY, HOUR
 from ..errors import PenstockError
 from .shift import LEAST_VALUES, LEAST_WINDOWS, MOST_REPLAYED, USUAL, beyond, distances, raised_by, spread_of, usual_of
 
-__all__ = ["LEVELS", "SHARE", "WEEK", "Hours", "customs_of", "hour_of_week", "hours_of", "spreads_of"]
+__all__ = ["SHARE", "WEEK", "Hours", "customs_of", "hour_of_week", "hours_of", "spreads_of"]
 
 Ints = npt.NDArray[np.int64]
 
@@ -97,10 +97,10 @@ class Hours:
         return found
 
 
-def hours_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], slots: Sequence[Ints] = LEVELS) -> Hours:
+def hours_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int]) -> Hours:
     """The reference by hours, of rows at `times` (microseconds) whose values fall to bins `places`, of `widths` bins, by
-    input. `slots`: what hours belong to, from the finest, as in LEVELS."""
-    parts = _parts(times, slots)
+    input."""
+    parts = _parts(times)
     group = np.zeros(WEEK, np.int64)
     for number, (_, hours) in enumerate(parts):
         group[hours] = number
@@ -113,21 +113,19 @@ def hours_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int],
 
 
 def customs_of(
-    times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], lengths: Sequence[int], slots: Sequence[Ints] = LEVELS
+    times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], lengths: Sequence[int]
 ) -> dict[int, dict[str, float]]:
     """The spreads of inputs by length of time (microseconds); lengths of which the reference has too few windows, or windows of
     too few values, are left out: of these nothing is known."""
-    found = {length: spreads_of(times, places, widths, length, slots) for length in sorted(set(lengths))}
+    found = {length: spreads_of(times, places, widths, length) for length in sorted(set(lengths))}
     return {length: spreads for length, spreads in found.items() if spreads is not None}
 
 
-def spreads_of(
-    times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], every: int, slots: Sequence[Ints] = LEVELS
-) -> dict[str, float] | None:
+def spreads_of(times: Ints, places: Mapping[str, Ints], widths: Mapping[str, int], every: int) -> dict[str, float] | None:
     """How much each input moves by its own custom (see shift.py), as a rule or in the tail, whichever is more: each of the newest
     MOST_REPLAYED windows of `every` against the reference without it, compared as monitoring will. Inputs without any spread
     are left out; None where too few windows tell."""
-    parts, names = _parts(times, slots), list(places)
+    parts, names = _parts(times), list(places)
     numbers, window = np.unique(times // every, return_inverse=True)
     windows = min(len(numbers), MOST_REPLAYED)
     window = window - (len(numbers) - windows)  # negative: before those that are replayed
@@ -163,14 +161,14 @@ def spreads_of(
     return found
 
 
-def _parts(times: Ints, slots: Sequence[Ints]) -> list[tuple[Ints, Ints]]:
+def _parts(times: Ints) -> list[tuple[Ints, Ints]]:
     """The parts of the week in use: the rows in each, and the hours that are compared with it (the finest that is not thin)."""
     hour, day = hour_of_week(times), times // DAY
     days, hours = np.unique(np.stack([day, hour]), axis=1)
     found: list[tuple[Ints, Ints]] = []
     left = np.ones(WEEK, np.bool_)
-    for level in slots:
-        coarse = level is slots[-1]
+    for level in LEVELS:
+        coarse = level is LEVELS[-1]
         for number in np.unique(level[left]):
             member = np.flatnonzero(level[hour] == number)
             lasted = len(np.unique(days[level[hours] == number]))

@@ -1,8 +1,8 @@
 """Segmented: the reference of a version by level of its model's segments, so that an input can be held against what it used to be
 within a level; the whole may stand still while one of its parts moves.
 
-A level is compared like with like, as the whole is (see hours.py), but for the day of the week: by hour of weekdays or weekends,
-where the level has enough days of it, else by hour, else with all of it. A level of fewer than LEAST_ROWS training rows has no
+A level is compared like with like, as the whole is: with the same hour of the week where the level has enough days of it, else
+coarser (see hours.py). A level of fewer than LEAST_ROWS training rows has no
 reference here; the first week of the version in charge is one then (services/monitoring/within.py).
 
 Levels times inputs are at most MOST_CELLS: of more inputs the first that the model names are counted by level.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Final
 
 import msgspec
@@ -21,14 +22,13 @@ import numpy as np
 from ..errors import PenstockError
 from ..segment import MISSING, MOST, OTHERS, Segment
 from .groups import bounded
-from .hours import LARGEST, LEVELS, Hours, Ints, customs_of, hours_of
+from .hours import LARGEST, Hours, Ints, customs_of, hours_of
 
 __all__ = ["LEAST_ROWS", "MOST_CELLS", "LevelReference", "Segmented", "affordable", "most_levels", "segmented"]
 
-MOST_CELLS: Final = 2_048
-"""Levels times inputs, the score among them: 45,000 counts in a window, 17 MB of shares by hour for a version."""
+MOST_CELLS: Final = 1_024
+"""Levels times inputs, the score among them: 23,000 counts in a window, 15 MB of shares by hour for a version."""
 LEAST_ROWS: Final = 200
-SLOTS: Final = LEVELS[1:]
 
 
 class LevelReference(msgspec.Struct, frozen=True, array_like=True):
@@ -55,7 +55,10 @@ class Segmented(msgspec.Struct, frozen=True, array_like=True):
         """What was dumped; PenstockError where it is something else."""
         try:
             unpacking = zlib.decompressobj()
-            found = msgspec.msgpack.decode(unpacking.decompress(data, LARGEST), type=cls)
+            unpacked = unpacking.decompress(data, LARGEST)
+            if not unpacking.eof:
+                raise PenstockError("truncated, or too large")
+            found = msgspec.msgpack.decode(unpacked, type=cls)
             for levels in found.levels.values():
                 for level in levels.values():
                     if level.hours:
@@ -69,7 +72,7 @@ class Segmented(msgspec.Struct, frozen=True, array_like=True):
 def affordable(inputs: Sequence[str], levels: int) -> list[str]:
     """Those that can be counted in so many levels, the score being counted in any case.
 
-    >>> affordable(["a", "b", "c"], 700), affordable(["a", "b", "c"], 10)
+    >>> affordable(["a", "b", "c"], 400), affordable(["a", "b", "c"], 10)
     (['a'], ['a', 'b', 'c'])
     """
     return list(inputs[: max(MOST_CELLS // max(levels, 1) - 1, 0)])
@@ -85,10 +88,10 @@ def segmented(
     places: Mapping[str, Ints],
     widths: Mapping[str, int],
     levels: Mapping[str, Sequence[str]],
-    lengths: Sequence[int],
+    customs: Mapping[int, Mapping[str, float]],
 ) -> Segmented:
     """Of rows at `times` (microseconds) whose values fall to bins `places`, of `widths` bins, by input; `levels` says for each
-    segment the level of each row. Customs are of windows of `lengths`: of longer spans the same, which errs to the quiet side."""
+    segment the level of each row, `customs` those of the whole, by length of window."""
     rows = {segment: bounded(Counter(found)) for segment, found in levels.items()}
     inputs = affordable(list(places), sum(len(found.keys() | {MISSING, OTHERS}) for found in rows.values()))
     made: dict[str, dict[str, LevelReference]] = {}
@@ -101,6 +104,22 @@ def segmented(
                 made[segment][level] = LevelReference(n)
                 continue
             then, here = times[inside], {name: places[name][inside] for name in inputs}
-            hours, customs = hours_of(then, here, widths, SLOTS), customs_of(then, here, widths, lengths, SLOTS)
-            made[segment][level] = LevelReference(n, hours.dumped() if inputs else b"", customs)
+            hours, own = hours_of(then, here, widths), customs_of(then, here, widths, list(customs))
+            made[segment][level] = LevelReference(n, hours.dumped() if inputs else b"", own)
+        made[segment] = _pooled(made[segment], customs)
     return Segmented(inputs, made)
+
+
+def _pooled(levels: Mapping[str, LevelReference], whole: Mapping[int, Mapping[str, float]]) -> dict[str, LevelReference]:
+    """With customs that are no less than the usual of all levels (root of the mean square), and than that of the whole. A level
+    has few rows in a window, so its own custom is known badly; and of many levels some would seem to have none, and alarm."""
+    found = dict(levels)
+    for length, of_whole in whole.items():
+        known = {level: of.customs[length] for level, of in levels.items() if length in of.customs}
+        names = {name for own in (of_whole, *known.values()) for name in own}
+        usual = {name: sqrt(sum(own.get(name, 0.0) ** 2 for own in known.values()) / len(known)) for name in names if known}
+        for level, own in known.items():
+            least = {name: max(own.get(name, 0.0), usual[name], of_whole.get(name, 0.0)) for name in sorted(names)}
+            customs = found[level].customs | {length: {name: round(spread, 4) for name, spread in least.items()}}
+            found[level] = msgspec.structs.replace(found[level], customs=customs)
+    return found

@@ -12,7 +12,7 @@ from tests.services import shop
 
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
-from penstock.records import Latency, Moments, Shift, Statistic
+from penstock.records import Latency, LevelStatistic, Moments, Population, Shift, Statistic
 from penstock.topics import Topics
 
 from .conftest import Cli
@@ -90,3 +90,49 @@ def test_a_label_that_is_a_number_is_said_not_to_be_judged(cli: Cli, log: Memory
     assert ran.exit_code == 0, ran.output
     assert "late: score not judged: the first week of v1 is their reference" in ran.stderr
     assert "late: label not judged: it is a number, and drift is of a rate of yes and no" in ran.stderr
+
+
+def apart(day: int) -> Statistic:
+    """Two regions, of which one has moved; nothing is known of a third."""
+    took, told = (
+        Latency(n=5, p50=0.002, p90=0.003, p99=0.004, counts={80: 5}),
+        Moments(n=450, mean=7.0, variance=1.0, least=1.0, greatest=9.0),
+    )
+    levels = {
+        "north": LevelStatistic(
+            drift={"Order.amount": MOVED}, moments={"v1": {"Order.amount": told}}, latency={"champion": took}
+        ),
+        "south": LevelStatistic(drift={"Order.amount": STEADY}),
+        "west": LevelStatistic(missing={"Order.amount": "2 of at least 7 periods of its reference"}),
+    }
+    usual, moved = Population(stability=0.01, chance=0.02, n=900, m=9_000), Population(stability=0.2, chance=0.02, n=900, m=9_000)
+    return msgspec.structs.replace(
+        window(day, {"Order.amount": STEADY}), levels={"Order.region": levels}, population={"Order.region": usual},
+        mix={"Order.region": moved},
+    )  # fmt: skip
+
+
+def test_what_has_moved_within_the_levels_of_a_segment_is_shown(cli: Cli, log: MemoryLog, tmp_path: Path) -> None:
+    path = tmp_path / "shop.py"
+    path.write_text("from tests.services.shop import *\nproject = declared(None, segments=(REGION, AGE))\n")
+    asyncio.run(log.create(Topics(shop.declared(None)).all()))
+    say(log, apart(1), apart(2), window(3, {"a": STEADY}))
+    ran = cli("drift", "show", "--segment", "region", "--project", str(path))
+    assert ran.exit_code == 0, ran.output
+    assert [line.split()[0] for line in ran.stdout.splitlines()] == ["Order.region", "north", "south", "west"]
+    assert ["drift" in line for line in ran.stdout.splitlines()] == [False, True, False, False]
+    assert "not judged" in ran.stdout.splitlines()[-1]
+    for said in (
+        "late by Order.region: 2026-03-02 00:00 to 2026-03-03 00:00, against v1", "north, champion: 5 answers, half within 2 ms",
+        "shares of the levels have moved against the training rows of v1: PSI 0.200, by chance 0.020",
+        "shares of the levels have not moved against the weeks before: PSI 0.010, by chance 0.020",
+        "not judged: 2 of at least 7 periods of its reference", "as there are too many levels for so many inputs: Order.weight",
+    ):  # fmt: skip
+        assert said in ran.stderr, said
+    told = cli.json("drift", "show", "late", "--segment", "Order.region", "--project", str(path))["late"]
+    assert told["levels"]["north"]["drift"]["Order.amount"]["psi"] == 0.9 and told["mix"]["stability"] == 0.2
+    assert told["left_out"] == ["Order.weight"]
+    none = cli("drift", "show", "--segment", "age", "--project", str(path))
+    assert none.exit_code == 0 and "nothing of late is counted by Order.age yet" in none.stderr
+    wrong = cli("drift", "show", "--segment", "regoin", "--project", str(path))
+    assert wrong.exit_code == 1 and wrong.stderr == "late has no segment regoin\n-> it has: Order.region, Order.age\n"
