@@ -22,7 +22,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Ed25519 (base64) over digest, size and format, see `penstock.signing`; absent where nobody signs."""
 
 
-class Weighed(msgspec.Struct, frozen=True, kw_only=True):
+class Weighed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A model on the scales: bytes, and how it answers the rows that both were judged on."""
 
     size: int
@@ -38,7 +38,7 @@ class Weighed(msgspec.Struct, frozen=True, kw_only=True):
     """All measures of its kind of label, as monitoring has them."""
 
 
-class Compressed(msgspec.Struct, frozen=True, kw_only=True):
+class Compressed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What became of a compression. The rows are of the training window, without those that calibration saw."""
 
     method: str

@@ -18,7 +18,7 @@ import numpy as np
 
 from penstock.inputs import Floats, Matrix
 from penstock.label import GREATEST, Label
-from penstock.records import MIXED, served
+from penstock.records.answers import MIXED, served
 
 from .roster import BUCKETS, bucket
 from .scorers import Member
