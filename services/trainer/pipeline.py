@@ -28,7 +28,7 @@ from penstock.statistics.loss import loss_of
 from .explainer import background_of
 from .fitting import OPSETS, Unfit, answering
 
-__all__ = ["Lines", "tame"]
+__all__ = ["Lines", "fits", "tame"]
 
 TOLERANCE: Final = 1e-5
 """Of a probability; of a number, of its size: float32 at the end."""
@@ -146,6 +146,14 @@ class Lines:
         return Classes(
             lambda each: Linear(weights[each], float(intercepts[each]), self.means, seen, LOG_RATIO), len(self.classes), score
         )
+
+
+def fits(online: Any, names: Sequence[str], label: Label) -> None:
+    """Unfit where an online learner, if there is one, cannot be of this label."""
+    if online is not None and label.task != "binary":
+        Lines.of_river(online, names, label)
+    elif online is not None and not hasattr(online, "predict_proba_one"):
+        raise Unfit(f"{type(online).__name__} gives no probabilities; online= of yes and no is LogisticRegression")
 
 
 def tame(label: Label, own: Floats, truth: Floats) -> None:
