@@ -22,7 +22,8 @@ from penstock.duration import DAY
 from penstock.label import Sources, Truth
 from penstock.model import Model
 from penstock.policy import Labels
-from penstock.records import MIXED, Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen, served
+from penstock.records import Contributed, Group, Mix, Paired, Partial, Quality, Scored, Summed, Tally, Unseen
+from penstock.records.answers import MIXED, served
 from penstock.segment import MISSING, Segment
 from penstock.statistics.errors import step_of
 from penstock.statistics.groups import Levels

@@ -42,7 +42,7 @@ from .examples import Examples, Rows
 from .explainer import explainer
 from .fitting import Unfit, answering, fit
 from .forgetting import Forgetting
-from .pipeline import Lines, tame
+from .pipeline import Lines, fits, tame
 from .reference import by_level, reference
 from .school import School
 from .triggers import Job, Triggers
@@ -163,10 +163,17 @@ class Desk:
         return Made(run, self._candidate(run, work) if work.artefact else None)
 
     def _begin(self) -> None:
-        learner = self.model.build()
-        bare = self.model.before is None and self.model.after is None
-        online = learner.online if bare else None
-        self.school = School(online, self.model.inputs, learner.sharpness, learner.half_life, self.model.label)
+        learner, label = self.model.build(), self.model.label
+        online, self._unlearned = learner.online, ""
+        try:
+            if online is not None and (self.model.before is not None or self.model.after is not None):
+                raise Unfit(
+                    "online= learns inputs as they are; give batch= beside before= and after=, and leave ps.incremental out"
+                )
+            fits(online, self.model.inputs, label)
+        except Unfit as error:
+            online, self._unlearned = None, str(error)
+        self.school = School(online, self.model.inputs, learner.sharpness, learner.half_life, label)
         self._free = np.empty(0, np.bool_)
 
     def _held(self, job: Job) -> list[Quarantine]:
@@ -248,8 +255,8 @@ class Desk:
 
     def _incremental(self, before: Triggers, work: _Work, held: Sequence[Quarantine]) -> None:
         school, label = self.school, self.model.label
-        if self.model.before is not None or self.model.after is not None:
-            raise Unfit("online= learns inputs as they are; give batch= beside before= and after=, and leave ps.incremental out")
+        if self._unlearned:
+            raise Unfit(self._unlearned)
         if school.learner is None:
             raise Unfit("a snapshot needs a learner with online=")
         since = self.examples.known(before.fired.get("increment", 0)).stop

@@ -28,7 +28,7 @@ from penstock.statistics.loss import loss_of
 from .explainer import background_of
 from .fitting import OPSETS, Unfit, answering
 
-__all__ = ["Lines", "tame"]
+__all__ = ["Lines", "fits", "tame"]
 
 TOLERANCE: Final = 1e-5
 """Of a probability; of a number, of its size: float32 at the end."""
@@ -78,7 +78,7 @@ class Lines:
             return cls(weights, np.zeros(len(known)), means, factors, known, "Softmax")
         if type(learner) is OneVsRestClassifier and type(learner.classifier) is LogisticRegression and label.classes:
             known = tuple(name for name in label.classes if name in learner.classifiers)
-            each = [learner.classifiers[name] for name in known]
+            each: list[Any] = [learner.classifiers[name] for name in known]
             weights = np.array([_numbers(one.weights, names) for one in each]).reshape(len(known), len(names))
             return cls(weights, np.array([float(one.intercept) for one in each]), means, factors, known, "Sigmoid")
         raise Unfit(f"{type(learner).__name__} is no online learner of this label: it is {SHAPE}")
@@ -96,7 +96,7 @@ class Lines:
             "means": self.means, "factors": self.factors, "weights": self.weights.T, "intercepts": self.intercepts,
         }  # fmt: skip
         steps = [
-            ("Cast", ["X"], "wide"), ("IsNaN", ["wide"], "missing"), ("Where", ["missing", "zero", "wide"], "filled"),
+            ("IsNaN", ["wide"], "missing"), ("Where", ["missing", "zero", "wide"], "filled"),
             ("Clip", ["filled", "least", "greatest"], "finite"), ("Abs", ["finite"], "size"), ("Add", ["size", "one"], "more"),
             ("Log", ["more"], "log"), ("Sign", ["finite"], "sign"), ("Mul", ["sign", "log"], "squashed"),
             ("Sub", ["squashed", "means"], "moved"), ("Mul", ["moved", "factors"], "scaled"),
@@ -108,7 +108,8 @@ class Lines:
             constants["last"] = np.array([1], np.int64)
             steps += [("ReduceSum", ["linked", "last"], "whole"), ("Div", ["linked", "whole"], "shares")]
         output = "probabilities" if self.link else "variable"
-        nodes = [helper.make_node(kind, taken, [given], **_casts(kind, TensorProto.DOUBLE)) for kind, taken, given in steps]
+        nodes = [helper.make_node("Cast", ["X"], ["wide"], to=TensorProto.DOUBLE)]
+        nodes += [helper.make_node(kind, taken, [given]) for kind, taken, given in steps]
         nodes.append(helper.make_node("Cast", [steps[-1][2]], [output], to=TensorProto.FLOAT))
         graph = helper.make_graph(
             nodes,
@@ -147,6 +148,14 @@ class Lines:
         )
 
 
+def fits(online: Any, names: Sequence[str], label: Label) -> None:
+    """Unfit where an online learner, if there is one, cannot be of this label."""
+    if online is not None and label.task != "binary":
+        Lines.of_river(online, names, label)
+    elif online is not None and not hasattr(online, "predict_proba_one"):
+        raise Unfit(f"{type(online).__name__} gives no probabilities; online= of yes and no is LogisticRegression")
+
+
 def tame(label: Label, own: Floats, truth: Floats) -> None:
     """Unfit where answers that are numbers cost more than WILD times what the best constant would: River bounds its steps, so
     that a learner that diverges stays finite for long."""
@@ -162,7 +171,3 @@ def tame(label: Label, own: Floats, truth: Floats) -> None:
 
 def _numbers(held: Mapping[str, float], names: Sequence[str]) -> Floats:
     return np.array([held.get(name, 0.0) for name in names], np.float64)
-
-
-def _casts(kind: str, to: int) -> dict[str, int]:
-    return {"to": to} if kind == "Cast" else {}

@@ -34,9 +34,7 @@ def hours() -> ps.Learner:
     return ps.Learner(HistGradientBoostingRegressor(max_iter=30, early_stopping=False), online, half_life=300)
 
 
-@ps.model(
-    label=ps.label(Delivered.hours, within="36h", quantile=0.9), **{**ONLINE, "retrain": ps.incremental("1d"), "rollout": []}
-)  # type: ignore[arg-type]
+@ps.model(label=ps.label(Delivered.hours, within="36h", quantile=0.9), **ALONE)  # type: ignore[arg-type]
 def at_most() -> ps.Learner:
     from river import linear_model, optim, preprocessing
 
@@ -102,8 +100,8 @@ def test_answers_are_the_mixture_that_the_weights_say(run: tuple[Embedded, Path]
             if model == "hours":
                 assert p.score == pytest.approx(sum(w * p.scores[v] for v, w in p.weights.items()))
                 continue
-            shares = p.probabilities["served"]  # type: ignore[index]
-            each = {v: s for v, s in p.probabilities.items() if v != "served"}  # type: ignore[union-attr]
+            shares = p.probabilities["served"]
+            each = {v: s for v, s in p.probabilities.items() if v != "served"}
             for name in DOORS:
                 said = sum(w * each[v].get(name, 0.0) for v, w in p.weights.items())
                 assert shares[name] == pytest.approx(said, abs=1e-12)

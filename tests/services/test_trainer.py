@@ -236,6 +236,17 @@ def test_a_compression_that_is_declared_is_made_and_told_by_the_run(tmp_path: Pa
     assert whole.artefact.size == kept.before.size
 
 
+def test_an_online_learner_of_another_kind_of_label_is_refused_in_words_and_stops_nothing(tmp_path: Path) -> None:
+    def regressor() -> ps.Learner:
+        from river.linear_model import LinearRegression
+
+        return ps.Learner(online=LinearRegression())
+
+    candidates, (run, *_) = played(Stage(tmp_path, topics(regressor, ps.incremental("1d"))), 2, outcomes(3))
+    assert candidates == []
+    assert run.data["refused"].startswith("LinearRegression gives no probabilities; online= of yes and no is LogisticRegression")
+
+
 def test_weights_follow_the_scores_given_at_the_time(tmp_path: Path) -> None:
     candidates, _ = played(Stage(tmp_path), 3, outcomes(5))
     assert all(c.weights["batch"] > 0.9 for c in candidates)

@@ -14,7 +14,18 @@ import penstock as ps
 from penstock.model import Model
 from penstock.policy import Novelty
 from penstock.records import (
-    Decision, Estimate, Group, LevelStatistic, Measure, Oddity, Population, Quality, Quarantine, Reviewed, Shift, Unseen,
+    Decision,
+    Estimate,
+    Group,
+    LevelStatistic,
+    Measure,
+    Oddity,
+    Population,
+    Quality,
+    Quarantine,
+    Reviewed,
+    Shift,
+    Unseen,
 )  # fmt: skip
 from penstock.report.calibration import calibration
 from penstock.report.drifting import drift

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from river.linear_model import LinearRegression
 from typer.testing import CliRunner
 
 import penstock as ps
@@ -86,6 +87,7 @@ def test_each_trap_is_told_alone(declared: Model, said: str) -> None:
         (ps.every("90d"), ps.Learner(BATCH.batch, ONLINE.online), "the online learner is never served"),
         (ps.every("90d") | ps.incremental("6h"), ONLINE, "ps.every and ps.on_alarm fit a batch learner"),
         (ps.incremental("6h"), ps.Learner(BATCH.batch, ONLINE.online), "the batch learner is never fitted"),
+        (ps.incremental("6h"), ps.Learner(online=LinearRegression()), "online= is a regressor, and Told.right is no number"),
     ],
 )
 def test_triggers_and_learners_must_fit_each_other(retrain: Any, learner: ps.Learner, said: str) -> None:

@@ -33,7 +33,7 @@ from penstock.event import Event
 from penstock.log import Send
 from penstock.model import Model
 from penstock.online.readings import Readings
-from penstock.records import served
+from penstock.records.answers import served
 from penstock.runtime.outbox import FROM, SEQUENCE
 from penstock.runtime.refusals import Failed, refusal
 from penstock.scoring.answers import NOBODY, Scored, Serving, score

@@ -87,15 +87,19 @@ def _monitors(model: Model) -> Iterator[str]:
             yield f'skill looks at the last {over} once in {every} and misses the time between; write over="{every}" or longer'
 
 
+def _regressor(online: object) -> bool:
+    """Whether River says so, of the last step of a pipeline."""
+    from river.base import Regressor
+
+    *_, last = getattr(online, "steps", {"": online}).values()
+    return isinstance(last, Regressor)
+
+
 def _learner(model: Model, learner: Learner) -> Iterator[str]:
     triggers = model.retrain.triggers
-    if model.label.task != "binary":
-        if learner.online is not None:
-            yield f"online= learns labels of yes and no alone so far, and {model.label.column!r} is neither; give batch= alone"
-        if learner.compress is not None:
-            yield "compress= is judged by the log loss of yes and no, so nothing would be fitted; leave it out"
-    if model.explain and model.label.classes:
-        yield "answers that name a class are not explained yet; leave explain= out"
+    if learner.online is not None and _regressor(learner.online) != (model.label.task == "regression"):
+        kind, other = ("regressor", "is no number") if _regressor(learner.online) else ("classifier", "is a number")
+        yield f"online= is a {kind}, and {model.label.column!r} {other}; the trainer refuses it"
     full, online = any(not isinstance(t, Incremental) for t in triggers), model.incremental is not None
     if online and learner.online is None:
         yield "ps.incremental needs an online learner; return ps.Learner(..., online=...), or leave it out of retrain="

@@ -64,4 +64,5 @@ class Seen:
         found = [np.asarray(arrays[name], np.float32) for name in ("fill", "shift", "factor")]
         if any(each.shape != (width,) for each in found):
             raise ValueError("fill, shift and factor do not fit")
-        return cls(*found, squash=bool(arrays.get("squash", False)))
+        fill, shift, factor = found
+        return cls(fill, shift, factor, bool(arrays.get("squash", False)))

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from ..duration import DAY
 from ..event import to_micros
 from ..label import Label
-from ..records import Decision, Outcome, served
+from ..records import Decision, Outcome
+from ..records.answers import served
 from ..statistics.loss import CLIP
 
 __all__ = ["losses"]

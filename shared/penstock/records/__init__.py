@@ -6,7 +6,7 @@ Times are ISO-8601 UTC; probabilities are of the label being true; a missing num
 from __future__ import annotations
 
 from .alarms import Alarm, Notice, Silence
-from .answers import MIXED, Inference, Outcome, Prediction, Tensor, served
+from .answers import Inference, Outcome, Prediction, Tensor
 from .features import Charge, Clock, LateEvent, Passed, Row
 from .inputs import Contributed, Latency, LevelCounts, LevelStatistic, Moments, Oddity, Population, Shift, Summed, Unseen
 from .models import Artefact, Candidate, Code, Command, Compressed, Decision, Profile, Run, Tails, Weighed
@@ -17,7 +17,6 @@ from .statistics import Cohort, Mix, Partial, Scored, Statistic, Tally
 from .tables import Commit, DataQuality, Described, Frequent, Met
 
 __all__ = [
-    "MIXED",
     "Alarm",
     "Artefact",
     "Candidate",
@@ -74,5 +73,4 @@ __all__ = [
     "Tensor",
     "Unseen",
     "Weighed",
-    "served",
 ]

@@ -19,7 +19,7 @@ import numpy as np
 from penstock.errors import PenstockError
 from penstock.inputs import Floats, Matrix
 from penstock.label import GREATEST, Label
-from penstock.records import MIXED, served
+from penstock.records.answers import MIXED, served
 
 from .around import Unanswered
 from .roster import BUCKETS, bucket

@@ -27,7 +27,8 @@ import numpy as np
 from penstock.artefact import Artefacts
 from penstock.errors import PenstockError
 from penstock.project import Project
-from penstock.records import Decision, served
+from penstock.records import Decision
+from penstock.records.answers import served
 
 from .answers import NOBODY, Scored, Serving, score
 from .sinks import Sink
