@@ -11,7 +11,7 @@ from . import broker, screen
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..records import Cohort, Estimate, Measure
+    from ..records import Cohort, Estimate, Measure, Quality
     from ..settings import Settings
 
 __all__ = ["cell", "held", "nothing", "show", "table", "whole"]
@@ -37,12 +37,19 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     """Print the newest cohorts of a model."""
     from ..report.beside import differences, first_of, spoken
     from ..report.records import as_known
+    from ..statistics.confused import confused
     from ..statistics.kinds import kind_of
 
     shown = as_known(held(settings, topic), known)[-cohorts:]
     total, beside = whole(model, [b for _, b in shown]), differences([b for _, b in shown])
     screen.answer(
-        {"model": model.name, "cohorts": [{"first": a, "known": b} for a, b in shown], "total": total, "against": beside},
+        {
+            "model": model.name,
+            "cohorts": [{"first": a, "known": b} for a, b in shown],
+            "total": total,
+            "against": beside,
+            "confusion": confused(model.label, sums([b for _, b in shown]), model.value),
+        },
         screen.rows(table(model, shown, total)) if shown else [],
     )
     if not shown:
@@ -89,17 +96,22 @@ def nothing(model: str, known: datetime | None) -> str:
     return f"no quality of {model} {when}"
 
 
-def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
-    """The measures of all cohorts together, of what was served."""
+def sums(cohorts: Sequence[Cohort]) -> Quality:
+    """Of what was served in all cohorts together."""
     from functools import reduce
 
     from ..records import Quality
-    from ..statistics.kinds import kind_of
     from ..statistics.quality import added
 
+    return reduce(added, [cohort.quality["served"] for cohort in cohorts if "served" in cohort.quality], Quality())
+
+
+def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
+    """The measures of all cohorts together, of what was served."""
+    from ..statistics.kinds import kind_of
+
     kind = kind_of(model.label)
-    served = [cohort.quality["served"] for cohort in cohorts if "served" in cohort.quality]
-    return kind.measured(kind.told(reduce(added, served, Quality())), model.value, None) if served else {}
+    return kind.measured(kind.told(sums(cohorts)), model.value, None)
 
 
 def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str, Measure] | None = None) -> list[tuple[str, ...]]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import reduce
 from typing import Final, NamedTuple
 
 from ..pages.drawing import Line, chart, key
+from ..pages.words import cut
 from ..records import Measure, Quality
+from ..statistics.confused import confused
 from ..statistics.kinds import kind_of
 from ..statistics.quality import added
 from . import beside
@@ -139,6 +142,7 @@ def over_time(records: Records) -> Section:
     heads = ("measure", "served", "95 % interval", "prior", "usual label before", f"first model ({first or 'none'})")
     blocks.append(Table(heads, table, brief=4))
     blocks += _beside(records, cohorts, first)
+    blocks += _confused(records, cohorts)
     blocks.append(_restated(firsts, name))
     young = sum(not pair.known.complete for pair in cohorts)
     if young:
@@ -148,6 +152,20 @@ def over_time(records: Records) -> Section:
         blocks.append(Note(f"The skill monitor judged nothing in the newest window: {few}."))
     better, said = compared(records, cohorts, name)
     return Section("quality", title, said, blocks, better)
+
+
+def _confused(records: Records, cohorts: Sequence[Restated]) -> list[Block]:
+    """Of what was true, how often each answer was given."""
+    total: Quality = reduce(added, (pair.known.quality.get(SERVED, Quality()) for pair in cohorts), Quality())
+    found = confused(records.model.label, total, records.model.value)
+    rows = [
+        (cut(truth), cut(answer), f"{cell.n:,}", figure(cell.share.value), interval(cell.share))
+        for truth, answers in found.items()
+        for answer, cell in answers.items()
+        if cell.n
+    ]
+    heads = ("was true", "answered", "outcomes", "share of what was true", "95 % interval")
+    return [Table(heads, rows, numbers=2, brief=4, fold="Confusion: what was answered, by what was true")] if rows else []
 
 
 def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
