@@ -62,13 +62,15 @@ def test_its_measures_and_the_difference_are_those_of_the_outcomes_themselves(ke
         apart = np.array([loss(model, o, None) - loss(model, o, "v1") for o in some])
         found = cohort.against["v1"]
         assert found.n == len(some) == cohort.quality["v1"].n
-        assert (found.sum, found.squares) == (pytest.approx(apart.sum(), abs=1e-5), pytest.approx((apart**2).sum(), abs=1e-4))
+        assert found.sum == pytest.approx(apart.sum(), abs=1e-5)
+        assert found.squares == pytest.approx((apart**2).sum(), abs=1e-4)
     every = [o for o in outcomes if any(c.start <= o.time < c.end for c in told)]
     apart = np.array([loss(model, o, None) - loss(model, o, "v1") for o in every])
     mean, error = apart.mean(), apart.std() / np.sqrt(len(apart))
     whole = differences(cohorts)["v1"]
-    assert (whole.n, whole.value) == (len(every), pytest.approx(mean, abs=1e-6))
-    assert (whole.low, whole.high) == (pytest.approx(mean - 1.96 * error, abs=1e-4), pytest.approx(mean + 1.96 * error, abs=1e-4))
+    assert whole.n == len(every) and whole.value == pytest.approx(mean, abs=1e-6)
+    assert whole.low == pytest.approx(mean - 1.96 * error, abs=1e-4)
+    assert whole.high == pytest.approx(mean + 1.96 * error, abs=1e-4)
     statistics = records(embedded, embedded.topics.statistics(model.name), Statistic)
     assert {s.first for s in statistics if s.quality.get("served")} == {"v1"}
 

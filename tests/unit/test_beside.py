@@ -37,7 +37,7 @@ def test_the_spread_against_a_rate_is_that_of_the_answers_one_by_one() -> None:
     truth = (RNG.random(N) < p).tolist()
     apart = losses(kind, p.tolist(), truth) - losses(kind, [0.4] * N, truth)
     found = kind.against(0.4, counted(kind, p.tolist(), truth))
-    assert (found.n, found.sum) == (N, pytest.approx(apart.sum(), rel=1e-4))
+    assert found.n == N and found.sum == pytest.approx(apart.sum(), rel=1e-4)
     assert found.squares == pytest.approx((apart**2).sum(), rel=0.01)
 
 
@@ -49,7 +49,7 @@ def test_the_spread_against_shares_of_classes_is_that_of_the_answers_one_by_one(
     prior = {"front": 0.2, "back": 0.3, "gate": 0.5}
     apart = losses(kind, said, truth) - losses(kind, [prior] * N, truth)
     found = kind.against(prior, counted(kind, said, truth))
-    assert (found.n, found.sum) == (N, pytest.approx(apart.sum(), rel=1e-4))
+    assert found.n == N and found.sum == pytest.approx(apart.sum(), rel=1e-4)
     assert found.squares == pytest.approx((apart**2).sum(), rel=0.02)
 
 

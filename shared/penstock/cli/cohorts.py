@@ -63,7 +63,7 @@ def show(settings: Settings, topic: str, model: Model, cohorts: int, known: date
     if first := first_of(last for _, last in shown):
         screen.note(f"  {first}: the first model, unchanged, where it was asked about all (keep_first=True asks it for good)")
     for line in spoken(kind_of(model.label), beside, first):
-        screen.note(f"  {line}")
+        screen.note(f"  served is {line}")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note("  expected from the scores alone, with what held 9 in 10 before -> what came true; blind to concept drift")
@@ -151,7 +151,9 @@ def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str,
             )
         )
     if total is not None and len(shown) > 1:
-        means = ("–" if not n else _number(_mean(model, summed / n)) for summed, n in sums.values())
+        whole = sum(last.quality["served"].n for _, last in shown if last.measures.get("served"))
+        fair = {name: n > 0 and (name != "first" or n == whole) for name, (_, n) in sums.items()}  # else of other outcomes
+        means = (_number(_mean(model, summed / n)) if fair[name] else "–" for name, (summed, n) in sums.items())
         cells = (cell(total.get(name)) for name in names)
         state = "all" if all(last.complete for _, last in shown) else _share(settled, answers)
         found.append(("together", f"{answers:,}", state, *cells, "", *means))

@@ -43,6 +43,8 @@ HIGHER: Final = frozenset({"auc", "average_precision", "accuracy", "precision", 
 """Of these more is better, of all others less."""
 MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "bias", "pinball"})
 """Means over outcomes: of several cohorts together, the mean weighted by outcomes is exact."""
+ROOT: Final = "rmse"
+"""The root of such a mean."""
 BASELINES: Final = ("prior", "last", "first")
 STEPS: Final = 90
 """Points of a line; neighbours in time are added together where there are more."""
@@ -120,9 +122,11 @@ def _means(group: Sequence[Restated], who: str) -> dict[str, float]:
     sums: dict[str, list[float]] = {}
     for pair in group:
         for name, measure in pair.known.measures.get(who, {}).items():
-            if name in MEANS:
-                sums.setdefault(name, []).extend((measure.value * outcomes(pair), float(outcomes(pair))))
-    return {name: sum(found[::2]) / sum(found[1::2]) for name, found in sums.items() if sum(found[1::2]) > 0}
+            if name in MEANS or name == ROOT:
+                value = measure.value**2 if name == ROOT else measure.value
+                sums.setdefault(name, []).extend((value * outcomes(pair), float(outcomes(pair))))
+    means = {name: sum(found[::2]) / sum(found[1::2]) for name, found in sums.items() if sum(found[1::2]) > 0}
+    return means | ({ROOT: math.sqrt(means[ROOT])} if ROOT in means else {})
 
 
 def over_time(records: Records) -> Section:
@@ -170,13 +174,19 @@ def _confused(records: Records, cohorts: Sequence[Restated]) -> list[Block]:
 
 def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
     """What was served beside the prior, as a tone and a sentence; where a value is declared and surely below that of the prior,
-    which acts on all answers or on none, that is bad news whatever the loss says."""
+    which acts on all answers or on none, that is bad news whatever the loss says. A first model that would have been better is
+    told, too."""
     tone, said = _compared(records, cohorts, name)
     fair = [pair for pair in cohorts if "value" in pair.known.measures.get("prior", {})]
     if fair and _compared(records, fair, "value")[0] == "bad":
         served, prior = totals(fair, records)["value"], _means(fair, "prior")["value"]
         worth = f"an answer is worth {figure(served.value)} {interval(served)}, and {figure(prior)} by the prior"
         return "bad", f"{said} But acting on its answers is surely worth less than acting on all or on none: {worth}."
+    known = [pair.known for pair in cohorts]
+    first, kind = beside.first_of(known), kind_of(records.model.label)
+    better = beside.differences(known).get(first)
+    if tone != "bad" and better is not None and better.low > 0:
+        return "warn", f"{said} But it is {better.spoken(kind, f'the first model ({first})', True)}."
     return tone, said
 
 
@@ -286,8 +296,9 @@ def _title(step: Step, measure: str) -> str:
 
 
 def _row(name: str, total: Measure, cohorts: Sequence[Restated]) -> tuple[str | Cell, ...]:
-    beside = [_means(cohorts, who).get(name) for who in BASELINES]
-    return (spoken(name), figure(total.value), interval(total), *("–" if v is None else figure(v) for v in beside))
+    everywhere = all("first" in pair.known.measures for pair in cohorts)  # else it would be of other outcomes
+    means = [_means(cohorts, who).get(name) if who != "first" or everywhere else None for who in BASELINES]
+    return (spoken(name), figure(total.value), interval(total), *("–" if v is None else figure(v) for v in means))
 
 
 def _restated(cohorts: Sequence[Restated], name: str) -> Block:
