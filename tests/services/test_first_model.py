@@ -80,5 +80,8 @@ def test_where_it_is_not_kept_it_is_told_only_while_it_has_a_duty(tmp_path: Path
     shown = as_known(records(embedded, embedded.topics.cohorts("hours"), Cohort))
     told = [known for _, known in shown if "served" in known.measures]
     assert "first" in told[0].measures and "first" not in told[-1].measures and told[-1].first == "v1"
+    windows = [s for s in records(embedded, embedded.topics.statistics("hours"), Statistic) if s.measures.get("served")]
+    assert all(("first" in s.measures) != ("first" in s.missing) for s in windows)
+    assert windows[-1].missing["first"].startswith("v1 was asked about 0 of ")
     heads, *lines = table(hours, shown)
     assert heads[-1] == "v1" and lines[-1][-1] == "–"
