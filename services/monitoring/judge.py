@@ -276,6 +276,8 @@ class Case:
             missing["hours"] = (
                 "the reference by hours could not be read: compared with all hours, as a replay that can read it is not"
             )
+        if state.first and served.n > (asked := quality.get(state.first, Quality()).n):
+            missing["first"] = f"{state.first} was asked about {asked} of {served.n} answers: keep_first=True asks it for good"
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)
         known_labels = {v: labels(q) for v, q in window.quality.items() if v not in (SERVED, NOBODY)} if kind is YES_NO else {}

@@ -74,6 +74,14 @@ def test_the_first_candidate_is_champion_at_once() -> None:
     assert (book.at("champion"), book.at("challenger"), book.state["champion"].reason) == ("v1", "", "first")
 
 
+def test_the_version_that_was_first_in_charge_stays_the_first_whatever_comes() -> None:
+    book = promoted()
+    assert (book.at("first"), book.at("champion")) == ("v1", "v2")
+    book.take(candidate("v3", 3), window(4, v2=0.0, v3=-0.05), window(5, v2=0.0, v3=0.3))
+    assert (book.at("first"), book.at("champion"), book.kind("v3")) == ("v1", "v2", "rolled_back")
+    assert book.replayed()["first"] == book.state["first"]
+
+
 def test_a_better_challenger_passes_the_stages_in_order_and_is_promoted() -> None:
     book = Book(STAGED)
     book.take(candidate("v1"), candidate("v2", 1))

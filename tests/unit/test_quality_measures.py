@@ -246,7 +246,29 @@ def test_counted_answers_of_classes_are_scikit_learns(seed: int) -> None:
     bands = np.minimum((shares.max(axis=1) * 20).astype(int), 19)
     gaps = [abs(hits[bands == b].sum() - shares.max(axis=1)[bands == b].sum()) for b in range(20)]
     assert found["calibration_error"] == pytest.approx(sum(gaps) / 400, abs=0.005)  # 200 bins
-    assert whole.squares / 400 == pytest.approx(np.mean(((shares - np.eye(3)[["abc".index(t) for t in truth]]) ** 2).sum(axis=1)))
+    true = np.eye(3)[["abc".index(t) for t in truth]]
+    assert found["brier"] == pytest.approx(np.mean(((shares - true) ** 2).sum(axis=1)))
+    assert found["average_precision"] == pytest.approx(metrics.average_precision_score(true, shares, average="macro"), abs=0.02)
+
+
+def test_intervals_of_probabilities_of_classes_hold_the_truth_at_least_as_often_as_they_say() -> None:
+    rng, kind = np.random.default_rng(4), kind_of(Label(COLUMN, 1, None, None, ("a", "b", "c")))
+    every = rng.dirichlet(np.ones(3) * 2, 100_000)
+    drawn = (rng.random((100_000, 1)) > every.cumsum(axis=1)).sum(axis=1)
+    true = np.eye(3)[drawn]
+    truth = {
+        "brier": ((every - true) ** 2).sum(axis=1).mean(),
+        "average_precision": metrics.average_precision_score(true, every, average="macro"),
+    }
+    held = dict.fromkeys(truth, 0)
+    for _ in range(100):
+        some, sums = rng.integers(0, 100_000, 300), kind.sums()
+        for at in some.tolist():
+            kind.add(sums, dict(zip("abc", every[at].tolist(), strict=True)), "abc"[drawn[at]])
+        found = kind.measured(sums.frozen(), None, None)
+        for name, value in truth.items():
+            held[name] += found[name].low <= value <= found[name].high
+    assert min(held.values()) >= 93, held
 
 
 @pytest.mark.parametrize("quantile", [None, 0.9])

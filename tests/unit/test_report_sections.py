@@ -20,13 +20,14 @@ from penstock.records import (
     LevelStatistic,
     Measure,
     Oddity,
+    Paired,
     Population,
     Quality,
     Quarantine,
     Reviewed,
     Shift,
     Unseen,
-)  # fmt: skip
+)
 from penstock.report.calibration import calibration
 from penstock.report.drifting import drift
 from penstock.report.expected import expected
@@ -112,6 +113,33 @@ def test_a_model_that_is_worth_less_than_acting_on_none_is_bad_news_whatever_its
     assert worse == "bad" and "acting on its answers is surely worth less than acting on all or on none" in said
     assert "an answer is worth -0.4000 (-0.5037 to -0.2963), and 0.0000 by the prior." in said
     assert over_time(valued(0.0)).tone == "bad"
+
+
+def paired(better_than_prior: float, worse_than_first: float) -> Records:
+    """200 answers whose losses differ by these in the mean, each by much the same, from those of the prior and of v1."""
+    kind, sums = kind_of(MODEL.label), msgspec.structs.replace(outcomes(60, 140, 60), loss=120.0)
+    measures = {"served": kind.measured(sums, None, None), "prior": kind.measured(kind.answering(0.3, sums), None, None)}
+    against = {
+        name: Paired(n=200, sum=200 * mean, squares=200 * (mean**2 + 0.01))
+        for name, mean in (("prior", -better_than_prior), ("v1", worse_than_first))
+    }
+    cohort = msgspec.structs.replace(
+        RAN.restated[0], quality={"served": sums, "v2": sums}, measures=measures, against=against, first="v1"
+    )
+    return Records.of("shop", MODEL, found(cohorts=[cohort], alarms=[]))
+
+
+def test_what_was_served_is_compared_with_the_prior_and_the_first_model_answer_by_answer() -> None:
+    known = paired(0.02, 0.0)
+    ours, prior = (known.cohorts[0].known.measures[who]["log_loss"] for who in ("served", "prior"))
+    assert ours.low < prior.value < ours.high, "by intervals that know nothing of each other nobody could tell"
+    tone, said = verdict(known)
+    assert tone == "good" and "surely better than the prior" in said and "first model" not in said
+    assert "log loss -0.0200 (-0.0339 to -0.0061) on the 200 outcomes that both answered" in str(over_time(known).blocks)
+    assert verdict(paired(0.01, 0.0))[0] == "warn", "which may be chance"
+    assert verdict(paired(-0.02, 0.0))[0] == "bad"
+    tone, said = verdict(paired(0.02, 0.03))
+    assert tone == "warn" and "But it is surely worse than the first model (v1): log loss +0.0300" in said
 
 
 def test_each_kind_of_label_has_its_own_words_for_calibration() -> None:

@@ -89,6 +89,9 @@ SERVINGS = {
     "canary fails sometimes": Serving(champion=V1, challenger=member("v2", broken(0.5)), share=0.5),
     "online fails sometimes": Serving(champion=V1, online=member("online-3", broken(0.5)), online_weight=0.5),
     "all fail": Serving(champion=member("v1", raising), online=member("online-3", math.nan), online_weight=0.5),
+    "first kept": Serving(champion=V2, first=V1, online=ONLINE, online_weight=0.25),
+    "first in charge": Serving(champion=V1, first=V1),
+    "only the first does not fail": Serving(champion=member("v2", raising), first=V1),
     "beyond one": Serving(champion=member("v1", 1.5), probation=V0),
 }
 
@@ -114,6 +117,12 @@ class TestAnswers:
                 assert sum(answer.weights.values()) == pytest.approx(1)
                 assert served == pytest.approx(sum(w * scores[v] for v, w in answer.weights.items()))
                 assert answer.digest == serving.members[answer.version].digest
+
+    def test_the_first_model_is_asked_and_changes_no_answer(self) -> None:
+        with_it = score("late", ROWS, ENTITIES, Serving(champion=V2, first=V1, online=ONLINE, online_weight=0.25))
+        without = score("late", ROWS, ENTITIES, Serving(champion=V2, online=ONLINE, online_weight=0.25))
+        assert (with_it.score, with_it.answers) == (without.score, without.answers)
+        assert all(scores["v1"] == 0.2 for scores in with_it.scores)
 
     def test_before_the_first_model_nobody_answers_and_that_is_said(self) -> None:
         scored = score("late", ROWS[:2], ENTITIES[:2], Serving())

@@ -11,7 +11,7 @@ from . import broker, screen
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..records import Cohort, Estimate, Measure
+    from ..records import Cohort, Estimate, Measure, Quality
     from ..settings import Settings
     from ..topics import Topics
 
@@ -44,12 +44,19 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
     """Print the newest cohorts of a model."""
     from ..report.beside import differences, first_of, spoken
     from ..report.records import as_known
+    from ..statistics.confused import confused
     from ..statistics.kinds import kind_of
 
     shown = as_known(held(settings, topics, model.name), known)[-cohorts:]
     total, beside = whole(model, [b for _, b in shown]), differences([b for _, b in shown])
     screen.answer(
-        {"model": model.name, "cohorts": [{"first": a, "known": b} for a, b in shown], "total": total, "against": beside},
+        {
+            "model": model.name,
+            "cohorts": [{"first": a, "known": b} for a, b in shown],
+            "total": total,
+            "against": beside,
+            "confusion": confused(model.label, sums([b for _, b in shown]), model.value),
+        },
         screen.rows(table(model, shown, total)) if shown else [],
     )
     if not shown:
@@ -65,7 +72,7 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
     if first := first_of(last for _, last in shown):
         screen.note(f"  {first}: the first model, unchanged, where it was asked about all (keep_first=True asks it for good)")
     for line in spoken(kind_of(model.label), beside, first):
-        screen.note(f"  {line}")
+        screen.note(f"  served is {line}")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])
         screen.note("  expected from the answers alone, with what held 9 in 10 before -> what came true; blind to concept drift")
@@ -89,17 +96,22 @@ def nothing(model: str, known: datetime | None) -> str:
     return f"no quality of {model} {when}"
 
 
-def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
-    """The measures of all cohorts together, of what was served."""
+def sums(cohorts: Sequence[Cohort]) -> Quality:
+    """Of what was served in all cohorts together."""
     from functools import reduce
 
     from ..records import Quality
-    from ..statistics.kinds import kind_of
     from ..statistics.quality import added
 
+    return reduce(added, [cohort.quality["served"] for cohort in cohorts if "served" in cohort.quality], Quality())
+
+
+def whole(model: Model, cohorts: Sequence[Cohort]) -> dict[str, Measure]:
+    """The measures of all cohorts together, of what was served."""
+    from ..statistics.kinds import kind_of
+
     kind = kind_of(model.label)
-    served = [cohort.quality["served"] for cohort in cohorts if "served" in cohort.quality]
-    return kind.measured(kind.told(reduce(added, served, Quality())), model.value, None) if served else {}
+    return kind.measured(kind.told(sums(cohorts)), model.value, None)
 
 
 def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str, Measure] | None = None) -> list[tuple[str, ...]]:
@@ -139,7 +151,9 @@ def table(model: Model, shown: Sequence[tuple[Cohort, Cohort]], total: dict[str,
             )
         )
     if total is not None and len(shown) > 1:
-        means = ("–" if not n else _number(_mean(model, summed / n)) for summed, n in sums.values())
+        whole = sum(last.quality["served"].n for _, last in shown if last.measures.get("served"))
+        fair = {name: n > 0 and (name != "first" or n == whole) for name, (_, n) in sums.items()}  # else of other outcomes
+        means = (_number(_mean(model, summed / n)) if fair[name] else "–" for name, (summed, n) in sums.items())
         cells = (cell(total.get(name)) for name in names)
         state = "all" if all(last.complete for _, last in shown) else _share(settled, answers)
         found.append(("together", f"{answers:,}", state, *cells, "", *means))

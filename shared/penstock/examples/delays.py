@@ -22,6 +22,7 @@ TREES: dict[str, Any] = {"max_iter": 100, "learning_rate": 0.06, "max_leaf_nodes
     retrain=ps.every("14d"),
     gates=[ps.no_worse(by=20.0)],  # squared minutes
     rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
+    keep_first=True,
 )
 def delay() -> ps.Learner:
     """Minutes between the planned and the real arrival; below 0 where it is early."""
@@ -38,6 +39,7 @@ def delay() -> ps.Learner:
     retrain=ps.every("14d"),
     gates=[ps.no_worse(by=0.2), ps.covers(within=0.05)],  # minutes, those above the answer weighing nine times as much
     rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
+    keep_first=True,
 )
 def at_worst() -> ps.Learner:
     """Minutes late that nine of ten such flights stay below."""

@@ -141,7 +141,7 @@ class Statistic(msgspec.Struct, frozen=True, kw_only=True):
     counts: dict[str, int]
     reference: str
     missing: dict[str, str] = {}
-    """Why `prior`, `prior_loss` or `skill` is null, in words."""
+    """Why `prior`, `prior_loss` or `skill` is null, or the `first` model not measured, in words."""
     alarms: list[str] = []
     """Ids of the alarms that were raised, held or cleared with it; who acts on them reads these first, so that it does not
     matter which of the two topics comes first."""

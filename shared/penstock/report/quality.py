@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import reduce
 from typing import Final, NamedTuple
 
 from ..pages.drawing import Line, chart, key
+from ..pages.words import cut
 from ..records import Measure, Quality
+from ..statistics.confused import confused
 from ..statistics.kinds import kind_of
 from ..statistics.quality import added
 from . import beside
@@ -40,6 +43,8 @@ HIGHER: Final = frozenset({"auc", "average_precision", "accuracy", "precision", 
 """Of these more is better, of all others less."""
 MEANS: Final = frozenset({"log_loss", "brier", "accuracy", "value", "mae", "bias", "pinball", "coverage"})
 """Means over outcomes: of several cohorts together, the mean weighted by outcomes is exact."""
+ROOT: Final = "rmse"
+"""The root of such a mean."""
 BASELINES: Final = ("prior", "last", "first")
 STEPS: Final = 90
 """Points of a line; neighbours in time are added together where there are more."""
@@ -117,9 +122,11 @@ def _means(group: Sequence[Restated], who: str) -> dict[str, float]:
     sums: dict[str, list[float]] = {}
     for pair in group:
         for name, measure in pair.known.measures.get(who, {}).items():
-            if name in MEANS:
-                sums.setdefault(name, []).extend((measure.value * outcomes(pair), float(outcomes(pair))))
-    return {name: sum(found[::2]) / sum(found[1::2]) for name, found in sums.items() if sum(found[1::2]) > 0}
+            if name in MEANS or name == ROOT:
+                value = measure.value**2 if name == ROOT else measure.value
+                sums.setdefault(name, []).extend((value * outcomes(pair), float(outcomes(pair))))
+    means = {name: sum(found[::2]) / sum(found[1::2]) for name, found in sums.items() if sum(found[1::2]) > 0}
+    return means | ({ROOT: math.sqrt(means[ROOT])} if ROOT in means else {})
 
 
 def over_time(records: Records) -> Section:
@@ -139,6 +146,7 @@ def over_time(records: Records) -> Section:
     heads = ("measure", "served", "95 % interval", "prior", "usual label before", f"first model ({first or 'none'})")
     blocks.append(Table(heads, table, brief=4))
     blocks += _beside(records, cohorts, first)
+    blocks += _confused(records, cohorts)
     blocks.append(_restated(firsts, name))
     young = sum(not pair.known.complete for pair in cohorts)
     if young:
@@ -150,15 +158,35 @@ def over_time(records: Records) -> Section:
     return Section("quality", title, said, blocks, better)
 
 
+def _confused(records: Records, cohorts: Sequence[Restated]) -> list[Block]:
+    """Of what was true, how often each answer was given."""
+    total: Quality = reduce(added, (pair.known.quality.get(SERVED, Quality()) for pair in cohorts), Quality())
+    found = confused(records.model.label, total, records.model.value)
+    rows = [
+        (cut(truth), cut(answer), f"{cell.n:,}", figure(cell.share.value), interval(cell.share))
+        for truth, answers in found.items()
+        for answer, cell in answers.items()
+        if cell.n
+    ]
+    heads = ("was true", "answered", "outcomes", "share of what was true", "95 % interval")
+    return [Table(heads, rows, numbers=2, brief=4, fold="Confusion: what was answered, by what was true")] if rows else []
+
+
 def compared(records: Records, cohorts: Sequence[Restated], name: str) -> tuple[Tone, str]:
     """What was served beside the prior, as a tone and a sentence; where a value is declared and surely below that of the prior,
-    which acts on all answers or on none, that is bad news whatever the loss says."""
+    which acts on all answers or on none, that is bad news whatever the loss says. A first model that would have been better is
+    told, too."""
     tone, said = _compared(records, cohorts, name)
     fair = [pair for pair in cohorts if "value" in pair.known.measures.get("prior", {})]
     if fair and _compared(records, fair, "value")[0] == "bad":
         served, prior = totals(fair, records)["value"], _means(fair, "prior")["value"]
         worth = f"an answer is worth {figure(served.value)} {interval(served)}, and {figure(prior)} by the prior"
         return "bad", f"{said} But acting on its answers is surely worth less than acting on all or on none: {worth}."
+    known = [pair.known for pair in cohorts]
+    first, kind = beside.first_of(known), kind_of(records.model.label)
+    better = beside.differences(known).get(first)
+    if tone != "bad" and better is not None and better.low > 0:
+        return "warn", f"{said} But it is {better.spoken(kind, f'the first model ({first})', True)}."
     return tone, said
 
 
@@ -269,8 +297,9 @@ def _title(step: Step, measure: str) -> str:
 
 
 def _row(name: str, total: Measure, cohorts: Sequence[Restated]) -> tuple[str | Cell, ...]:
-    beside = [_means(cohorts, who).get(name) for who in BASELINES]
-    return (spoken(name), figure(total.value), interval(total), *("–" if v is None else figure(v) for v in beside))
+    everywhere = all("first" in pair.known.measures for pair in cohorts)  # else it would be of other outcomes
+    means = [_means(cohorts, who).get(name) if who != "first" or everywhere else None for who in BASELINES]
+    return (spoken(name), figure(total.value), interval(total), *("–" if v is None else figure(v) for v in means))
 
 
 def _restated(cohorts: Sequence[Restated], name: str) -> Block:

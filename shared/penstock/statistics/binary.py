@@ -37,7 +37,7 @@ from ..value import Value
 from .loss import CLIP, clipped, log_loss, log_losses
 from .quality import BINS, added, area, place_of, prior_loss
 
-__all__ = ["against", "answering", "calibrated", "confusion", "delong", "measured", "wilson"]
+__all__ = ["against", "answering", "averaged_precision", "calibrated", "confusion", "delong", "measured", "wilson"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -133,12 +133,14 @@ def _curves(quality: Quality, counts: npt.NDArray[np.int64]) -> dict[str, Measur
     auc = area(quality)
     if auc is None:
         return found
+    return found | {"auc": _delong(auc, *counts[::-1].astype(np.float64)), "average_precision": averaged_precision(counts)}
+
+
+def averaged_precision(counts: npt.NDArray[np.int64]) -> Measure:
+    """Average precision of outcomes counted by score: (2, a multiple of BANDS), false and true, some of each."""
     draws = _draws(_banded(counts))
     exact, rough = (float(_average_precision(cells[None])[0]) for cells in (counts, _banded(counts)))
-    return found | {
-        "auc": _delong(auc, *counts[::-1].astype(np.float64)),
-        "average_precision": _drawn(exact, np.clip(_average_precision(draws) + (exact - rough), 0.0, 1.0)),
-    }
+    return _drawn(exact, np.clip(_average_precision(draws) + (exact - rough), 0.0, 1.0))
 
 
 def calibrated(quality: Quality) -> Measure | None:

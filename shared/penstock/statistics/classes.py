@@ -4,6 +4,9 @@
     kappa                    Cohen 1960; kappa_temporal beyond that of saying what was usual in the window before
     macro_f1, weighted_f1    mean over the classes that occur as truth or answer; weighted by how often each was true
     log_loss                 the exact mean
+    brier                    mean of the squared errors summed over the classes (Brier 1950); the interval is as wide as if
+                             those of all classes rose together
+    average_precision        mean over the classes of each against the rest, from 40 bins, as below
     auc                      mean over the classes of each against the rest, from 40 bins of its probability; the interval is the
                              mean of theirs (DeLong 1988), which is as wide as if all of them erred together
     calibration_error        mean distance between the probability of the class that was named and how often it was true
@@ -20,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..records import Confusion, Measure, Paired, Quality
-from .binary import calibrated, delong, wilson
+from .binary import averaged_precision, calibrated, delong, wilson
 from .loss import clipped
 from .quality import BINS, GRAIN, Sums, place_of
 
@@ -142,18 +145,15 @@ def measured_quality(quality: Quality, classes: int, last: int | None = None) ->
     if not found or quality.loss < 0:
         return {}
     found |= _losses(quality, confusion)
-    each = [
-        delong(true, false)
-        for true, false in zip(
-            np.array(confusion.true, np.float64).reshape(classes, -1),
-            np.array(confusion.false, np.float64).reshape(classes, -1),
-            strict=True,
-        )
-    ]
-    areas = [area for area in each if area is not None]
+    if quality.squares >= 0:
+        found["brier"] = _brier(quality, confusion)
+    sides = [np.array(side, np.int64).reshape(classes, -1) for side in (confusion.false, confusion.true)]
+    each = [by for by in np.stack(sides, axis=1) if by.min() >= 0 and by.sum(axis=1).min() > 0]  # (false and true, bins)
+    areas = [area for by in each if (area := delong(by[1].astype(np.float64), by[0].astype(np.float64))) is not None]
     if areas:
-        value, low, high = np.mean([(area.value, area.low, area.high) for area in areas], axis=0).tolist()
-        found["auc"] = Measure(value=value, low=low, high=high)
+        found["auc"] = _mean_of(areas)
+    if each:
+        found["average_precision"] = _mean_of([averaged_precision(by) for by in each])
     return dict(sorted(found.items()))
 
 
@@ -163,6 +163,23 @@ def _losses(quality: Quality, confusion: Confusion) -> dict[str, Measure]:
     half = Z * float(np.sqrt(max(confusion.loss_squares / n - mean**2, 0.0) / n))
     found = {"log_loss": Measure(value=mean, low=max(mean - half, 0.0), high=mean + half)}
     return found if (error := calibrated(quality)) is None else {"calibration_error": error, **found}
+
+
+def _mean_of(measures: Sequence[Measure]) -> Measure:
+    value, low, high = np.mean([(each.value, each.low, each.high) for each in measures], axis=0).tolist()
+    return Measure(value=value, low=low, high=high)
+
+
+def _brier(quality: Quality, confusion: Confusion) -> Measure:
+    """The exact mean; its spread from the counts at the middle of each bin."""
+    n, mean = quality.n, quality.squares / quality.n
+    middles = (np.arange(CLASS_BINS) + 0.5) / CLASS_BINS
+    costs = np.stack([middles**2, (1 - middles) ** 2])
+    sides = [np.array(side, np.float64).reshape(-1, CLASS_BINS) for side in (confusion.false, confusion.true)]
+    counts = np.stack(sides, axis=1)  # (classes, false and true, bins)
+    means, squares = ((counts * power).sum(axis=(1, 2)) / n for power in (costs, costs**2))
+    half = Z * float(np.sqrt(np.maximum(squares - means**2, 0.0) / n).sum())
+    return Measure(value=mean, low=max(mean - half, 0.0), high=min(mean + half, 2.0))
 
 
 def counted_classes(truth: Sequence[int], answer: Sequence[int], classes: int) -> Counts:

@@ -125,6 +125,7 @@ class Path:
     retrain=ps.every("28d", first="14d") | ps.on_alarm(at_most_every="28d") | ps.incremental("6h"),
     gates=[ps.no_worse(by=0.005)],
     rollout=[ps.shadow("1d"), ps.canary(0.25, "1d")],
+    keep_first=True,
 )
 def late() -> ps.Learner:
     """How likely a flight is to arrive more than 15 minutes late."""
