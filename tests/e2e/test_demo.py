@@ -67,7 +67,16 @@ def test_without_a_broker_commands_answer_from_the_tables_what_they_answer_from_
     monkeypatch.setattr(broker, "connected", connected)
     monkeypatch.setenv("PENSTOCK_PROJECT", "penstock.examples.flights")
     monkeypatch.setenv("PENSTOCK_DATA", str(tmp_path))
-    reads = "quality late", "quality arrived", "drift show", "novelty late", "report", "replay late --as-served", "alerts list"
+    reads = (
+        "quality late",
+        "quality arrived",
+        "drift show",
+        "novelty late",
+        "report",
+        "replay late --as-served",
+        "fairness late",
+        "alerts list",
+    )
     for words in reads:
         live, kept = told(Cli(), log, topics, words, monkeypatch)
         if words == "alerts list":  # no table keeps the clock, so theirs is the time of the newest window

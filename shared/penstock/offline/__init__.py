@@ -13,6 +13,7 @@ They are plain Delta tables (Parquet inside), so that any engine reads them: Duc
     columns    what a record of a topic becomes in its table
     table      Tables, Table: reading, at any version
     scan       a partition's rows in order, in bounded memory
+    kept       what is counted, decided and said, read as a log where no broker is
     commits    the history of a table
     pins       which versions training sets need
     upkeep     compact, vacuum, restore
