@@ -7,41 +7,32 @@ import json
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
-import msgspec
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from tests.services import seams, tailor
-from tests.services.air import CLOCK, EVENT, MODELS, ROWS, TOPICS, Door, World, answers, batch, flight, talking
-from tests.services.seams import DIES, EMPTY, HANGS, INFINITE, RAISES
-from tests.services.tailor import PROJECT, Tailor, late, other
+from tests.services import seams
+from tests.services.air import ROWS, World, answers, flight
+from tests.services.seams import EMPTY, HANGS
+from tests.services.tailor import PROJECT, SAYS, Stream, Tailor, data_of, door, event, inputs_of, matrix, other
 
 import penstock as ps
-from penstock.contributions.version import explained, explainer_of
 from penstock.errors import PenstockError
-from penstock.log import Send
-from penstock.project import Project
-from penstock.records import Code, Row
+from penstock.records import Code
 from penstock.runtime.deadletter import cause_of, revived
 from penstock.scoring import around, bulk
-from penstock.scoring.around import Functions, Plan
 from penstock.scoring.bulk import Job
-from penstock.scoring.decisions import keep
 from penstock.scoring.files import file_of
 from penstock.scoring.process import Bounds, Function
-from penstock.scoring.scorers import opened
 from penstock.scoring.sinks import sink_of
-from penstock.services.inference.gateway.api import gateway
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.inference.shard import ScoringShard
-from penstock.store import Saved
 from penstock.topics import Topics
 
 
@@ -57,86 +48,11 @@ def brief() -> Iterator[None]:
         yield
 
 
-def said(tailored: Tailor, **changes: Any) -> Send:
-    return Send(TOPICS.models, b"late/champion", msgspec.json.encode(tailored.decision(**changes)))
-
-
-class Stream:
-    """The shard of the stream, with a version on duty."""
-
-    def __init__(self, tailored: Tailor, project: Project = PROJECT, **changes: Any) -> None:
-        self.meters = Meters()
-        self.sessions = Sessions(tailored.artefacts, self.meters)
-        self.shard = ScoringShard(Topics(project, 1), 0, self.sessions, self.meters, ["feature_store.0"])
-        self.shard.open(Saved())
-        self._next, self._flights = {MODELS: 0, CLOCK: 0, ROWS: 0}, 0
-        self.take(said(tailored, **changes))
-
-    def take(self, *sends: Send) -> list[Send]:
-        batches = []
-        for place in (MODELS, ROWS):
-            if mine := [send for send in sends if send.topic == place.topic]:
-                batches.append(batch(place, self._next[place], mine))
-                self._next[place] += len(mine)
-        self.shard.take(batches, 0.0)
-        effects = self.shard.step([])
-        return [] if effects is None else effects.sends
-
-    def flights(self, many: int, **changes: Any) -> list[Send]:
-        """The next flights, which nobody has asked about yet."""
-        self._flights += many
-        return [flight(n, **changes) for n in range(self._flights - many, self._flights)]
-
-    def close(self) -> None:
-        self.sessions.close()
-
-
 @pytest.fixture(scope="module")
 def stream(tailored: Tailor) -> Iterator[Stream]:
     found = Stream(tailored)
     yield found
     found.close()
-
-
-def inputs_of(sent: Send) -> dict[str, float | None]:
-    row = msgspec.json.decode(sent.value or b"", type=Row)
-    event, features = json.loads(bytes(row.event)), json.loads(bytes(row.features))
-    return {n: features[n] if n in features else event.get(n.partition(".")[2]) for n in late.inputs}
-
-
-def matrix(rows: Sequence[dict[str, float | None]]) -> Any:
-    return np.array([[np.nan if v is None else float(v) for v in row.values()] for row in rows], np.float32)
-
-
-def data_of(tailored: Tailor, **changes: Any) -> Path:
-    """A data folder in which a run in one process left the decision."""
-    decided = said(tailored, **changes)
-    keep(tailored.artefacts.root, TOPICS.models, {decided.key or b"": decided.value or b""})
-    return tailored.artefacts.root.parent
-
-
-def door(tailored: Tailor, talk: Callable[[httpx.AsyncClient], Awaitable[None]]) -> Door:
-    """A gateway of the project with functions."""
-    world: Any = World.__new__(World)
-    world.artefacts = tailored.artefacts
-    found = Door(world)
-
-    async def whole() -> None:
-        app = gateway(Topics(PROJECT, 1), found.log, found.sessions, found.meters, found.look)
-        await found.log.create(TOPICS.all())
-        await found.log.send([said(tailored)])
-        async with talking(app) as client, asyncio.timeout(60):
-            while (await client.get("/v2/models/late/ready")).status_code != 200:
-                await asyncio.sleep(0.01)
-            await talk(client)
-
-    asyncio.run(whole())
-    found.sessions.close()
-    return found
-
-
-def event(n: int, **changes: Any) -> dict[str, Any]:
-    return {**EVENT, "flight": f"e{n}", **changes}
 
 
 class TestEveryWay:
@@ -191,15 +107,6 @@ class TestEveryWay:
             assert model.predict(rows).tolist() == [each["score"] for each in found]
         inputs = json.loads(recorded[7].value or b"")["inputs"]
         assert inputs["Flight.distance"] == 30.0 * 7, "what is recorded are the inputs, as before any function"
-
-
-SAYS = {
-    RAISES: ("failed", "cut failed with ValueError; the server's log says why"),
-    HANGS: ("failed", "cut did not answer within 1 s"),
-    DIES: ("failed", "cut died of these values: its process was killed by SIGKILL"),
-    INFINITE: ("failed", "cut gave an infinite value"),
-    -20_000.0: ("schema", "cut: no flight is that short"),
-}
 
 
 class TestOnTheStream:
@@ -270,85 +177,6 @@ class TestOnTheStream:
         assert 0 < len(letters) < 40 and len(answers(sends)) == 40 - len(letters)
         assert all(told.startswith("double gave 1.") and told.endswith("which is not a probability") for told in letters)
         stream.close()
-
-
-class TestOverHttp:
-    def test_what_a_function_refuses_is_400_and_what_it_fails_on_500_and_others_are_answered(self, tailored: Tailor) -> None:
-        async def talk(client: httpx.AsyncClient) -> None:
-            for distance, (reason, words) in SAYS.items():
-                status = 400 if reason == "schema" else 500
-                alone = await client.post("/predict/late", json=event(int(distance) % 997, distance=distance))
-                assert (alone.status_code, alone.json()) == (status, {"error": words})
-            many = await client.post("/predict/late", json=[event(1), event(2, distance=-20_000.0), event(3, distance=RAISES)])
-            first, second, third = many.json()
-            assert first["version"] == "v1"
-            assert (second["status"], third["status"]) == (400, 500)
-            tensor = {"name": "X", "datatype": "FP32", "shape": [1, 5], "data": [1.0, 2.0, -20_000.0, 0.0, 1.0]}
-            refused = await client.post("/v2/models/late/infer", json={"inputs": [tensor]})
-            assert (refused.status_code, refused.json()) == (400, {"error": "cut: no flight is that short"})
-
-        assert [json.loads(each.value or b"")["id"] for each in door(tailored, talk).recorded] == ["e1"]
-
-    def test_while_a_function_hangs_others_are_answered_and_what_waits_too_long_is_told(self, tailored: Tailor) -> None:
-        async def talk(client: httpx.AsyncClient) -> None:
-            hanging = asyncio.create_task(client.post("/predict/late", json=event(1, distance=HANGS)))
-            tensor = {"name": "X", "datatype": "FP32", "shape": [1, 1], "data": [1.0]}
-            slowest = 0.0
-            for _ in range(20):
-                began = time.monotonic()
-                assert (await client.get("/healthz")).status_code == 200
-                assert (await client.post("/v2/models/long/infer", json={"inputs": [tensor]})).status_code == 503
-                slowest = max(slowest, time.monotonic() - began)
-            assert not hanging.done() and slowest < 0.5
-            assert (await hanging).json() == {"error": "cut did not answer within 1 s"}
-            assert (await client.post("/predict/late", json=event(2))).status_code == 200
-
-        door(tailored, talk)
-
-    def test_an_answer_is_explained_by_the_inputs_as_they_came(self, tailored: Tailor) -> None:
-        from penstock.contributions.explainer import dumped
-        from penstock.contributions.permutation import Permutation
-
-        decision, functions = tailored.decision(), Functions(Plan.of(late))
-        assert decision.candidate is not None
-        scorer = opened(tailored.artefacts, decision.candidate, functions)
-        explainer = tailored.artefacts.put(dumped(Permutation(scorer.score, tailor.rows(100, 3))), "npz")
-        candidate = msgspec.structs.replace(decision.candidate, explainer=explainer)
-        row = tailor.rows(1, 9)[0].tolist()
-        given = [None if value != value else value for value in row]
-        found = explained(explainer_of(tailored.artefacts, candidate, plan=Plan.of(late)), "v1", candidate.inputs, given)
-        assert found.probability == pytest.approx(tailored.answer(np.array([row], np.float32))[0], abs=1e-6)
-        assert found.contributions[0].input == "Flight.distance"
-        seats = next(part for part in found.contributions if part.input == "Flight.seats")
-        assert seats.contribution == 0.0, "of which the functions take nothing"
-        functions.close()
-        with pytest.raises(PenstockError, match="was fitted with the function cut before the model, which the project no longer"):
-            explainer_of(tailored.artefacts, candidate)
-
-
-def test_rows_in_bulk_say_why_they_have_no_score(tailored: Tailor, tmp_path: Path) -> None:
-    rows = [inputs_of(flight(n)) for n in range(8)]
-    rows[3]["Flight.distance"], rows[6]["Flight.distance"] = -20_000.0, RAISES
-    file = tmp_path / "rows.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    versions = ps.load_model("late", project=PROJECT, data=data_of(tailored))._versions
-    job = Job.of(versions.charge(), versions.artefacts, file_of(file, late), PROJECT)
-    assert job.lineage["members"][0]["functions"]["before"] == ["cut", tailored.codes["before"].sha256]
-    sink = sink_of(str(tmp_path / "scores"), job.id, job.lineage)
-    assert bulk.run(job, sink).bad == 2
-    errors = pa.Table.from_batches(list(sink.batches(None)))["error"].to_pylist()
-    assert errors[3] == "failed: cut: no flight is that short"
-    assert errors[6] == "failed: cut failed with ValueError; the server's log says why"
-    assert errors.count(None) == 6
-
-
-def test_a_model_in_a_process_of_ones_own_gives_nan_and_a_warning_in_words(tailored: Tailor) -> None:
-    rows = [inputs_of(flight(n)) for n in range(4)]
-    rows[2]["Flight.distance"] = -20_000.0
-    with ps.load_model("late", project=PROJECT, data=data_of(tailored)) as model:
-        with pytest.warns(RuntimeWarning, match="1 of 4 rows have no score: row 2: cut: no flight is that short"):
-            found = model.predict(rows)
-        assert np.isnan(found).tolist() == [False, False, True, False]
 
 
 class TestAVersion:
