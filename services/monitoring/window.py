@@ -147,9 +147,12 @@ class Tallied(msgspec.Struct):
             for segment, level in levels:
                 self.levels(cohort, segment).judge(level, answer.score, label, sign)
         losses = []
-        for place in (into, self.quality):
-            add(_sums(place, SERVED, kind), served, label, sign)
+        for place in (self.quality, into):
+            loss = add(_sums(place, SERVED, kind), served, label, sign)
             losses = [(version, add(_sums(place, version, kind), said, label, sign)) for version, said in sorted(each.items())]
+        kind.spread(into[SERVED], served, label, loss, sign)
+        for version, loss in losses:
+            kind.spread(into[version], each[version], label, loss, sign)
         for (one, loss), (other, others) in combinations(losses, 2):
             known = self.paired.setdefault(one, {})
             known[other] = kind.pair(known.get(other, _NONE), loss - others, sign)

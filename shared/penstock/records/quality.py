@@ -25,8 +25,8 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sizes: dict[int, int] = {}
     """Truths counted by size, in steps of 1 % (statistics/errors.py)."""
     answers: dict[int, int] = {}
-    """Outcomes by the size of their answer, in steps of 5 %; what follows is by the same. Only in partials: estimates learn from
-    it (services/monitoring/expecting.py)."""
+    """Outcomes by the size of their answer, in steps of 5 %; what follows is by the same. Only in cohorts of partials: estimates
+    learn from it (services/monitoring/expecting.py)."""
     missed: dict[int, dict[int, int]] = {}
     """Sizes of errors."""
     lost: dict[int, dict[int, int]] = {}
@@ -44,7 +44,7 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The same where it was not true."""
     loss_squares: float = 0.0
     losses: list[float] = []
-    """Sum of log losses by the probability of the class that was named, in the bins of Quality; only in partials."""
+    """Sum of log losses by the probability of the class that was named, as in Errors only in partials."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ __all__ = [
     "mean_class_loss",
     "measured_classes",
     "measured_quality",
+    "spread",
 ]
 
 CLASS_BINS = 40
@@ -59,9 +60,7 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
     sums.positives += sign * (answer == truth)
     sums.loss += sign * loss
     sums.squares += sign * (round(sum((p - (at == truth)) ** 2 for at, p in enumerate(said)) * GRAIN) / GRAIN)
-    place, losses = place_of(said[answer]), confusion.losses or [0.0] * BINS
-    (sums.bins_true if answer == truth else sums.bins_false)[place] += sign
-    losses[place] += sign * loss
+    (sums.bins_true if answer == truth else sums.bins_false)[place_of(said[answer])] += sign
     confusion.cells[truth * k + answer] += sign
     for at, p in enumerate(said):
         (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign
@@ -70,9 +69,18 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
         true=confusion.true,
         false=confusion.false,
         loss_squares=confusion.loss_squares + sign * (round(loss * loss * GRAIN) / GRAIN),
-        losses=losses,
+        losses=confusion.losses,
     )
     return loss
+
+
+def spread(sums: Sums, said: Sequence[float], loss: float, sign: int = 1) -> None:
+    """Add the loss of an answer that was counted by the probability of the class that was named, in place."""
+    confusion = sums.confusion
+    assert isinstance(confusion, Confusion)
+    if not confusion.losses:
+        confusion.losses.extend([0.0] * BINS)
+    confusion.losses[place_of(max(said))] += sign * loss
 
 
 def empty(classes: int) -> Sums:

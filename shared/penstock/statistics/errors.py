@@ -18,7 +18,7 @@ from math import exp, hypot, log, sqrt
 from ..records import Errors, Measure
 from .exact import add, total, valued, whole
 
-__all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of", "step_of"]
+__all__ = ["alike", "erred", "mean_of", "measured_errors", "pinball", "quantile_of", "size_of", "spread", "step_of"]
 
 Z = 1.959963984540054
 STEP = log(1.01)
@@ -83,11 +83,15 @@ def erred(errors: Errors, answer: float, truth: float, quantile: float | None, s
         loss = pinball(truth, answer, quantile)
         add(errors.pinball, loss, sign)
         add(errors.pinball_squares, loss * loss, sign)
+    return loss
+
+
+def spread(errors: Errors, answer: float, truth: float, loss: float, sign: int = 1) -> None:
+    """Add an error and its loss by the size of the answer, in place."""
     step = step_of(answer)
     errors.answers[step] = errors.answers.get(step, 0) + sign
-    add(errors.missed.setdefault(step, {}), abs(error), sign)
+    add(errors.missed.setdefault(step, {}), abs(answer - truth), sign)
     add(errors.lost.setdefault(step, {}), loss, sign)
-    return loss
 
 
 def mean_of(errors: Errors, n: int) -> float:
