@@ -151,10 +151,13 @@ class Tallied(msgspec.Struct):
         for segment, level in levels:
             self.levels(cohort, segment).judge(level, said, label, sign, kind)
         mine, losses, against = 0.0, [], self.against.setdefault(cohort, {})
-        for place in (into, self.quality):
+        asked = sorted(version for version in each if version != MIXED)
+        for place in (self.quality, into):
             mine = add(_sums(place, SERVED, kind), said, label, sign)
-            asked = sorted(version for version in each if version != MIXED)
             losses = [(version, add(_sums(place, version, kind), each[version], label, sign)) for version in asked]
+        kind.spread(into[SERVED], said, label, mine, sign)
+        for version, loss in losses:
+            kind.spread(into[version], each[version], label, loss, sign)
         for (one, loss), (other, others) in combinations(losses, 2):
             known = self.paired.setdefault(one, {})
             known[other] = kind.pair(known.get(other, _NONE), loss - others, sign)

@@ -16,7 +16,8 @@ from penstock.records import Errors, Estimate, Quality, Scored
 from penstock.services.monitoring.estimating import LEVEL, Estimator
 from penstock.services.monitoring.expecting import Classes, Curve, Numbers, Way
 from penstock.statistics.classes import counted, empty
-from penstock.statistics.errors import erred, pinball, step_of
+from penstock.statistics.classes import spread as spread_class
+from penstock.statistics.errors import erred, pinball, spread, step_of
 from penstock.statistics.quality import BINS, added, place_of
 
 HORIZON = 3
@@ -39,10 +40,19 @@ def tickets(rng: np.random.Generator, mean: float, n: int = 300) -> Answers:
     truths = [int(rng.choice(3, p=row)) for row in true]
     sums, bins = empty(3), [0] * BINS
     losses = [counted(sums, row, truth) for row, truth in zip(said.tolist(), truths, strict=True)]
+    for row, loss in zip(said.tolist(), losses, strict=True):
+        spread_class(sums, row, loss)
     for row in said:
         bins[place_of(row.max())] += 1
     right = float(np.mean(said.argmax(axis=1) == truths))
     return Answers(Scored(scores={"v1": bins}), sums.frozen(), {"accuracy": right, "log_loss": float(np.mean(losses))})
+
+
+def erring(errors: Errors, answer: float, truth: float, quantile: float | None, sign: int = 1) -> float:
+    """Counted as a cohort counts it."""
+    loss = erred(errors, answer, truth, quantile, sign)
+    spread(errors, answer, truth, loss, sign)
+    return loss
 
 
 def parcels(rng: np.random.Generator, mean: float, n: int = 300, quantile: float | None = None) -> Answers:
@@ -50,7 +60,7 @@ def parcels(rng: np.random.Generator, mean: float, n: int = 300, quantile: float
     answers = np.exp(rng.normal(2 + 0.3 * mean, 0.7, n)) - 2
     truths = answers + 0.3 * (answers + 3) * rng.normal(size=n)
     errors, sizes = Errors(), dict[int, int]()
-    losses = [erred(errors, a, t, quantile) for a, t in zip(answers.tolist(), truths.tolist(), strict=True)]
+    losses = [erring(errors, a, t, quantile) for a, t in zip(answers.tolist(), truths.tolist(), strict=True)]
     for answer in answers.tolist():
         sizes[step_of(answer)] = sizes.get(step_of(answer), 0) + 1
     found = {"mae": float(np.mean(np.abs(truths - answers)))}
@@ -142,7 +152,7 @@ def test_where_all_labels_are_of_answers_alike_the_loss_expected_is_their_mean()
     rng, curve = np.random.default_rng(3), Curve()
     way, errors = Numbers(), Errors()
     truths = rng.normal(5, 2, 200).tolist()
-    losses = [erred(errors, 5.0, truth, None) for truth in truths]
+    losses = [erring(errors, 5.0, truth, None) for truth in truths]
     way.learn(curve, Quality(n=200, errors=errors))
     found = way.expected({"v1": {step_of(5.0): 7, step_of(900.0): 3}}, {"v1": curve})
     assert found == pytest.approx({"mae": np.mean(np.abs(np.array(truths) - 5)), "rmse": np.sqrt(np.mean(losses))})
@@ -153,11 +163,11 @@ def test_what_a_correction_takes_back_leaves_nothing(pairs: list[tuple[float, fl
     """And the sums of two partitions are those of one."""
     whole, one, other = Errors(), Errors(), Errors()
     for number, (answer, truth) in enumerate(pairs):
-        erred(whole, answer, truth, 0.5)
-        erred(one if number < cut else other, answer, truth, 0.5)
+        erring(whole, answer, truth, 0.5)
+        erring(one if number < cut else other, answer, truth, 0.5)
     assert added(added(one, other), Errors()) == added(whole, Errors())
     for answer, truth in pairs:
-        erred(whole, answer, truth, 0.5, -1)
+        erring(whole, answer, truth, 0.5, -1)
     curve = Curve()
     Numbers(0.5).learn(curve, Quality(errors=whole))
     assert curve.counts == {} and not any(whole.answers.values())
@@ -165,7 +175,7 @@ def test_what_a_correction_takes_back_leaves_nothing(pairs: list[tuple[float, fl
 
 def test_cohorts_that_took_back_more_than_there_was_teach_nothing() -> None:
     errors: Any = Errors()
-    erred(errors, 1.0, 2.0, None, -1)
+    erring(errors, 1.0, 2.0, None, -1)
     curve = Curve()
     Numbers().learn(curve, Quality(n=-1, errors=errors))
     assert curve.counts == {} and curve.losses == {"missed": {}, "lost": {}}

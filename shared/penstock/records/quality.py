@@ -28,8 +28,8 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Answers whose truth was at most the quantile that was answered (1), or above it (0); empty where the label declares none,
     and of answers counted before this field was."""
     answers: dict[int, int] = {}
-    """Outcomes by the size of their answer, in steps of 5 %; what follows is by the same. Only in partials: estimates learn from
-    it (services/monitoring/expecting.py)."""
+    """Outcomes by the size of their answer, in steps of 5 %; what follows is by the same. Only in cohorts of partials: estimates
+    learn from it (services/monitoring/expecting.py)."""
     missed: dict[int, dict[int, int]] = {}
     """Sizes of errors."""
     lost: dict[int, dict[int, int]] = {}
@@ -47,7 +47,7 @@ class Confusion(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The same where it was not true."""
     loss_squares: float = 0.0
     losses: list[float] = []
-    """Sum of log losses by the probability of the class that was named, in the bins of Quality; only in partials."""
+    """Sum of log losses by the probability of the class that was named, as in Errors only in partials."""
 
 
 class Quality(msgspec.Struct, frozen=True, kw_only=True):

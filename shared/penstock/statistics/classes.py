@@ -39,6 +39,7 @@ __all__ = [
     "measured_classes",
     "measured_quality",
     "rated",
+    "spread",
 ]
 
 CLASS_BINS = 40
@@ -57,10 +58,7 @@ def counted(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> flo
             setattr(sums, field, getattr(begun, field))
         confusion = begun.confusion
         assert isinstance(confusion, Confusion)
-    if not confusion.losses:
-        sums.confusion = confusion = msgspec.structs.replace(confusion, losses=[0.0] * BINS)
     answer, loss = rated(sums, said, truth, sign)
-    confusion.losses[place_of(said[answer])] += sign * loss
     confusion.cells[truth * k + answer] += sign
     for at, p in enumerate(said):
         (confusion.true if at == truth else confusion.false)[at * CLASS_BINS + min(int(p * CLASS_BINS), CLASS_BINS - 1)] += sign
@@ -83,6 +81,15 @@ def rated(sums: Sums, said: Sequence[float], truth: int, sign: int = 1) -> tuple
     squares = known.loss_squares + sign * (round(loss * loss * GRAIN) / GRAIN)
     sums.confusion = msgspec.structs.replace(known, loss_squares=squares)  # with the same lists
     return answer, loss
+
+
+def spread(sums: Sums, said: Sequence[float], loss: float, sign: int = 1) -> None:
+    """Add the loss of an answer that was counted by the probability of the class that was named, in place."""
+    confusion = sums.confusion
+    assert isinstance(confusion, Confusion)
+    if not confusion.losses:
+        confusion.losses.extend([0.0] * BINS)
+    confusion.losses[place_of(max(said))] += sign * loss
 
 
 def empty(classes: int) -> Sums:

@@ -21,7 +21,7 @@ from .binary import wilson
 from .exact import add, total, valued, whole
 
 __all__ = [
-    "alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of", "step_of",
+    "alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of", "spread", "step_of",
 ]  # fmt: skip
 
 Z = 1.959963984540054
@@ -76,15 +76,11 @@ def erred(errors: Errors, answer: float, truth: float, quantile: float | None, s
     add(errors.truth_squares, truth * truth, sign)
     place = size_of(truth)
     errors.sizes[place] = errors.sizes.get(place, 0) + sign
-    loss, step = missed(errors, answer, truth, quantile, sign), step_of(answer)
-    errors.answers[step] = errors.answers.get(step, 0) + sign
-    add(errors.missed.setdefault(step, {}), abs(answer - truth), sign)
-    add(errors.lost.setdefault(step, {}), loss, sign)
-    return loss
+    return missed(errors, answer, truth, quantile, sign)
 
 
 def missed(errors: Errors, answer: float, truth: float, quantile: float | None, sign: int = 1) -> float:
-    """The same without the truths, of which baselines are made, and without sums by answer: what is left has one size."""
+    """The same without the truths, of which baselines and `r2` are made: what is left has one size."""
     error = answer - truth
     square = error * error
     add(errors.signed, error, sign)
@@ -99,6 +95,14 @@ def missed(errors: Errors, answer: float, truth: float, quantile: float | None, 
     add(errors.pinball, loss, sign)
     add(errors.pinball_squares, loss * loss, sign)
     return loss
+
+
+def spread(errors: Errors, answer: float, truth: float, loss: float, sign: int = 1) -> None:
+    """Add an error and its loss by the size of the answer, in place."""
+    step = step_of(answer)
+    errors.answers[step] = errors.answers.get(step, 0) + sign
+    add(errors.missed.setdefault(step, {}), abs(answer - truth), sign)
+    add(errors.lost.setdefault(step, {}), loss, sign)
 
 
 def mean_of(errors: Errors, n: int) -> float:

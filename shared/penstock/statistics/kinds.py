@@ -56,6 +56,9 @@ class Kind(Protocol):
     def add(self) -> Callable[..., float]:
         """(sums, said, truth, sign) -> loss, counted in place."""
 
+    def spread(self, sums: Sums, said: Any, truth: Any, loss: float, sign: int) -> None:
+        """Count the loss by what was answered, too: what estimates learn from (services/monitoring/expecting.py)."""
+
     @property
     def pair(self) -> Callable[[Paired, float, int], Paired]:
         """With one more difference in loss on the same event."""
@@ -114,6 +117,9 @@ class _YesNo:
     loss, many, pairs = "log loss", False, True
     shown = ("log_loss", "auc", "value", "accuracy")
     add, pair, sums = staticmethod(Sums.add), staticmethod(pair), staticmethod(Sums)
+
+    def spread(self, sums: Sums, said: float, truth: bool, loss: float, sign: int) -> None:
+        """The bins of scores say it."""
 
     def told(self, quality: Quality) -> Quality:
         return quality
@@ -186,6 +192,9 @@ class _Numbers:
     def add(self, sums: Sums, said: float, truth: float, sign: int = 1) -> float:
         sums.n += sign
         return self._errors.erred(_errors(sums), said, truth, self._quantile, sign)
+
+    def spread(self, sums: Sums, said: float, truth: float, loss: float, sign: int) -> None:
+        self._errors.spread(_errors(sums), said, truth, loss, sign)
 
     def pair(self, known: Paired, difference: float, sign: int = 1) -> Paired:
         sums, squares = dict(known.exact or {}), dict(known.exact_squares or {})
@@ -279,6 +288,9 @@ class _Classes:
 
     def add(self, sums: Sums, said: Mapping[str, float], truth: str, sign: int = 1) -> float:
         return self._counting.counted(sums, self._listed(said), self._at[truth], sign)
+
+    def spread(self, sums: Sums, said: Mapping[str, float], truth: str, loss: float, sign: int) -> None:
+        self._counting.spread(sums, self._listed(said), loss, sign)
 
     def told(self, quality: Quality) -> Quality:
         if not isinstance(quality.confusion, Confusion):
