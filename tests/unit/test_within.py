@@ -259,7 +259,9 @@ def test_the_trainer_knows_levels_whatever_the_order_of_outcomes() -> None:
 
 
 def test_the_mix_is_held_against_training_with_the_same_levels_apart() -> None:
-    of = lambda counts: {CITY.name: {level: Group(answers=n) for level, n in counts.items()}}  # noqa: E731
+    def of(counts: dict[str, int]) -> dict[str, dict[str, Group]]:
+        return {CITY.name: {level: Group(answers=n) for level, n in counts.items()}}
+
     same = mixed(of({"a": 500, "b": 500}), {CITY.name: {"a": 5_000, "b": 5_000}})[CITY.name]
     assert same.stability <= same.chance and (same.n, same.m) == (1_000, 10_000)
     moved = mixed(of({"a": 300, "b": 700}), {CITY.name: {"a": 5_000, "b": 5_000}})[CITY.name]

@@ -21,7 +21,8 @@ from .binary import wilson
 from .exact import add, total, valued, whole
 
 __all__ = [
-    "alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of", "spread", "step_of",
+    "alike", "coverage", "erred", "mean_of", "measured_errors", "missed", "pinball", "quantile_of", "size_of", "spread",
+    "step_of",
 ]  # fmt: skip
 
 Z = 1.959963984540054
