@@ -75,7 +75,7 @@ def test_a_key_speaks_in_its_own_name_and_needs_the_scope_label(tmp_path: Path) 
         ("/flags/readmission", {"prediction": "s1"}, 400, "who says so?"),
         ("/flags/other", {"prediction": "s1", "by": "ann"}, 400, "there is: readmission"),
         ("/flags", {"prediction": "s1", "by": "ann"}, 400, "model ''"),
-        ("/reviews/readmission", {"prediction": "s1", "by": "ann", "says": "yes"}, 400, "not {"),
+        ("/reviews/readmission", {"prediction": "s1", "by": "ann", "says": "yes"}, 400, "true or false, not 'yes'"),
         ("/reviews/readmission", {"prediction": "s" * 1025, "by": "ann", "says": True}, 400, "1024"),
         ("/reviews/readmission", {"prediction": "s", "by": "ann", "says": True, "why": "w" * 20_000}, 413, "longer"),
     ],
