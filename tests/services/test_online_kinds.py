@@ -165,3 +165,46 @@ def test_the_quantile_that_is_learned_online_covers_about_what_it_says(run: tupl
     embedded, _ = run
     cohorts = [c for c in records(embedded, embedded.topics.cohorts("at_most"), Cohort) if c.complete]
     assert cohorts[-1].measures["served"]["coverage"].value == pytest.approx(0.9, abs=0.1)
+
+
+# --- made smaller -----------------------------------------------------------------------------------------------------
+
+NETWORK: dict[str, Any] = {"hidden_layer_sizes": (100, 50), "solver": "lbfgs", "max_iter": 30, "tol": 0.1, "random_state": 0}
+SMALL: dict[str, Any] = {**POLICY, "explain": 0.0}
+
+
+@ps.model(label=ps.label(Delivered.hours, within="36h"), **SMALL)  # type: ignore[arg-type]
+def small_hours() -> ps.Learner:
+    from sklearn.impute import SimpleImputer
+    from sklearn.neural_network import MLPRegressor
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return ps.Learner(make_pipeline(SimpleImputer(), StandardScaler(), MLPRegressor(**NETWORK)), compress=ps.int8(within=0.05))
+
+
+@ps.model(label=ps.label(Delivered.door, within="36h", classes=DOORS), **SMALL)
+def small_door() -> ps.Learner:
+    from sklearn.impute import SimpleImputer
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return ps.Learner(make_pipeline(SimpleImputer(), StandardScaler(), MLPClassifier(**NETWORK)), compress=ps.float16())
+
+
+@pytest.mark.filterwarnings("ignore:lbfgs failed to converge")
+def test_networks_of_numbers_and_classes_are_made_smaller_and_served(tmp_path: Path) -> None:
+    embedded = delivered(history(5, 60), tmp_path, project=ps.Project("parcels", [small_hours, small_door]))
+    runs = {r.model: r for r in records(embedded, embedded.topics.runs, Run)}
+    for model, loss in (("small_hours", "squared error"), ("small_door", "log loss")):
+        said = runs[model].compression
+        assert said is not None, runs[model].data
+        assert said.served and said.after is not None, said.reason
+        candidate = _known(embedded, model)[runs[model].version]
+        assert candidate.artefact.size == said.after.size < 0.75 * said.before.size
+        assert said.loss == loss
+        assert {"small_hours": "r2", "small_door": "accuracy"}[model] in said.after.measures
+        assert runs[model].data["explained"]["kind"] == "permutation"
+        answered = [p for p in records(embedded, embedded.topics.predictions(model), Prediction) if p.version != "none"]
+        assert len(answered) > 30
