@@ -258,18 +258,19 @@ def test_the_trainer_knows_levels_whatever_the_order_of_outcomes() -> None:
     assert found[0][-3:] == [OTHERS, MISSING, OTHERS]
 
 
-def test_the_mix_is_held_against_training_with_the_same_levels_apart() -> None:
-    def of(counts: dict[str, int]) -> dict[str, dict[str, Group]]:
-        return {CITY.name: {level: Group(answers=n) for level, n in counts.items()}}
+def answers(counts: dict[str, int]) -> dict[str, dict[str, Group]]:
+    return {CITY.name: {level: Group(answers=n) for level, n in counts.items()}}
 
-    same = mixed(of({"a": 500, "b": 500}), {CITY.name: {"a": 5_000, "b": 5_000}})[CITY.name]
+
+def test_the_mix_is_held_against_training_with_the_same_levels_apart() -> None:
+    same = mixed(answers({"a": 500, "b": 500}), {CITY.name: {"a": 5_000, "b": 5_000}})[CITY.name]
     assert same.stability <= same.chance and (same.n, same.m) == (1_000, 10_000)
-    moved = mixed(of({"a": 300, "b": 700}), {CITY.name: {"a": 5_000, "b": 5_000}})[CITY.name]
+    moved = mixed(answers({"a": 300, "b": 700}), {CITY.name: {"a": 5_000, "b": 5_000}})[CITY.name]
     assert moved.stability > moved.chance and moved.stability == pytest.approx(0.17, abs=0.01)
     many = {f"t{at}": 10 for at in range(40)}
     other = {f"t{at}": 1_000 for at in range(20, 120)}
-    assert mixed(of(many), {CITY.name: other})[CITY.name].n == 400
-    assert mixed(of({}), {CITY.name: other}) == {}
+    assert mixed(answers(many), {CITY.name: other})[CITY.name].n == 400
+    assert mixed(answers({}), {CITY.name: other}) == {}
 
 
 def test_a_score_is_held_against_the_first_week_within_a_level_as_in_the_whole() -> None:

@@ -17,7 +17,7 @@ class Artefact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sha256: str
     size: int
     format: str
-    """onnx, river (a restricted snapshot), or npz (arrays: what explains a version)."""
+    """onnx, river (a restricted snapshot), npz (arrays: what explains a version), or levels (its reference by segment)."""
     signature: str = ""
     """Ed25519 (base64) over digest, size and format, see `penstock.signing`; absent where nobody signs."""
 
