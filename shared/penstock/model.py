@@ -19,12 +19,16 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
 from .canaries import Canary, unknown
+<<<<<<< HEAD
 from .canaries import fit as fit_canaries
 from .code import fingerprint
+=======
+>>>>>>> h-funcs
 from .compression import Compression
 from .event import Column, Event, event_of
 from .fairness import Fairness
 from .feature import Derived, View, columns_of, references, view_of
+from .fingerprint import fingerprint
 from .function import Function, around, functions_of
 from .label import Label
 from .mistake import mistake, nearest, together

@@ -29,8 +29,8 @@ import numpy as np
 
 import penstock as ps
 from penstock.artefact import Artefacts
-from penstock.code import fingerprint
 from penstock.event import event_of
+from penstock.fingerprint import fingerprint
 from penstock.log import Batch, Headers, Partition
 from penstock.records import Candidate, Code, Decision, Prediction, Row
 from penstock.runtime.lane import FROM, SEQUENCE

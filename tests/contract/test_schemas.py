@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 import yaml
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator, Draft202012Validator  # type: ignore[import-untyped]
 from tests.services.clinic import clinic
@@ -249,6 +249,7 @@ _SCALARS = (
 _NAMES = st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), min_size=1)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first text of all waits for a table of all characters
 @example(1e-9)
 @given(st.recursive(_SCALARS, lambda inner: st.lists(inner) | st.dictionaries(_NAMES, inner), max_leaves=12))
 def test_any_document_survives_our_yaml(document: Any) -> None:

@@ -103,7 +103,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True):
-    """A function of the project, by its name and the sha256 of its code (see penstock.code)."""
+    """A function of the project, by its name and the sha256 of its code (see penstock.fingerprint)."""
 
     name: str
     sha256: str

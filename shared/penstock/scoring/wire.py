@@ -61,7 +61,7 @@ class Ready(msgspec.Struct, tag=True):
     gives: dict[str, tuple[str, list[int]]]
     batched: bool
     code: str
-    """Its fingerprint, see `penstock.code`."""
+    """Its fingerprint, see `penstock.fingerprint`."""
 
 
 class Gave(msgspec.Struct, tag=True):

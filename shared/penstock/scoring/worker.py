@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from ..code import fingerprint
 from ..errors import PenstockError
+from ..fingerprint import fingerprint
 from ..function import Declared, declared
 from .signature import DATATYPES, Array, Tensor
 from .wire import Call, Fault, Gave, Message, Ready, Refusal, Source, packed, receive, send, unpacked

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from penstock.code import fingerprint
+from penstock.fingerprint import fingerprint
 from penstock.project import run
 
 TEXT = """
