@@ -19,11 +19,7 @@ from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 from .aggregate import Feature
 from .canaries import Canary, unknown
-<<<<<<< HEAD
 from .canaries import fit as fit_canaries
-from .code import fingerprint
-=======
->>>>>>> h-funcs
 from .compression import Compression
 from .event import Column, Event, event_of
 from .fairness import Fairness
