@@ -12,7 +12,7 @@ import numpy.typing as npt
 from penstock.alarm import Watch
 from penstock.duration import DAY
 from penstock.policy import Drift
-from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
+from penstock.services.monitoring.monitors.drifting import Counts, Habits, Period, drift
 from penstock.services.trainer.reference import reference
 from penstock.statistics.hours import Hours, hour_of_week
 from penstock.statistics.reference import FEW_BINS, Numbers

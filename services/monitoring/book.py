@@ -21,13 +21,13 @@ from penstock.records import Outcome
 from penstock.statistics.novelty import added_unseen
 from penstock.topics import Topics
 
-from .bins import Binner
-from .coding import Coding
-from .explaining import Explaining, drawn
-from .intake import Item
-from .ledger import Answer, Ledger, Settled
-from .novelty import Counted
-from .window import Counting, Tallied, Window, length_of
+from .answers.coding import Coding
+from .answers.intake import Item
+from .answers.ledger import Answer, Ledger, Settled
+from .counting.bins import Binner
+from .counting.explaining import Explaining, drawn
+from .counting.window import Counting, Tallied, Window, length_of
+from .monitors.novelty import Counted
 
 __all__ = ["MOST_EMPTY", "QUIET", "Book"]
 

@@ -36,7 +36,7 @@ from penstock.reviewing.word import alike, spelled
 from penstock.runtime.merge import NEVER
 from penstock.topics import Topics
 
-from .agenda import Agenda
+from .answers.agenda import Agenda
 
 __all__ = ["WAITING", "Asked", "Docket"]
 

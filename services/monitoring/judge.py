@@ -47,23 +47,23 @@ from penstock.statistics.quality import added, area, mean_loss
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .apart import joined
-from .beside import first_of, measures_of
-from .cohorts import Cohorting, Cohorts, Known
-from .debut import labels
-from .drifting import Counts, Habits, Period, drift
-from .estimating import Estimator
-from .latencies import latency_of
-from .moments import added_sums, moments_of
-from .novelty import Noticed, noticed
-from .parity import Standing, unequal
-from .punctuality import Custom
+from .counting.apart import joined
+from .counting.latencies import latency_of
+from .counting.moments import added_sums, moments_of
+from .counting.window import NOBODY, SERVED, length_of
+from .monitors.debut import labels
+from .monitors.drifting import Counts, Habits, Period, drift
+from .monitors.novelty import Noticed, noticed
+from .monitors.parity import Standing, unequal
+from .monitors.sources import capping, excess
+from .monitors.turning import REMEMBERED, turned
+from .monitors.verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
+from .monitors.within import Sums, Within, leveled, sums_of
+from .quality.beside import first_of, measures_of
+from .quality.cohorts import Cohorting, Cohorts, Known
+from .quality.estimating import Estimator
+from .quality.punctuality import Custom
 from .reading import Reading
-from .sources import capping, excess
-from .turning import REMEMBERED, turned
-from .verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
-from .window import NOBODY, SERVED, length_of
-from .within import Sums, Within, leveled, sums_of
 
 __all__ = ["PRIOR_OVER", "JudgeShard"]
 

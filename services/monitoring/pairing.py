@@ -30,13 +30,13 @@ from penstock.statistics.segmented import Segmented
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .apart import Aside
-from .bins import Binner
+from .answers.intake import UNREADABLE, Intake, Item, SavedIntake
 from .book import Book
-from .explaining import Explaining
-from .intake import UNREADABLE, Intake, Item, SavedIntake
-from .novelty import Counted
-from .window import Window
+from .counting.apart import Aside
+from .counting.bins import Binner
+from .counting.explaining import Explaining
+from .counting.window import Window
+from .monitors.novelty import Counted
 
 __all__ = ["PairingShard"]
 

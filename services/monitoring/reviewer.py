@@ -23,8 +23,8 @@ from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
+from .answers.intake import UNREADABLE
 from .docket import Asked, Docket
-from .intake import UNREADABLE
 from .reading import Reading
 
 __all__ = ["ReviewShard"]

@@ -167,7 +167,7 @@ def sources(column: str | None, caps: Mapping[str, float], others: float = 0.05,
     Where sources contradict each other, the more trusted one is right, whoever came first; of equals the newer. What exceeds a
     cap (of the answered labels of a window, and of a training set) is left out, counted, and raises the alarm `sources` (in
     windows of 30 labels or more). So does a source that says yes, or contradicts what was answered, more or less often than it
-    used to, while the others do not (see services/monitoring/turning.py).
+    used to, while the others do not (see services/monitoring/monitors/turning.py).
 
     With `quarantine`, nothing is learned of what a source above its cap said from then until the alarm is cleared, until somebody
     lifts it (`penstock quarantine lift`). The trainer holds caps to what is left; the alarm is about all that was said.

@@ -27,8 +27,8 @@ import penstock as ps
 from penstock.event import from_micros, to_micros
 from penstock.log import Batch, Partition
 from penstock.records import Clock, Prediction
-from penstock.services.monitoring.ledger import Ledger
-from penstock.services.monitoring.packing import Answer
+from penstock.services.monitoring.answers.ledger import Ledger
+from penstock.services.monitoring.answers.packing import Answer
 from penstock.services.monitoring.pairing import PairingShard
 from penstock.store import Saved
 from penstock.topics import Topics

@@ -10,7 +10,7 @@ from tests.services import shop
 
 from penstock.event import to_micros
 from penstock.records import Cohort, Estimate, Scored
-from penstock.services.monitoring.estimating import Estimator
+from penstock.services.monitoring.quality.estimating import Estimator
 from penstock.statistics.quality import BINS, place_of
 
 FOUND = shop.run(shop.WORLD, otherwise=None)

@@ -17,7 +17,7 @@ from penstock.contributions.linear import Linear
 from penstock.contributions.trees import Trees
 from penstock.event import to_micros
 from penstock.records import Decision, Shift, Statistic
-from penstock.services.monitoring.explaining import Explaining, drawn
+from penstock.services.monitoring.counting.explaining import Explaining, drawn
 
 WEIGHTS, MEANS = np.array([0.3, -1.1]), np.array([20.0, 1.0])
 STUMP = {"feature": [0, -1, -1], "threshold": [20.0, 0, 0], "below": [1, 0, 0], "above": [2, 0, 0], "missing": [2, 0, 0]}

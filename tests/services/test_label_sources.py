@@ -19,10 +19,10 @@ from penstock.label import MOST
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Alarm, Clock, Cohort, Mix, Outcome, Statistic
-from penstock.services.monitoring.ledger import Answer, Settled
+from penstock.services.monitoring.answers.ledger import Answer, Settled
+from penstock.services.monitoring.counting.window import Counting, Tallied, Window
+from penstock.services.monitoring.monitors.sources import LEAST, excess
 from penstock.services.monitoring.service import lanes
-from penstock.services.monitoring.sources import LEAST, excess
-from penstock.services.monitoring.window import Counting, Tallied, Window
 from penstock.statistics.binary import measured
 from penstock.statistics.quality import Sums
 from penstock.statistics.quota import LEVELS

@@ -20,7 +20,7 @@ from penstock.log import Send as Record
 from penstock.records import Artefact, Prediction
 from penstock.services.inference.gateway import predictor
 from penstock.services.inference.sessions import OnnxScorer
-from penstock.services.monitoring.ledger import Answer, Ledger
+from penstock.services.monitoring.answers.ledger import Answer, Ledger
 
 
 def events(n: int, **changes: Any) -> list[dict[str, Any]]:

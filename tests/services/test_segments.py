@@ -29,11 +29,11 @@ from penstock.segment import MISSING
 from penstock.services.inference.meters import Meters
 from penstock.services.inference.sessions import Sessions
 from penstock.services.inference.shard import ScoringShard
-from penstock.services.monitoring.cohorts import Cohorting
+from penstock.services.monitoring.answers.ledger import Answer, Settled
+from penstock.services.monitoring.counting.window import Counting, Window
 from penstock.services.monitoring.judge import JudgeShard
-from penstock.services.monitoring.ledger import Answer, Settled
-from penstock.services.monitoring.sources import capping
-from penstock.services.monitoring.window import Counting, Window
+from penstock.services.monitoring.monitors.sources import capping
+from penstock.services.monitoring.quality.cohorts import Cohorting
 from penstock.services.trainer.triggers import Triggers
 from penstock.statistics.groups import Levels, added_groups
 from penstock.store import Saved

@@ -41,7 +41,7 @@ from penstock.frames.truth import Asked, Said, capped, truths
 from penstock.label import Label, Sources
 from penstock.log import Batch, Partition
 from penstock.services.embedded import slices
-from penstock.services.monitoring.ledger import Answer, Ledger, Settled
+from penstock.services.monitoring.answers.ledger import Answer, Ledger, Settled
 from penstock.services.trainer.examples import Examples
 
 DAY = 86_400_000_000

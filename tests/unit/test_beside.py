@@ -10,7 +10,7 @@ from tests.services.parcels import at_most, door, hours
 from tests.services.shop import declared
 
 from penstock.records import Quality
-from penstock.services.monitoring.beside import against, first_of, measures_of
+from penstock.services.monitoring.quality.beside import against, first_of, measures_of
 from penstock.statistics.kinds import Kind, kind_of
 from penstock.statistics.quality import difference
 

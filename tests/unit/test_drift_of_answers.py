@@ -13,9 +13,9 @@ from penstock.alarm import Watch
 from penstock.duration import DAY, HOUR
 from penstock.policy import ANSWERS, Drift
 from penstock.records import Contributed
-from penstock.services.monitoring.debut import LEAST
-from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
-from penstock.services.monitoring.verdict import Verdict
+from penstock.services.monitoring.monitors.debut import LEAST
+from penstock.services.monitoring.monitors.drifting import Counts, Habits, Period, drift
+from penstock.services.monitoring.monitors.verdict import Verdict
 
 RNG = np.random.default_rng
 EDGES = np.linspace(0, 1, 33)[1:-1].tolist()

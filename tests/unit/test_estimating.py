@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from penstock.records import Estimate, Quality, Scored
-from penstock.services.monitoring.estimating import LEVEL, Estimator, margin
-from penstock.services.monitoring.expecting import YES_NO, Curve, expected
+from penstock.services.monitoring.quality.estimating import LEVEL, Estimator, margin
+from penstock.services.monitoring.quality.expecting import YES_NO, Curve, expected
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc
 from penstock.statistics.quality import BINS, added

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.records import Errors, Estimate, Quality, Scored
-from penstock.services.monitoring.estimating import LEVEL, Estimator
-from penstock.services.monitoring.expecting import Classes, Curve, Numbers, Way
+from penstock.services.monitoring.quality.estimating import LEVEL, Estimator
+from penstock.services.monitoring.quality.expecting import Classes, Curve, Numbers, Way
 from penstock.statistics.classes import counted, empty
 from penstock.statistics.classes import spread as spread_class
 from penstock.statistics.errors import erred, pinball, spread, step_of

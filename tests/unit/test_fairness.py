@@ -21,7 +21,7 @@ from penstock.errors import DefinitionError
 from penstock.fairness import MEASURES
 from penstock.records import Group, Measure
 from penstock.segment import MISSING, MOST, OTHERS
-from penstock.services.monitoring.parity import Standing, unequal
+from penstock.services.monitoring.monitors.parity import Standing, unequal
 from penstock.statistics.apart import chance, newcombe, ratio
 from penstock.statistics.binary import wilson
 from penstock.statistics.fairness import LEAST, Gap, Treated, gaps, treated

@@ -19,7 +19,7 @@ import penstock as ps
 from penstock.fairness import measures_of
 from penstock.records import Group
 from penstock.segment import MOST, OTHERS
-from penstock.services.monitoring.parity import Standing, unequal
+from penstock.services.monitoring.monitors.parity import Standing, unequal
 from penstock.statistics.apart import Mean, ratio, student
 from penstock.statistics.fairness import LEAST, Gap, gaps, treated
 from penstock.statistics.groups import Levels, added_groups, told

@@ -15,8 +15,8 @@ from penstock.event import to_micros
 from penstock.evidence import facts
 from penstock.log import Batch, Partition
 from penstock.records import Alarm, Partial, Quality, Statistic
+from penstock.services.monitoring.counting.window import length_of
 from penstock.services.monitoring.judge import JudgeShard, _Position
-from penstock.services.monitoring.window import length_of
 from penstock.statistics.kinds import kind_of
 from penstock.statistics.quality import Sums
 from penstock.store import Saved

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.log import Headers
 from penstock.runtime.lane import FROM, SEQUENCE
-from penstock.services.monitoring.track import SavedTrack, Track
+from penstock.services.monitoring.answers.track import SavedTrack, Track
 
 
 def partition(rng: random.Random, n: int) -> list[Headers]:

@@ -16,9 +16,9 @@ import penstock as ps
 from penstock.duration import DAY, HOUR
 from penstock.policy import Drift, Skill
 from penstock.records import Quality
-from penstock.services.monitoring.cohorts import Known
-from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
-from penstock.services.monitoring.verdict import Past, prior_of, skill, skill_of
+from penstock.services.monitoring.monitors.drifting import Counts, Habits, Period, drift
+from penstock.services.monitoring.monitors.verdict import Past, prior_of, skill, skill_of
+from penstock.services.monitoring.quality.cohorts import Known
 from penstock.statistics.loss import CLIP
 from penstock.statistics.measures import auc
 from penstock.statistics.quality import BINS, Sums, added, area, loss_of, mean_loss

@@ -18,9 +18,9 @@ from penstock.duration import DAY
 from penstock.inputs import Matrix
 from penstock.policy import Novelty as Monitor
 from penstock.records import Unseen
-from penstock.services.monitoring.bins import Binner
-from penstock.services.monitoring.ledger import Answer
-from penstock.services.monitoring.novelty import Counted, Noticed, noticed
+from penstock.services.monitoring.answers.ledger import Answer
+from penstock.services.monitoring.counting.bins import Binner
+from penstock.services.monitoring.monitors.novelty import Counted, Noticed, noticed
 from penstock.statistics.novelty import HALVINGS, MOST_ODD, NOVEL, Novelty, added_unseen, novel, profile_of
 from penstock.statistics.reference import Numbers
 

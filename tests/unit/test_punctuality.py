@@ -8,7 +8,7 @@ import pytest
 from penstock.duration import DAY, HOUR, MINUTE
 from penstock.policy import Labels
 from penstock.records import Scored
-from penstock.services.monitoring.punctuality import Custom, punctual
+from penstock.services.monitoring.quality.punctuality import Custom, punctual
 
 EDGES = tuple(sorted(2 * DAY >> k for k in range(20)))
 MONITOR = Labels(within=0, material=0.1, false_alarms_per_month=1.0)

@@ -11,8 +11,8 @@ import pytest
 from penstock.duration import DAY, HOUR
 from penstock.errors import PenstockError
 from penstock.records import Moments, Summed
-from penstock.services.monitoring.bins import Binner
-from penstock.services.monitoring.moments import added_sums, moments_of
+from penstock.services.monitoring.counting.bins import Binner
+from penstock.services.monitoring.counting.moments import added_sums, moments_of
 from penstock.services.trainer.reference import reference
 from penstock.statistics.hours import SHARE, WEEK, Hours, customs_of, hour_of_week, hours_of, spreads_of
 from penstock.statistics.reference import FEW_BINS, Numbers

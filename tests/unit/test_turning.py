@@ -8,7 +8,7 @@ import pytest
 
 from penstock.duration import DAY
 from penstock.records import Mix
-from penstock.services.monitoring.turning import REMEMBERED, turned
+from penstock.services.monitoring.monitors.turning import REMEMBERED, turned
 
 
 def said(rng: np.random.Generator, n: int, positive: float, skill: float, flip: float = 0.0) -> Mix:

@@ -19,11 +19,11 @@ from penstock.evidence import facts
 from penstock.policy import SCORE, Drift
 from penstock.records import Group
 from penstock.segment import MISSING, MOST, OTHERS
-from penstock.services.monitoring.apart import Apart, Aside, joined
-from penstock.services.monitoring.bins import Binner
-from penstock.services.monitoring.drifting import Counts, Habits, Period, drift
-from penstock.services.monitoring.moving import counts_of
-from penstock.services.monitoring.within import Within
+from penstock.services.monitoring.counting.apart import Apart, Aside, joined
+from penstock.services.monitoring.counting.bins import Binner
+from penstock.services.monitoring.monitors.drifting import Counts, Habits, Period, drift
+from penstock.services.monitoring.monitors.moving import counts_of
+from penstock.services.monitoring.monitors.within import Within
 from penstock.services.trainer.levels import LevelCoder
 from penstock.services.trainer.reference import by_level, reference
 from penstock.statistics.population import mixed

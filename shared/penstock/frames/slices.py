@@ -65,7 +65,7 @@ LEVELS: Final = 50
 MATERIAL: Final = 0.1
 """Loss beyond that of the rest below which a difference is no matter, as a part of it."""
 NOBODY: Final = "none"
-"""The version of answers that were given before there was a model (services/monitoring/window.py)."""
+"""The version of answers that were given before there was a model (services/monitoring/counting/window.py)."""
 
 
 class Slice(msgspec.Struct, frozen=True, kw_only=True):

@@ -29,7 +29,7 @@ class Errors(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     and of answers counted before this field was."""
     answers: dict[int, int] = {}
     """Outcomes by the size of their answer, in steps of 5 %; what follows is by the same. Only in cohorts of partials: estimates
-    learn from it (services/monitoring/expecting.py)."""
+    learn from it (services/monitoring/quality/expecting.py)."""
     missed: dict[int, dict[int, int]] = {}
     """Sizes of errors."""
     lost: dict[int, dict[int, int]] = {}
@@ -80,7 +80,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """What a measure was expected to be before the labels came, and what earlier estimates justify to say of it; how, and what it
-    cannot see (concept drift, above all), says services/monitoring/estimating.py."""
+    cannot see (concept drift, above all), says services/monitoring/quality/estimating.py."""
 
     value: float
     low: float | None = None

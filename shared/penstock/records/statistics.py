@@ -50,7 +50,7 @@ class Scored(msgspec.Struct, frozen=True, kw_only=True):
     silent: int = 0
     unanswered: int = 0
     delays: list[int] = []
-    """Labels by how long they took, in bins up to the edges of services/monitoring/cohorts.py."""
+    """Labels by how long they took, in bins up to the edges of services/monitoring/quality/cohorts.py."""
     scores: dict[str, list[int]] = {}
     """What models answered, in the bins of Quality, by the version that answered; of classes the probability of the one named."""
     sizes: dict[str, dict[int, int]] | UnsetType = UNSET
@@ -76,7 +76,7 @@ class Partial(msgspec.Struct, frozen=True, kw_only=True):
     reference: str
     """Version whose reference the bins belong to; empty when there is none yet."""
     counts: dict[str, int]
-    """What became of predictions and labels; the words are explained in services/monitoring/ledger.py."""
+    """What became of predictions and labels; the words are explained in services/monitoring/answers/ledger.py."""
     part: int = 0
     parts: int = 1
     """A window in which several versions answered is reported in parts, one per reference; only part 0 has the sums."""

@@ -37,7 +37,7 @@ T = TypeVar("T")
 DAYS: Final = 30
 """Of a report that is not told where to begin."""
 SERVED, NOBODY = "served", "none"
-"""Names beside the versions, see services/monitoring/window.py."""
+"""Names beside the versions, see services/monitoring/counting/window.py."""
 FOREVER: Final = 9000
 """A year in which no real window ends: publishers close all time at the end of a stream."""
 _SNAPSHOT: Final = re.compile(r"-\d+$")

@@ -57,7 +57,7 @@ class Kind(Protocol):
         """(sums, said, truth, sign) -> loss, counted in place."""
 
     def spread(self, sums: Sums, said: Any, truth: Any, loss: float, sign: int) -> None:
-        """Count the loss by what was answered, too: what estimates learn from (services/monitoring/expecting.py)."""
+        """Count the loss by what was answered, too: what estimates learn from (services/monitoring/quality/expecting.py)."""
 
     @property
     def pair(self) -> Callable[[Paired, float, int], Paired]:

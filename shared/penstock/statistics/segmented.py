@@ -3,7 +3,7 @@ within a level; the whole may stand still while one of its parts moves.
 
 A level is compared like with like, as the whole is: with the same hour of the week where the level has enough days of it, else
 coarser (see hours.py). A level of fewer than LEAST_ROWS training rows has no
-reference here; the first week of the version in charge is one then (services/monitoring/within.py).
+reference here; the first week of the version in charge is one then (services/monitoring/monitors/within.py).
 
 Levels times inputs are at most MOST_CELLS: of more inputs the first that the model names are counted by level.
 """

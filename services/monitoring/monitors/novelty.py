@@ -20,8 +20,8 @@ from penstock.statistics.novelty import NOVEL, Novelty, added_unseen, novel
 from penstock.statistics.shift import budget_of
 from penstock.statistics.tests import rate_test
 
-from .bins import Binner
-from .ledger import Answer
+from ..answers.ledger import Answer
+from ..counting.bins import Binner
 from .verdict import Verdict
 
 __all__ = ["LEAST", "Counted", "Noticed", "noticed"]

@@ -28,7 +28,7 @@ from penstock.statistics.shift import (
     stability,
 )
 
-from .apart import joined
+from ..counting.apart import joined
 from .debut import material, measured
 
 __all__ = ["Counts", "Floats", "Inputs", "Judged", "Seen", "answers", "comparable", "counts_of", "influences", "sampling"]

@@ -28,8 +28,8 @@ from penstock.records import Contributed, LevelStatistic, Moments, Partial, Shif
 from penstock.segment import OTHERS, at_level
 from penstock.statistics.shift import LEAST_VALUES, LEAST_WINDOWS, discovered, spread_of
 
-from .latencies import latency_of
-from .moments import moments_of
+from ..counting.latencies import latency_of
+from ..counting.moments import moments_of
 from .moving import Counts, Floats, Inputs, Judged, Seen, comparable, counts_of, influences, sampling
 
 __all__ = [

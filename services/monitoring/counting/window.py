@@ -31,11 +31,11 @@ from penstock.statistics.kinds import YES_NO, Kind, kind_of
 from penstock.statistics.quality import BINS, Sums, added, place_of
 from penstock.statistics.quota import level_of
 
+from ..answers.ledger import Answer, Settled
+from ..quality.cohorts import Cohorting
 from .apart import Apart, folded, joined
 from .bins import Binned, Binner
-from .cohorts import Cohorting
 from .latencies import bin_of
-from .ledger import Answer, Settled
 from .moments import added_sums
 
 __all__ = ["NOBODY", "SERVED", "Counting", "Window", "length_of"]

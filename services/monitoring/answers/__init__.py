@@ -1,0 +1,1 @@
+"""Answers that await their truth, and labels that await their answer."""

@@ -1,0 +1,1 @@
+"""What monitors make of closed windows. Pure: state goes in as values."""

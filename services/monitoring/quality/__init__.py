@@ -1,0 +1,1 @@
+"""How good the answers of a span of time were: as known, as expected, and beside what."""
