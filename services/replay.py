@@ -51,7 +51,7 @@ from penstock.topics import Topics
 
 from .embedded import Embedded, Event
 from .feature_store.rebuild import EventTables
-from .monitoring.judge import Case
+from .monitoring.case import Case
 from .simulate import in_order, run
 
 __all__ = ["archived", "judged", "lived", "replay"]
