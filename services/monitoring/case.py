@@ -125,7 +125,7 @@ class _Open(msgspec.Struct):
 class Declared(msgspec.Struct, frozen=True, array_like=True):
     """What labels and cohorts are counted by."""
 
-    task: str
+    meaning: str
     waits: bool
     cohorting: Cohorting
 
@@ -160,7 +160,7 @@ class State(msgspec.Struct):
         if before is None or before == declared:
             return
         self.cohorts, self.since = {}, max(self.reported.values(), default=0) + window  # the one under way is of both
-        if before.task != declared.task:
+        if before.meaning != declared.meaning:
             self.past, self.mixes, self.standings, self.estimator = [], [], {}, Estimator()
             for each in self.open.values():
                 each.quality, each.paired, each.groups, each.sources, each.capped = {}, {}, {}, {}, {}
@@ -205,7 +205,7 @@ class Case:
         self._segments = model.segments
         self._threshold = model.value.above if model.value else 0.5
         cohorting = Cohorting.of(model, self.length)
-        self.state.fit(Declared(model.label.task, model.label.waits, cohorting), self.length)
+        self.state.fit(Declared(model.label.meaning, model.label.waits, cohorting), self.length)
         self._cohorts = Cohorts(model, cohorting, self.state.cohorts, self.state.estimator, self.state.since)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[UNWATCHED] = Drift((), self.length, 0.1, 1.0)
