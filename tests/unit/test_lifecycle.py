@@ -380,7 +380,7 @@ def test_sums_do_not_depend_on_how_outcomes_are_cut_into_windows() -> None:
 
 
 def fitted(version: str, day: float, **codes: str) -> Candidate:
-    functions = {"before": Code(name=name, sha256=code) for name, code in codes.items()}
+    functions = dict(zip(["before"], (Code(name=name, sha256=code) for name, code in codes.items()), strict=True))
     return msgspec.structs.replace(candidate(version, day), functions=functions)
 
 
