@@ -94,6 +94,9 @@ def _judge(seats: Seats, statistic: Statistic) -> None:
     grown = trial.grown(statistic)
     if grown is trial:
         return
+    if wrong := seats.strange(challenger.candidate):
+        seats.reject(grown, wrong)
+        return
     lasts = model.rollout[min(grown.stage, len(model.rollout) - 1)].lasts if model.rollout else 0
     verdict = grown.verdict(model.gates, model.label.quantile) if grown.lasted(lasts) else "early"
     if verdict == "pass":
@@ -115,6 +118,9 @@ def _watch(seats: Seats, statistic: Statistic) -> None:
     trial = Trial.of(probation)
     grown = trial.grown(statistic)
     if grown is trial:
+        return
+    if seats.strange(probation.candidate):  # there is no way back to it
+        seats.put(PROBATION, None)
         return
     lasts = max(sum(stage.lasts for stage in model.rollout), duration.DAY)
     verdict = grown.verdict([gate for gate in model.gates if isinstance(gate, Gate)] or SAFETY)

@@ -58,7 +58,9 @@ def _refusal(seats: Seats, command: Command) -> str:
     if command.action == "approve":
         if not challenger:
             return "no version is in rollout"
-        return "" if command.version in ("", challenger) else f"{challenger} is in rollout, not {command.version}"
+        if command.version not in ("", challenger):
+            return f"{challenger} is in rollout, not {command.version}"
+        return seats.strange(state[CHALLENGER].candidate)
     version = _target(seats, command)
     if not version:
         return "no version to return to" if command.action == "roll_back" else "no version is named"

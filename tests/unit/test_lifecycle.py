@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -12,7 +13,7 @@ from tests.rides import DAY, START, a_model, candidate, command, window
 import penstock as ps
 from penstock.errors import Refused
 from penstock.model import Model
-from penstock.records import Candidate, Command, Decision, Paired, Statistic
+from penstock.records import Candidate, Code, Command, Decision, Paired, Statistic
 from penstock.services.registry.lifecycle import decide
 from penstock.services.registry.seats import Change
 from penstock.services.registry.trial import Trial
@@ -376,3 +377,34 @@ def test_sums_do_not_depend_on_how_outcomes_are_cut_into_windows() -> None:
     for day in (1, 2):
         two = two.grown(window(day, n=300, v1=0.01, v2=0.04))
     assert (one.n, one.mean, one.error) == (two.n, pytest.approx(two.mean), pytest.approx(two.error))
+
+
+def fitted(version: str, day: float, **codes: str) -> Candidate:
+    functions = dict(zip(["before"], (Code(name=name, sha256=code) for name, code in codes.items()), strict=True))
+    return msgspec.structs.replace(candidate(version, day), functions=functions)
+
+
+def deployed(model: Model, **codes: str) -> Model:
+    made = replace(model)
+    made.__dict__["codes"] = codes  # as if it were computed
+    return made
+
+
+def test_nobody_is_rolled_back_to_a_version_whose_function_is_another_now() -> None:
+    book = Book(deployed(SHADOW, cut="a"))
+    book.take(fitted("v1", 0, cut="a"), candidate("v2", 1), window(2, v1=0.0, v2=-0.05))
+    book.model = deployed(SHADOW, cut="b")
+    book.take(window(3, v1=0.0, v2=0.3))
+    assert (book.at("champion"), book.at("probation"), book.kind("v2")) == ("v2", "", "champion")
+
+
+def test_a_challenger_whose_function_is_another_now_leaves_the_rollout() -> None:
+    book = Book(deployed(SHADOW, cut="a"))
+    book.take(candidate("v1"), fitted("v2", 1, cut="a"))
+    book.model = deployed(SHADOW, cut="b")
+    book.take(command("approve", "v1", day=1.5))
+    assert (book.at("champion"), book.at("challenger")) == ("v1", "v2")
+    assert "which is b now" in next(d.reason for key, d in book.state.items() if key.startswith("command-"))
+    book.take(window(2, v1=0.0, v2=-0.05))
+    assert (book.at("champion"), book.at("challenger"), book.kind("v2")) == ("v1", "", "rejected")
+    assert book.state["v2"].reason == "fitted with the function cut before the model, of code a, which is b now"
