@@ -281,7 +281,7 @@ class Case:
         if value is not None and judged < self._least:
             missing["skill_monitor"] = f"{judged} of {self._least} labels in {spoken(self._over)}: on fewer it does not judge"
         seen, true, labels_known = labels_of(recent)
-        if value is not None and kind.alike(seen, true, labels_known):
+        if judged > 0 and kind.alike(seen, true, labels_known):
             value, missing["skill"] = None, f"all {seen} labels were alike, so there was nothing to be better at than the prior"
         if prior is None:
             missing["prior"] = f"{known} labels became known in the {spoken(PRIOR_OVER)} before; {PRIOR_LEAST} are needed"

@@ -40,6 +40,13 @@ class Reply:
     at: ps.EventTime
 
 
+@ps.event("weighed")
+class Weighed:
+    ask_id: ps.Key[str]
+    grams: float
+    at: ps.EventTime
+
+
 @ps.event("grades")
 class Graded:
     ask_id: ps.Key[str]
@@ -425,6 +432,33 @@ def test_where_all_labels_were_alike_skill_is_missing_and_the_monitor_judges_all
     assert ("skill", "raised") in [(signal, state) for signal, state, _ in bench.said]
     bench.hear(partial(5, quality=outcomes(100, 1, 0.2)))
     assert bench.statistics[-1].skill is not None
+
+
+def numbers(*truths: float) -> Bench:
+    """Five days, with answers of 300 to such truths on each."""
+
+    @ps.model(scores=Ask, features=[Ask.size], label=ps.label(Weighed.grams, within="1h"))
+    def good() -> ps.Learner:
+        raise NotImplementedError
+
+    bench, kind = Bench(Topics(ps.Project("forum", [good]))), kind_of(good.label)
+    for day in range(5):
+        sums = kind.sums()
+        for truth in truths:
+            kind.add(sums, 300.0, truth)
+        bench.hear(partial(day, quality={"served": sums.frozen()}))
+    return bench
+
+
+def test_of_numbers_too_that_were_all_alike_nothing_could_be_better_than_the_prior() -> None:
+    newest = numbers(*[300.1] * 100).statistics[-1]
+    assert newest.prior == 300.1 and newest.skill is None
+    assert newest.missing["skill"] == "all 500 labels were alike, so there was nothing to be better at than the prior"
+
+
+def test_numbers_that_differ_by_less_than_a_step_of_their_sizes_are_not_alike() -> None:
+    newest = numbers(*[299.9, 300.1] * 50).statistics[-1]
+    assert newest.skill == pytest.approx(0.0, abs=1e-6) and "skill" not in newest.missing
 
 
 DOOR, SIDE = (ps.fairness(by, measures=["selection_rate"], every="1d") for by in (Ask.door, Ask.side))

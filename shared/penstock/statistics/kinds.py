@@ -20,7 +20,7 @@ from ..label import Label, Truth
 from ..records import Classed, Confusion, Errors, Measure, Paired, Quality
 from ..value import Value
 from .exact import add as add_exact
-from .exact import add_square, valued
+from .exact import add_square, valued, whole
 from .loss import clipped
 from .quality import GRAIN, Sums, added, apart, pair, place_of, prior_loss
 
@@ -227,7 +227,8 @@ class _Numbers:
         return self.prior(n, positives, known)
 
     def alike(self, n: int, positives: int, known: Quality) -> bool:
-        return sum(count > 0 for count in _errors(known).sizes.values()) < 2
+        squares = n * whole(_errors(known).truth_squares)
+        return squares - whole(_errors(known).truths) ** 2 <= squares / 10**15  # the rounding of each square
 
     def sure(self, truth: Truth) -> float:
         return float(truth)
