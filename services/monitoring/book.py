@@ -47,7 +47,7 @@ class Book:
         self.name, self.length, self.segments = model.name, length_of(model), model.segments
         self.most_empty = max(1, min(QUIET // self.length, MOST_EMPTY))
         self._counting = Counting.of(model, self.length)
-        self.declared: tuple[str, int, bool] = model.label.task, model.label.within, model.label.waits
+        self.declared: tuple[str, int, bool] = model.label.meaning, model.label.within, model.label.waits
         self.ledger = Ledger(model.name, model.label.within, model.label.otherwise, model.label.waits, Coding(model.label))
         self._binary = model.label.task == "binary"
         self.window: Window | None = None
@@ -62,8 +62,8 @@ class Book:
         self._fresh: dict[str, list[Answer]] = {}
 
     def restore(self, table: Iterable[tuple[bytes, bytes]], window: Window | None, declared: tuple[str, int, bool]) -> None:
-        """Go on as saved under what was `declared` then: of the window under way sums of labels of another kind are dropped."""
-        self.ledger.restore(table, None if declared == self.declared else (Coding(task=declared[0]), *declared[1:]))
+        """Go on as saved under what was `declared` then: sums of a window under way of another meaning are dropped."""
+        self.ledger.restore(table, None if declared == self.declared else (Coding(task=declared[0].split()[0]), *declared[1:]))
         if window is not None and declared[0] != self.declared[0]:
             window = msgspec.structs.replace(window, tallied=Tallied(), sources={}, capped={})
         self.window = window

@@ -125,7 +125,7 @@ class _Open(msgspec.Struct):
 class Declared(msgspec.Struct, frozen=True, array_like=True):
     """What labels and cohorts are counted by."""
 
-    task: str
+    meaning: str
     waits: bool
     cohorting: Cohorting
 
@@ -153,6 +153,24 @@ class State(msgspec.Struct):
     declared: Declared | None = None
     since: int = 0
     """Cohorts that begin before are of another declaration."""
+    monitors: dict[int, str] = {}
+    """By place, what is remembered of each monitor hangs on."""
+
+    def place(self, monitors: dict[int, str]) -> None:
+        """Let what is remembered follow each monitor to where it stands now; of what is declared no more nothing is kept."""
+        before, self.monitors = self.monitors, monitors
+        if not before or before == monitors:
+            return
+        left: dict[str, list[int]] = {}
+        for place, found in sorted(before.items(), reverse=True):
+            left.setdefault(found, []).append(place)
+        to = {left[found].pop(): place for place, found in sorted(monitors.items()) if left.get(found)}
+        for name in ("periods", "habits", "customs", "standings", "novelties"):
+            setattr(self, name, {to[place]: each for place, each in getattr(self, name).items() if place in to})
+        for watch in self.watches.values():
+            watch.latest = {to[place]: bad for place, bad in watch.latest.items() if place in to}
+        for known in self.cohorts.values():
+            known.judged = [to[place] for place in known.judged if place in to]
 
     def fit(self, declared: Declared, window: int) -> None:
         """Drop what does not fit what is declared now, where it was another."""
@@ -160,11 +178,16 @@ class State(msgspec.Struct):
         if before is None or before == declared:
             return
         self.cohorts, self.since = {}, max(self.reported.values(), default=0) + window  # the one under way is of both
-        if before.task != declared.task:
+        if before.meaning != declared.meaning:
             self.past, self.mixes, self.standings, self.estimator = [], [], {}, Estimator()
             for each in self.open.values():
                 each.quality, each.paired, each.groups, each.sources, each.capped = {}, {}, {}, {}, {}
                 each.against = {}
+
+
+def _lasting(monitor: Monitor | Sources) -> str:
+    """What is remembered of a monitor, beside its limits, is of this alone."""
+    return f"{monitor.signal} {getattr(monitor, 'every', '')} {getattr(monitor, 'segment', '')}"
 
 
 class _Heard(NamedTuple):
@@ -205,10 +228,11 @@ class Case:
         self._segments = model.segments
         self._threshold = model.value.above if model.value else 0.5
         cohorting = Cohorting.of(model, self.length)
-        self.state.fit(Declared(model.label.task, model.label.waits, cohorting), self.length)
+        self.state.fit(Declared(model.label.meaning, model.label.waits, cohorting), self.length)
         self._cohorts = Cohorts(model, cohorting, self.state.cohorts, self.state.estimator, self.state.since)
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[UNWATCHED] = Drift((), self.length, 0.1, 1.0)
+        self.state.place({place: _lasting(monitor) for place, monitor in self._monitors.items()})
         self._judges: dict[type, Callable[[int, Any, _Heard], Verdict | None]] = {
             Drift: self._of_drift, Fairness: self._of_fairness, Labels: self._of_labels, Novelty: self._of_novelty,
             Skill: self._of_skill, Sources: self._of_sources,

@@ -30,6 +30,7 @@ from penstock.label import Truth
 from penstock.log import Send
 from penstock.model import Model
 from penstock.records import Flag, Queued, Review, Reviewed
+from penstock.records.answers import served
 from penstock.review import drawn
 from penstock.reviewing.panel import key_of, usefulness
 from penstock.reviewing.word import alike, spelled
@@ -170,7 +171,7 @@ class Docket:
             missing = bytes(answer.inputs).count(b":null")
             entry.unfamiliar = missing >= SPARSE * self._inputs and missing > 0
             if self.label.classes:
-                first, second, *_ = sorted([*answer.probabilities.get(answer.version, {}).values(), 0.0, 0.0], reverse=True)
+                first, second, *_ = sorted([*served(answer.probabilities, answer.version).values(), 0.0, 0.0], reverse=True)
                 entry.named = answer.answer, (first - second) / 2
             near = self.label.task != "regression" and self._distance(entry) <= self.review.near + 1e-9
             uncertain = entry.unfamiliar or near

@@ -37,7 +37,7 @@ class InputsDecoder:
         inputs."""
         decoded = self._rows.decode(b"[" + b",".join(rows) + b"]")
         with np.errstate(over="ignore"):  # beyond float32 is infinite
-            return np.array([msgspec.structs.astuple(row) for row in decoded], np.float32).reshape(-1, self.width)
+            return np.array([msgspec.structs.astuple(row) for row in decoded], np.float32).reshape(len(decoded), self.width)
 
     def readable(self, rows: Sequence[bytes | memoryview | msgspec.Raw]) -> tuple[Matrix, list[int]]:
         """The matrix of those rows that can be read, whichever they are read together with, and their places."""

@@ -84,6 +84,12 @@ class Label:
         return "multiclass" if self.classes else "binary" if self.column.type is bool else "regression"
 
     @property
+    def meaning(self) -> str:
+        """The task, then which quantile, or which classes in which order. Counts of outcomes add up while it is the same."""
+        which = self.classes or self.quantile
+        return self.task if not which else f"{self.task} {which!r}"
+
+    @property
     def event(self) -> Event:
         return self.column.event
 

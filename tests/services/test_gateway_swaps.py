@@ -103,11 +103,11 @@ def test_requests_are_answered_while_a_model_is_being_opened(door: Door, monkeyp
     opening, let = threading.Event(), threading.Event()
     really = sessions.opened
 
-    def slowly(artefacts: Any, candidate: Any) -> Any:
+    def slowly(artefacts: Any, candidate: Any, *around: Any) -> Any:
         if candidate.version == "v2":
             opening.set()
             assert let.wait(60)
-        return really(artefacts, candidate)
+        return really(artefacts, candidate, *around)
 
     monkeypatch.setattr(sessions, "opened", slowly)
 

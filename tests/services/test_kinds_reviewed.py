@@ -24,6 +24,7 @@ from penstock.artefact import Artefacts
 from penstock.cli.cohorts import expected
 from penstock.log.memory import MemoryLog
 from penstock.records import Cohort, Decision, Flag, Outcome, Prediction, Queued, Review, Reviewed, Run
+from penstock.records.answers import MIXED
 from penstock.review import drawn
 from penstock.reviewing.panel import Panel
 from penstock.scoring.roster import Roster
@@ -182,6 +183,14 @@ def test_classes_are_asked_about_where_the_two_most_probable_are_close() -> None
     assert [(q.prediction, q.answer, round(q.distance, 3)) for q in queued] == [
         ("third", "front", 0.005), ("close", "front", 0.025),
     ]  # fmt: skip
+
+
+def test_what_several_versions_answered_together_is_asked_about_by_what_was_answered() -> None:
+    sure, torn = answer("door", "sure", 0.9, shares(0.45, 0.44)), answer("door", "torn", 0.45, shares(0.9, 0.05))
+    assert isinstance(sure.probabilities, dict) and isinstance(torn.probabilities, dict)
+    sure.probabilities[MIXED], torn.probabilities[MIXED] = shares(0.9, 0.05), shares(0.45, 0.44)
+    found = office(sure, torn)
+    assert [(q.prediction, round(q.distance, 3)) for q in waiting(found.log, found.topics)] == [("torn", 0.005)]
 
 
 def test_numbers_are_asked_about_where_inputs_are_missing_and_when_flagged() -> None:

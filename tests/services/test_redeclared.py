@@ -46,11 +46,14 @@ LABELS = {
     "yes or no": ps.label(Paid.late, within="2d"),
     "a number": ps.label(Paid.days, within="2d"),
     "a class": ps.label(Paid.how, within="2d", classes=["early", "late"]),
+    "a quantile": ps.label(Paid.days, within="2d", quantile=0.9),
+    "classes turned round": ps.label(Paid.how, within="2d", classes=["late", "early"]),
+    "a class more": ps.label(Paid.how, within="2d", classes=["early", "late", "never"]),
     "by the horizon": ps.label(Paid.late, within="2d", otherwise=False),
     "of a longer horizon": ps.label(Paid.late, within="3d"),
     "of a shorter horizon": ps.label(Paid.late, within="32h"),
 }
-LOSSES = {"a number": "squared error"}
+LOSSES = {"a number": "squared error", "a quantile": "pinball loss"}
 
 
 class Said(NamedTuple):
@@ -82,9 +85,15 @@ def told(*labels: str) -> Said:
         for n in range((END - START) // EVERY):
             time, name, come = START + n * EVERY, f"o{n}", START + n * EVERY + DELAY
             answer = prediction(name, "s", time, {"v1": 0.7}, "v1", {"Order.amount": float(n % 20)})
-            if "a class" in labels:
+            if any(LABELS[label].classes for label in labels):
                 answer = msgspec.structs.replace(answer, answer="late", probabilities={"v1": {"early": 0.3, "late": 0.7}})
-            value = {"order_id": name, "late": n % 3 == 0, "days": n % 7 + 0.5, "how": "early", "at": from_micros(come)}
+            value = {
+                "order_id": name,
+                "late": n % 3 == 0,
+                "days": n % 7 + 0.5,
+                "how": "early" if n % 3 else "late",
+                "at": from_micros(come),
+            }
             history.append((time, Send(topics.predictions("late"), name.encode(), msgspec.json.encode(answer))))
             history.append((come, Send("paid", name.encode(), msgspec.json.encode(value))))
         history.sort(key=lambda each: each[0])
@@ -136,6 +145,25 @@ def test_a_label_of_another_kind_is_counted_from_the_change_on(first: str, then:
     same = [w for w in plain.windows if to_micros(w.start) >= settled]
     assert [(w.start, w.quality, w.counts) for w in late] == [(w.start, w.quality, w.counts) for w in same] != []
     assert after(found) == after(plain) != []
+
+
+@pytest.mark.parametrize(
+    ("first", "then"), [("a number", "a quantile"), ("a class", "classes turned round"), ("a class", "a class more")]
+)
+def test_what_is_known_of_labels_that_were_counted_otherwise_is_not_added_to(first: str, then: str) -> None:
+    found = told(first, then)
+    since = [window for window in found.windows if to_micros(window.start) >= CHANGED]
+    assert since[0].prior is None and not since[0].priors, "no label was counted so"
+    judged = 0
+    for at, window in enumerate(since):
+        mine = [w for w in since[max(at - 3, 0) : at + 1] if w.prior_loss is not None]
+        if window.skill is not None:
+            prior = sum((w.prior_loss or 0.0) * w.quality["served"].n for w in mine)
+            assert window.skill == pytest.approx(1 - sum(w.quality["served"].loss for w in mine) / prior)
+            judged += 1
+        if window.priors:
+            assert window.priors["late"] == pytest.approx(1 / 3, abs=0.05)
+    assert judged > 4 and after(found) == after(told(then)) != []
 
 
 @pytest.mark.parametrize("then", ["of a longer horizon", "of a shorter horizon"])

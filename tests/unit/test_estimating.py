@@ -170,3 +170,10 @@ def test_a_margin_is_never_narrower_than_the_share_of_errors_that_it_states() ->
         half = margin(errors)
         assert half is not None and math.isfinite(half)
         assert weights[np.abs(errors) <= half].sum() >= LEVEL * weights.sum()
+
+
+def test_the_version_that_answers_keeps_its_curve_however_many_others_are_asked() -> None:
+    estimator, answers = Estimator(), cohort(np.random.default_rng(3), 0.0)
+    asked = ("v10", "v11", "v12", "v13", "v8")
+    estimator.learn(dict.fromkeys(("served", *asked), answers.quality), Scored(scores={"v10": answers.scores.scores["v1"]}), {})
+    assert "v10" in estimator.curves and len(estimator.curves) == 4

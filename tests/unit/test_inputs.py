@@ -81,3 +81,8 @@ def test_rows_of_inputs_are_read_by_name() -> None:
     np.testing.assert_array_equal(decoder.matrix(rows), np.array([[2.5, 1], [np.nan, np.nan], [np.nan, 1]], np.float32))
     with pytest.raises(msgspec.ValidationError):
         decoder.matrix([b'{"b":"x"}'])
+
+
+@pytest.mark.parametrize("rows", [0, 3])
+def test_a_version_without_inputs_has_rows_all_the_same(rows: int) -> None:
+    assert InputsDecoder([]).readable([b"{}"] * rows)[0].shape == (rows, 0)

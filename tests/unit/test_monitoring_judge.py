@@ -14,7 +14,7 @@ from penstock.duration import DAY, HOUR
 from penstock.event import to_micros
 from penstock.evidence import facts
 from penstock.log import Batch, Partition
-from penstock.records import Alarm, Partial, Quality, Statistic
+from penstock.records import Alarm, Group, Partial, Quality, Statistic
 from penstock.services.monitoring.counting.window import length_of
 from penstock.services.monitoring.judge import JudgeShard, _Position
 from penstock.statistics.kinds import kind_of
@@ -28,6 +28,8 @@ class Ask:
     ask_id: ps.Id[str]
     user: ps.Key[str]
     size: float
+    door: str
+    side: str
     at: ps.EventTime
 
 
@@ -423,3 +425,37 @@ def test_where_all_labels_were_alike_skill_is_missing_and_the_monitor_judges_all
     assert ("skill", "raised") in [(signal, state) for signal, state, _ in bench.said]
     bench.hear(partial(5, quality=outcomes(100, 1, 0.2)))
     assert bench.statistics[-1].skill is not None
+
+
+DOOR, SIDE = (ps.fairness(by, measures=["selection_rate"], every="1d") for by in (Ask.door, Ask.side))
+
+
+def treated(day: int, **levels: tuple[int, int]) -> Partial:
+    """Of 40 answers to each of two groups, so many said yes."""
+    found = {
+        f"Ask.{name}": {f"{name} {at}": Group(answers=40, selected=n) for at, n in enumerate(said)}
+        for name, said in levels.items()
+    }
+    return partial(day, groups={day * DAY: found})
+
+
+def test_what_was_unequal_for_one_segment_is_not_laid_to_another_that_is_watched_in_its_place() -> None:
+    bench = Bench(topics_of(DOOR))
+    bench.hear(*(treated(day, door=(18, 11), side=(14, 14)) for day in range(8)))
+    assert bench.said[0][1] == "raised"
+    bench.topics, before = topics_of(SIDE), len(bench.alarms)
+    bench.hear(*(treated(day, door=(18, 11), side=(14, 14)) for day in range(8, 12)))
+    assert "Ask.side" in str(bench.alarms[before].evidence)
+    assert not any("door" in str(each.evidence) for each in bench.alarms[before:])
+    assert bench.said[-1][1] == "cleared"
+
+
+def test_what_a_monitor_remembers_follows_it_to_another_place() -> None:
+    bench, still = Bench(topics_of(ps.drift(every="1d"), DOOR)), Bench(topics_of(ps.drift(every="1d"), DOOR))
+    days = [msgspec.structs.replace(shifted(d, 0.5), groups=treated(d, door=(18, 11)).groups) for d in range(20)]
+    bench.hear(*days[:10])
+    bench.topics = topics_of(ps.skill(0.0, over="2d"), DOOR, ps.drift(every="1d"))
+    bench.hear(*days[10:])
+    still.hear(*days)
+    states = [msgspec.msgpack.decode(each.saved.position, type=_Position).states["good"] for each in (bench, still)]
+    assert states[0].habits == {2: states[1].habits[0]} and states[0].standings == states[1].standings

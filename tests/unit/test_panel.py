@@ -7,14 +7,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from tests.services import depot
 from tests.services.clinic import START, clinic
 
 from penstock.log import Gap, Partition, Send
 from penstock.log.memory import MemoryLog
 from penstock.records import Queued, Reviewed
 from penstock.reviewing.panel import Panel, key_of
+from penstock.topics import Topics
 
 TOPICS = clinic(2, most=3)
+TOPICS_OF_NUMBERS = Topics(depot.project, 1)
 
 
 def queued(name: str, distance: float = 0.0, flags: int = 0, have: int = 0, not_for: tuple[str, ...] = ()) -> Send:
@@ -76,6 +79,24 @@ def test_agreement_is_that_of_pairs_each_counted_once_without_the_third() -> Non
     assert (found[0].answers, found[0].reviewers, found[0].metric) == (3, 2, "nominal")
     assert found[0].observed == pytest.approx(2 / 3)
     assert found[1:] == ({"labelled": 4, "contradicted": 1, "refused": 1, "orphan": 1}, 1)
+
+
+def test_agreement_leaves_out_what_was_said_when_the_label_was_of_another_kind() -> None:
+    def said(number: int, *truths: float | str, says: tuple[bool, ...] = ()) -> Send:
+        told = Reviewed(
+            id=f"r{number}", prediction=f"p{number}", model="hours", state="labelled", at=START, paired=True,
+            reviewers=["ada", "bob"], said=list(says), truths=list(truths) if truths else msgspec.UNSET,
+        )  # fmt: skip
+        return Send(TOPICS_OF_NUMBERS.reviewed, b"p", msgspec.json.encode(told))
+
+    async def work() -> tuple[int, Any]:
+        log, panel = MemoryLog(), Panel(TOPICS_OF_NUMBERS)
+        await log.create(TOPICS_OF_NUMBERS.all())
+        await log.send([said(1, 3.0, 4.5), said(2, "front", "back"), said(3, says=(True, False))])
+        await panel.watch(log)
+        return panel.ends["hours"]["labelled"], panel.agreement("hours").answers
+
+    assert asyncio.run(work()) == (3, 1)
 
 
 def test_after_a_gap_it_reads_anew_what_is_there() -> None:

@@ -272,6 +272,16 @@ def test_fits_and_decisions_are_told_in_order_with_what_they_went_by() -> None:
     assert "v3 is in charge" in section.said and made.records.champion == "v3"
 
 
+def test_a_decision_about_numbers_is_told_once_and_in_their_loss() -> None:
+    evidence = {"n": 400, "mean": -2.5, "error": 0.5, "against": "v2", "loss": "squared error"}
+    at, why = RAN.windows[-1].end, "squared error -2.50000 (error 0.50000) against v2 on 400 outcomes"
+    tried = Decision(id="d", model="late", kind="champion", version="v3", at=at, actor="registry", reason=why, share=1.0,
+                     expected="v2", evidence=evidence)  # fmt: skip
+    made = report_of(records(found(decisions=[*found().decisions, tried])))
+    (table,) = [block for s in made.sections if s.name == "rollouts" for block in s.blocks if isinstance(block, Table)]
+    assert [words_of(cell) for cell in table.rows[-1]][3:] == ["squared error -2.5000 ± 0.9800 against v2, 400 outcomes", ""]
+
+
 def test_a_cohort_with_few_labels_is_named() -> None:
     done = [pair for pair in records().cohorts if pair.known.complete and pair.known.answers > 10]
     poor = [msgspec.structs.replace(c, labels=1) if c.start == done[2].known.start else c for c in RAN.restated]

@@ -43,7 +43,8 @@ LEADS: Final = 0.9
 """The share of answers from which on a cohort's served answers are a version's. What a mixture served is calibrated as served;
 while several versions answer, each learns from its own scores."""
 VERSIONS: Final = 4
-"""Versions whose curves are kept, those that learnt last: a few back, as answers may be rolled back to them."""
+"""Versions whose curves are kept, those that learnt last, of one cohort those that answered most: a few back, as answers may be
+rolled back to them."""
 ANSWERED: Final = ("none", "served")
 """Names in quality that are no version (window.NOBODY, window.SERVED)."""
 
@@ -85,7 +86,8 @@ class Estimator(msgspec.Struct):
         answered = way.answered(scored)
         whole = _count(answered)
         leader = next((version for version, counts in answered.items() if sum(counts.values()) >= LEADS * whole), None)
-        for version in sorted(quality.keys() - set(ANSWERED)):
+        known = quality.keys() - set(ANSWERED)
+        for version in sorted(known, key=lambda version: (sum(answered.get(version, {}).values()), version)):
             curve = self.curves.pop(version, Curve())
             way.learn(curve, served if version == leader else quality[version])
             self.curves[version] = curve

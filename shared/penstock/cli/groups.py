@@ -46,7 +46,11 @@ def segmented(models: Sequence[Model], name: str) -> tuple[Model, Segment]:
     having = [model for model in models if any(name in (s.name, s.column.name) for s in model.segments)]
     if len(having) > 1:
         raise PenstockError(f"{len(having)} models have a segment {name}", f"name one:  {', '.join(m.name for m in having)}")
-    return (model := (having or list(models))[0]), segment_of(model, name)
+    if not having and len(models) != 1:
+        declared = [segment.name for model in models for segment in model.segments]
+        fix = nearest(name, declared) if declared else "declare one:  @ps.model(segments=[Event.column], ...)"
+        raise PenstockError(f"no model has a segment {name}", fix)
+    return (model := (having or models)[0]), segment_of(model, name)
 
 
 def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, newest: int, known: datetime | None) -> Seen:

@@ -44,8 +44,9 @@ def _reviews(records: Records, blocks: list[Block]) -> tuple[str, Tone]:
         Table(("reviews that", "came in the period", "that is"), [(e, f"{n:,}", ENDS[e]) for e, n in ends.most_common()], 9)
     )
     told = f"{ends['labelled']:,} answers were labelled by reviewers"
-    numbers = records.model.label.task == "regression"
-    found = agreement([pair for one in ended if (pair := pair_of(one))], records.model.review.within if numbers else None)
+    label = records.model.label
+    pairs = [pair for one in ended if (pair := pair_of(one, label))]
+    found = agreement(pairs, records.model.review.within if label.task == "regression" else None)
     if found.alpha is None:
         blocks.append(Note(f"How far reviewers agree is not known: {found.missing}."))
         return f"{told}.", ""

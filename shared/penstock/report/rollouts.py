@@ -93,7 +93,7 @@ def _decision(decision: Decision) -> tuple[str | Cell, ...]:
     word = f"canary {decision.share:.0%}" if kind == "canary" else kind.replace("_", " ")
     who = "" if decision.actor == "registry" else f" ({decision.actor})"
     why, gate = decision.reason, _gate(decision.evidence)
-    if gate and why.startswith("log loss "):  # the registry's words for the same
+    if gate and why.startswith(f"{_loss(decision.evidence)} "):  # the registry's words for the same
         why, gate = gate, ""
     return day(decision.at), Cell(word, TONES.get(kind, "")), decision.version, f"{why}{who}"[:200], gate
 
@@ -103,7 +103,11 @@ def _gate(evidence: Mapping[str, Any]) -> str:
     n, mean, error = (evidence.get(name) for name in ("n", "mean", "error"))
     if not isinstance(n, int) or not n or not isinstance(mean, float) or not isinstance(error, float):
         return ""
-    return f"log loss {mean:+.4f} ± {1.96 * error:.4f} against {evidence.get('against', '?')}, {n:,} outcomes"
+    return f"{_loss(evidence)} {mean:+.4f} ± {1.96 * error:.4f} against {evidence.get('against', '?')}, {n:,} outcomes"
+
+
+def _loss(evidence: Mapping[str, Any]) -> str:
+    return str(evidence.get("loss", "log loss"))
 
 
 def _fit(run: Run) -> tuple[str | Cell, ...]:

@@ -11,11 +11,13 @@ from typing import Final
 
 import msgspec
 
+from ..label import Label
 from ..log import Gap, Partition, Readable, Reader
 from ..records import Queued, Reviewed
 from ..review import drawn
 from ..statistics.agreement import Agreement, Pair, agreement
 from ..topics import Topics
+from .word import fits
 
 __all__ = ["Panel", "key_of", "pair_of", "usefulness"]
 
@@ -37,9 +39,11 @@ def key_of(model: str, prediction: str) -> bytes:
     return f"{prediction}/{model}".encode()
 
 
-def pair_of(said: Reviewed) -> Pair | None:
-    """What two said who were asked on purpose; None of any other end of a review."""
-    if said.state != "contradicted" and not (said.state == "labelled" and said.paired and len(said.words) == 2):
+def pair_of(said: Reviewed, label: Label) -> Pair | None:
+    """What two said who were asked on purpose; None of any other end of a review, and of words that are no label of this kind, as
+    those are that were said before it was declared otherwise."""
+    paired = said.state == "contradicted" or (said.state == "labelled" and said.paired)
+    if not paired or len(said.words) != 2 or not all(fits(label, word) for word in said.words):
         return None
     first, second = zip(said.reviewers, said.words, strict=True)
     return first, second
@@ -111,7 +115,7 @@ class Panel:
             del self._known[next(iter(self._known))]
         self.ends[said.model][said.state] += 1
         self.newest.append(said)
-        if pair := pair_of(said):
+        if pair := pair_of(said, self._topics.project.model(said.model).label):
             self._pairs[said.model].append(pair)
 
     def waiting(self, model: str = "", by: str = "") -> list[Queued]:

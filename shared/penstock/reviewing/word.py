@@ -10,7 +10,7 @@ from ..errors import Refused
 from ..label import GREATEST, Label, Truth
 from ..mistake import nearest
 
-__all__ = ["alike", "asked", "carried", "meant", "spelled", "typed"]
+__all__ = ["alike", "asked", "carried", "fits", "meant", "spelled", "typed"]
 
 YES_NO = {"yes": True, "no": False}
 
@@ -44,7 +44,7 @@ def meant(label: Label, said: Truth) -> Truth:
     Traceback (most recent call last):
     penstock.errors.Refused: Arrived.delay is a number, and true is none
     """
-    spoken, column = {True: "true", False: "false"}.get(said, repr(said)) if isinstance(said, bool) else repr(said), label.column
+    spoken, column = str(said).lower() if isinstance(said, bool) else repr(said), label.column
     if label.task == "binary":
         if isinstance(said, bool):
             return said
@@ -61,6 +61,11 @@ def meant(label: Label, said: Truth) -> Truth:
     if column.type is int and said != int(said):
         raise Refused("schema", f"{column!r} is a whole number, not {spoken}")
     return float(said)
+
+
+def fits(label: Label, word: Truth) -> bool:
+    """Whether a word that was kept is of the kind of the label as it is declared now."""
+    return isinstance(word, {"binary": bool, "regression": float, "multiclass": str}[label.task])
 
 
 def carried(word: Truth) -> Mapping[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -136,3 +137,9 @@ def test_what_has_moved_within_the_levels_of_a_segment_is_shown(cli: Cli, log: M
     assert none.exit_code == 0 and "nothing of late is counted by Order.age yet" in none.stderr
     wrong = cli("drift", "show", "--segment", "regoin", "--project", str(path))
     assert wrong.exit_code == 1 and wrong.stderr == "late has no segment regoin\n-> it has: Order.region, Order.age\n"
+
+
+def test_a_project_without_models_has_no_segment_either(cli: Cli, shop: Callable[[str], None]) -> None:
+    shop("toys")
+    ran = cli("drift", "show", "--segment", "origin", "--project", "shop.py")
+    assert ran.exit_code == 1 and ran.stderr.startswith("no model has a segment origin\n-> declare one:")
