@@ -50,7 +50,7 @@ from .triggers import Job, Triggers
 __all__ = ["Desk", "Made", "Numbers"]
 
 PROVEN = 1_000
-"""Rows, the newest, on which an exported learner is proven to answer as it does itself."""
+"""Rows, the newest it was taught, on which an exported learner is proven to answer as it does itself."""
 PREFIX = {"full": "v", "incremental": "online-"}
 
 
@@ -284,8 +284,8 @@ class Desk:
 
     def _export(self, work: _Work, held: Sequence[Quarantine]) -> None:
         """The online learner of numbers or classes, as ONNX, and what explains it."""
-        label, stop = self.model.label, len(self._free)
-        known = self.examples.rows(slice(max(0, stop - PROVEN), stop), held)
+        label, taught = self.model.label, np.flatnonzero(self._free)
+        known = self.examples.rows(slice(int(taught[-PROVEN:][0]), len(self._free)), held)
         lines = Lines.of_river(self.school.learner, self.model.inputs, label)
         onnx = lines.onnx(self.model.name)
         own = self.school.answers(known.X, lines.classes)

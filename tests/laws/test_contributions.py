@@ -299,3 +299,15 @@ def test_a_second_step_that_is_not_known_to_keep_inputs_apart_is_refused() -> No
     scaled = Seen.plain(2).scaled(np.zeros(2, np.float32), np.full(2, 2, np.float32))
     with pytest.raises(ValueError, match="an imputer after a scaler"):
         scaled.filled(np.zeros(2, np.float32))
+
+
+def test_an_answer_is_not_explained_where_functions_refuse_mixes_of_its_row_and_others() -> None:
+    def score(rows: Matrix) -> Floats:
+        found = rows.astype(np.float64).sum(axis=1) / 100
+        found[(rows[:, 0] > 5) & (rows[:, 1] < 5)] = np.nan
+        return found
+
+    permutation = Permutation(score, np.array([[1, 1], [2, 2], [3, 3]], np.float32))
+    assert explained(permutation, "v1", ["a", "b"], [4.0, 4.0]).total == pytest.approx(0.08)
+    with pytest.raises(PenstockError, match="v1 gives no answer to some mixes"):
+        explained(permutation, "v1", ["a", "b"], [9.0, 9.0])

@@ -81,7 +81,9 @@ def explained(
     answer: str = "",
 ) -> Explanation:
     """The answer of a version to one row, values in the order of `inputs`. Where it names one of `classes`, in the order of its
-    columns, what is explained is the class `answer`; if it does not know that, or none is given, its own most probable one."""
+    columns, what is explained is the class `answer`; if it does not know that, or none is given, its own most probable one.
+
+    PenstockError where it gives no answer to rows that have to be asked for it."""
     matrix = np.array([[math.nan if value is None else value for value in row]], np.float32)
     if isinstance(explainer, Classes):
         shares = explainer.probabilities(matrix)[0]
@@ -89,6 +91,11 @@ def explained(
         found = explained(explainer.of(at), version, inputs, row)
         return msgspec.structs.replace(found, probability=float(shares[at]), answer=classes[at])
     values, errors = explainer.explained(matrix)
+    if not np.isfinite(values).all() or not math.isfinite(explainer.base):
+        raise PenstockError(
+            f"{version} gives no answer to some mixes of this row and of those that it was fitted on, so it is not explained",
+            "let the functions around the model take any values of its inputs",
+        )
     total = float(explainer.base + values.sum())
     parts = [
         Contribution(name, value, *both)
