@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 import pytest
+from tests.services.crew import settle
 from tests.services.shop import decision, prediction
 
 import penstock as ps
 from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros, to_micros
+from penstock.frames.slices import archived, slices
 from penstock.log import Partition, Send
 from penstock.log.memory import MemoryLog
+from penstock.offline import Tables
 from penstock.records import Clock, Cohort, Outcome, Statistic
+from penstock.report.reading import answered_of
+from penstock.services.feature_store.archive import Archive
 from penstock.services.monitoring.service import lanes
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
@@ -175,3 +181,25 @@ def test_answers_under_way_have_the_new_horizon_and_cohorts_begin_anew(then: str
         assert cohort.labels <= cohort.answers <= 12
     lasts = {cohort.edges[-1] for cohort in found.cohorts if to_micros(cohort.known_until) > CHANGED}
     assert lasts == {cohort.edges[-1] for cohort in plain.cohorts}
+
+
+@pytest.mark.parametrize("first", ["yes or no", "a number"])
+def test_archived_outcomes_are_told_by_the_label_as_it_is_declared_now(first: str, tmp_path: Path) -> None:
+    then = "a number" if first == "yes or no" else "yes or no"
+    found, topics = told(first, then).outcomes, topics_of(LABELS[then])
+    kinds = {label: [o for o in found if (o.truth is msgspec.UNSET) == (label == "yes or no")] for label in (first, then)}
+
+    async def story() -> None:
+        log = MemoryLog()
+        await log.create(topics.all())
+        for label, outcomes in kinds.items():
+            await log.send([Send(topics.outcomes("late"), o.id.encode(), msgspec.json.encode(o)) for o in outcomes])
+            log._groups.clear()
+            await settle(Archive(topics_of(LABELS[label]), log, tmp_path))
+
+    asyncio.run(story())
+    tables, model = Tables(tmp_path), topics.project.model("late")
+    assert min(map(len, kinds.values())) > 50
+    assert slices(archived(tables, topics.outcomes("late"), model.label, model.inputs)).rows == len(kinds[then])
+    answered = answered_of(tables, topics, model, from_micros(START), from_micros(END), None)
+    assert answered is not None and answered.outcomes == len(kinds[then]) and answered.wrong

@@ -19,6 +19,17 @@ from penstock.offline import Tables
 RUNS = 200
 
 
+@ps.event("told")
+class Told:
+    id: ps.Key[str]
+    late: bool
+    days: float
+    at: ps.EventTime
+
+
+LATE, DAYS = ps.label(Told.late, within="1d"), ps.label(Told.days, within="1d")
+
+
 def answers(seed: int, n: int = 2_000, rate: float = 0.3) -> pd.DataFrame:
     """Probabilities that are right, and have nothing to do with the inputs."""
     rng = np.random.default_rng(seed)
@@ -191,7 +202,7 @@ def _outcomes(folder: Path, frame: pd.DataFrame) -> pd.DataFrame:
     frame = pd.concat([frame.iloc[::3].assign(truth=frame["truth"].iloc[0]), frame], ignore_index=True)
     frame = frame.assign(offset=range(len(frame)), time=pd.Timestamp("2026-03-01", tz="UTC").as_unit("us"))
     write_deltalake(str(folder / "p.outcomes.m"), pa.Table.from_pandas(frame))
-    return archived(Tables(folder), "p.outcomes.m", ["x", "younger"])
+    return archived(Tables(folder), "p.outcomes.m", DAYS, ["x", "younger"])
 
 
 def test_of_numbers_the_error_counts_and_of_classes_whether_the_answer_was_right(tmp_path: Path) -> None:
@@ -225,11 +236,11 @@ def test_declared_segments_tell_slices_though_the_model_does_not_see_them(tmp_pa
 
     frame = frame.assign(id=[f"a{i}" for i in range(4_000)], version="v1", partition=0, offset=range(4_000))
     write_deltalake(str(tmp_path / "p.outcomes.m"), pa.Table.from_pandas(frame))
-    read = archived(Tables(tmp_path), "p.outcomes.m", ["x"], segments=["Ask.city", "x"])
+    read = archived(Tables(tmp_path), "p.outcomes.m", LATE, ["x"], segments=["Ask.city", "x"])
     assert [*read.columns] == ["id", "label", "score", "version", "x", "Ask.city"], "of an input its own values say more"
     assert read["Ask.city"].isna().sum() == (cities == "missing").sum()
     assert [each.where for each in ps.slices(read).slices] == ["Ask.city is Rome"]
-    assert "Ask.city" not in archived(Tables(tmp_path), "p.outcomes.m", ["x"])
+    assert "Ask.city" not in archived(Tables(tmp_path), "p.outcomes.m", LATE, ["x"])
 
 
 def test_a_quantile_is_judged_by_its_pinball_loss() -> None:

@@ -85,6 +85,7 @@ def read(settings: Settings, topics: Topics, work: Callable[[Readable], Awaitabl
         except Unreachable as error:
             fix = "or make tables of your files:  penstock simulate --input DIR --tables OUT, then PENSTOCK_TABLES=OUT"
             raise Unreachable(str(error), f"{error.fix}   {fix}") from None
+    chosen.tables = True
 
     async def inside() -> T:
         found = await screen.patiently(work(kept), doing)
@@ -177,8 +178,13 @@ def _ask(bootstrap: str, security: Security) -> None:
 
 def known(topic: str, counts: dict[str, int]) -> str:
     """The topic, if it exists; else an error that names the nearest."""
+    from .options import chosen
+
     if topic in counts:
         return topic
+    if chosen.tables:
+        fix = "penstock tables list   or of your files:  penstock simulate --input DIR --tables OUT, then PENSTOCK_TABLES=OUT"
+        raise PenstockError(f"no table keeps {topic}", fix)
     near = get_close_matches(topic, counts, n=1, cutoff=0.5)
     raise PenstockError(f"topic {topic} does not exist", f"did you mean {near[0]}?" if near else "penstock topics list")
 

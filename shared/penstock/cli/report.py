@@ -107,7 +107,7 @@ def _with_answers(settings: Settings, topics: Topics, records: Records) -> Recor
     why = f"no outcomes are archived in {settings.offline}"
     try:
         tables = Tables(settings.offline)
-        found = answered_of(tables, topics, records.model.name, records.start, records.until, records.known_at)
+        found = answered_of(tables, topics, records.model, records.start, records.until, records.known_at)
     except PenstockError as error:
         why = str(error)
     looked = _slices(settings, topics, records) if found and found.outcomes and records.known_at is None else None
@@ -121,8 +121,9 @@ def _slices(settings: Settings, topics: Topics, records: Records) -> Slices:
     from ..offline import Tables
     from ..report.records import Slice, Slices
 
-    model, tables = records.model, Tables(settings.offline)
-    frame = archived(tables, topics.outcomes(model.name), model.inputs, records.start, records.until)
+    model, segments = records.model, [segment.name for segment in records.model.segments]
+    outcomes, tables = topics.outcomes(model.name), Tables(settings.offline)
+    frame = archived(tables, outcomes, model.label, model.inputs, records.start, records.until, segments)
     made = found_in(frame, quantile=model.label.quantile)
     found = [Slice([*map(str, s.conditions)], s.rows, s.share, s.loss, s.rest, s.low, s.high, s.expected) for s in made.slices]
     return Slices(made.why, made.loss_is, found, made.tried)

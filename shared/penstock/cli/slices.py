@@ -44,7 +44,7 @@ def slices(
     topics = topics_of(settings)
     of = model_of(topics, model)
     span, segments = (moment(start, "--from"), moment(end, "--until")), [segment.name for segment in of.segments]
-    frame = archived(Tables(settings.offline), topics.outcomes(model), of.inputs, *span, segments)
+    frame = archived(Tables(settings.offline), topics.outcomes(model), of.label, of.inputs, *span, segments)
     found = found_in(frame, surprising=surprising, material=material, quantile=of.label.quantile)
     table = [
         ("where", "rows", "share", "loss", "rest", "excess", "expected"),

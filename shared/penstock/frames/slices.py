@@ -33,14 +33,18 @@ import numpy.typing as npt
 from ..comparison.columns import Values, values_of
 from ..errors import PenstockError
 from ..mistake import nearest
+from ..offline.columns import truth_of
 from ..segment import MISSING
 from ..statistics.loss import CLIP, log_losses
 from .condition import Condition
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import pandas as pd
 
     from ..drift import Rows
+    from ..label import Label
     from ..offline import Tables
 
 __all__ = ["Slice", "Slices", "archived", "slices"]
@@ -181,11 +185,18 @@ def slices(
 
 
 def archived(
-    tables: Tables, topic: str, inputs: Sequence[str], start: Any = None, end: Any = None, segments: Sequence[str] = ()
+    tables: Tables,
+    topic: str,
+    label: Label,
+    inputs: Sequence[str],
+    start: datetime | None = None,
+    end: datetime | None = None,
+    segments: Sequence[str] = (),
 ) -> pd.DataFrame:
     """The archived outcomes of a model for `slices`: of each answer the newest, without those that no model gave. `topic`: of its
-    outcomes; `start`, `end`: datetimes between which (the end exclusive) the scored events lie. `segments`: those declared, a
-    column each of the levels that answers carry; but for those of an input, which says more."""
+    outcomes; `label`: as declared, for outcomes of before it was are of another kind; `start`, `end`: between which (the end
+    exclusive) the scored events lie. `segments`: those declared, a column each of the levels that answers carry; but for those of
+    an input, which says more. PenstockError where there are none."""
     import pyarrow.compute as pc
 
     table = tables.table(topic)
@@ -196,12 +207,12 @@ def archived(
         inside = inside & (pc.field("time") < end)
     there = table.schema.names
     levels = [name for name in segments if name not in inputs] if "segments" in there else []
-    label = "label" if "label" in there else "truth"
-    named = [*(name for name in ("id", label, "score", "version", "answer") if name in there), *(n for n in inputs if n in there)]
+    truth = truth_of(label)
+    named = ["id", truth, "score", "version", *(name for name in ("answer", *inputs) if name in there)]
     named += ["segments"] if levels else []
     frame: pd.DataFrame = table.arrow([*named, "partition", "offset"], inside).to_pandas()
     frame = frame.sort_values(["partition", "offset"]).drop_duplicates("id", keep="last", ignore_index=True)
-    frame = frame.loc[frame["version"] != NOBODY, named].reset_index(drop=True).rename(columns={label: "label"})
+    frame = frame.loc[frame["version"] != NOBODY, named].reset_index(drop=True).rename(columns={truth: "label"})
     if levels:
         carried = [msgspec.json.decode(said) if said else {} for said in frame.pop("segments")]
         for name in levels:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from ..event import to_micros
+from ..offline.columns import truth_of
 from ..quarantine import automatic, known
 from ..records import Alarm, Cohort, Decision, Partial, Quarantine, Reviewed, Run, Statistic
 from .examples import MOST
 from .records import NOBODY, Answered, Found, Wrong, period_of
 
 if TYPE_CHECKING:
+    from ..model import Model
     from ..offline import Tables
     from ..topics import Topics
 
@@ -69,25 +71,26 @@ async def found_of(
 
 
 def answered_of(
-    tables: Tables, topics: Topics, model: str, start: datetime, until: datetime, known_at: datetime | None
+    tables: Tables, topics: Topics, model: Model, start: datetime, until: datetime, known_at: datetime | None
 ) -> Answered | None:
     """What archived answers to events of a period say, as far as it was known; None where none are archived."""
     import pyarrow.compute as pc
 
     there = tables.names()
-    if topics.outcomes(model) not in there:
+    if topics.outcomes(model.name) not in there:
         return None
     inside = (pc.field("time") >= start) & (pc.field("time") < until)
     known = inside if known_at is None else inside & (pc.field("labelled") <= known_at)
-    table = tables.table(topics.outcomes(model))
+    table = tables.table(topics.outcomes(model.name))
     names = table.schema.names
-    truth = "truth" if "truth" in names else "label"
+    if (truth := truth_of(model.label)) not in names:  # all are of before the label was declared so
+        return None
     own = ["offset", "id", "key", "time", "labelled", truth, "score", "version", *(["answer"] if "answer" in names else [])]
-    inputs = [name for name in topics.project.model(model).inputs if name in names]
-    rows = table.arrow([*own, *inputs], known & (pc.field("version") != NOBODY))
+    inputs = [name for name in model.inputs if name in names]
+    rows = table.arrow([*own, *inputs], known & (pc.field("version") != NOBODY) & pc.field(truth).is_valid())
     predictions, latency = 0, dict[str, float]()
-    if topics.predictions(model) in there:
-        seconds = tables.table(topics.predictions(model)).arrow(["latency"], inside)["latency"]
+    if topics.predictions(model.name) in there:
+        seconds = tables.table(topics.predictions(model.name)).arrow(["latency"], inside)["latency"]
         predictions = len(seconds)
         found = pc.quantile(seconds, [float(q) for q in QUANTILES]).to_pylist() if len(seconds) else []
         latency = {q: s for q, s in zip(QUANTILES, found, strict=False) if s} if any(found) else {}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
+import numpy as np
+import pyarrow as pa
 import pytest
 from tests.services import shop
 from tests.services.chargebacks import chargeback, payment, shopping
-from tests.unit.test_report import RAN, found
+from tests.unit.test_report import RAN, found, records
 
+from penstock.cli.report import _slices
 from penstock.log import Send
 from penstock.log.memory import MemoryLog
+from penstock.settings import load
 from penstock.topics import Topics
 
 from .conftest import Cli
@@ -91,3 +96,29 @@ def test_without_a_broker_it_is_made_of_what_a_simulation_kept(cli: Cli, tmp_pat
     monkeypatch.setenv("PENSTOCK_TABLES", str(tmp_path / "none"))
     none = cli("report", "fraud")
     assert none.exit_code == 3 and "penstock simulate --input DIR --tables" in none.stderr
+
+
+@pytest.mark.parametrize("words", ["report late", "alerts list", "quality late", "drift show", "quarantine list", "novelty late"])
+def test_that_no_table_keeps_what_is_asked_for_is_said_with_what_makes_one(cli: Cli, project: str, words: str) -> None:
+    ran = cli(*words.split(), "--tables", "--project", project)
+    assert ran.exit_code == 1 and ran.stderr.startswith("no table keeps shop."), ran.stderr
+    assert "penstock tables list" in ran.stderr and "topics" not in ran.stderr
+
+
+def test_slices_of_a_report_go_by_declared_segments_too(tmp_path: Path) -> None:
+    from deltalake import write_deltalake
+
+    rng = np.random.default_rng(1)
+    regions, amounts = rng.choice(["nørth", "南"], 4_000), rng.integers(0, 10, 4_000).astype(float)
+    right = rng.random(4_000) < np.where(regions == "南", 0.4, 0.9)
+    columns = {
+        "id": [f"o{number}" for number in range(4_000)], "time": [records().start] * 4_000, "label": right,
+        "version": ["v1"] * 4_000, "score": [0.9] * 4_000, "Order.amount": amounts,
+        "partition": [0] * 4_000, "offset": range(4_000),
+        "segments": [msgspec.json.encode({shop.REGION.name: region}).decode() for region in regions.tolist()],
+    }  # fmt: skip
+    topics = Topics(shop.declared(None, segments=[shop.REGION]))
+    write_deltalake(str(tmp_path / topics.outcomes("late")), pa.table(columns))
+    told = replace(records(), model=topics.project.model("late"))
+    found = _slices(load(tables=str(tmp_path)), topics, told)
+    assert [each.conditions for each in found.found] == [[f"{shop.REGION.name} is 南"]]
