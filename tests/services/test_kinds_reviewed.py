@@ -129,9 +129,9 @@ def test_whoever_opens_a_version_asks_it_what_is_known(run: tuple[Embedded, Path
     duty.follow(Roster(champion=champion), 0.0)
     assert duty.serving.champion is not None
     odd = dataclasses.replace(declared, canaries=(OTHER[model],))
-    strict = Duty(odd, sessions)
-    strict.follow(Roster(champion=champion), 0.0)
-    assert strict.serving.champion is None
+    of = champion, odd.inputs, odd.label, odd.canaries
+    assert sessions.member(*of) is None
+    assert sessions.member(*of, alone=True) is not None, "there is nobody else, and it was in charge before they were declared"
     assert ps.load_model(model, project=project, data=folder).version == champion.version
     with pytest.raises(ps.PenstockError, match="answers canaries otherwise"):
         ps.load_model(model, project=ps.Project("depot", [odd]), data=folder)

@@ -64,7 +64,7 @@ def replayed(past: Path, model: str, *words: str) -> Any:
     ("model", "shown", "loss"),
     [
         ("hours", ["rmse", "mae"], "squared error"),
-        ("at_most", ["pinball", "mae"], "pinball loss"),
+        ("at_most", ["pinball", "coverage"], "pinball loss"),
         ("door", ["log_loss", "accuracy"], "log loss"),
     ],
 )
@@ -98,6 +98,8 @@ def oracle(name: str, some: list[Outcome]) -> float:
         said = [o.probabilities[o.version][str(o.truth)] for o in some]  # type: ignore[index]
         return float(-np.log(np.clip(said, 1e-6, 1 - 1e-6)).mean())
     said = [o.score for o in some]
+    if name == "coverage":
+        return float(np.mean([o.truth <= o.score for o in some]))  # type: ignore[operator]
     return float(
         metrics.mean_pinball_loss(truth, said, alpha=0.9) if name == "pinball"
         else metrics.mean_absolute_error(truth, said) if name == "mae"

@@ -74,8 +74,8 @@ def starving(records: Records) -> str:
 
 def spoken_days(days: float) -> str:
     """
-    >>> spoken_days(0.2), spoken_days(1.04), spoken_days(400)
-    ('5 h', '1 d', '400 d')
+    >>> spoken_days(0.25), spoken_days(1.04), spoken_days(400)
+    ('6 h', '1 d', '400 d')
     """
     return f"{24 * days:.2g} h" if days < 1 else f"{days:.3g} d" if days >= 100 else f"{days:.2g} d"
 
