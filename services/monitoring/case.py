@@ -155,6 +155,13 @@ class State(msgspec.Struct):
     """Cohorts that begin before are of another declaration."""
     monitors: dict[int, str] = {}
     """By place, what is remembered of each monitor hangs on."""
+    segments: dict[str, str] = {}
+    """By name, how each is cut."""
+
+    def cut(self, segments: dict[str, str]) -> None:
+        """Forget what is usual of segments that are cut otherwise now, or not at all."""
+        odd = {name for name, found in self.segments.items() if segments.get(name) != found}
+        self.usual, self.segments = {name: each for name, each in self.usual.items() if name not in odd}, segments
 
     def place(self, monitors: dict[int, str]) -> None:
         """Let what is remembered follow each monitor to where it stands now; of what is declared no more nothing is kept."""
@@ -233,6 +240,7 @@ class Case:
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[UNWATCHED] = Drift((), self.length, 0.1, 1.0)
         self.state.place({place: _lasting(monitor) for place, monitor in self._monitors.items()})
+        self.state.cut({segment.name: str(segment) for segment in model.segments})
         self._judges: dict[type, Callable[[int, Any, _Heard], Verdict | None]] = {
             Drift: self._of_drift, Fairness: self._of_fairness, Labels: self._of_labels, Novelty: self._of_novelty,
             Skill: self._of_skill, Sources: self._of_sources,
