@@ -233,6 +233,7 @@ class Case:
             self._monitors[SOURCES] = model.label.sources
         self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
         self._segments = model.segments
+        self._advice = "" if model.keep_first else ": keep_first=True asks it for good"
         self._threshold = model.value.above if model.value else 0.5
         cohorting = Cohorting.of(model, self.length)
         self.state.fit(Declared(model.label.meaning, model.label.waits, cohorting), self.length)
@@ -302,7 +303,7 @@ class Case:
                 "the reference by hours could not be read: compared with all hours, as a replay that can read it is not"
             )
         if state.first and served.n > (asked := quality.get(state.first, Quality()).n):
-            missing["first"] = f"{state.first} was asked about {asked} of {served.n} answers: keep_first=True asks it for good"
+            missing["first"] = f"{state.first} was asked about {asked} of {served.n} answers{self._advice}"
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)
         known_labels = {v: labels(q) for v, q in window.quality.items() if v not in (SERVED, NOBODY)} if kind is YES_NO else {}

@@ -518,3 +518,17 @@ def test_a_population_is_not_held_against_the_levels_of_a_segment_that_was_cut_o
     usual = msgspec.msgpack.decode(bench.saved.position, type=_Position).states["good"].usual
     assert set(usual["Ask.size"]) == {"< 2", ">= 2"}
     assert usual["Ask.door"]["a"] > 6_000, "eight days, faded"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_nobody_is_told_to_keep_the_first_model_who_keeps_it(kept: bool) -> None:
+    @ps.model(scores=Ask, features=[Ask.size], label=ps.label(Reply.good, within="1h"), keep_first=kept)
+    def good() -> ps.Learner:
+        raise NotImplementedError
+
+    bench = Bench(Topics(ps.Project("forum", [good]), 1))
+    for day, version in enumerate(("v1", "v2")):  # the file of v1 is lost
+        said = outcomes(50, 20, 0.4)
+        bench.hear(partial(day, quality={**said, version: said["served"]}))
+    told = bench.statistics[-1].missing["first"]
+    assert told == "v1 was asked about 0 of 50 answers" + ("" if kept else ": keep_first=True asks it for good")
