@@ -155,6 +155,13 @@ class State(msgspec.Struct):
     """Cohorts that begin before are of another declaration."""
     monitors: dict[int, str] = {}
     """By place, what is remembered of each monitor hangs on."""
+    segments: dict[str, str] = {}
+    """By name, how each is cut."""
+
+    def cut(self, segments: dict[str, str]) -> None:
+        """Forget what is usual of segments that are cut otherwise now, or not at all."""
+        odd = {name for name, found in self.segments.items() if segments.get(name) != found}
+        self.usual, self.segments = {name: each for name, each in self.usual.items() if name not in odd}, segments
 
     def place(self, monitors: dict[int, str]) -> None:
         """Let what is remembered follow each monitor to where it stands now; of what is declared no more nothing is kept."""
@@ -226,6 +233,7 @@ class Case:
             self._monitors[SOURCES] = model.label.sources
         self._sources, self._value, self._kind = model.label.sources, model.value, kind_of(model.label)
         self._segments = model.segments
+        self._advice = "" if model.keep_first else ": keep_first=True asks it for good"
         self._threshold = model.value.above if model.value else 0.5
         cohorting = Cohorting.of(model, self.length)
         self.state.fit(Declared(model.label.meaning, model.label.waits, cohorting), self.length)
@@ -233,6 +241,7 @@ class Case:
         if not any(isinstance(m, Drift) for m in model.monitors):  # measured all the same, without an alarm
             self._monitors[UNWATCHED] = Drift((), self.length, 0.1, 1.0)
         self.state.place({place: _lasting(monitor) for place, monitor in self._monitors.items()})
+        self.state.cut({segment.name: str(segment) for segment in model.segments})
         self._judges: dict[type, Callable[[int, Any, _Heard], Verdict | None]] = {
             Drift: self._of_drift, Fairness: self._of_fairness, Labels: self._of_labels, Novelty: self._of_novelty,
             Skill: self._of_skill, Sources: self._of_sources,
@@ -294,7 +303,7 @@ class Case:
                 "the reference by hours could not be read: compared with all hours, as a replay that can read it is not"
             )
         if state.first and served.n > (asked := quality.get(state.first, Quality()).n):
-            missing["first"] = f"{state.first} was asked about {asked} of {served.n} answers: keep_first=True asks it for good"
+            missing["first"] = f"{state.first} was asked about {asked} of {served.n} answers{self._advice}"
         for version, counts in window.drift.items():
             counts.contributed = window.contributions.get(version, counts.contributed)
         known_labels = {v: labels(q) for v, q in window.quality.items() if v not in (SERVED, NOBODY)} if kind is YES_NO else {}

@@ -493,3 +493,42 @@ def test_what_a_monitor_remembers_follows_it_to_another_place() -> None:
     still.hear(*days)
     states = [msgspec.msgpack.decode(each.saved.position, type=_Position).states["good"] for each in (bench, still)]
     assert states[0].habits == {2: states[1].habits[0]} and states[0].standings == states[1].standings
+
+
+def test_a_population_is_not_held_against_the_levels_of_a_segment_that_was_cut_otherwise() -> None:
+    def cut(*edges: float) -> Topics:
+        by = [ps.segment(Ask.size, edges=edges), Ask.door]
+
+        @ps.model(scores=Ask, features=[Ask.size], label=ps.label(Reply.good, within="1h"), segments=by)
+        def good() -> ps.Learner:
+            raise NotImplementedError
+
+        return Topics(ps.Project("forum", [good]), 1)
+
+    def counted(day: int, *levels: str) -> Partial:
+        groups = {"Ask.size": {level: Group(answers=500) for level in levels}, "Ask.door": {"a": Group(answers=1_000)}}
+        return partial(day, groups={day * DAY: groups})
+
+    bench = Bench(cut(1.0))
+    bench.hear(*(counted(day, "< 1", ">= 1") for day in range(5)))
+    bench.topics = cut(2.0)
+    bench.hear(*(counted(day, "< 2", ">= 2") for day in range(5, 8)))
+    told = [s.population["Ask.size"].stability if "Ask.size" in s.population else None for s in bench.statistics]
+    assert told == [None, *[pytest.approx(0.0)] * 4, None, *[pytest.approx(0.0)] * 2]
+    usual = msgspec.msgpack.decode(bench.saved.position, type=_Position).states["good"].usual
+    assert set(usual["Ask.size"]) == {"< 2", ">= 2"}
+    assert usual["Ask.door"]["a"] > 6_000, "eight days, faded"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_nobody_is_told_to_keep_the_first_model_who_keeps_it(kept: bool) -> None:
+    @ps.model(scores=Ask, features=[Ask.size], label=ps.label(Reply.good, within="1h"), keep_first=kept)
+    def good() -> ps.Learner:
+        raise NotImplementedError
+
+    bench = Bench(Topics(ps.Project("forum", [good]), 1))
+    for day, version in enumerate(("v1", "v2")):  # the file of v1 is lost
+        said = outcomes(50, 20, 0.4)
+        bench.hear(partial(day, quality={**said, version: said["served"]}))
+    told = bench.statistics[-1].missing["first"]
+    assert told == "v1 was asked about 0 of 50 answers" + ("" if kept else ": keep_first=True asks it for good")

@@ -19,7 +19,7 @@ from penstock.evidence import facts
 from penstock.policy import SCORE, Drift
 from penstock.records import Group
 from penstock.segment import MISSING, MOST, OTHERS
-from penstock.services.monitoring.counting.apart import Apart, Aside, joined
+from penstock.services.monitoring.counting.apart import Apart, Aside, Column, joined
 from penstock.services.monitoring.counting.bins import Binner
 from penstock.services.monitoring.monitors.drifting import Counts, Habits, Period, drift
 from penstock.services.monitoring.monitors.moving import counts_of
@@ -28,7 +28,7 @@ from penstock.services.trainer.levels import LevelCoder
 from penstock.services.trainer.reference import by_level, reference
 from penstock.statistics.population import mixed
 from penstock.statistics.reference import FEW_BINS, Numbers
-from penstock.statistics.segmented import LEAST_ROWS, MOST_CELLS, Segmented, affordable, most_levels
+from penstock.statistics.segmented import LEAST_ROWS, MOST_CELLS, LevelReference, Segmented, affordable, most_levels
 
 RNG = np.random.default_rng
 NAMES = ["Ask.size", "Ask.tone"]
@@ -278,3 +278,19 @@ def test_a_score_is_held_against_the_first_week_within_a_level_as_in_the_whole()
     for day in range(60, 62):
         version.see(day, day_of(rng, day))
     assert version.within.missing[CITY.name]["c1"] == {SCORE: "2 of at least 7 periods of its reference"}
+
+
+def test_a_reference_by_levels_that_are_cut_otherwise_now_is_none() -> None:
+    rows = LevelReference(500)
+    inputs = [f"Ask.i{at}" for at in range(300)]
+    made = Segmented(inputs, {"Ask.size": {"< 0": rows, ">= 0": rows, MISSING: rows}, "Ask.city": {"c1": rows, OTHERS: rows}})
+    assert set(Aside([SIZE, CITY], inputs, made).mix) == {"Ask.size", "Ask.city"}
+    again = [ps.segment(Ask.size, edges=(5,)), ps.segment(Ask.city, levels=("c1", "c2"))]
+    aside = Aside(again, inputs, made)
+    assert set(aside.mix) == {"Ask.city"}, "of which the levels are still declared"
+    column = Column("Ask.i0", Numbers(edges=(0.0,), counts=(), centre=0.0, unit=1.0), np.ones(1), False)
+    columns = [column._replace(name=name) for name in inputs]
+    found = aside.count(columns, np.zeros(1, np.int64), [{"Ask.size": "< 5", "Ask.city": "c1"}])
+    assert set(found["Ask.size"]) == {"< 5"}
+    assert len(found["Ask.size"]["< 5"].inputs) * most_levels(again) <= MOST_CELLS
+    assert set(Aside([SIZE], inputs, made).mix) == {"Ask.size"}

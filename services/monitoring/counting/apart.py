@@ -86,7 +86,12 @@ class Aside:
     """Counts the answers of one version by level, of a model with `segments` and `inputs`."""
 
     def __init__(self, segments: Sequence[Segment], inputs: Sequence[str], reference: Segmented | None = None) -> None:
-        known = reference.levels if reference else {}
+        cut = {segment.name: segment for segment in segments}
+        known = {
+            name: levels
+            for name, levels in (reference.levels if reference else {}).items()
+            if name in cut and all(level == OTHERS or cut[name].counted(level) == level for level in levels)
+        }  # without segments that were cut otherwise when it was made
         self.mix = {segment: {level: of.rows for level, of in levels.items()} for segment, levels in known.items()}
         self._named = {segment: levels.keys() | {OTHERS, MISSING} for segment, levels in known.items()}
         self._levels: By[_Level] = {
@@ -94,7 +99,10 @@ class Aside:
             for segment, levels in known.items()
         }
         self._segments = [segment.name for segment in segments]
-        self._inputs = {*(reference.inputs if reference else affordable(inputs, most_levels(segments))), SCORE}
+        self._inputs = {
+            *(reference.inputs if reference and len(known) == len(cut) else affordable(inputs, most_levels(segments))),
+            SCORE,
+        }
 
     def count(self, columns: Sequence[Column], times: Ints, levels: Sequence[Mapping[str, str]]) -> By[Apart]:
         """Of a batch of rows at `times` (microseconds); `levels`: of each row by segment."""
