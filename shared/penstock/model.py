@@ -128,9 +128,11 @@ class Model:
         return next((t for t in self.retrain.triggers if isinstance(t, Incremental)), None)
 
     def under(self, policy: Policy) -> Model:
-        """The same model under another policy. DefinitionError where a monitor watches what is no input of it."""
+        """The same model under another policy. DefinitionError where a monitor watches what is no input of it, or a gate is of
+        answers that it does not give."""
         monitors = self.monitors if policy.monitors is None else tuple(policy.monitors)
         _watch(f"model {self.name}", monitors, self.inputs, self.label)
+        _gate(f"model {self.name}", policy.gates or (), self.label)
         return replace(
             self,
             monitors=tuple(m.of(self.label, self.name) if isinstance(m, Fairness) else m for m in monitors),
@@ -263,8 +265,7 @@ def model(
                 mistake(f"{said}: explain={explain} is not a share", "write a number between 0 and 1, such as explain=0.01")
             if review is not None:
                 fit(build.__name__, label, review)
-            if label.quantile is None and any(isinstance(gate, Coverage) for gate in gates):
-                mistake(f"{said}: covers() is of answers that are a quantile", "declare it: ps.label(..., quantile=0.9)")
+            _gate(said, gates, label)
             rows = fit_canaries(build.__name__, label, canaries)
             for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
                 mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
@@ -292,6 +293,11 @@ def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label:
     if LABEL in watched and label.task != "binary":
         what = "a number" if label.task == "regression" else "one of several classes"
         mistake(f'{said}: drift("label") is of labels yes and no, and this one is {what}', 'watch "score" instead')
+
+
+def _gate(said: str, gates: Sequence[Gate | Coverage], label: Label) -> None:
+    if label.quantile is None and any(isinstance(gate, Coverage) for gate in gates):
+        mistake(f"{said}: covers() is of answers that are a quantile", "declare it: ps.label(..., quantile=0.9)")
 
 
 def _segments(declared: Sequence[object], monitors: Sequence[Monitor]) -> tuple[Segment, ...]:

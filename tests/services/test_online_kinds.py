@@ -38,7 +38,7 @@ def hours() -> ps.Learner:
 def at_most() -> ps.Learner:
     from river import linear_model, optim, preprocessing
 
-    learner = linear_model.LinearRegression(optim.SGD(0.1), optim.losses.Quantile(0.9), intercept_lr=0.1)
+    learner = linear_model.LinearRegression(optim.SGD(0.1), optim.losses.Quantile(0.9), intercept_lr=0.3)
     return ps.Learner(online=preprocessing.StandardScaler() | learner, half_life=300)
 
 
@@ -164,10 +164,8 @@ def test_what_moves_the_answers_of_snapshots_is_published(run: tuple[Embedded, P
 def test_the_quantile_that_is_learned_online_covers_about_what_it_says(run: tuple[Embedded, Path]) -> None:
     embedded, _ = run
     cohorts = [c for c in records(embedded, embedded.topics.cohorts("at_most"), Cohort) if c.complete]
-    late = cohorts[len(cohorts) // 2 :]
-    covered = sum(c.measures["served"]["coverage"].value * c.quality["served"].n for c in late)
-    # a third is of a depot whose spread is another, and some hundred outcomes are few for steps of one rate; a mean covers half
-    assert covered / sum(c.quality["served"].n for c in late) == pytest.approx(0.9, abs=0.15)
+    days = [c.measures["served"]["coverage"].value for c in cohorts[-4:]]
+    assert np.mean(days) == pytest.approx(0.9, abs=0.05), days
 
 
 # --- made smaller -----------------------------------------------------------------------------------------------------

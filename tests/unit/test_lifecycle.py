@@ -408,3 +408,10 @@ def test_a_challenger_whose_function_is_another_now_leaves_the_rollout() -> None
     book.take(window(2, v1=0.0, v2=-0.05))
     assert (book.at("champion"), book.at("challenger"), book.kind("v2")) == ("v1", "", "rejected")
     assert book.state["v2"].reason == "fitted with the function cut before the model, of code a, which is b now"
+
+
+@pytest.mark.parametrize("when", ["declared", "tried"])
+def test_a_gate_of_coverage_is_refused_where_answers_are_no_quantile(when: str) -> None:
+    """It would pass whatever comes."""
+    with pytest.raises(ps.DefinitionError, match=r"covers\(\) is of answers that are a quantile"):
+        a_model(gates=[ps.covers(0.1)]) if when == "declared" else STAGED.under(ps.Policy(gates=[ps.covers(0.1)]))

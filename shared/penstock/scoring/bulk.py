@@ -173,11 +173,12 @@ def _score(part: Part) -> pa.Table:
 def _answered(part: Part, model: str, serving: Serving) -> pa.Table:
     import pyarrow as pa
 
-    tables = [_table(chunk, score(model, chunk.X, [""] * len(chunk.X), serving)) for chunk in part.read()]
+    many = any(member.task == "multiclass" for member in serving.members.values())
+    tables = [_table(chunk, score(model, chunk.X, [""] * len(chunk.X), serving), many) for chunk in part.read()]
     return pa.concat_tables(tables)
 
 
-def _table(chunk: Chunk, scored: Scored) -> pa.Table:
+def _table(chunk: Chunk, scored: Scored, many: bool) -> pa.Table:
     import pyarrow as pa
 
     found = np.array(scored.score, np.float64)
@@ -194,7 +195,7 @@ def _table(chunk: Chunk, scored: Scored) -> pa.Table:
     table: pa.Table = chunk.place
     table = table.append_column("version", pa.array(versions, pa.string()))
     table = table.append_column("score", pa.array(found, pa.float64(), mask=without))
-    if scored.named:
+    if many:
         each = zip(scored.probabilities, scored.answers, strict=True)
         shares = [json.dumps(served(said, answer.version)) for said, answer in each]
         table = table.append_column("answer", pa.array(scored.named, pa.string(), mask=without))

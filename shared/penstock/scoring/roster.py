@@ -6,7 +6,7 @@ The compacted models topic keys decisions by `model/version`, and again by alias
     model/challenger    in shadow: is scored too; as canary: answers its share of the entities
     model/probation     the champion before, scored on, so that a way back has evidence
     model/online        the newest snapshot of the online learner, with the weights of the mixture
-    model/first         the version first in charge; scored on where the model says `keep_first`, and answers nobody
+    model/first         the version first in charge; scored on where the model says `keep_first`; answers where all others fail
 
 An alias record is the whole decision, candidate included, so that following the aliases is enough to serve; a tombstone
 removes the alias. Records by version say only what may soon be needed.

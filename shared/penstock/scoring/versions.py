@@ -1,7 +1,7 @@
 """Which version a reference to a model means, by the decisions heard so far.
 
 late              as the gateway answers: the champion, mixed with the online learner where there is one
-late@champion     one alias alone: champion, challenger, probation, online
+late@champion     one alias alone: champion, challenger, probation, online, first
 late@full-1200    one version
 """
 
