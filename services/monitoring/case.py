@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import msgspec
-
 from penstock.alarm import Watch, alarm
 from penstock.duration import DAY, spoken
 from penstock.event import from_micros
@@ -21,44 +19,36 @@ from penstock.policy import Drift, Labels, Monitor, Novelty, Skill
 from penstock.records import (
     Alarm,
     Cohort,
-    Contributed,
-    Mix,
     Moments,
-    Paired,
     Partial,
     Quality,
-    Scored,
     Shift,
     Statistic,
     Summed,
-    Tally,
-    Unseen,
 )
 from penstock.statistics.groups import Groups, added_groups
 from penstock.statistics.groups import told as told_groups
 from penstock.statistics.kinds import YES_NO, kind_of
-from penstock.statistics.novelty import added_unseen
 from penstock.statistics.population import mixed, populations
 from penstock.statistics.quality import added, area, mean_loss
 
-from .counting.apart import joined
 from .counting.latencies import latency_of
-from .counting.moments import added_sums, moments_of
+from .counting.moments import moments_of
 from .counting.window import NOBODY, SERVED, length_of
 from .monitors.debut import labels
-from .monitors.drifting import Counts, Habits, Period, drift
+from .monitors.drifting import Habits, Period, drift
 from .monitors.novelty import Noticed, noticed
 from .monitors.parity import Standing, unequal
-from .monitors.sources import capping, excess
+from .monitors.sources import excess
 from .monitors.turning import REMEMBERED, turned
 from .monitors.verdict import PRIOR_LEAST, Past, Verdict, incomparable, labels_of, prior_of, skill, skill_of
-from .monitors.within import Sums, Within, leveled, sums_of
+from .monitors.within import Within, leveled
 from .quality.beside import first_of, measures_of
-from .quality.cohorts import Cohorting, Cohorts, Known
-from .quality.estimating import Estimator
+from .quality.cohorts import Cohorting, Cohorts
 from .quality.punctuality import Custom
+from .state import Declared, Open, State
 
-__all__ = ["PRIOR_OVER", "Case", "Closed", "State"]
+__all__ = ["PRIOR_OVER", "Case", "Closed"]
 
 PRIOR_OVER = 7 * DAY
 """The prior answers with the label rate of the outcomes that became known in this long before a window."""
@@ -66,130 +56,6 @@ PRIOR_OVER = 7 * DAY
 
 UNWATCHED, SOURCES = -1, -2
 """Places among the monitors: of drift that is measured without an alarm, and of the sources of labels."""
-
-
-class _Open(msgspec.Struct):
-    """A window for which not every shard has reported; `drift` is by version."""
-
-    end: int
-    quality: dict[str, Quality] = {}
-    paired: dict[str, dict[str, Paired]] = {}
-    counts: dict[str, int] = {}
-    drift: dict[str, Counts] = {}
-    contributions: dict[str, Contributed] = {}
-    cohorts: dict[int, dict[str, Quality]] = {}
-    scored: dict[int, Scored] = {}
-    sources: dict[str, Mix] = {}
-    capped: dict[str, dict[int, Tally]] = {}
-    groups: dict[int, Groups] = {}
-    summed: dict[str, dict[str, Summed]] = {}
-    latency: dict[str, dict[int, int]] = {}
-    unseen: dict[str, Unseen] = {}
-    levels: dict[str, Sums] = {}
-    """By version: sums by segment, level and input."""
-    latencies: dict[str, dict[str, dict[str, dict[int, int]]]] = {}
-    mix: dict[str, dict[str, dict[str, int]]] = {}
-    """By version, segment and level."""
-    against: dict[int, dict[str, Paired]] = {}
-
-    def add(self, partial: Partial) -> None:
-        for name in (
-            "quality", "paired", "counts", "contributions", "cohorts", "scored", "sources", "capped", "groups", "latency",
-            "against",
-        ):  # fmt: skip
-            setattr(self, name, added(getattr(self, name), getattr(partial, name)))
-        if partial.inputs:
-            self.drift.setdefault(partial.reference, Counts()).add(partial)
-            self.summed[partial.reference] = added_sums(self.summed.get(partial.reference, {}), partial.summed)
-            self.mix[partial.reference] = partial.mix or self.mix.get(partial.reference, {})
-        if partial.levels:
-            self.levels[partial.reference] = joined(self.levels.get(partial.reference, {}), sums_of(partial), added_sums)
-        if partial.latencies:
-            self.latencies = joined(self.latencies, partial.latencies, added)
-        if partial.novelty is not None:
-            self.unseen = added_unseen(self.unseen, {partial.reference: partial.novelty})
-
-    def cap(self, sources: Sources) -> dict[str, int]:
-        """Add what counts of the sources with a cap; returns how many labels of each do not."""
-        tally, left = capping(sources, self.sources, self.capped)
-        self.quality = added(self.quality, tally.quality)
-        self.paired = added(self.paired, tally.paired)
-        self.cohorts = added(self.cohorts, tally.cohorts)
-        self.groups = added(self.groups, tally.groups)
-        self.against = added(self.against, tally.against)
-        if left:
-            self.counts = added(self.counts, {"capped": sum(left.values())})
-        return left
-
-
-class Declared(msgspec.Struct, frozen=True, array_like=True):
-    """What labels and cohorts are counted by."""
-
-    meaning: str
-    waits: bool
-    cohorting: Cohorting
-
-
-class State(msgspec.Struct):
-    """All that is remembered of one model."""
-
-    reported: dict[int, int] = {}
-    open: dict[int, _Open] = {}
-    past: list[Past] = []
-    periods: dict[int, Period] = {}
-    habits: dict[int, Habits] = {}
-    watches: dict[str, Watch] = {}
-    cohorts: dict[int, Known] = {}
-    customs: dict[int, Custom] = {}
-    standings: dict[int, Standing] = {}
-    estimator: Estimator = msgspec.field(default_factory=Estimator)
-    usual: dict[str, dict[str, float]] = {}
-    """Answers by segment and level, faded."""
-    novelties: dict[int, Noticed] = {}
-    mixes: list[dict[str, Mix]] = []
-    """What the sources of labels said in the newest windows without an alarm about them."""
-    first: str = ""
-    """The version that was first in charge, once an outcome of it is known."""
-    declared: Declared | None = None
-    since: int = 0
-    """Cohorts that begin before are of another declaration."""
-    monitors: dict[int, str] = {}
-    """By place, what is remembered of each monitor hangs on."""
-    segments: dict[str, str] = {}
-    """By name, how each is cut."""
-
-    def cut(self, segments: dict[str, str]) -> None:
-        """Forget what is usual of segments that are cut otherwise now, or not at all."""
-        odd = {name for name, found in self.segments.items() if segments.get(name) != found}
-        self.usual, self.segments = {name: each for name, each in self.usual.items() if name not in odd}, segments
-
-    def place(self, monitors: dict[int, str]) -> None:
-        """Let what is remembered follow each monitor to where it stands now; of what is declared no more nothing is kept."""
-        before, self.monitors = self.monitors, monitors
-        if not before or before == monitors:
-            return
-        left: dict[str, list[int]] = {}
-        for place, found in sorted(before.items(), reverse=True):
-            left.setdefault(found, []).append(place)
-        to = {left[found].pop(): place for place, found in sorted(monitors.items()) if left.get(found)}
-        for name in ("periods", "habits", "customs", "standings", "novelties"):
-            setattr(self, name, {to[place]: each for place, each in getattr(self, name).items() if place in to})
-        for watch in self.watches.values():
-            watch.latest = {to[place]: bad for place, bad in watch.latest.items() if place in to}
-        for known in self.cohorts.values():
-            known.judged = [to[place] for place in known.judged if place in to]
-
-    def fit(self, declared: Declared, window: int) -> None:
-        """Drop what does not fit what is declared now, where it was another."""
-        before, self.declared = self.declared, declared
-        if before is None or before == declared:
-            return
-        self.cohorts, self.since = {}, max(self.reported.values(), default=0) + window  # the one under way is of both
-        if before.meaning != declared.meaning:
-            self.past, self.mixes, self.standings, self.estimator = [], [], {}, Estimator()
-            for each in self.open.values():
-                each.quality, each.paired, each.groups, each.sources, each.capped = {}, {}, {}, {}, {}
-                each.against = {}
 
 
 def _lasting(monitor: Monitor | Sources) -> str:
@@ -202,7 +68,7 @@ class _Heard(NamedTuple):
     outcomes by version (where they are yes or no); `shifts` is what monitors of drift have measured."""
 
     start: int
-    window: _Open
+    window: Open
     left: Mapping[str, int]
     groups: Groups
     labels: dict[str, list[int]]
@@ -259,7 +125,7 @@ class Case:
         """Add a shard's report; returns the windows that it closes."""
         state = self.state
         if 0 < partial.end - partial.start <= self.length:  # else time passed, and nothing happened
-            state.open.setdefault(partial.start, _Open(partial.end)).add(partial)
+            state.open.setdefault(partial.start, Open(partial.end)).add(partial)
         if partial.part == partial.parts - 1:
             state.reported[partial.shard] = max(partial.end, state.reported.get(partial.shard, partial.end))
         if len(state.reported) < partial.shards:
@@ -268,7 +134,7 @@ class Case:
         due = sorted(start for start, window in state.open.items() if window.end <= until)
         return [self._close(start, state.open.pop(start)) for start in due]
 
-    def _close(self, start: int, window: _Open) -> Closed:
+    def _close(self, start: int, window: Open) -> Closed:
         state, left = self.state, window.cap(self._sources) if self._sources else {}
         kind = self._kind
         quality = {version: kind.told(each) for version, each in window.quality.items()}

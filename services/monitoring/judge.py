@@ -15,8 +15,9 @@ from penstock.runtime.outbox import Said
 from penstock.store import Change, Saved
 from penstock.topics import Topics
 
-from .case import Case, State
+from .case import Case
 from .reading import Reading
+from .state import State
 
 __all__ = ["JudgeShard"]
 
