@@ -53,7 +53,7 @@ def test_the_first_version_in_charge_is_asked_for_good_and_answers_nobody_else(k
 def test_its_measures_and_the_difference_are_those_of_the_outcomes_themselves(kept: tuple[Embedded, Model]) -> None:
     embedded, model = kept
     outcomes = [o for o in records(embedded, embedded.topics.outcomes(model.name), Outcome) if o.version != "none"]
-    cohorts = [known for _, known in as_known(records(embedded, embedded.topics.cohorts(model.name), Cohort))]
+    cohorts = [known for _, known in as_known(records(embedded, embedded.topics.cohorts(model.name), Cohort), model.label)]
     told = [c for c in cohorts if "served" in c.measures]
     assert len(told) > 3
     for cohort in told:
@@ -77,7 +77,7 @@ def test_its_measures_and_the_difference_are_those_of_the_outcomes_themselves(ke
 
 def test_where_it_is_not_kept_it_is_told_only_while_it_has_a_duty(tmp_path: Path) -> None:
     embedded = delivered(history(days=14), tmp_path, project=alone(hours, keep=False))
-    shown = as_known(records(embedded, embedded.topics.cohorts("hours"), Cohort))
+    shown = as_known(records(embedded, embedded.topics.cohorts("hours"), Cohort), project.model("hours").label)
     told = [known for _, known in shown if "served" in known.measures]
     assert "first" in told[0].measures and "first" not in told[-1].measures and told[-1].first == "v1"
     windows = [s for s in records(embedded, embedded.topics.statistics("hours"), Statistic) if s.measures.get("served")]

@@ -405,7 +405,7 @@ def test_the_quality_of_every_kind_fits_on_a_line_of_100_columns(run: tuple[Embe
     embedded, _ = run
     heads = {"hours": ["rmse", "mae"], "at_most": ["pinball", "coverage"], "door": ["log loss", "accuracy"]}
     for model in (hours, at_most, door):
-        shown = as_known(records(embedded, embedded.topics.cohorts(model.name), Cohort))
+        shown = as_known(records(embedded, embedded.topics.cohorts(model.name), Cohort), model.label)
         total = whole(model, [last for _, last in shown])
         lines = table(model, shown, total)
         assert list(lines[0]) == ["scored from", "answers", "settled", *heads[model.name], "first", "prior", "v1"]

@@ -13,6 +13,7 @@ from tests.services.crew import settle
 from tests.services.shop import decision, prediction
 
 import penstock as ps
+from penstock.cli.cohorts import whole
 from penstock.duration import DAY, HOUR, MINUTE
 from penstock.event import from_micros, to_micros
 from penstock.frames.slices import archived, slices
@@ -21,8 +22,10 @@ from penstock.log.memory import MemoryLog
 from penstock.offline import Tables
 from penstock.records import Clock, Cohort, Outcome, Statistic
 from penstock.report.reading import answered_of
+from penstock.report.records import as_known
 from penstock.services.feature_store.archive import Archive
 from penstock.services.monitoring.service import lanes
+from penstock.statistics.kinds import kind_of
 from penstock.store.memory import MemoryStore
 from penstock.topics import Topics
 
@@ -203,3 +206,15 @@ def test_archived_outcomes_are_told_by_the_label_as_it_is_declared_now(first: st
     assert slices(archived(tables, topics.outcomes("late"), model.label, model.inputs)).rows == len(kinds[then])
     answered = answered_of(tables, topics, model, from_micros(START), from_micros(END), None)
     assert answered is not None and answered.outcomes == len(kinds[then]) and answered.wrong
+
+
+@pytest.mark.parametrize(("first", "then"), [(a, b) for a in KINDS[:3] for b in KINDS[:3] if a != b])
+def test_what_people_are_shown_adds_up_cohorts_of_the_label_as_it_is_declared_now(first: str, then: str) -> None:
+    cohorts, model = told(first, then).cohorts, topics_of(LABELS[then]).project.model("late")
+    counted = {c.start: c.quality["served"].n for c in cohorts if to_micros(c.start) >= CHANGED and "served" in c.quality}
+    shown = as_known(cohorts, model.label)
+    assert sum(known.quality["served"].n for _, known in shown if "served" in known.quality) >= sum(counted.values()) > 0
+    (loss, *_) = kind_of(model.label).shown
+    together = whole(model, [known for _, known in shown])[loss]
+    each = [known.measures["served"][loss].value for _, known in shown if "served" in known.measures]
+    assert min(each) <= together.value <= max(each) and together.low <= together.value <= together.high

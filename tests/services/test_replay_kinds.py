@@ -90,7 +90,7 @@ def test_policies_of_every_kind_are_compared_by_their_own_loss(past: Path, model
 
 
 def oracle(name: str, some: list[Outcome]) -> float:
-    """What scikit-learn says of it; a probability counts as no less than a millionth."""
+    """What scikit-learn says of it, and of coverage its definition; a probability counts as no less than a millionth."""
     truth: Any = [o.truth for o in some]
     if name == "accuracy":
         return float(metrics.accuracy_score(truth, [o.answer for o in some]))
@@ -103,6 +103,7 @@ def oracle(name: str, some: list[Outcome]) -> float:
     return float(
         metrics.mean_pinball_loss(truth, said, alpha=0.9) if name == "pinball"
         else metrics.mean_absolute_error(truth, said) if name == "mae"
+        else np.mean(np.asarray(truth) <= np.asarray(said)) if name == "coverage"
         else metrics.root_mean_squared_error(truth, said)
     )  # fmt: skip
 

@@ -47,7 +47,7 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
     from ..statistics.confused import confused
     from ..statistics.kinds import kind_of
 
-    shown = as_known(held(settings, topics, model.name), known)[-cohorts:]
+    shown = as_known(held(settings, topics, model.name), model.label, known)[-cohorts:]
     total, beside = whole(model, [b for _, b in shown]), differences([b for _, b in shown])
     screen.answer(
         {

@@ -59,7 +59,7 @@ def seen(settings: Settings, topics: Topics, model: Model, segment: Segment, new
     from ..statistics.groups import added_groups
     from ..statistics.population import population
 
-    found = [last for _, last in as_known(cohorts.held(settings, topics, model.name), known)[-newest:]]
+    found = [last for _, last in as_known(cohorts.held(settings, topics, model.name), model.label, known)[-newest:]]
     levels = [cohort.groups.get(segment.name, {}) for cohort in found]
     asked = [{level: group.answers for level, group in each.items()} for each in levels]
     before: dict[str, int] = {}

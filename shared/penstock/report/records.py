@@ -9,10 +9,13 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
+from msgspec import UNSET
+
 from ..errors import PenstockError
 from ..records import Alarm, Cohort, Decision, Partial, Quality, Quarantine, Reviewed, Run, Statistic
 
 if TYPE_CHECKING:
+    from ..label import Label, Task
     from ..model import Model
 
 __all__ = [
@@ -182,7 +185,7 @@ class Records:
             until=until,
             known_at=known_at,
             statistics=sorted(windows, key=lambda s: s.start),
-            cohorts=[pair for pair in as_known(found.cohorts, known_at) if start <= pair.known.start < until],
+            cohorts=[pair for pair in as_known(found.cohorts, model.label, known_at) if start <= pair.known.start < until],
             alarms=_ours(found.alarms, model.name, now),
             runs=_ours(found.runs, model.name, now),
             decisions=_ours(found.decisions, model.name, now),
@@ -257,18 +260,26 @@ def kin(version: str) -> str:
     return _SNAPSHOT.sub("", version)
 
 
-def as_known(records: Iterable[Cohort], until: datetime | None = None) -> list[Restated]:
-    """Of each cohort, in order, what was known of it first, and what by a time (None: now)."""
+def as_known(records: Iterable[Cohort], label: Label, until: datetime | None = None) -> list[Restated]:
+    """Of each cohort, in order, what was known of it first, and what by a time (None: now). Cohorts of before the label was
+    declared of this kind are left out: their sums are of something else."""
     first: dict[datetime, Cohort] = {}
     last: dict[datetime, Cohort] = {}
     for record in records:
         if until is not None and record.known_until > until:
+            continue
+        if any(quality.n and _task(quality) != label.task for quality in record.quality.values()):
             continue
         if record.start not in first or record.known_until < first[record.start].known_until:
             first[record.start] = record
         if record.start not in last or record.known_until >= last[record.start].known_until:
             last[record.start] = record
     return [Restated(first[start], last[start]) for start in sorted(last)]
+
+
+def _task(quality: Quality) -> Task:
+    """Of what kind the labels were that were counted."""
+    return "regression" if quality.errors is not UNSET else "multiclass" if quality.confusion is not UNSET else "binary"
 
 
 def day(moment: datetime) -> str:

@@ -49,7 +49,7 @@ def told(embedded: Embedded, model: str) -> tuple[list[Outcome], list[Prediction
 
 def known(embedded: Embedded, model: str) -> list[Cohort]:
     """The newest word on each cohort."""
-    return [pair[1] for pair in as_known(records(embedded, embedded.topics.cohorts(model), Cohort))]
+    return [pair[1] for pair in as_known(records(embedded, embedded.topics.cohorts(model), Cohort), project.model(model).label)]
 
 
 def whole(embedded: Embedded, model: str) -> dict[str, Group]:
