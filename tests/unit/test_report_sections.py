@@ -205,6 +205,13 @@ def test_slices_are_shown_with_what_the_scores_made_expect_and_blame_only_what_w
     assert slices(replace(records(), unanswered="no outcomes are archived here")).tone == "unknown"
 
 
+def test_an_online_learner_that_answers_alone_is_in_charge() -> None:
+    first = next(d for d in found().decisions if d.kind == "champion")
+    taught = msgspec.structs.replace(first, kind="snapshot", version="online-7")
+    assert records(found(decisions=[taught])).champion == "online"
+    assert records(found(decisions=[taught, first])).champion == first.version
+
+
 def test_a_rollout_with_too_few_labels_to_end_in_time_is_said_to_starve() -> None:
     model = replace(MODEL, gates=(ps.no_worse(0.01, least=200),), rollout=(ps.shadow("1d"), ps.canary(0.25, "1d")))
     heard = records().heard

@@ -205,8 +205,11 @@ class Records:
 
     @property
     def champion(self) -> str:
-        """The version in charge at the end of the period (by default now); "" before the first."""
-        return self.champions[-1].version if self.champions else ""
+        """The version in charge at the end of the period (by default now), or the online learner that answers alone; "" before the
+        first."""
+        if self.champions:
+            return self.champions[-1].version
+        return next((kin(decision.version) for decision in self.decisions if decision.kind == "snapshot"), "")
 
     def inside(self, at: datetime) -> bool:
         """Whether a moment belongs to what is told; what is decided at the end of its last window does."""
