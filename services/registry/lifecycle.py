@@ -43,7 +43,7 @@ SAFETY = (Gate(margin=0.0, confidence=3.0),)
 """What a new champion is held to when the project declares no gate. Looked at once a window, hence three errors."""
 
 JUMP = 1.5
-"""A snapshot whose recent log loss is above so many times that of the one offered before is not served."""
+"""A snapshot whose recent loss is above so many times that of the one offered before is not served."""
 
 
 def decide(state: State, model: Model, record: Candidate | Statistic | Command) -> list[Change]:

@@ -65,7 +65,7 @@ def _told(value: Any, home: str) -> str | None:
     if callable(value) and not isinstance(value, partial | MethodType) and not _below(type(value), home):
         return None
     if hasattr(value, "tobytes") and hasattr(value, "dtype"):
-        if value.dtype.hasobject:  # whose bytes are addresses
+        if getattr(value.dtype, "hasobject", False):  # whose bytes are addresses
             return f"{value.dtype} {value.shape} {_spelled(value.tolist())}"
         return f"{value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()}"
     return _spelled(value)
