@@ -108,9 +108,11 @@ def _served(statistic: Statistic) -> Quality:
 
 
 def _steps(windows: Sequence[Statistic], challenger: str) -> tuple[list[Step], int]:
-    """At most STEPS steps; neighbours in time are added together where there are more windows."""
+    """At most STEPS steps; neighbours in time are added together where there are more windows. Windows of before the label was
+    declared of another kind have another loss, and are left out."""
     if not windows:
         return [], 1
+    windows = [s for s in windows if s.loss == windows[-1].loss]
     length = min(s.end - s.start for s in windows)
     windows = [s for s in windows if s.end > windows[-1].end - WINDOWS * length]  # a stray event of 1970 must not set the scale
     span = math.ceil((windows[-1].end - windows[0].start) / length)

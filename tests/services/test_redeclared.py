@@ -23,6 +23,7 @@ from penstock.offline import Tables
 from penstock.records import Clock, Cohort, Outcome, Statistic
 from penstock.report.reading import answered_of
 from penstock.report.records import as_known
+from penstock.services.dashboard.shown import _steps
 from penstock.services.feature_store.archive import Archive
 from penstock.services.monitoring.service import lanes
 from penstock.statistics.kinds import kind_of
@@ -218,3 +219,9 @@ def test_what_people_are_shown_adds_up_cohorts_of_the_label_as_it_is_declared_no
     together = whole(model, [known for _, known in shown])[loss]
     each = [known.measures["served"][loss].value for _, known in shown if "served" in known.measures]
     assert min(each) <= together.value <= max(each) and together.low <= together.value <= together.high
+
+
+def test_the_line_of_the_dashboard_is_of_one_loss() -> None:
+    windows = told("yes or no", "a number").windows
+    steps, _ = _steps(windows, "")
+    assert [step.end for step in steps] == [w.end for w in windows if to_micros(w.end) > CHANGED]
