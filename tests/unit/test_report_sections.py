@@ -150,6 +150,8 @@ def test_each_kind_of_label_has_its_own_words_for_calibration() -> None:
     number = replace(valued(0.0), model=replace(MODEL, label=replace(MODEL.label, quantile=0.9)))
     bare = [Restated(c, msgspec.structs.replace(k, quality={"served": Quality(n=5)})) for c, k in number.cohorts]
     assert "the truths at or below their answer, which should be 0.9 of all" in calibration(replace(number, cohorts=bare)).said
+    plain = replace(number, cohorts=bare, model=replace(MODEL, label=replace(MODEL.label, column=AMOUNT)))
+    assert calibration(plain).tone == "" and "the bias" in calibration(plain).said, "nothing is missing"
 
 
 @pytest.mark.parametrize(("low", "tone"), [(0.0, "good"), (0.999, "warn")])

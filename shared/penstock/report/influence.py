@@ -39,11 +39,12 @@ def influence(records: Records) -> Section:
     top = found.absolute[order[0]]
     lines = [(cut(name), found.absolute[name] / top, (row[1], row[3])) for name, row in zip(order[:SHOWN], rows, strict=False)]
     scale = next((r.data.get("explained", {}).get("scale", "") for r in reversed(records.runs) if r.version == newest), "")
+    unit = "the unit of the label" if scale == "number" else scale or "the scale of the version"
     to = ", to the class that each answer names" if records.model.label.classes else ""
     blocks: list[Block] = [
         Drawn(bars(lines, "Share of each input in what moves the answers")),
         Table(("input", "share", "mean size", "mean"), rows, fold=f"All {len(rows)} inputs in numbers"),
-        Note(f"Contributions are in {scale or 'the scale of the version'}{to}, of {found.n:,} explained answers of {newest}."),
+        Note(f"Contributions are in {unit}{to}."),
     ]
     few = ", ".join(f"{cut(name, 40)} ({row[1]})" for name, row in zip(order[:3], rows, strict=False))
-    return Section("influence", title, f"Most: {few}.", blocks)
+    return Section("influence", title, f"Most: {few}; of {found.n:,} explained answers of {newest}.", blocks)
