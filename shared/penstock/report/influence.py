@@ -24,8 +24,9 @@ def influence(records: Records) -> Section:
     found = total.get(newest, Contributed())
     whole = sum(found.absolute.values())
     if not found.n or whole <= 0:
-        what = "No answer of this period was explained, so it is not known which inputs move them."
-        return Section("influence", title, what, [Missing("Explain one in a hundred:", "@ps.model(explain=0.01)")], "unknown")
+        why = Missing("Explain one in a hundred:", "@ps.model(explain=0.01)")
+        what = f"No answer of this period was explained, so it is not known which inputs move them; to know it: {why.fix}."
+        return Section("influence", title, what, [why], "unknown")
     order = sorted(found.absolute, key=lambda name: (-found.absolute[name], name))
     rows = [
         (
