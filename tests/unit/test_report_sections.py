@@ -32,6 +32,7 @@ from penstock.report.calibration import calibration
 from penstock.report.drifting import drift
 from penstock.report.expected import expected
 from penstock.report.groups import groups
+from penstock.report.influence import influence
 from penstock.report.judged import judged
 from penstock.report.quality import over_time
 from penstock.report.records import Records, Restated, Slice, Slices
@@ -76,10 +77,24 @@ def tables(section: object) -> list[Table]:
 def test_a_wide_gap_between_groups_is_what_the_section_says_first() -> None:
     section = groups(grouped(200))
     assert section.tone == "warn"
-    assert f"selection rate of {LOW} is 0.200" in section.said or f"selection rate of {HIGH} is 0.500" in section.said
+    name = SEGMENT.name
+    assert f"selection rate of {name} {LOW} is 0.200" in section.said or f"selection rate of {name} {HIGH} is 0.5" in section.said
     quality, gaps = tables(section)
     assert [words_of(row[0]) for row in quality.rows] == [LOW, HIGH]
     assert [words_of(row[-1]) for row in gaps.rows].count("wide") == 2
+
+
+def test_of_wide_gaps_one_that_is_watched_is_said_first() -> None:
+    known = grouped(300)
+    (pair,) = known.cohorts
+    other = Segment(next(column for column in MODEL.scores.columns.values() if column is not AMOUNT), edges=(20.0,))
+    levels = {level: msgspec.structs.replace(group, selected=900 if level == LOW else 0)
+              for level, group in pair.known.groups[SEGMENT.name].items()}  # fmt: skip
+    cohort = msgspec.structs.replace(pair.known, groups=pair.known.groups | {other.name: levels})
+    watching = replace(GROUPED, segments=(SEGMENT, other), monitors=(*MODEL.monitors, ps.fairness(AMOUNT).of(MODEL.label, "")))
+    both = replace(known, cohorts=[Restated(cohort, cohort)])
+    assert f"of {SEGMENT.name} " in groups(replace(both, model=watching)).said
+    assert f"of {other.name} " in groups(replace(both, model=replace(watching, monitors=MODEL.monitors))).said
 
 
 def test_groups_that_are_treated_alike_are_good_news() -> None:
@@ -150,6 +165,8 @@ def test_each_kind_of_label_has_its_own_words_for_calibration() -> None:
     number = replace(valued(0.0), model=replace(MODEL, label=replace(MODEL.label, quantile=0.9)))
     bare = [Restated(c, msgspec.structs.replace(k, quality={"served": Quality(n=5)})) for c, k in number.cohorts]
     assert "the truths at or below their answer, which should be 0.9 of all" in calibration(replace(number, cohorts=bare)).said
+    plain = replace(number, cohorts=bare, model=replace(MODEL, label=replace(MODEL.label, column=AMOUNT)))
+    assert calibration(plain).tone == "" and "the bias" in calibration(plain).said, "nothing is missing"
 
 
 @pytest.mark.parametrize(("low", "tone"), [(0.0, "good"), (0.999, "warn")])
@@ -166,7 +183,8 @@ def test_estimates_are_held_against_what_came_true(low: float, tone: str) -> Non
 def test_without_estimates_or_novelty_the_sections_say_why() -> None:
     bare = [msgspec.structs.replace(c, estimated={}) for c in RAN.restated]
     assert "30 answers" in expected(Records.of("shop", MODEL, found(cohorts=bare))).said
-    assert "ps.novelty()" in str(unseen(records()).blocks)
+    assert unseen(records()).said.endswith("to know it: monitors=[ps.novelty()].")
+    assert influence(records()).said.endswith("to know it: @ps.model(explain=0.01).")
 
 
 def test_novel_inputs_are_counted_over_windows_and_the_oddest_named() -> None:

@@ -24,6 +24,9 @@ def calibration(records: Records) -> Section:
     title, total = "Calibration", records.quality().get(SERVED, Quality())
     if total.n <= 0 or len(total.bins_true) != BINS or min(*total.bins_true, *total.bins_false) < 0:
         quantile = records.model.label.quantile
+        if total.n > 0 and records.model.label.task == "regression" and quantile is None:
+            how = "Answers are numbers, which are no probabilities: how far they are off on average is the bias, above."
+            return Section("calibration", title, how)
         what = "no outcome that counts" if total.n <= 0 else "answers that are no probability of one thing"
         if total.n > 0 and quantile is not None:
             what = f"no count of the truths at or below their answer, which should be {quantile:.4g} of all"

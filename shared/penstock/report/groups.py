@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ..fairness import told
+from ..fairness import Fairness, told
 from ..pages.words import percent, ranged
+from ..segment import Segment
 from ..statistics.fairness import Gap, gaps_of
 from ..statistics.groups import Groups, added_groups, measures_of
 from ..statistics.kinds import kind_of
@@ -25,7 +26,8 @@ def groups(records: Records) -> Section:
     kind = kind_of(model.label)
     known: Groups = added_groups(*(pair.known.groups for pair in records.cohorts))
     blocks: list[Block] = []
-    wide: list[Gap] = []
+    wide: list[tuple[Segment, Gap]] = []
+    watched = {monitor.segment.column for monitor in model.monitors if isinstance(monitor, Fairness)}
     judged = 0
     for segment in model.segments:
         levels = known.get(segment.name, {})
@@ -42,13 +44,16 @@ def groups(records: Records) -> Section:
         names = (name.replace("_", " ") for name in shown)
         blocks.append(Table((segment.name, "answers", "share", "with a label", *names), rows))
         gaps = gaps_of(model, segment, levels)
-        wide += gaps.wide
+        wide += ((segment, gap) for gap in gaps.wide)
         judged += sum(gap.p is not None for gap in gaps.all)
         heads = ("gap in", "group", "of", "value", gaps.against or "all others", "gap", "ratio", "")
         blocks.append(Table(heads, [_row(gap, gap in gaps.wide) for gap in gaps.all], numbers=2))
     if wide:
-        worst = max(wide, key=lambda gap: gap.size)
-        said = f"{len(wide)} of {judged} gaps {'is' if len(wide) == 1 else 'are'} wide, the widest: {told(worst.evidence)}"
+        of = [(segment, gap) for segment, gap in wide if segment.column in watched]
+        segment, worst = max(of or wide, key=lambda each: each[1].size)
+        which = "the widest that is watched" if of else "the widest"
+        evidence = worst.evidence | {"group": f"{segment.name} {worst.group}"}
+        said = f"{len(wide)} of {judged} gaps {'is' if len(wide) == 1 else 'are'} wide, {which}: {told(evidence)}"
         return Section("groups", title, f"{said}.", blocks, "warn")
     if not judged:
         return Section("groups", title, "There are too few answers and labels to judge any gap.", blocks, "unknown")

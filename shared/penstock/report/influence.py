@@ -24,8 +24,9 @@ def influence(records: Records) -> Section:
     found = total.get(newest, Contributed())
     whole = sum(found.absolute.values())
     if not found.n or whole <= 0:
-        what = "No answer of this period was explained, so it is not known which inputs move them."
-        return Section("influence", title, what, [Missing("Explain one in a hundred:", "@ps.model(explain=0.01)")], "unknown")
+        why = Missing("Explain one in a hundred:", "@ps.model(explain=0.01)")
+        what = f"No answer of this period was explained, so it is not known which inputs move them; to know it: {why.fix}."
+        return Section("influence", title, what, [why], "unknown")
     order = sorted(found.absolute, key=lambda name: (-found.absolute[name], name))
     rows = [
         (
@@ -39,11 +40,12 @@ def influence(records: Records) -> Section:
     top = found.absolute[order[0]]
     lines = [(cut(name), found.absolute[name] / top, (row[1], row[3])) for name, row in zip(order[:SHOWN], rows, strict=False)]
     scale = next((r.data.get("explained", {}).get("scale", "") for r in reversed(records.runs) if r.version == newest), "")
+    unit = "the unit of the label" if scale == "number" else scale or "the scale of the version"
     to = ", to the class that each answer names" if records.model.label.classes else ""
     blocks: list[Block] = [
         Drawn(bars(lines, "Share of each input in what moves the answers")),
         Table(("input", "share", "mean size", "mean"), rows, fold=f"All {len(rows)} inputs in numbers"),
-        Note(f"Contributions are in {scale or 'the scale of the version'}{to}, of {found.n:,} explained answers of {newest}."),
+        Note(f"Contributions are in {unit}{to}."),
     ]
     few = ", ".join(f"{cut(name, 40)} ({row[1]})" for name, row in zip(order[:3], rows, strict=False))
-    return Section("influence", title, f"Most: {few}.", blocks)
+    return Section("influence", title, f"Most: {few}; of {found.n:,} explained answers of {newest}.", blocks)

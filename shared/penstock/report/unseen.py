@@ -24,10 +24,10 @@ def unseen(records: Records) -> Section:
         found = added_unseen(found, statistic.novelty)
     if not found:
         if any(isinstance(monitor, Novelty) for monitor in records.model.monitors):
-            why = Missing("No answer of this period was given by a version that has a profile.", "fit one anew")
+            why = Missing("No answer of this period was given by a version that has a profile.", "fit a version anew")
         else:
             why = Missing("Novelty is not watched.", "monitors=[ps.novelty()]")
-        return Section(name, title, "It is not known how new the inputs were.", [why], "unknown")
+        return Section(name, title, f"It is not known how new the inputs were; to know it: {why.fix}.", [why], "unknown")
     rows = [
         (
             version,

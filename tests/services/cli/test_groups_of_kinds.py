@@ -198,4 +198,4 @@ def test_the_report_has_the_groups(embedded: Embedded, model: str) -> None:
         records(embedded, topics.statistics(model), Statistic), records(embedded, topics.cohorts(model), Cohort)
     )  # fmt: skip
     section = groups(Records.of(project.name, project.model(model), Found(statistics=windows, cohorts=cohorts)))
-    assert section.tone == "warn" and " of d2 " in section.said
+    assert section.tone == "warn" and f" of {DEPOT} d2 " in section.said
