@@ -130,7 +130,7 @@ class Model:
     def under(self, policy: Policy) -> Model:
         """The same model under another policy. DefinitionError where a monitor watches what is no input of it."""
         monitors = self.monitors if policy.monitors is None else tuple(policy.monitors)
-        _watch(f"model {self.name}", monitors, self.inputs, self.label)
+        _watch(f"model {self.name}", monitors, self.inputs, self.label, self.scores)
         return replace(
             self,
             monitors=tuple(m.of(self.label, self.name) if isinstance(m, Fairness) else m for m in monitors),
@@ -249,7 +249,7 @@ def model(
                     mistake(
                         f"{said}: no column of {event!r} names the entity of {view.name}", "add one to its `by`, or leave it out"
                     )
-            _watch(said, monitors, [name for item in items for name in columns_of(item)], label)
+            _watch(said, monitors, [name for item in items for name in columns_of(item)], label, event)
             if event.id is None:
                 mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")
             for monitor in monitors:
@@ -266,12 +266,15 @@ def model(
             if label.quantile is None and any(isinstance(gate, Coverage) for gate in gates):
                 mistake(f"{said}: covers() is of answers that are a quantile", "declare it: ps.label(..., quantile=0.9)")
             rows = fit_canaries(build.__name__, label, canaries)
-            for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
-                mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
             names = [name for item in items for name in columns_of(item)]
-            for role, made in (("before", before), ("after", after)):
-                if made is not None:
-                    around(said, role, made, names, len(label.classes))
+            if not any(_misspelt(name, event) for name in names):  # else what is missing follows from that, and it is told
+                for name in unknown(canaries, names):
+                    if not _misspelt(name, event):
+                        fix = "add it to features, or leave it out"
+                        mistake(f"{said}: a canary names {name}, which is no input of the model", fix)
+                for role, made in (("before", before), ("after", after)):
+                    if made is not None:
+                        around(said, role, made, names, len(label.classes))
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
@@ -284,10 +287,19 @@ def model(
     return declare
 
 
-def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label) -> None:
+def _misspelt(name: str, event: Event) -> bool:
+    """Whether this stands in for a column that the event has not: a mistake that is told where it was made."""
+    owner, _, column = name.partition(".")
+    return owner == event.type.__name__ and column not in event.columns
+
+
+def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label, event: Event) -> None:
     """Whether what monitors of drift watch is there to be watched."""
     watched = {name for monitor in monitors if isinstance(monitor, Drift) for name in monitor.inputs}
+    guessed = any(_misspelt(name, event) for name in inputs)
     for name in sorted(watched - {*ANSWERS, *inputs}):
+        if guessed or _misspelt(name, event):
+            continue
         mistake(f"{said}: drift watches {name}, which is no input of the model", nearest(name, [*inputs, *ANSWERS]))
     if LABEL in watched and label.task != "binary":
         what = "a number" if label.task == "regression" else "one of several classes"
