@@ -201,7 +201,7 @@ def test_what_follows_from_a_column_that_is_not_there_is_not_told_beside_it(file
     load(file.name)
     good = good.replace("(Card)", "(Payment.amount)")
     assert good in text
-    (line, _) = told(file, text.replace(good, wrong, 1))
+    (line,) = told(file, text.replace(good, wrong, 1))
     assert "Payment has no column amont; did you mean amount?" in line
 
 
