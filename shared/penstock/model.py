@@ -269,9 +269,8 @@ def model(
             names = [name for item in items for name in columns_of(item)]
             if not any(_misspelt(name, event) for name in names):  # else what is missing follows from that, and it is told
                 for name in unknown(canaries, names):
-                    if not _misspelt(name, event):
-                        fix = "add it to features, or leave it out"
-                        mistake(f"{said}: a canary names {name}, which is no input of the model", fix)
+                    fix = nearest(name, names) if _misspelt(name, event) else "add it to features, or leave it out"
+                    mistake(f"{said}: a canary names {name}, which is no input of the model", fix)
                 for role, made in (("before", before), ("after", after)):
                     if made is not None:
                         around(said, role, made, names, len(label.classes))
@@ -296,10 +295,9 @@ def _misspelt(name: str, event: Event) -> bool:
 def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label, event: Event) -> None:
     """Whether what monitors of drift watch is there to be watched."""
     watched = {name for monitor in monitors if isinstance(monitor, Drift) for name in monitor.inputs}
-    guessed = any(_misspelt(name, event) for name in inputs)
     for name in sorted(watched - {*ANSWERS, *inputs}):
-        if guessed or _misspelt(name, event):
-            continue
+        if any(_misspelt(known, event) for known in inputs):
+            break  # it follows from that
         mistake(f"{said}: drift watches {name}, which is no input of the model", nearest(name, [*inputs, *ANSWERS]))
     if LABEL in watched and label.task != "binary":
         what = "a number" if label.task == "regression" else "one of several classes"
