@@ -131,7 +131,7 @@ class Model:
         """The same model under another policy. DefinitionError where a monitor watches what is no input of it, or a gate is of
         answers that it does not give."""
         monitors = self.monitors if policy.monitors is None else tuple(policy.monitors)
-        _watch(f"model {self.name}", monitors, self.inputs, self.label)
+        _watch(f"model {self.name}", monitors, self.inputs, self.label, self.scores)
         _gate(f"model {self.name}", policy.gates or (), self.label)
         return replace(
             self,
@@ -251,7 +251,7 @@ def model(
                     mistake(
                         f"{said}: no column of {event!r} names the entity of {view.name}", "add one to its `by`, or leave it out"
                     )
-            _watch(said, monitors, [name for item in items for name in columns_of(item)], label)
+            _watch(said, monitors, [name for item in items for name in columns_of(item)], label, event)
             if event.id is None:
                 mistake(f"{said}: {event!r} is scored and needs an id that labels answer", "mark a column ps.Id[str]")
             for monitor in monitors:
@@ -267,12 +267,14 @@ def model(
                 fit(build.__name__, label, review)
             _gate(said, gates, label)
             rows = fit_canaries(build.__name__, label, canaries)
-            for name in unknown(canaries, [name for item in items for name in columns_of(item)]):
-                mistake(f"{said}: a canary names {name}, which is no input of the model", "add it to features, or leave it out")
             names = [name for item in items for name in columns_of(item)]
-            for role, made in (("before", before), ("after", after)):
-                if made is not None:
-                    around(said, role, made, names, len(label.classes))
+            if not any(_misspelt(name, event) for name in names):  # else what is missing follows from that, and it is told
+                for name in unknown(canaries, names):
+                    fix = nearest(name, names) if _misspelt(name, event) else "add it to features, or leave it out"
+                    mistake(f"{said}: a canary names {name}, which is no input of the model", fix)
+                for role, made in (("before", before), ("after", after)):
+                    if made is not None:
+                        around(said, role, made, names, len(label.classes))
             shares = [stage.share for stage in rollout]
             if shares != sorted(shares):
                 mistake(f"{said}: rollout shares fall: {shares}", "order the stages so that each answers at least as many")
@@ -285,10 +287,18 @@ def model(
     return declare
 
 
-def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label) -> None:
+def _misspelt(name: str, event: Event) -> bool:
+    """Whether this stands in for a column that the event has not: a mistake that is told where it was made."""
+    owner, _, column = name.partition(".")
+    return owner == event.type.__name__ and column not in event.columns
+
+
+def _watch(said: str, monitors: Sequence[Monitor], inputs: Sequence[str], label: Label, event: Event) -> None:
     """Whether what monitors of drift watch is there to be watched."""
     watched = {name for monitor in monitors if isinstance(monitor, Drift) for name in monitor.inputs}
     for name in sorted(watched - {*ANSWERS, *inputs}):
+        if any(_misspelt(known, event) for known in inputs):
+            break  # it follows from that
         mistake(f"{said}: drift watches {name}, which is no input of the model", nearest(name, [*inputs, *ANSWERS]))
     if LABEL in watched and label.task != "binary":
         what = "a number" if label.task == "regression" else "one of several classes"

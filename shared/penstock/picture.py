@@ -183,6 +183,10 @@ class Picture:
             self._say(run.at, "fit", run.model, text, run.version)
         else:
             self.snapshots += 1
+            why = str(run.data.get("refused", ""))
+            # nothing was there to learn (0 rows) is how it begins; any other reason stays, and is said once
+            if not run.version and why and run.data.get("rows") != 0 and self._new(f"refused {run.model} {why}"):
+                self._say(run.at, "fit", run.model, f"the online learner offered nothing: {why}")
 
     def _decision(self, key: str, decision: Decision | None) -> None:
         model, _, alias = key.partition("/")

@@ -184,6 +184,19 @@ def test_all_mistakes_of_a_file_are_told_at_once_in_the_order_of_lines(file: Pat
     assert [int(line.split(":")[0].rpartition(" ")[2]) for line in lines] == sorted([where[0], *where])  # two in the first
 
 
+def test_what_follows_from_an_input_that_is_not_there_is_not_told_beside_it(file: Path) -> None:
+    shaped = '@ps.function(takes={"amount": "FP64[*]"}, gives={"X": "FP32[*, 1]"})\ndef shaped(amount): ...\n\n@ps.model'
+    more = "    canaries=[ps.known({Payment.amount: 3.0}, above=0.5)],\n    before=shaped,\n    retrain="
+    text = GOOD.replace("@ps.model", shaped).replace("    retrain=", more).replace("ps.drift(Card)", "ps.drift(Payment.amount)")
+    file.write_text(text)
+    load(file.name)
+    (line,) = told(file, text.replace("[Payment.amount, Card]", "[Payment.amont, Card]"))
+    assert "Payment has no column amont; did you mean amount?" in line
+    for name in ("drift(Payment.amount)", "known({Payment.amount:"):
+        lines = told(file, text.replace(name, name.replace("amount", "amont")))
+        assert all("; did you mean" in line and line.endswith("amount?") for line in lines), lines
+
+
 def test_a_mistake_in_a_module_beside_the_project_is_told_with_its_own_file_and_may_be_corrected(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -101,6 +101,19 @@ def test_a_fit_that_offered_nothing_says_why() -> None:
     )
 
 
+def test_an_online_learner_that_is_refused_says_why_once() -> None:
+    def increment(day: int, **data: Any) -> Send:
+        run = Run(
+            id=f"i{day}", model="late", kind="incremental", cause=f"increment:late/{day}", at=START + day * DAY,
+            parameters={}, seed=0, data=data, code="", environment={}, metrics={}, seconds=0.0,
+        )  # fmt: skip
+        return Send(TOPICS.runs, b"r", msgspec.json.encode(run))
+
+    first = increment(0, rows=0, refused="no outcome is known yet")
+    picture = asyncio.run(watched(first, *(increment(day, refused="it is a classifier") for day in (1, 2, 3))))
+    assert [(h.kind, h.text) for h in picture.happenings] == [("fit", "the online learner offered nothing: it is a classifier")]
+
+
 def test_a_record_that_cannot_be_read_is_counted_and_the_rest_goes_on() -> None:
     picture = asyncio.run(watched(Send(TOPICS.alarms, b"late", b"{"), alarm(1, "raised")))
     assert (picture.unreadable, picture.alarms) == (1, 1)

@@ -205,8 +205,8 @@ class Records:
 
     @property
     def champion(self) -> str:
-        """The version in charge at the end of the period (by default now), or the online learner that answers alone; "" before the
-        first."""
+        """The version in charge at the end of the period (by default now), or the online learner that answers alone; "" before
+        the first."""
         if self.champions:
             return self.champions[-1].version
         return next((kin(decision.version) for decision in self.decisions if decision.kind == "snapshot"), "")
