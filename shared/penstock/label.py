@@ -90,6 +90,11 @@ class Label:
         return self.task if not which else f"{self.task} {which!r}"
 
     @property
+    def kept(self) -> str:
+        """The column of archived outcomes that holds labels of this kind; null of those of before it was declared so."""
+        return "label" if self.task == "binary" else "truth"
+
+    @property
     def event(self) -> Event:
         return self.column.event
 

@@ -33,7 +33,6 @@ import numpy.typing as npt
 from ..comparison.columns import Values, values_of
 from ..errors import PenstockError
 from ..mistake import nearest
-from ..offline.columns import truth_of
 from ..segment import MISSING
 from ..statistics.loss import CLIP, log_losses
 from .condition import Condition
@@ -207,7 +206,7 @@ def archived(
         inside = inside & (pc.field("time") < end)
     there = table.schema.names
     levels = [name for name in segments if name not in inputs] if "segments" in there else []
-    truth = truth_of(label)
+    truth = label.kept
     named = ["id", truth, "score", "version", *(name for name in ("answer", *inputs) if name in there)]
     named += ["segments"] if levels else []
     frame: pd.DataFrame = table.arrow([*named, "partition", "offset"], inside).to_pandas()

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-__all__ = ["Columns", "Decoded", "WholeColumns", "columns_of", "truth_of", "whole_of"]
+__all__ = ["Columns", "Decoded", "WholeColumns", "columns_of", "whole_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,16 +259,11 @@ INFERENCE: Final[dict[str, Any]] = {
 SEGMENTS: Final[dict[str, Any]] = {"segments": JSON}
 
 
-def truth_of(label: Label) -> str:
-    """The column of outcomes that holds labels of this kind; it is null of outcomes of before a label was declared so."""
-    return "label" if label.task == "binary" else "truth"
-
-
 def _outcome(label: Label) -> dict[str, Any]:
     if label.task == "binary":
         return OUTCOME
     kind = NUMBER if label.task == "regression" else TEXT
-    valued = {"label": (truth_of(label), kind), "corrects": ("corrected", kind)}
+    valued = {"label": (label.kept, kind), "corrects": ("corrected", kind)}
     return dict(valued.get(name, (name, of)) for name, of in OUTCOME.items())
 
 

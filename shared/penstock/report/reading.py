@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from ..event import to_micros
-from ..offline.columns import truth_of
 from ..quarantine import automatic, known
 from ..records import Alarm, Cohort, Decision, Partial, Quarantine, Reviewed, Run, Statistic
 from .examples import MOST
@@ -83,7 +82,7 @@ def answered_of(
     known = inside if known_at is None else inside & (pc.field("labelled") <= known_at)
     table = tables.table(topics.outcomes(model.name))
     names = table.schema.names
-    if (truth := truth_of(model.label)) not in names:  # all are of before the label was declared so
+    if (truth := model.label.kept) not in names:  # all are of before the label was declared so
         return None
     own = ["offset", "id", "key", "time", "labelled", truth, "score", "version", *(["answer"] if "answer" in names else [])]
     inputs = [name for name in model.inputs if name in names]
