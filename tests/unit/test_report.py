@@ -245,6 +245,14 @@ def test_an_alarm_that_stands_is_in_the_verdict_and_one_that_is_over_is_not() ->
     assert "No alarm stands." in report_of(records(found(alarms=[]))).said
 
 
+def test_what_has_no_picture_is_named_with_the_reason() -> None:
+    moved = [msgspec.structs.replace(w, drift=w.drift | dict.fromkeys(("score", "Order.weight"), w.drift["Order.amount"]))
+             for w in RAN.windows if "Order.amount" in w.drift]  # fmt: skip
+    text = report_of(records(found(statistics=moved))).to_html()
+    assert "Of score there is no picture: it is compared with the first answers of its version." in text
+    assert "Of Order.weight there is no picture: the counts of its window are gone." in text and "inputs that moved" not in text
+
+
 def test_what_moves_the_answers_are_the_sums_over_all_windows() -> None:
     explained = Contributed(n=2, absolute={"Order.amount": 3.0, "Order.weight": 1.0}, signed={"Order.amount": -3.0})
     windows = [msgspec.structs.replace(w, contributions={"v2": explained}) for w in RAN.windows]

@@ -10,18 +10,18 @@ import typer
 from ..errors import PenstockError
 from . import broker, screen
 from .explaining import moment_said, number_said
-from .options import model_of, project_settings, topics_of
+from .options import chosen, model_of, project_settings, topics_of
 
 if TYPE_CHECKING:
     from ..artefact import Artefacts
     from ..contributions.version import Explanation
-    from ..log import Log
+    from ..log import Readable
     from ..records import Candidate, Prediction
     from ..scoring.around import Plan
     from ..settings import Settings
     from ..topics import Topics
 
-__all__ = ["answer_to", "explain"]
+__all__ = ["answer_known", "answer_to", "explain"]
 
 SHOWN: Final = 20
 """Inputs on the screen; --json has all."""
@@ -52,12 +52,11 @@ def explain(
     topics = topics_of(settings)
     names = [model_of(topics, model).name] if model is not None else [each.name for each in topics.project.models]
 
-    async def work(log: Log) -> list[tuple[Prediction, dict[str, Candidate]]]:
-        found = [await answer_to(log, topics, name, prediction) or _archived(settings, topics, name, prediction)
-                 for name in names]  # fmt: skip
+    async def work(log: Readable) -> list[tuple[Prediction, dict[str, Candidate]]]:
+        found = [await answer_known(log, settings, topics, name, prediction) for name in names]
         return [(each, await _versions(log, topics, each)) for each in found if each is not None]
 
-    answers = broker.use(settings, work, f"looking for {prediction}")
+    answers = broker.read(settings, topics, work, f"looking for {prediction}")
     if not answers:
         raise PenstockError(
             f"no answer to {prediction!r} on the predictions topics of {', '.join(names) or 'no model'}, nor in tables",
@@ -73,7 +72,13 @@ def explain(
     screen.answer({"answers": value}, *(_page(*each) for each in shown))
 
 
-async def answer_to(log: Log, topics: Topics, model: str, id_: str) -> Prediction | None:
+async def answer_known(log: Readable, settings: Settings, topics: Topics, model: str, id_: str) -> Prediction | None:
+    """The answer as its topic has it, else as the offline tables do: these keep its columns, not its record."""
+    kept = chosen.tables and topics.predictions(model) not in await log.describe()
+    return (None if kept else await answer_to(log, topics, model, id_)) or _archived(settings, topics, model, id_)
+
+
+async def answer_to(log: Readable, topics: Topics, model: str, id_: str) -> Prediction | None:
     """The first record of the answer: a repeat of it does not count."""
     import msgspec
 
@@ -112,7 +117,7 @@ def _archived(settings: Settings, topics: Topics, model: str, id_: str) -> Predi
     return msgspec.convert(given | {"inputs": msgspec.Raw(msgspec.json.encode(inputs))}, Prediction)
 
 
-async def _versions(log: Log, topics: Topics, answer: Prediction) -> dict[str, Candidate]:
+async def _versions(log: Readable, topics: Topics, answer: Prediction) -> dict[str, Candidate]:
     """The versions that counted in an answer, as they were registered."""
     import msgspec
 

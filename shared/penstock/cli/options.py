@@ -133,7 +133,9 @@ def project_settings() -> Settings:
     if "project" in settings.model_fields_set:
         return settings
     if not kept.exists() or state.supervisor_of(settings.data) is None:
-        screen.note(f"project {settings.project}, an example, as none is named; yours:  export PENSTOCK_PROJECT=FILE.py")
+        last = kept.read_text() if kept.exists() else ""
+        which = f"last up here:  export PENSTOCK_PROJECT={last}" if last else "yours:  export PENSTOCK_PROJECT=FILE.py"
+        screen.note(f"project {settings.project}, an example, as none is named; {which}")
         return settings
     running = kept.read_text()
     screen.note(f"project {running}, which is up in {settings.data}")

@@ -88,21 +88,21 @@ def listed(
         screen.note("nothing waits for reviewers")
 
 
-@command(app)
+@command(app, kept=True)
 def show(prediction: Prediction, model: ModelName = "") -> None:
     """Show an answer that waits, or what came of it."""
     import msgspec
 
     from ..reviewing.word import spelled
-    from .explain import answer_to
+    from .explain import answer_known
 
     settings, topics, name = _asked(model)
     panel = _panel(settings, topics)
 
-    async def work(log: Log) -> Any:
-        return await answer_to(log, topics, name, prediction)
+    async def work(log: Readable) -> Any:
+        return await answer_known(log, settings, topics, name, prediction)
 
-    answer = broker.use(settings, work, f"looking for {prediction}")
+    answer = broker.read(settings, topics, work, f"looking for {prediction}")
     queued, ended = panel.find(name, prediction), panel.heard(name, prediction)
     ended = [end for end in ended if queued is None or end.state != "contradicted"]  # whoever is asked next judges for himself
     if answer is None and queued is None and not ended:

@@ -39,6 +39,7 @@ def slices(
     from ..frames.slices import archived
     from ..frames.slices import slices as found_in
     from ..offline import Tables
+    from ..pages.words import loss_said
 
     settings = project_settings()
     topics = topics_of(settings)
@@ -46,8 +47,9 @@ def slices(
     span, segments = (moment(start, "--from"), moment(end, "--until")), [segment.name for segment in of.segments]
     frame = archived(Tables(settings.offline), topics.outcomes(model), of.label, of.inputs, *span, segments)
     found = found_in(frame, surprising=surprising, material=material, quantile=of.label.quantile)
+    counted = found.loss_is == "zero_one_loss"  # its mean is a share
     table = [
-        ("where", "rows", "share", "loss", "rest", "excess", "expected"),
+        ("where", "rows", "share", "wrong answers" if counted else "loss", "rest", "excess", "expected"),
         *(
             (
                 each.where,
@@ -62,5 +64,5 @@ def slices(
         ),
     ]
     screen.answer(found, f"  {found.why}", screen.rows(table) if found.slices else [])
-    loss = "" if found.loss is None else f", mean {found.loss_is.replace('_', ' ')} {found.loss:.4f}"
+    loss = "" if found.loss is None else f", {'' if counted else 'mean '}{loss_said(found.loss_is)} {found.loss:.4f}"
     screen.note(f"  {screen.count(found.rows, 'labelled answer')} of {model}{loss}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ..records import Measure
 
-__all__ = ["cut", "escape", "percent", "ranged", "short", "visible"]
+__all__ = ["cut", "escape", "loss_said", "percent", "ranged", "short", "visible"]
 
 
 def escape(text: str) -> str:
@@ -64,6 +64,15 @@ def ranged(measure: Measure | None, form: str) -> str:
     ('+0.50 (+0.25 to +0.75)', '–')
     """
     return "–" if measure is None else f"{measure.value:{form}} ({measure.low:{form}} to {measure.high:{form}})"
+
+
+def loss_said(name: str) -> str:
+    """A loss by its name in records.
+
+    >>> loss_said("zero_one_loss"), loss_said("log_loss")
+    ('wrong answers', 'log loss')
+    """
+    return "wrong answers" if name == "zero_one_loss" else name.replace("_", " ")
 
 
 def visible(text: str) -> str:

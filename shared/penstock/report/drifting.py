@@ -15,7 +15,7 @@ from ..evidence import excess
 from ..pages.document import facts
 from ..pages.drawing import LISTED, distributions, key, pairs, strip
 from ..pages.words import cut, short
-from ..policy import Drift
+from ..policy import ANSWERS, Drift
 from ..records import Shift, Statistic
 from ..statistics.quality import added
 from .records import Records, day
@@ -62,8 +62,8 @@ def drift(records: Records) -> Section:
     cards, why = _cards(records, found)
     if cards:
         blocks.append(Cards(cards))
-        rest = len(found) - len(cards)
-        more = f" Of {rest} inputs that moved less there is no picture." if rest else ""
+        rest = len(found) - PICTURES
+        more = f" Of the {rest} that moved least there is no picture." if rest > 0 else ""
         blocks.append(
             Note(
                 f"Bars are the reference, the line is what was asked, each in the window in which it moved most.{more}",
@@ -109,14 +109,16 @@ def _cards(records: Records, found: Sequence[Moved]) -> tuple[list[tuple[str, st
     """Both distributions of each input, from the counts of the window in which it moved most; and why some are missing."""
     edges = {d.version: d.candidate.edges for d in records.decisions if d.candidate is not None and d.candidate.edges}
     every = min((m.every for m in records.model.monitors if isinstance(m, Drift)), default=0)
-    cards, bare = [], set[str]()
+    cards, bare = [], dict[str, list[str]]()
     for moved in found[:PICTURES]:
         statistic, shift = moved.worst
         version, name = statistic.reference, moved.input
         start = min(statistic.start, statistic.end - timedelta(microseconds=every))
         now, then = counts(records, name, version, start, statistic.end)
         if now is None or then is None:
-            bare.add("the counts of some windows are gone")
+            own = name in ANSWERS  # their reference is in no partial: see services/monitoring/monitors/debut.py
+            why = "it is compared with the first answers of its version" if own else "the counts of its window are gone"
+            bare.setdefault(why, []).append(cut(name))
             continue
         picture = _picture(name, edges.get(version, {}).get(name), then, now)
         gone = [float(each[-1] / each.sum()) for each in (then, now)]
@@ -128,7 +130,7 @@ def _cards(records: Records, found: Sequence[Moved]) -> tuple[list[tuple[str, st
         ]
         said += [("missing", f"{gone[0]:.1%} → {gone[1]:.1%}")] if max(gone) >= 0.0005 else []
         cards.append((cut(name), picture + key([("then", version), ("now", "asked")]) + facts(said)))
-    return cards, f"Not every input has a picture: {', '.join(sorted(bare))}." if bare else ""
+    return cards, " ".join(f"Of {', '.join(names)} there is no picture: {why}." for why, names in bare.items())
 
 
 def counts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..pages.words import escape
+from ..pages.words import escape, loss_said
 from .quality import figure
 from .records import Records, Slice
 from .section import Cell, Missing, Note, Section, Table
@@ -29,7 +29,7 @@ def slices(records: Records) -> Section:
         return Section(name, title, said, [Missing("Look where answers were worst:", fix)], "unknown")
     if not found.found:
         return Section(name, title, f"{_begun(found.why)}.", [Note(HOW)], "good" if found.tried else "unknown")
-    loss = found.loss_is.replace("_", " ")
+    loss = loss_said(found.loss_is)
     rows = [
         (
             Cell(_where(each), html=f'<ul class="lines">{"".join(f"<li>{escape(one)}</li>" for one in each.conditions)}</ul>'),

@@ -129,8 +129,11 @@ def test_the_picture_has_every_topic_and_every_service(cli: Cli) -> None:
     assert cli("topology", "--mermaid").stdout.strip() == drawn
 
 
-def test_a_command_says_that_it_works_on_an_example_when_no_project_is_named(cli: Cli) -> None:
+def test_a_command_says_that_it_works_on_an_example_when_no_project_is_named(cli: Cli, here: Path) -> None:
     assert (
         "project penstock.examples.flights, an example, as none is named; yours:  export PENSTOCK_PROJECT" in cli("check").stderr
     )
     assert cli("check", "penstock.examples.electricity").stderr == ""
+    (here / ".penstock").mkdir()
+    (here / ".penstock" / "project").write_text("fraud.py")
+    assert "as none is named; last up here:  export PENSTOCK_PROJECT=fraud.py" in cli("check").stderr

@@ -134,6 +134,7 @@ def test_slices_of_the_archive_go_by_the_error_of_the_kind(
         "pinball_loss": lambda o: max(0.9 * (o.truth - o.score), 0.1 * (o.score - o.truth)),
         "zero_one_loss": lambda o: float(o.truth != o.answer),
     }
+    assert "zero one" not in cli("slices", model, "--project", staged).stderr
     assert said["loss"] == pytest.approx(np.mean([losses[loss](o) for o in outcomes]), rel=0.2), "the mean of one half"
 
 

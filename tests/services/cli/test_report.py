@@ -92,6 +92,8 @@ def test_without_a_broker_it_is_made_of_what_a_simulation_kept(cli: Cli, tmp_pat
     assert ran.exit_code == 0, ran.output
     assert "from the tables, up to 20" in ran.stderr
     assert "No version is in charge yet." in ran.stdout and "40 answers" in ran.stdout
+    told = cli("explain", str(said[3]["payment_id"]))
+    assert told.exit_code == 0 and "no version was in charge yet" in told.stdout and "from the tables" in told.stderr, told.output
     assert cli("tables", "verify").exit_code == 0, "what was kept beside the tables is as they are"
     monkeypatch.setenv("PENSTOCK_TABLES", str(tmp_path / "none"))
     none = cli("report", "fraud")
