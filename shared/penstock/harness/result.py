@@ -2,7 +2,8 @@
 
 Everything follows from the records of one run. A change counts as found by the first alarm raised within `within` after it,
 before the next change; every alarm that is raised at another time is false, as far as the changes are known. Alarms about labels
-(`labels`, `sources`) are not about the world, and count apart.
+(`labels`, `sources`) are not about the world, and those about groups (`fairness`) not about a change of it: they are neither.
+An alarm that stands when the range begins is one of it, though not false, as it was raised before.
 """
 
 from __future__ import annotations
