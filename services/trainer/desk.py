@@ -244,7 +244,7 @@ class Desk:
         _, why = around.seen(self.model.inputs, rows.X)
         for place, error in why.items():
             if not isinstance(error, Refused):
-                raise Unfit(f"row {place} of {len(rows)}: {error}")
+                raise Unfit(f"row {place} of {len(rows)}: {getattr(error, 'why', error)}")
         if why:
             work.data["refused_by_function"] = {"rows": len(why), "first": str(next(iter(why.values())))}
         return rows.where(~np.isin(np.arange(len(rows)), list(why)))

@@ -85,6 +85,7 @@ def test_a_run_in_which_everything_happened_once_has_no_complaints(tmp_path: Pat
     assert (found.events_in, found.rows, found.predictions, found.outcomes, found.dead_lettered) == (121, 60, 60, 60, 1)
     assert found.statistics >= 2
     assert next(iter(lines(found))).startswith("events 121   rows 60")
+    assert list(lines(found))[-1] == "no version of late ever answered", "it is never fitted"
 
 
 def test_labels_beyond_the_cap_of_their_source_are_counted_once_though_nobody_served_the_answer(tmp_path: Path) -> None:

@@ -72,6 +72,14 @@ def test_a_process_that_is_killed_from_outside_is_missed_by_nobody(obey: Functio
         assert after != before
 
 
+def test_its_owner_is_told_what_it_raised_and_where(obey: Function, file: Path) -> None:
+    with pytest.raises(FunctionFailed) as raised:
+        obey.run(["pid"], words("", "raise"))
+    line = next(at for at, text in enumerate(file.read_text().splitlines(), 1) if "raise ValueError" in text)
+    assert raised.value.why.startswith("obey failed with ValueError: ")
+    assert raised.value.why.endswith(f" (steps.py, line {line})")
+
+
 @pytest.mark.parametrize("word", ["half", "refuse"])
 def test_what_it_says_in_no_unicode_is_its_fault_and_not_its_death(file: Path, word: str) -> None:
     function = Function(file, "say")

@@ -61,11 +61,18 @@ def test_an_alarm_that_stood_when_the_change_came_is_told_with_it() -> None:
     assert not seen(alarm(18), alarm(19, "cleared"), changes={"opening": 20}).changes[0].standing
 
 
-def test_alarms_about_labels_find_nothing_and_are_not_false() -> None:
-    found = seen(alarm(5, signal="labels"), alarm(21, signal="sources"), changes={"opening": 20})
-    assert (found.false_alarms, found.changes[0].delay, [a.false for a in found.alarms]) == (0, None, [None, None])
+def test_alarms_about_labels_or_groups_find_nothing_and_are_not_false() -> None:
+    of = {5: "labels", 7: "fairness", 21: "sources", 22: "fairness"}
+    found = seen(*(alarm(at, signal=signal) for at, signal in of.items()), changes={"opening": 20})
+    assert (found.false_alarms, found.changes[0].delay, [a.false for a in found.alarms]) == (0, None, [None] * 4)
+
+
+def test_an_alarm_that_stands_when_the_range_begins_is_one_of_it_and_not_false() -> None:
+    found = seen(alarm(-3), alarm(-1), alarm(-0.5, "held"), alarm(4, "cleared"), alarm(9), changes={"opening": 20})
+    assert [(a.at, a.cleared, a.false) for a in found.alarms] == [(day(-1), day(4), None), (day(9), None, True)]
+    assert found.false_alarms == 1
 
 
 def test_alarms_and_changes_outside_of_the_range_do_not_count() -> None:
-    found = seen(alarm(-3), alarm(61), changes={"before": -5, "after": 70})
+    found = seen(alarm(-3), alarm(-2, "cleared"), alarm(61), changes={"before": -5, "after": 70})
     assert (found.alarms, found.changes, found.false_alarms) == ([], [], None)

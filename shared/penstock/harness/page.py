@@ -13,7 +13,7 @@ from ..pages.words import escape
 from ..report.page import tabled
 from ..report.quality import figure, interval, spoken
 from ..report.section import Table
-from .result import OF_LABELS, Raised, Result
+from .result import NEITHER, Raised, Result
 
 __all__ = ["page"]
 
@@ -110,8 +110,8 @@ def _mark(x: float, high: float, low: float, kind: str, said: str) -> str:
 
 
 def _bar(result: Result, alarm: Raised, y: float) -> str:
-    x, end = _x(result, alarm.at), min(_x(result, alarm.cleared or result.until), WIDE)
-    kind = "labels" if alarm.signal in OF_LABELS else "false" if alarm.false else "found"
+    x, end = max(_x(result, alarm.at), 0.0), min(_x(result, alarm.cleared or result.until), WIDE)
+    kind = "labels" if alarm.signal in NEITHER else "false" if alarm.false else "found"
     said = escape(f"{alarm.signal} {alarm.at:%Y-%m-%d %H:%M}" + (f": {', '.join(alarm.inputs)}" if alarm.inputs else ""))
     wide, tall = max(end - x, 2), ROW - 4
     return f'<rect class="{kind}" x="{x:.1f}" y="{y + 2:g}" width="{wide:.1f}" height="{tall}"><title>{said}</title></rect>'
@@ -157,8 +157,9 @@ def _alarms(alarms: Sequence[Raised]) -> str:
 
 _HOW: Final = (
     "Every policy lived through the same events in a platform of its own. A change is found by the first alarm within its reach; "
-    "alarms at other times are false, as far as the changes are known, and those about labels are neither. Quality is over all "
-    "outcomes that became known in the range; skill is 1 less the ratio of the loss to that of the prior, which answers with "
+    "alarms at other times are false, as far as the changes are known; those about labels or groups are neither, nor those that "
+    "stood before. Quality is over all outcomes that became known in the range; skill is 1 less the ratio of the loss to that of "
+    "the prior, which answers with "
     "recent labels alone. Seconds are of the processor, in the trainer, over the whole run. Made by <code>penstock replay</code>."
 )
 

@@ -2,7 +2,8 @@
 
 Everything follows from the records of one run. A change counts as found by the first alarm raised within `within` after it,
 before the next change; every alarm that is raised at another time is false, as far as the changes are known. Alarms about labels
-(`labels`, `sources`) are not about the world, and count apart.
+(`labels`, `sources`) are not about the world, and those about groups (`fairness`) not about a change of it: they are neither.
+An alarm that stands when the range begins is one of it, though not false, as it was raised before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from ..value import Value
 
 __all__ = ["Change", "Raised", "Records", "Result", "Window", "result"]
 
-OF_LABELS: Final = frozenset({"labels", "sources"})
+NEITHER: Final = frozenset({"labels", "sources", "fairness"})
+"""Signals that find no change and are not false."""
 SHOWN: Final = 2
 """Measures of a policy that stand beside its alarms, fits and cost."""
 NAMED: Final = 5
@@ -41,7 +43,7 @@ class Raised(msgspec.Struct, frozen=True, kw_only=True):
     """Drift: those beyond their limits, the worst first."""
     change: str
     false: bool | None
-    """None where no change is known, or it is about labels."""
+    """None where no change is known, where it is about labels or groups, and where it stood before the range."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,9 +135,9 @@ def result(
     spans = _spans(told.alarms)
     alarms, found = list[Raised](), dict[str, Raised]()
     for alarm, cleared in spans:
-        if not first < alarm.at <= last:
+        if alarm.at > last or (alarm.at <= first and cleared is not None and cleared <= first):
             continue
-        about = alarm.signal not in OF_LABELS
+        about = alarm.signal not in NEITHER
         change = next((name for (name, at), end in zip(known, ends, strict=True) if about and at < alarm.at <= end), None)
         alarms.append(
             Raised(
@@ -144,13 +146,13 @@ def result(
                 cleared=cleared,
                 inputs=_inputs(alarm),
                 change=change if change is not None and change not in found else "",
-                false=change is None if known and about else None,
+                false=change is None if known and about and alarm.at > first else None,
             )
         )
         if change is not None:
             found.setdefault(change, alarms[-1])
     standing = {
-        name for name, at in known if any(a.at <= at and (c is None or c > at) for a, c in spans if a.signal not in OF_LABELS)
+        name for name, at in known if any(a.at <= at and (c is None or c > at) for a, c in spans if a.signal not in NEITHER)
     }
     quiet = until - since - sum(to_micros(end) - to_micros(at) for (_, at), end in zip(known, ends, strict=True))
     false = sum(alarm.false is True for alarm in alarms)

@@ -65,6 +65,8 @@ class Audit:
     promotions: int = 0
     judged: int = 0
     statistics: int = 0
+    unanswered: list[str] = field(default_factory=list)
+    """Models of which no version answered anything."""
     complaints: list[str] = field(default_factory=list)
     """What is wrong, in words; empty when every part of the loop really happened."""
 
@@ -132,6 +134,8 @@ async def audit(log: Log, topics: Topics, scorer: Scorer | None = None) -> Audit
         predictions = await distinct(topics.predictions(model.name), _Id)
         answered = {prediction.id for prediction in predictions}
         found.predictions += len(answered)
+        if answered and not any(prediction.version != "none" for prediction in predictions):
+            found.unanswered.append(model.name)
         found.double(len(predictions) - len(answered), f"predictions of {model.name}")
         found.lose(len(asked.keys() - answered), f"rows without a prediction of {model.name}")
         outcomes = [o for o in await distinct(topics.outcomes(model.name), Outcome) if o.corrects is None]
@@ -178,6 +182,7 @@ def _counts_from(outcome: Outcome, held: int | None) -> int:
 
 class _Id(msgspec.Struct):
     id: str
+    version: str
 
 
 def _id(event: Event, e: Any) -> str:
@@ -277,6 +282,8 @@ def lines(found: Audit) -> Iterator[str]:
         yield f"  {count:,} of {named}, such as: {first}"
     retrains = f"retrains {found.retrains} ({found.retrains_by_alarm} by alarm)"
     yield f"alarms {found.alarms}   {retrains}   promotions {found.promotions}"
+    for name in found.unanswered:
+        yield f"no version of {name} ever answered"
     for name in ("served", "first_model", "prior"):
         if found.auc.get(name) is not None:
             yield f"{name.replace('_', ' '):12} area under the curve {found.auc[name]:.4f}   log loss {found.log_loss[name]:.4f}"

@@ -43,10 +43,12 @@ _ONE_THREAD: Final = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "
 
 
 class FunctionFailed(Failed):
-    """A function failed on values that it had declared to take: a fault of ours, not of who asked."""
+    """A function failed on values that it had declared to take: a fault of ours, not of who asked. `why` is for the owner of the
+    function alone, as it may tell what the function knows: what it raised, and where."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, why: str = "") -> None:
         super().__init__(500, what)
+        self.why = why or what
 
 
 class Bounds(NamedTuple):
@@ -145,9 +147,9 @@ class Function:
         assert isinstance(fault, Fault), fault
         cause, at = self._told
         if fault.what != cause or time.monotonic() > at + SILENT:  # a function that fails does so for every row
-            self._logger.error("function failed", function=self.name, cause=fault.what, traceback=fault.traceback)
+            self._logger.error("function failed", function=self.name, cause=fault.why or fault.what, traceback=fault.traceback)
             self._told = fault.what, time.monotonic()
-        return FunctionFailed(fault.what)
+        return FunctionFailed(fault.what, fault.why)
 
     def _end(self) -> str:
         worker, self._worker = self._worker, None

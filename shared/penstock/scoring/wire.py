@@ -79,6 +79,8 @@ class Fault(msgspec.Struct, tag=True):
 
     what: str
     traceback: str = ""
+    why: str = ""
+    """The sentence with what the function raised, and at which line of its file: for its owner, not for who asks."""
 
 
 Message = Source | Call | Ready | Gave | Refusal | Fault

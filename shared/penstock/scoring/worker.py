@@ -104,7 +104,22 @@ def _called(source: Source, function: Callable[..., Any], tensors: Declared, cal
     except _Wrong as error:
         return Fault(str(error)[:_SAID])
     except BaseException as error:
-        return Fault(f"{name} failed with {type(error).__name__}; the server's log says why", traceback.format_exc())
+        return Fault(
+            f"{name} failed with {type(error).__name__}; the server's log says why",
+            traceback.format_exc(),
+            f"{name} failed with {_raised(error)[:_SAID]}{_line(error, source.file)}",
+        )
+
+
+def _raised(error: BaseException) -> str:
+    """Its name and message on a line; an error whose message cannot be asked for is told all the same."""
+    return " ".join("".join(traceback.format_exception_only(error)).split())
+
+
+def _line(error: BaseException, file: str) -> str:
+    """The last line of the file that led to an error."""
+    there = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
+    return f" ({os.path.basename(file)}, line {there[-1]})" if there else ""
 
 
 class _Wrong(Exception):
