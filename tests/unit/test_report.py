@@ -22,7 +22,7 @@ from penstock.report.drifting import counts
 from penstock.report.labels import coverage
 from penstock.report.markdown import LONGEST
 from penstock.report.quality import judged, totals
-from penstock.report.records import NOBODY, SERVED, Answered, Found, Records, Restated, Wrong
+from penstock.report.records import NOBODY, SERVED, Answered, Found, Records, Restated, Wrong, day
 from penstock.report.report import SECTIONS, report_of
 from penstock.report.section import Table, words_of
 from penstock.statistics.binary import measured
@@ -233,6 +233,9 @@ def test_alarms_are_told_as_stories() -> None:
     assert one.held == 2 and one.end == one.raised.at + timedelta(days=3) and not one.again
     first, second = episodes(said("raised", "held", "raised", "held"))
     assert first.again and first.end == second.raised.at and second.end is None and second.last.evidence == {"n": 3}
+    assert second.since == first.raised.at, "nothing cleared it between"
+    assert second.told == f"drift since {day(first.since)} (raised again {day(second.raised.at)})"
+    assert episodes(said("raised", "cleared", "raised"))[1].told == f"drift since {day(second.raised.at)}"
     (before,) = episodes(said("held", "cleared"))
     assert before.end is not None, "raised before the records begin"
     assert episodes(said("cleared")) == []

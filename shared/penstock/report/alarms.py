@@ -21,10 +21,18 @@ class Episode:
 
     raised: Alarm
     last: Alarm
+    since: datetime
+    """When it was raised first: earlier than `raised`, where that was for another cause of an alarm that stood."""
     held: int = 0
     end: datetime | None = None
     again: bool = False
     """It was followed by another cause of the same signal, before it was cleared."""
+
+    @property
+    def told(self) -> str:
+        """The signal and since when it stands, as `penstock alerts list` has it."""
+        anew = f" (raised again {day(self.raised.at)})" if self.raised.at > self.since else ""
+        return f"{self.raised.signal} since {day(self.since)}{anew}"
 
 
 def episodes(found: Sequence[Alarm]) -> list[Episode]:
@@ -39,7 +47,7 @@ def episodes(found: Sequence[Alarm]) -> list[Episode]:
                 one.end, one.again = alarm.at, True
             if alarm.state == "cleared":
                 continue
-            one = standing[name] = Episode(alarm, alarm)
+            one = standing[name] = Episode(alarm, alarm, alarm.at if one is None else one.since)
             told.append(one)
         elif alarm.state == "held":
             one.held, one.last = one.held + 1, alarm
@@ -81,7 +89,7 @@ def alarms(records: Records) -> Section:
         )
     still = [one for one in found if one.end is None]
     tone: Tone = "warn" if still else ""
-    names = ", ".join(f"{one.raised.signal} since {day(one.raised.at)}" for one in still)
+    names = ", ".join(one.told for one in still)
     said = f"{len(found)} in this period; " + (
         f"{len(still)} still {_stand(len(still))}: {names}." if still else "none stands any more."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .alarms import standing
 from .labels import coverage
 from .quality import compared, headline, judged
-from .records import Records, day
+from .records import Records
 from .section import Tone
 
 __all__ = ["verdict"]
@@ -28,7 +28,7 @@ def verdict(records: Records) -> tuple[Tone, str]:
     still = standing(records)
     if still:
         tone = max(tone, "warn", key=lambda each: _RANK[each])
-        names = ", ".join(f"{one.raised.signal} since {day(one.raised.at)}" for one in still[:3])
+        names = ", ".join(one.told for one in still[:3])
         said += f" {len(still)} alarm{' stands' if len(still) == 1 else 's stand'}: {names}."
     else:
         said += " No alarm stands."
