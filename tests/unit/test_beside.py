@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from tests.services.parcels import at_most, door, hours
 from tests.services.shop import declared
+from tests.unit.test_report import RAN
 
 from penstock.records import Quality
+from penstock.report.beside import spoken
 from penstock.services.monitoring.quality.beside import against, first_of, measures_of
 from penstock.statistics.kinds import Kind, kind_of
 from penstock.statistics.quality import difference
@@ -89,3 +92,25 @@ def test_the_first_model_is_told_only_where_it_was_asked_about_all() -> None:
     assert set(against(served, 0.5, True, kind, {})) == {"prior", "last"}
     assert against(Quality(), None, None, kind, {}) == {}
     assert first_of(["v10", "v9", "served", "none"]) == "v9"
+
+
+_YES_NO: Any = (True, False, 0.7, [0.9, 0.2])
+_DOORS: Any = ("front", "back", dict(zip(DOORS, (0.7, 0.3, 0.0), strict=True)),
+               [dict(zip(DOORS, shares, strict=True)) for shares in ((0.9, 0.1, 0.0), (0.2, 0.8, 0.0))])  # fmt: skip
+
+
+@pytest.mark.parametrize("model", [late, door], ids=lambda model: model.name)
+def test_the_usual_label_is_sure_of_itself_and_so_judged_by_wrong_answers(model: Any) -> None:
+    kind = kind_of(model.label)
+    often, seldom, prior, said = _YES_NO if model is late else _DOORS
+    truth = [often] * 140 + [seldom] * 60
+    served = counted(kind, [said[0]] * 140 + [said[1]] * 60, truth)
+    cohort = msgspec.structs.replace(
+        RAN.restated[0],
+        measures=measures_of(served, prior, often, None, kind, None),
+        against=against(served, prior, often, kind, {}),
+    )
+    to_prior, to_last = spoken(kind, [cohort, cohort], "")
+    assert "log loss" in to_prior
+    assert to_last.startswith("surely better than the usual label before: share of wrong answers -0.3000 (")
+    assert to_last.endswith(" on the 400 outcomes that both answered, compared as two samples")

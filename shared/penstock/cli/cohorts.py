@@ -71,7 +71,7 @@ def show(settings: Settings, topics: Topics, model: Model, cohorts: int, known: 
         screen.note(f"  coverage: the share of truths that are at most the answer; {quantile:g} of them are meant to be")
     if first := first_of(last for _, last in shown):
         screen.note(f"  {first}: the first model, unchanged, where it was asked about all (keep_first=True asks it for good)")
-    for line in spoken(kind_of(model.label), beside, first):
+    for line in spoken(kind_of(model.label), [b for _, b in shown], first):
         screen.note(f"  served is {line}")
     if not screen.form.json and any(last.estimated for _, last in shown):
         screen.answer(None, ["", *screen.rows(expected([last for _, last in shown]))])

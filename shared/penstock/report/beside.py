@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
+from math import hypot
 
 import msgspec
 
@@ -22,8 +23,9 @@ class Difference(msgspec.Struct, frozen=True):
     low: float
     high: float
 
-    def spoken(self, kind: Kind, called: str, paired: bool) -> str:
-        """In words. `paired`: whether it is known which losses fell together; else the interval is that of two samples.
+    def spoken(self, kind: Kind, called: str, paired: bool, loss: str = "") -> str:
+        """In words. `paired`: whether it is known which losses fell together; else the interval is that of two samples. `loss`:
+        what it is in, if not in the kind's.
 
         >>> from penstock.statistics.kinds import YES_NO
         >>> Difference(200, -0.02, -0.03, -0.01).spoken(YES_NO, "the prior", True)
@@ -31,7 +33,7 @@ class Difference(msgspec.Struct, frozen=True):
         """
         how = "" if paired else ", compared as two samples"
         spread = f"{self.value:+.4f} ({self.low:+.4f} to {self.high:+.4f})"
-        return f"{word(self)} {called}: {kind.loss} {spread} on the {self.n:,} outcomes that both answered{how}"
+        return f"{word(self)} {called}: {loss or kind.loss} {spread} on the {self.n:,} outcomes that both answered{how}"
 
 
 def word(found: Difference | Measure) -> str:
@@ -52,10 +54,34 @@ def differences(cohorts: Sequence[Cohort]) -> dict[str, Difference]:
     return found
 
 
-def spoken(kind: Kind, found: Mapping[str, Difference], first: str) -> list[str]:
-    """What was served beside each baseline and the version that was first in charge, in words."""
+def spoken(kind: Kind, cohorts: Sequence[Cohort], first: str) -> list[str]:
+    """What was served beside each baseline and the version that was first in charge, in words. The usual label before is sure of
+    itself: in log loss its mistakes weigh what their bound makes them weigh, so there it is held against by wrong answers."""
+    found, hard = differences(cohorts), _wrong(cohorts) if kind.loss == "log loss" else None
     called = {"prior": "the prior", "last": "the usual label before", first: f"the first model ({first})"}
-    return [found[name].spoken(kind, words, kind.pairs or name == first) for name, words in called.items() if name in found]
+    return [
+        hard.spoken(kind, words, False, "share of wrong answers")
+        if name == "last" and hard
+        else found[name].spoken(kind, words, kind.pairs or name == first)
+        for name, words in called.items()
+        if name in found
+    ]
+
+
+def _wrong(cohorts: Sequence[Cohort]) -> Difference | None:
+    """Wrong answers of what was served minus those of the usual label before, as shares of two samples; None: not known."""
+    known = [
+        (pair.n, ours, theirs)
+        for cohort in cohorts
+        if (pair := cohort.against.get("last")) is not None and pair.n > 0
+        if (ours := cohort.measures.get("served", {}).get("accuracy")) is not None
+        if (theirs := cohort.measures.get("last", {}).get("accuracy")) is not None
+    ]
+    if not (n := sum(of for of, _, _ in known)):
+        return None
+    value = sum(of * (theirs.value - ours.value) for of, ours, theirs in known) / n
+    half = hypot(*(of * (each.high - each.low) / 2 for of, *both in known for each in both)) / n
+    return Difference(n, value, value - half, value + half)
 
 
 def _against(cohorts: Iterable[Cohort]) -> Iterable[Mapping[str, Paired]]:

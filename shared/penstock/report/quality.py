@@ -223,7 +223,7 @@ def _apart(cohorts: Sequence[Restated], served: Measure, prior: float, name: str
 
 def _beside(records: Records, cohorts: Sequence[Restated], first: str) -> list[Block]:
     """What was served beside each baseline, answer by answer."""
-    said = beside.spoken(kind_of(records.model.label), beside.differences([pair.known for pair in cohorts]), first)
+    said = beside.spoken(kind_of(records.model.label), [pair.known for pair in cohorts], first)
     blocks: list[Block] = [Note(f"What was served is {each}.") for each in said]
     asked = sum("first" in pair.known.measures for pair in cohorts)
     if first and asked < len(cohorts):
