@@ -1,5 +1,5 @@
 """Probe: the code in a project file is tried. Do models return learners, and do derived features mean the same for one row
-as for many?
+as for many? Do the functions around models answer at all?
 
 Services evaluate a derived feature on arrays, `replay` row by row; a body with `if`, `math.sqrt` or `max` works on one of
 the two only. Both are tried on drawn rows, with missing values (NaN), zeros and large numbers among them, and compared.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..feature import Derived, View
     from ..project import Project
 
-__all__ = ["learners", "probe"]
+__all__ = ["functions", "learners", "probe"]
 
 DRAWN: Final = 64
 """Rows; the first few hold the values that go wrong most often."""
@@ -64,6 +64,42 @@ def learners(project: Project) -> tuple[dict[str, Learner], list[Mistake]]:
         else:
             wrong.append(_at(model.build, f"{model.name}() returns no learner; end it with: return ps.Learner(batch=...)"))
     return made, wrong
+
+
+def functions(project: Project) -> list[Mistake]:
+    """What is wrong with functions before and after models: those that fail on each of a few rows without missing values. One
+    that refuses rows, or fails on some, may be right to."""
+    import numpy as np
+    from structlog.testing import capture_logs
+
+    from ..errors import PenstockError
+    from ..scoring.around import Functions, Plan
+    from ..scoring.process import FunctionFailed
+
+    wrong = []
+    for model in project.models:
+        if (either := model.before or model.after) is None:
+            continue
+        names, classes, opened = model.inputs, len(model.label.classes), Functions(Plan.of(model))
+        rows = np.repeat(np.array([[0.5], [1.0], [2.0]], np.float32), len(names), axis=1)
+        scores = np.full((len(rows), classes) if classes else len(rows), 1.0 / (classes or 2))
+        try:
+            with capture_logs():  # what fails is told below
+                around = opened.declared(model.label.task)
+                assert around is not None
+                for made, why in (
+                    (model.before, around.seen(names, rows)[1]),
+                    (model.after, around.said(names, rows, scores)[1]),
+                ):
+                    if made is not None and len(failed := [e for e in why.values() if isinstance(e, FunctionFailed)]) == len(
+                        rows
+                    ):
+                        wrong.append(_at(made, f"model {model.name}: {failed[0].why}, on every row tried"))
+        except PenstockError as error:
+            wrong.append(_at(either, f"model {model.name}: {error}; {error.fix}"))
+        finally:
+            opened.close()
+    return wrong
 
 
 def _at(body: Callable[..., object], what: str) -> Mistake:

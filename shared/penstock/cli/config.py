@@ -129,7 +129,7 @@ def check() -> None:
     Every mistake is told at once, with its line. Derived features must mean the same for one row and for many. A warning is
     about what is allowed and will hardly do what was meant, such as a rollout that is over before labels come.
     """
-    from ..checking.probe import learners, probe
+    from ..checking.probe import functions, learners, probe
     from ..checking.trap import traps
     from ..duration import spoken
     from ..mistake import told
@@ -138,7 +138,7 @@ def check() -> None:
     project, topics = project_of(settings), topics_of(settings)
     trying = asyncio.to_thread(learners, project)
     made, wrong = asyncio.run(screen.patiently(trying, "trying the models' functions, which import their libraries"))
-    wrong += probe(project)
+    wrong += probe(project) + functions(project)
     warnings = [trap for model in project.models for trap in traps(model, made.get(model.name))]
     views = [view for hop in project.topology.hops for view in hop.views]
     derived = sum(len(v.derived) for v in views)

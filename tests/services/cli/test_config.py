@@ -117,6 +117,41 @@ def test_a_derived_feature_must_mean_the_same_for_one_row_and_for_many(cli: Cli,
     assert said in found.stderr
 
 
+AROUND = """
+@ps.event("chargebacks")
+class Chargeback:
+    payment_id: ps.Key[str]
+    fraudulent: bool
+    at: ps.EventTime
+
+@ps.function(takes={{"amount": "FP64[*]"}}, gives={{"X": "FP32[*, 2]"}})
+def shaped(amount):
+    return {{"X": {body}}}
+
+@ps.model(scores=Payment, features=[Payment.amount], label=ps.label(Chargeback.fraudulent, within="7d"), before=shaped)
+def fraud() -> ps.Learner:
+    return ps.Learner(batch=object())
+
+project = ps.Project("payments", [fraud])
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("np.stack([amount, amount], 1).astype(np.float32)", ""),
+        ("amount[:, None].astype(np.float32)", "shaped gave X of shape [1, 1], where it declares [*, 2], on every row tried"),
+        ("{}['oops']", "shaped failed with KeyError: 'oops' (fraud.py, line "),
+    ],
+)
+def test_a_function_before_a_model_is_tried(cli: Cli, here: Path, body: str, said: str) -> None:
+    head, _, _ = DERIVED.format(body="now.amount").partition("project = ")
+    (here / "fraud.py").write_text(head + AROUND.format(body=body))
+    found = cli("check", "--project", "fraud.py")
+    assert found.exit_code == (2 if said else 0), found.output
+    assert said in found.stderr
+
+
 def test_the_picture_has_every_topic_and_every_service(cli: Cli) -> None:
     topics = Topics(load(FLIGHTS), 4)
     text, drawn = "\n".join(picture(topics)), "\n".join(mermaid(topics))
