@@ -4,8 +4,6 @@ ARGS ?=
 BIN := .venv/bin
 READY := .venv/.ready
 CHECKED := shared services tests
-# Two at a time; a file stays together, as its tests share what they stage. ARGS="-n 0" is one by one, for --pdb and -s.
-APART := -n 2 --dist loadfile
 # Tests and demos start dozens of processes, and each would compile all that it imports anew: seconds of each start.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -35,11 +33,11 @@ $(READY): requirements.lock pyproject.toml
 demo: $(READY) ## Real flights through the whole loop, with a dashboard (ARGS="--embedded" needs only Python)
 	$(BIN)/penstock demo $(ARGS)
 
-test: $(READY) ## The tests, without the slow ones (ARGS="-k drift" chooses)
-	$(BIN)/python -m pytest $(APART) -m "not slow" --durations=15 --durations-min=5 $(ARGS)
+test: $(READY) ## The tests, without the slow ones (ARGS="-k drift" chooses, ARGS="-n 2 --dist loadfile" takes two files at a time)
+	$(BIN)/python -m pytest -m "not slow" --durations=15 --durations-min=5 $(ARGS)
 
 test-all: $(READY) ## All tests
-	$(BIN)/python -m pytest $(APART) $(ARGS)
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(READY) ## Format, lint, types, and who may import whom
 	$(BIN)/ruff format --check .
