@@ -41,6 +41,7 @@ class NotifierShard:
         self._reading = Reading(Partition(topics.alarms, 0))
         self._board, self._said = Board(), Said()
         self._taken: list[Alarm] = []
+        self._lasting = lasting()  # there before the first alarm: who watches it tells none from a service that is gone
         self._logger = structlog.get_logger(service="monitoring")
 
     def open(self, saved: Saved) -> Mapping[Partition, int]:
@@ -81,7 +82,7 @@ class NotifierShard:
             if said is not None
         ]
         for (subject, cause), number in self._board.lasting().items():
-            lasting().labels(subject, cause).set(number)
+            self._lasting.labels(subject, cause).set(number)
         position = msgspec.msgpack.encode(_Position(self._reading.next, self._reading.seen, self._board))
         return Effects(Change(position), self._said.unsaid(sends), positions=self._reading.positions)
 
