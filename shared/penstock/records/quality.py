@@ -129,7 +129,5 @@ class Group(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     given: dict[int, int] = {}
     """Where the label is a number: the exact sum of the answers, as in Errors."""
     given_squares: dict[int, int] = {}
-    covered: int = 0
-    """Where it declares a quantile: outcomes that were not above the answer."""
     classes: dict[str, Classed] = {}
     """Where the label is one of several classes, by class."""

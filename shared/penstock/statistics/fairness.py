@@ -81,7 +81,6 @@ class Treated(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes, of numbers; the rest is of these, too, but for classes."""
     given: dict[int, int] = {}
     given_squares: dict[int, int] = {}
-    covered: int = 0
     errors: Errors = Errors()
     classes: dict[str, Classed] = {}
 
@@ -92,6 +91,11 @@ class Treated(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def negatives(self) -> int:
         return self.true_negatives + self.false_positives
+
+    @property
+    def covered(self) -> int:
+        """Truths that were not above the answers, where these are a quantile."""
+        return self.errors.covered.get(1, 0)
 
     @property
     def sound(self) -> bool:
@@ -184,10 +188,7 @@ def treated(group: Group, threshold: float = 0.5) -> Treated:
     spread = sum(s * (a + b) for s, a, b in zip(_SPREADS, quality.bins_true, quality.bins_false, strict=False))
     if isinstance(quality.errors, Errors) or group.given:
         errors = quality.errors if isinstance(quality.errors, Errors) else Errors()
-        return Treated(
-            answers=group.answers, n=quality.n, given=group.given, given_squares=group.given_squares, covered=group.covered,
-            errors=errors,
-        )  # fmt: skip
+        return Treated(answers=group.answers, n=quality.n, given=group.given, given_squares=group.given_squares, errors=errors)
     if group.classes:
         return Treated(
             answers=group.answers,

@@ -18,7 +18,6 @@ from ..label import Truth
 from ..records import Classed, Group, Measure, Quality
 from ..segment import MISSING, MOST, OTHERS
 from ..value import Value
-from .binary import wilson
 from .kinds import YES_NO, Kind
 from .quality import Sums, added
 
@@ -45,7 +44,6 @@ class Grouped(msgspec.Struct):
     sums: Sums | None = None
     given: dict[int, int] = {}
     given_squares: dict[int, int] = {}
-    covered: int = 0
     classes: dict[str, Classed] = {}
 
     def frozen(self) -> Group:
@@ -56,7 +54,6 @@ class Grouped(msgspec.Struct):
             quality=self.sums.frozen() if self.sums else Quality(),
             given=dict(sorted(self.given.items())),
             given_squares=dict(sorted(self.given_squares.items())),
-            covered=self.covered,
             classes=dict(sorted(self.classes.items())),
         )
 
@@ -99,7 +96,6 @@ class Levels(msgspec.Struct):
         others.selected += folded.selected
         others.scores += folded.scores
         others.sums = added(others.sums, folded.sums) if others.sums and folded.sums else others.sums or folded.sums
-        others.covered += folded.covered
         for name in ("given", "given_squares", "classes"):
             setattr(others, name, added(getattr(others, name), getattr(folded, name)))
 
@@ -135,8 +131,5 @@ def told(groups: Groups, kind: Kind) -> Groups:
 
 
 def measures_of(group: Group, kind: Kind, value: Value | None) -> dict[str, Measure]:
-    """What the outcomes of a group say of the answers to it; of a quantile also its coverage, the share of truths that were not
-    above the answer (to be compared with the quantile that the label declares)."""
-    found, n = kind.measured(group.quality, value, None), group.quality.n
-    covered = wilson(group.covered, n) if "pinball" in found and 0 <= group.covered <= n else None
-    return {**found, "coverage": covered} if covered else found
+    """What the outcomes of a group say of the answers to it."""
+    return kind.measured(group.quality, value, None)

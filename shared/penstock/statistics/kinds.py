@@ -263,7 +263,6 @@ class _Numbers:
             group.sums = self.sums()
         group.sums.n += sign
         self._errors.missed(_errors(group.sums), said, truth, self._quantile, sign)
-        group.covered += sign * (self._quantile is not None and truth <= said)
 
 
 def _errors(of: Quality | Sums) -> Errors:
